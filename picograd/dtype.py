@@ -1,0 +1,114 @@
+# dtype.py: the element types as rows, how two of them promote, and what a Python number becomes in each.
+# A DType is interned: compare with `is`. `dt.vec(n)` is the type of n lanes in a register.
+from __future__ import annotations
+import math, struct
+from typing import Any
+
+class DType:
+  """One element type. kind: b bool, u unsigned, i signed, f float, x index (mathematical integer), p pointer, v void."""
+  __slots__ = ("name", "kind", "bits", "rank", "count", "_vectors")
+  rows: dict[str, "DType"] = {}
+
+  def __init__(self, name: str, kind: str, bits: int, rank: int, count: int = 1):
+    self.name, self.kind, self.bits, self.rank, self.count = name, kind, bits, rank, count
+    self._vectors: dict[int, DType] = {}
+    if count == 1: DType.rows[name] = self
+
+  def __repr__(self) -> str: return f"dtypes.{self.name}" + (f".vec({self.count})" if self.count > 1 else "")
+  def __reduce__(self): return (lookup, (self.name, self.count))
+
+  @property
+  def itemsize(self) -> int: return max(1, self.bits // 8) * self.count
+  @property
+  def scalar(self) -> "DType": return DType.rows[self.name]
+  @property
+  def is_floating_point(self) -> bool: return self.kind == "f"
+  @property
+  def is_int(self) -> bool: return self.kind in "uix"
+  @property
+  def is_unsigned(self) -> bool: return self.kind in "ub"
+
+  def vec(self, n: int) -> "DType":
+    """The type of n lanes of this element type; vec(1) is the element type itself."""
+    if n == 1: return self.scalar
+    if self.count > 1: return self.scalar.vec(n)
+    if n not in self._vectors: self._vectors[n] = DType(self.name, self.kind, self.bits, self.rank, n)
+    return self._vectors[n]
+
+  @property
+  def min(self) -> Any:
+    if self.kind == "f": return -math.inf
+    if self.kind == "b": return False
+    return 0 if self.kind == "u" else -(1 << (self.bits - 1))
+  @property
+  def max(self) -> Any:
+    if self.kind == "f": return math.inf
+    if self.kind == "b": return True
+    return (1 << self.bits) - 1 if self.kind == "u" else (1 << (self.bits - 1)) - 1
+
+def lookup(name: str, count: int) -> DType: return DType.rows[name].vec(count)
+
+class dtypes:
+  """The rows. rank orders promotion: between two of a kind, the higher rank wins."""
+  void = DType("void", "v", 0, -1)
+  ptr = DType("ptr", "p", 64, -1)
+  index = DType("index", "x", 64, -1)
+  bool = DType("bool", "b", 1, 0)
+  uint8 = DType("uint8", "u", 8, 1)
+  int8 = DType("int8", "i", 8, 2)
+  uint16 = DType("uint16", "u", 16, 3)
+  int16 = DType("int16", "i", 16, 4)
+  uint32 = DType("uint32", "u", 32, 5)
+  int32 = DType("int32", "i", 32, 6)
+  uint64 = DType("uint64", "u", 64, 7)
+  int64 = DType("int64", "i", 64, 8)
+  float16 = DType("float16", "f", 16, 9)
+  bfloat16 = DType("bfloat16", "f", 16, 10)
+  float32 = DType("float32", "f", 32, 11)
+  float64 = DType("float64", "f", 64, 12)
+  half, float, double = float16, float32, float64          # torch's other names
+  short, int, long = int16, int32, int64
+  signed = (int8, int16, int32, int64)
+  unsigned = (uint8, uint16, uint32, uint64)
+  floats = (float16, bfloat16, float32, float64)
+  ints = signed + unsigned
+  all = (bool,) + ints + floats
+
+def promote(a: DType, b: DType) -> DType:
+  """The smallest type that holds both, by torch's rules; float16 with bfloat16 gives float32 and a signed with an
+  unsigned type the next larger signed type (for 64 bits float32)."""
+  if a is b: return a
+  low, high = sorted((a, b), key=lambda dt: dt.rank)
+  if {a, b} == {dtypes.float16, dtypes.bfloat16}: return dtypes.float32
+  if high.kind == "f" or low.kind == "b" or low.kind == high.kind: return high
+  signed, unsigned = (low, high) if low.kind == "i" else (high, low)
+  if signed.bits > unsigned.bits: return signed
+  wider = {8: dtypes.int16, 16: dtypes.int32, 32: dtypes.int64}
+  return wider.get(unsigned.bits, dtypes.float32)
+
+# ---- a Python number as a value of a type ----------------------------------------------------------------------------
+
+def round_bits(x: float, code: str) -> float:
+  try: return struct.unpack(code, struct.pack(code, x))[0]
+  except OverflowError: return math.copysign(math.inf, x)
+
+def to_bfloat16(x: float) -> float:
+  """x rounded to the nearest bfloat16, ties to even; rounds from float64 in one step."""
+  if not math.isfinite(x) or x == 0: return x
+  mantissa, exponent = math.frexp(x)                                   # x = mantissa * 2**exponent, 0.5 <= |mantissa| < 1
+  digits = max(0, min(8, exponent + 133))                              # fewer for denormals: the last bit is 2**-133
+  rounded = math.ldexp(round(math.ldexp(mantissa, digits)), exponent - digits)
+  return math.copysign(math.inf, x) if abs(rounded) > 3.3895313892515355e38 else rounded
+
+def truncate(x: Any, dt: DType) -> Any:
+  """What the number x becomes when stored as dt: ints wrap, floats round, bool tests for zero."""
+  if dt.kind == "b": return bool(x)
+  if dt.kind == "f":
+    x = float(x)
+    if dt.name == "float64": return x
+    if dt.name == "bfloat16": return to_bfloat16(x)
+    return round_bits(x, "f" if dt.name == "float32" else "e")
+  if dt.kind == "x": return int(x)
+  if isinstance(x, float): x = int(x) if math.isfinite(x) else 0
+  wrapped = int(x) & ((1 << dt.bits) - 1)
+  return wrapped - (1 << dt.bits) if dt.kind == "i" and wrapped >> (dt.bits - 1) else wrapped

@@ -1,0 +1,119 @@
+# ops.py: the operations in four banks, one row each. Nothing here knows about nodes, shapes or devices.
+from __future__ import annotations
+import enum, math
+from typing import Any, Callable, NamedTuple
+
+class Ops(enum.Enum):
+  # tensor: all that a user's program is made of
+  EXP2 = enum.auto(); LOG2 = enum.auto(); SIN = enum.auto(); SQRT = enum.auto(); CAST = enum.auto(); BITCAST = enum.auto()
+  ADD = enum.auto(); MUL = enum.auto(); FDIV = enum.auto(); IDIV = enum.auto(); MOD = enum.auto(); MAX = enum.auto()
+  CMPLT = enum.auto(); CMPNE = enum.auto(); AND = enum.auto(); OR = enum.auto(); XOR = enum.auto()
+  SHL = enum.auto(); SHR = enum.auto(); WHERE = enum.auto(); REDUCE = enum.auto()
+  RESHAPE = enum.auto(); PERMUTE = enum.auto(); EXPAND = enum.auto(); PAD = enum.auto(); SHRINK = enum.auto(); FLIP = enum.auto()
+  # data: where values live
+  CONST = enum.auto(); BUFFER = enum.auto(); COPY = enum.auto(); CONTIGUOUS = enum.auto(); DETACH = enum.auto(); SINK = enum.auto()
+  # kernel: loops and memory
+  PARAM = enum.auto(); RANGE = enum.auto(); END = enum.auto(); INDEX = enum.auto(); LOAD = enum.auto(); STORE = enum.auto()
+  AFTER = enum.auto(); BARRIER = enum.auto(); SPECIAL = enum.auto(); STACK = enum.auto(); WMMA = enum.auto(); MULACC = enum.auto()
+  # flat: blocks and calls
+  LABEL = enum.auto(); PHI = enum.auto(); JUMP = enum.auto(); BRANCH = enum.auto(); CALL = enum.auto(); RET = enum.auto()
+  SYM = enum.auto(); INS = enum.auto()
+
+  def __repr__(self) -> str: return self.name
+  __str__ = __repr__
+  __hash__ = object.__hash__            # by identity: enum's own hash is a Python call, and the interning table hashes ops
+  def __lt__(self, other: "Ops") -> bool: return self.value < other.value
+
+class Axis(enum.IntEnum):
+  """What a RANGE stands for; the order is the order of nesting, outermost first."""
+  THREAD = 0      # one of the threads of a CPU pool
+  GLOBAL = 1      # one block of a GPU's grid
+  LOOP = 2        # a serial loop over outputs
+  LOCAL = 3       # one thread of a GPU's block
+  GROUP = 4       # threads of a block that share a reduction
+  REDUCE = 5      # a serial loop over a reduction
+  UNROLL = 6      # a reduction written out
+  UPCAST = 7      # outputs written out: a register tile
+  VECTOR = 8      # lanes of one register
+
+class Space(enum.IntEnum):
+  """Where a BUFFER lives."""
+  GLOBAL = 0      # device memory
+  LOCAL = 1       # shared by a block's threads; on the CPU a scratch array of the kernel
+  REG = 2         # private: an accumulator, a C local
+
+class Buf(NamedTuple):
+  """arg of BUFFER. size is in elements (for a C object: of bytes). version counts the assignments that have run."""
+  id: int
+  size: int
+  space: Space = Space.GLOBAL
+  device: str = ""
+  version: int = 0
+
+# ---- the Python meaning of the pure ops on Python numbers: constant folding and the interpreters share it ------------
+# Results are exact in mathematics or rounded as float64; `dtype.truncate` brings them back into the node's dtype.
+
+def exp2(x: float) -> float:
+  try: return 2.0 ** x
+  except OverflowError: return math.inf
+def log2(x: float) -> float:
+  if x > 0: return math.log2(x)
+  return -math.inf if x == 0 else math.nan
+def fdiv(x: float, y: float) -> float:
+  if y != 0: return x / y
+  return math.nan if x == 0 or x != x else math.copysign(math.inf, x) * math.copysign(1.0, y)
+def idiv(x: int, y: int) -> int:
+  """C's quotient, rounded towards zero. x/0 is 0: every device defines it so."""
+  if y == 0: return 0
+  quotient = abs(x) // abs(y)
+  return quotient if (x < 0) == (y < 0) else -quotient
+def imod(x: int, y: int) -> int:
+  """C's remainder, x - idiv(x,y)*y. x%0 is x."""
+  return x - idiv(x, y) * y
+def maximum(x: Any, y: Any) -> Any:
+  """The larger; NaN if either is NaN, as torch.maximum."""
+  if x != x: return x
+  return y if y != y or y > x else x
+
+class OpInfo(NamedTuple):
+  arity: int                                # number of value sources; -1 any
+  meaning: Callable[..., Any] | None = None # on Python numbers
+  commutative: bool = False
+
+INFO: dict[Ops, OpInfo] = {
+  Ops.EXP2: OpInfo(1, exp2),
+  Ops.LOG2: OpInfo(1, log2),
+  Ops.SIN: OpInfo(1, lambda x: math.sin(x) if math.isfinite(x) else math.nan),
+  Ops.SQRT: OpInfo(1, lambda x: math.sqrt(x) if x >= 0 else math.nan),
+  Ops.CAST: OpInfo(1, lambda x: x),
+  Ops.BITCAST: OpInfo(1),
+  Ops.ADD: OpInfo(2, lambda x, y: x + y, commutative=True),
+  Ops.MUL: OpInfo(2, lambda x, y: x * y, commutative=True),
+  Ops.FDIV: OpInfo(2, fdiv),
+  Ops.IDIV: OpInfo(2, idiv),
+  Ops.MOD: OpInfo(2, imod),
+  Ops.MAX: OpInfo(2, maximum, commutative=True),
+  Ops.CMPLT: OpInfo(2, lambda x, y: x < y),
+  Ops.CMPNE: OpInfo(2, lambda x, y: x != y, commutative=True),
+  Ops.AND: OpInfo(2, lambda x, y: x & y, commutative=True),
+  Ops.OR: OpInfo(2, lambda x, y: x | y, commutative=True),
+  Ops.XOR: OpInfo(2, lambda x, y: x ^ y, commutative=True),
+  Ops.SHL: OpInfo(2, lambda x, y: x << y),
+  Ops.SHR: OpInfo(2, lambda x, y: x >> y),
+  Ops.WHERE: OpInfo(3, lambda c, x, y: x if c else y),
+  Ops.MULACC: OpInfo(3, lambda x, y, z: x * y + z),
+}
+
+UNARY = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN, Ops.SQRT, Ops.CAST, Ops.BITCAST})
+BINARY = frozenset(op for op, info in INFO.items() if info.arity == 2)
+COMPARE = frozenset({Ops.CMPLT, Ops.CMPNE})
+COMMUTATIVE = frozenset(op for op, info in INFO.items() if info.commutative)
+ALU = frozenset(INFO)                                                   # pure: a value from values
+MOVEMENT = frozenset({Ops.RESHAPE, Ops.PERMUTE, Ops.EXPAND, Ops.PAD, Ops.SHRINK, Ops.FLIP})
+EFFECTS = frozenset({Ops.STORE, Ops.CALL, Ops.BARRIER})
+TERMINATORS = frozenset({Ops.JUMP, Ops.BRANCH, Ops.RET})
+TRANSCENDENTAL = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})
+
+def identity(op: Ops, dt: Any) -> Any:
+  """The element e with op(e, x) = x: what a reduction starts from and what an empty one gives."""
+  return {Ops.ADD: 0, Ops.MUL: 1, Ops.MAX: dt.min, Ops.AND: -1 if dt.kind != "b" else True, Ops.OR: 0, Ops.XOR: 0}[op]

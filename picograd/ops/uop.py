@@ -1,0 +1,218 @@
+# uop.py: the one node type. A UOp is immutable and hash-consed: equal (op, dtype, src, arg) is the same object, so `is` is
+# equality and a dict keyed by UOp is a table of common subexpressions. Nothing here simplifies: rules do (fold.py, index.py).
+# Every walk is iterative, because chains are as long as programs.
+from __future__ import annotations
+import itertools, struct, weakref
+from typing import Any, Callable, Iterable, Iterator, Mapping
+from picograd.dtype import DType, dtypes, truncate
+from picograd.ops.ops import Axis, Buf, COMPARE, Ops, Space
+from picograd.ops.shape import Shape, shape_of
+
+def intern_key(op: Ops, dtype: DType, src: tuple, arg: Any) -> tuple:
+  """What makes two nodes equal. Floats compare by their bits: 0.0 is not -0.0, and NaN is itself."""
+  if type(arg) is float: return (op, dtype, src, struct.pack("d", arg))
+  return (op, dtype, src, arg)
+
+class UOp:
+  __slots__ = ("op", "dtype", "src", "arg", "shape", "__weakref__")
+  pool: dict[tuple, "weakref.ref[UOp]"] = {}
+  op: Ops
+  dtype: DType
+  src: tuple["UOp", ...]
+  arg: Any
+  shape: Shape                    # of a tensor node; () for everything below the tensor form
+
+  def __new__(cls, op: Ops, dtype: DType = dtypes.void, src: tuple["UOp", ...] = (), arg: Any = None) -> "UOp":
+    key = intern_key(op, dtype, src, arg)
+    known = UOp.pool.get(key)
+    if known is not None:
+      node = known()
+      if node is not None: return node
+    node = object.__new__(cls)
+    node.op, node.dtype, node.src, node.arg = op, dtype, src, arg
+    node.shape = leaf_shape(op, src, arg) if op in LEAF_SHAPES else shape_of(op, [s.shape for s in src], arg)
+    UOp.pool[key] = weakref.ref(node)
+    return node
+
+  def __del__(self) -> None:
+    try: UOp.pool.pop(intern_key(self.op, self.dtype, self.src, self.arg), None)
+    except (AttributeError, TypeError): pass                          # construction failed, or the interpreter is closing
+
+  def __reduce__(self): return (UOp, (self.op, self.dtype, self.src, self.arg))
+  def __repr__(self) -> str:
+    sources = "".join(f", {s.op}" for s in self.src)
+    return f"UOp({self.op}, {self.dtype}{sources}{'' if self.arg is None else f', arg={self.arg}'})"
+
+  # ---- construction: these only build; the dtype follows from the sources --------------------------------------------
+
+  @staticmethod
+  def const(dtype: DType, value: Any) -> "UOp":
+    """A scalar constant, or for a vector dtype a STACK that repeats it."""
+    scalar = UOp(Ops.CONST, dtype.scalar, (), truncate(value, dtype.scalar))
+    return scalar if dtype.count == 1 else scalar.stack(dtype.count)
+
+  def alu(self, op: Ops, *others: "UOp") -> "UOp":
+    """op of self and others; comparisons give bool, WHERE the dtype of its branches, the rest the first source's."""
+    dtype = dtypes.bool.vec(self.dtype.count) if op in COMPARE else others[0].dtype if op is Ops.WHERE else self.dtype
+    return UOp(op, dtype, (self, *others))
+
+  def like(self, value: Any) -> "UOp":
+    """value as a constant of my dtype and shape; a UOp is returned as it is."""
+    if isinstance(value, UOp): return value
+    scalar = UOp.const(self.dtype, value)
+    return scalar.spread(self.shape) if self.shape else scalar
+
+  def spread(self, shape: Shape) -> "UOp":
+    """A scalar repeated to a shape."""
+    if self.shape == shape: return self
+    ones = UOp(Ops.RESHAPE, self.dtype, (self,), (1,) * len(shape)) if shape else self
+    return ones if ones.shape == shape else UOp(Ops.EXPAND, self.dtype, (ones,), shape)
+
+  def cast(self, dtype: DType) -> "UOp":
+    dtype = dtype.vec(self.dtype.count)
+    return self if dtype is self.dtype else UOp(Ops.CAST, dtype, (self,))
+  def bitcast(self, dtype: DType) -> "UOp":
+    dtype = dtype.vec(self.dtype.count)
+    return self if dtype is self.dtype else UOp(Ops.BITCAST, dtype, (self,))
+  def where(self, yes: Any, no: Any) -> "UOp":
+    """yes where self is true, else no; a Python number takes the dtype of the other branch."""
+    if not isinstance(yes, UOp): yes = no.like(yes)
+    return self.alu(Ops.WHERE, yes, yes.like(no))
+  def stack(self, n: int) -> "UOp":
+    """A vector of n equal lanes."""
+    return self if n == 1 else UOp(Ops.STACK, self.dtype.vec(n), (self,) * n)
+
+  def __add__(self, other): return self.alu(Ops.ADD, self.like(other))
+  def __radd__(self, other): return self.like(other).alu(Ops.ADD, self)
+  def __mul__(self, other): return self.alu(Ops.MUL, self.like(other))
+  def __rmul__(self, other): return self.like(other).alu(Ops.MUL, self)
+  def __neg__(self): return self.alu(Ops.MUL, self.like(-1))
+  def __sub__(self, other): return self.alu(Ops.ADD, -self.like(other))
+  def __rsub__(self, other): return self.like(other).alu(Ops.ADD, -self)
+  def __truediv__(self, other): return self.alu(Ops.FDIV, self.like(other))
+  def __floordiv__(self, other): return self.alu(Ops.IDIV, self.like(other))      # truncates, as C does
+  def __mod__(self, other): return self.alu(Ops.MOD, self.like(other))            # sign of the dividend, as C does
+  def __and__(self, other): return self.alu(Ops.AND, self.like(other))
+  def __or__(self, other): return self.alu(Ops.OR, self.like(other))
+  def __xor__(self, other): return self.alu(Ops.XOR, self.like(other))
+  def __lshift__(self, other): return self.alu(Ops.SHL, self.like(other))
+  def __rshift__(self, other): return self.alu(Ops.SHR, self.like(other))
+  def __lt__(self, other): return self.alu(Ops.CMPLT, self.like(other))
+  def __gt__(self, other): return self.like(other).alu(Ops.CMPLT, self)
+  def __ge__(self, other): return (self < other).not_()
+  def __le__(self, other): return (self > other).not_()
+  def ne(self, other): return self.alu(Ops.CMPNE, self.like(other))
+  def eq(self, other): return self.ne(other).not_()
+  def not_(self): return self.alu(Ops.CMPNE, self.like(True))
+  def maximum(self, other): return self.alu(Ops.MAX, self.like(other))
+  def minimum(self, other): return (self < other).where(self, other)
+
+  # movement and reduction: the shape of the result is computed, and checked, by shape.py
+  def reshape(self, shape: Shape) -> "UOp": return self if shape == self.shape else UOp(Ops.RESHAPE, self.dtype, (self,), shape)
+  def expand(self, shape: Shape) -> "UOp": return self if shape == self.shape else UOp(Ops.EXPAND, self.dtype, (self,), shape)
+  def permute(self, axes: tuple[int, ...]) -> "UOp":
+    return self if axes == tuple(range(len(self.shape))) else UOp(Ops.PERMUTE, self.dtype, (self,), axes)
+  def pad(self, widths: tuple[tuple[int, int], ...]) -> "UOp":
+    return self if all(w == (0, 0) for w in widths) else UOp(Ops.PAD, self.dtype, (self,), widths)
+  def shrink(self, bounds: tuple[tuple[int, int], ...]) -> "UOp":
+    return self if bounds == tuple((0, n) for n in self.shape) else UOp(Ops.SHRINK, self.dtype, (self,), bounds)
+  def flip(self, axes: tuple[int, ...]) -> "UOp": return UOp(Ops.FLIP, self.dtype, (self,), axes) if axes else self
+  def reduce(self, op: Ops, axes: tuple[int, ...]) -> "UOp":
+    """op over the axes, which stay with size 1."""
+    return UOp(Ops.REDUCE, self.dtype, (self,), (op, axes)) if axes else self
+
+  # data and memory
+  @staticmethod
+  def buffer(dtype: DType, size: int, device: str) -> "UOp":
+    """A new leaf of `size` elements in device memory; no two are equal."""
+    return UOp(Ops.BUFFER, dtype, (), Buf(next(fresh), size, Space.GLOBAL, device))
+  @staticmethod
+  def register(dtype: DType, size: int = 1) -> "UOp":
+    """A new private array: an accumulator."""
+    return UOp(Ops.BUFFER, dtype, (), Buf(next(fresh), size, Space.REG))
+  @staticmethod
+  def iota(n: int, dtype: DType) -> "UOp":
+    """The tensor 0, 1, .. n-1."""
+    return UOp(Ops.RANGE, dtype, (UOp.const(dtypes.index, n),))
+  @staticmethod
+  def range(bound: "int | UOp", axis: Axis) -> "UOp":
+    """A new loop variable 0 <= r < bound of a kernel."""
+    if not isinstance(bound, UOp): bound = UOp.const(dtypes.index, bound)
+    return UOp(Ops.RANGE, dtypes.index, (bound,), (next(fresh), axis))
+  def index(self, position: "UOp", gate: "UOp | None" = None) -> "UOp":
+    """The address of my element at position; where gate is false nothing is touched and a load gives 0."""
+    return UOp(Ops.INDEX, self.dtype, (self, position) if gate is None else (self, position, gate))
+  def load(self, *after: "UOp") -> "UOp": return UOp(Ops.LOAD, self.dtype, (self, *after))
+  def store(self, value: "UOp") -> "UOp": return UOp(Ops.STORE, dtypes.void, (self, value))
+  def after(self, *effects: "UOp") -> "UOp": return UOp(Ops.AFTER, self.dtype, (self, *effects)) if effects else self
+  def end(self, *ranges: "UOp") -> "UOp": return UOp(Ops.END, dtypes.void, (self, *ranges)) if ranges else self
+  @staticmethod
+  def sink(*src: "UOp") -> "UOp": return UOp(Ops.SINK, dtypes.void, src)
+
+  # ---- reading -------------------------------------------------------------------------------------------------------
+
+  def replace(self, **fields: Any) -> "UOp":
+    """The same node with some of op, dtype, src, arg changed."""
+    now = {"op": self.op, "dtype": self.dtype, "src": self.src, "arg": self.arg, **fields}
+    return UOp(now["op"], now["dtype"], now["src"], now["arg"])
+  def with_src(self, src: tuple["UOp", ...]) -> "UOp":
+    return self if src == self.src else UOp(self.op, self.dtype, src, self.arg)
+  @property
+  def axis(self) -> Axis:
+    """The axis kind of a RANGE of a kernel."""
+    return self.arg[1]
+  @property
+  def bound(self) -> "UOp": return self.src[0]
+  @property
+  def device(self) -> str:
+    """Where a tensor node's value lives: the device of the first buffer or copy below it; '' where there is none."""
+    for u in self.toposort(stop=lambda u: u.op is Ops.COPY):
+      if u.op is Ops.COPY: return u.arg
+      if u.op is Ops.BUFFER: return u.arg.device
+    return ""
+
+  def toposort(self, stop: Callable[["UOp"], bool] | None = None) -> list["UOp"]:
+    """Every node below and including me, sources first. Where stop(u) holds, u is listed but not entered."""
+    return toposort((self,), stop)
+  def substitute(self, table: Mapping["UOp", "UOp"]) -> "UOp":
+    """Me with each key of table replaced by its value; values are not entered again."""
+    return substitute((self,), table)[0]
+
+LEAF_SHAPES = frozenset({Ops.BUFFER, Ops.RANGE})
+def leaf_shape(op: Ops, src: tuple[UOp, ...], arg: Any) -> Shape:
+  """A buffer is flat; a RANGE without arg is the tensor 0..n-1, one with arg a kernel's loop variable."""
+  if op is Ops.BUFFER: return (arg.size,) if isinstance(arg, Buf) and arg.space is Space.GLOBAL else ()
+  return (src[0].arg,) if arg is None else ()
+
+fresh: Iterator[int] = itertools.count(1)
+
+def toposort(roots: Iterable[UOp], stop: Callable[[UOp], bool] | None = None) -> list[UOp]:
+  """Every node reachable from the roots, sources before users, in a fixed order."""
+  seen: set[UOp] = set()
+  out: list[UOp] = []
+  stack = [(u, False) for u in reversed(list(roots))]
+  while stack:
+    u, done = stack.pop()
+    if done: out.append(u)
+    elif u not in seen:
+      seen.add(u)
+      stack.append((u, True))
+      if stop is None or not stop(u): stack.extend((s, False) for s in reversed(u.src) if s not in seen)
+  return out
+
+def substitute(roots: Iterable[UOp], table: Mapping[UOp, UOp]) -> list[UOp]:
+  """The roots with each key of table replaced by its value, common parts shared."""
+  roots = list(roots)
+  if not table: return roots
+  new: dict[UOp, UOp] = dict(table)
+  for u in toposort(roots, stop=table.__contains__):
+    if u not in new: new[u] = u.with_src(tuple([new[s] for s in u.src]))
+  return [new[u] for u in roots]
+
+def consumers(nodes: Iterable[UOp]) -> dict[UOp, list[UOp]]:
+  """For each node of a list, the nodes of the list that have it as a source, in order, each once."""
+  out: dict[UOp, list[UOp]] = {u: [] for u in nodes}
+  for u in out:
+    for s in dict.fromkeys(u.src):
+      if s in out: out[s].append(u)
+  return out
