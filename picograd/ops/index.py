@@ -318,8 +318,9 @@ def join(conditions: Iterable[UOp]) -> UOp:
 
 def conjunction(u: UOp) -> UOp | None:
   """Each condition once, in order; x < 3 and x < 5 is x < 3; x and not x, and c1 < x < c2 with no room, are False."""
-  conditions = conjuncts(u)
+  conditions = [c for c in conjuncts(u) if not (c.op is Ops.CONST and c.arg)]
   present = set(conditions)
+  if any(c.op is Ops.CONST for c in conditions): return u.like(False)
   if any(negated(c) in present for c in conditions): return u.like(False)
   below = [c for c in conditions if c.op is Ops.CMPLT and c.src[1].op is Ops.CONST]
   above = [c for c in conditions if c.op is Ops.CMPLT and c.src[0].op is Ops.CONST]
