@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 from picograd.dtype import dtypes, truncate
-from picograd.ops.index import bounds, simplify_index
+from picograd.ops.index import bounds, collapse_onehot, collapse_range, simplify_index
 from picograd.ops.match import rewrite
 from picograd.ops.ops import Axis, INFO, Ops
 from picograd.ops.uop import UOp
@@ -182,3 +182,127 @@ def test_two_thousand_nodes_take_less_than_a_second():
   start = time.process_time()
   rewrite(root, simplify_index)
   assert time.process_time() - start < 1
+
+# ---- reductions that look something up or count ----------------------------------------------------------------------
+
+def reduce_loop(n): return UOp.range(n, Axis.REDUCE)
+def total(value, *ranges): return UOp(Ops.REDUCE, value.dtype, (value, *ranges), (Ops.ADD, ()))
+def param(slot, dtype): return UOp(Ops.PARAM, dtype, (), slot)
+def collapsed(u): return rewrite(u, simplify_index + collapse_onehot + collapse_range)
+
+def run(u, loops, memory):
+  """The value of a kernel node for values of its loops; touching memory out of bounds is an IndexError."""
+  if u in loops: return loops[u]
+  if u.op is Ops.CONST: return u.arg
+  if u.op is Ops.REDUCE:
+    counts = [range(run(r.bound, loops, memory)) for r in u.src[1:]]
+    values = [run(u.src[0], {**loops, **dict(zip(u.src[1:], at))}, memory) for at in itertools.product(*counts)]
+    return truncate(sum(values), u.dtype)
+  if u.op is Ops.LOAD:
+    array, position, *gate = u.src[0].src
+    if gate and not run(gate[0], loops, memory): return 0
+    place = run(position, loops, memory)
+    if not 0 <= place < len(memory[array]): raise IndexError(f"{place} of {len(memory[array])}")
+    return memory[array][place].item()
+  if u.op is Ops.WHERE:                                            # the branch not taken is run too: its loads must be safe
+    c, yes, no = (run(s, loops, memory) for s in u.src)
+    return yes if c else no
+  return truncate(INFO[u.op].meaning(*(run(s, loops, memory) for s in u.src)), u.dtype)
+
+def check_collapse(u, loops, memory):
+  """Fewer reductions, the same numbers."""
+  after = collapsed(u)
+  for at in itertools.product(*(range(r.bound.arg) for r in loops)):
+    table = dict(zip(loops, at))
+    assert run(after, table, memory) == run(u, table, memory), at
+  return [node for node in after.toposort() if node.op is Ops.REDUCE]
+
+ROWS, COLUMNS = 7, 3
+INDICES = np.array([0, 6, 2, -1, 7, 3, 3], np.int64)                # two are out of range: their sum is 0
+WEIGHTS = np.arange(1, ROWS * COLUMNS + 1, dtype=np.float32)
+
+def gather(make_condition, make_value=lambda w, x: x):
+  """sum over r of where(condition(r, idx[i]), value(w[r, j]), 0), its loops and its memory."""
+  i, j, r = loop(len(INDICES)), loop(COLUMNS), reduce_loop(ROWS)
+  weights, indices = param(0, dtypes.float32), param(1, dtypes.int64)
+  w, x = weights.index(r * COLUMNS + j).load(), indices.index(i).load()
+  u = total(make_value(make_condition(r, x, i), w), r)
+  return u, [i, j], {weights: WEIGHTS, indices: INDICES}
+
+GATHERS = {
+  "embedding": lambda c, w: c.where(w, 0),
+  "swapped branches": lambda c, w: c.not_().where(w.like(0), w),
+  "scaled": lambda c, w: c.where(w, 0) * 3,
+  "by a mask": lambda c, w: c.where(c.where(w * w, 0), 0) * w.like(2),
+  "cast": lambda c, w: c.where(w, 0).cast(dtypes.float64),
+  "count of matches": lambda c, w: c.cast(dtypes.float32),
+}
+CONDITIONS = {
+  "r == x": lambda r, x, i: r.cast(dtypes.int64).eq(x),
+  "x == r": lambda r, x, i: x.eq(r.cast(dtypes.int64)),
+  "r + 2 == x": lambda r, x, i: (r.cast(dtypes.int64) + 2).eq(x),
+  "2 - r == x": lambda r, x, i: (r.cast(dtypes.int64) * -1 + 2).eq(x),
+  "2r == x": lambda r, x, i: (r.cast(dtypes.int64) * 2).eq(x),
+  "r == x and i < 3": lambda r, x, i: r.cast(dtypes.int32).cast(dtypes.int64).eq(x) & (i < 3),
+  "r == x and r < 3": lambda r, x, i: r.cast(dtypes.int64).eq(x) & (r < 3),
+  "not (r != x or i < 3)": lambda r, x, i: (r.cast(dtypes.int64).ne(x) | (i < 3)).not_(),
+  "r == i": lambda r, x, i: r.eq(i),
+  "r == i + 4": lambda r, x, i: r.cast(dtypes.int32).eq(i.cast(dtypes.int32) + 4),
+}
+
+@pytest.mark.parametrize("value", GATHERS)
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_one_hot_sum_is_a_load(condition, value):
+  assert check_collapse(*gather(CONDITIONS[condition], GATHERS[value])) == []
+
+def test_a_load_that_is_always_in_bounds_has_no_gate():
+  i, r = loop(5), reduce_loop(7)
+  weights = param(0, dtypes.float32)
+  assert collapsed(total(r.eq(i + 1).where(weights.index(r).load(), 0), r)) is weights.index(i + 1).load()
+
+def test_two_indices_collapse_one_after_the_other():
+  i, j, r, s = loop(2), loop(3), reduce_loop(2), reduce_loop(3)
+  weights = param(0, dtypes.int32)
+  u = total((r.eq(i) & s.eq(j)).where(weights.index(r * 3 + s).load(), 0), r, s)
+  assert collapsed(u) is weights.index(i * 3 + j).load()
+
+def test_what_is_no_lookup_stays():
+  i, r = loop(4), reduce_loop(4)
+  weights = param(0, dtypes.float32)
+  w = weights.index(r).load()
+  for u in [total((r * r).eq(i).where(w, 0), r), total(r.ne(i).where(w, 0), r), total((r < i).where(w, 0), r),
+            total(r.eq(i).where(w, 1), r), total(r.eq(i).where(w, 0) * w, r),
+            UOp(Ops.REDUCE, dtypes.float32, (r.eq(i).where(w, 0), r), (Ops.MAX, ()))]:
+    assert check_collapse_stays(u, r)
+
+def check_collapse_stays(u, r): return any(node.op is Ops.REDUCE and r in node.src for node in collapsed(u).toposort())
+
+COUNTS = {
+  "r < i": lambda r, i, x: r < i,
+  "i < r": lambda r, i, x: i < r,
+  "r <= i": lambda r, i, x: (i < r).not_(),
+  "r < x": lambda r, i, x: r.cast(dtypes.int64) < x,
+  "x <= r": lambda r, i, x: (r.cast(dtypes.int64) < x).not_(),
+  "i - 2 <= r < i + 2": lambda r, i, x: (r < i - 2).not_() & (r < i + 2),
+  "r + 3 < i and i < 5": lambda r, i, x: (r + 3 < i) & (i < 5),
+  "3 - r < i": lambda r, i, x: r * -1 + 3 < i,
+}
+
+@pytest.mark.parametrize("dtype", [dtypes.int32, dtypes.uint8, dtypes.float32], ids=str)
+@pytest.mark.parametrize("condition", COUNTS)
+def test_a_count_is_arithmetic(condition, dtype):
+  i, r = loop(len(INDICES)), reduce_loop(6)
+  indices = param(0, dtypes.int64)
+  c = COUNTS[condition](r, i, indices.index(i).load())
+  assert check_collapse(total(c.where(UOp.const(dtype, 100), 0), r), [i], {indices: INDICES}) == []
+
+def test_a_value_without_the_range_is_multiplied():
+  i, r, s = loop(7), reduce_loop(5), reduce_loop(3)
+  weights = param(0, dtypes.float32)
+  w = weights.index(i).load()
+  assert collapsed(total(w, r, s)) is w * 15
+  assert collapsed(UOp(Ops.REDUCE, dtypes.float32, (w, r), (Ops.MAX, ()))) is w
+
+def test_a_float_count_that_would_round_stays():
+  r = reduce_loop(2 ** 20)
+  assert collapsed(total((r < loop(9)).where(UOp.const(dtypes.float32, 100), 0), r)).op is Ops.REDUCE

@@ -6,9 +6,9 @@ from __future__ import annotations
 import math, zlib
 from typing import Any, Callable, Iterable, NamedTuple
 from weakref import WeakKeyDictionary
-from picograd.dtype import DType, dtypes
+from picograd.dtype import DType, dtypes, truncate
 from picograd.helpers import dedup
-from picograd.ops.fold import fold, is_machine_integer, number
+from picograd.ops.fold import MANTISSA, fold, is_integer, is_machine_integer, number
 from picograd.ops.match import Pat, Rules, rewrite
 from picograd.ops.ops import ALU, INFO, Ops, idiv, imod
 from picograd.ops.uop import UOp, toposort
@@ -54,7 +54,7 @@ def bound_where(u: UOp, c: Interval, a: Interval, b: Interval) -> Interval:
   return hull(*a, *b)
 def bound_cast(u: UOp, a: Interval) -> Interval:
   if u.dtype.kind == "b": return (a[0] > 0 or a[1] < 0, a[0] != 0 or a[1] != 0)
-  return (int(a[0]), int(a[1])) if is_integral(u.src[0].dtype) else limits(u.dtype)
+  return (int(a[0]), int(a[1])) if is_integer(u.src[0].dtype) else limits(u.dtype)
 
 BOUNDS: dict[Ops, Callable[..., Interval]] = {
   Ops.RANGE: bound_range,
@@ -68,19 +68,17 @@ BOUNDS: dict[Ops, Callable[..., Interval]] = {
 }
 known_bounds: "WeakKeyDictionary[UOp, Interval]" = WeakKeyDictionary()
 
-def is_integral(dt: DType) -> bool: return dt.kind in "buix"
-
 def bounds(u: UOp) -> Interval:
   """The least and the largest value of an integer, bool or index node, both inclusive; of a float (-inf, inf)."""
   known = known_bounds.get(u)
   if known is not None: return known
-  for node in toposort([u], stop=lambda n: n in known_bounds or not is_integral(n.dtype) or n.op not in BOUNDS):
+  for node in toposort([u], stop=lambda n: n in known_bounds or not is_integer(n.dtype) or n.op not in BOUNDS):
     if node not in known_bounds: known_bounds[node] = bounds_here(node)
   return known_bounds[u]
 
 def bounds_here(u: UOp) -> Interval:
   """bounds(u) when those of its sources are known."""
-  if not is_integral(u.dtype): return (-math.inf, math.inf)
+  if not is_integer(u.dtype): return (-math.inf, math.inf)
   if u.op is Ops.CONST: return (u.arg, u.arg)
   if u.op is Ops.SPECIAL: return (0, u.arg[1] - 1)
   if u.op not in BOUNDS: return limits(u.dtype)
@@ -328,7 +326,7 @@ def conjunction(u: UOp) -> UOp | None:
   for c in below: lowest[c.src[0]] = min(lowest[c.src[0]], c, key=lambda c: c.src[1].arg)
   for c in above: highest[c.src[1]] = max(highest[c.src[1]], c, key=lambda c: c.src[0].arg)
   for x in lowest:
-    room = x not in highest or not is_integral(x.dtype) or lowest[x].src[1].arg - highest[x].src[0].arg > 1
+    room = x not in highest or not is_integer(x.dtype) or lowest[x].src[1].arg - highest[x].src[0].arg > 1
     if not room: return u.like(False)
   weaker = (set(below) | set(above)) - set(lowest.values()) - set(highest.values())
   return join(sorted((c for c in conditions if c not in weaker), key=order))
@@ -365,11 +363,11 @@ def lift_comparison(u: UOp) -> UOp | None:
 
 def cast_between(u: UOp, x: UOp, between: UOp) -> UOp | None:
   """cast(cast(x, b), c) = cast(x, c) for integers, where b holds every value of x."""
-  return x.cast(u.dtype) if is_integral(x.dtype) and fits(x, between.dtype) else None
+  return x.cast(u.dtype) if is_integer(x.dtype) and fits(x, between.dtype) else None
 
 def decide(u: UOp) -> UOp | None:
   """A node with one possible value is a constant."""
-  if not is_integral(u.dtype): return None
+  if not is_integer(u.dtype): return None
   low, high = bounds(u)
   return u.like(low) if low == high else None
 
@@ -378,7 +376,7 @@ def larger(u: UOp, x: UOp, y: UOp) -> UOp | None:
   if bounds(x)[0] >= bounds(y)[1]: return x
   return y if bounds(y)[0] >= bounds(x)[1] else None
 
-index, integral = dtypes.index, is_integral
+index = dtypes.index
 x, y = Pat.var("x", index), Pat.var("y", index)
 ARITHMETIC = (Ops.ADD, Ops.MUL, Ops.IDIV, Ops.MOD, Ops.MAX, Ops.WHERE)
 
@@ -391,8 +389,171 @@ simplify_index = Rules([
   (Pat(Ops.CMPNE, (x, y), name="u"), lambda u, x, y: differ(u)),                         # 3i + 3 != 3j is i + 1 != j
   (Pat(Ops.CMPNE, (Pat(Ops.CMPLT, (x, y)), Pat.const(value=True))), not_less),           # not x < y = y < x + 1
   (Pat(Ops.AND, dtype=dtypes.bool, name="u"), conjunction),                              # x and y and x = x and y
-  (Pat(Ops.CAST, (Pat(Ops.CAST, (Pat.var("x"),), dtype=integral, name="between"),), dtype=integral, name="u"), cast_between),
+  (Pat(Ops.CAST, (Pat(Ops.CAST, (Pat.var("x"),), dtype=is_integer, name="between"),), dtype=is_integer, name="u"), cast_between),
   (Pat(ARITHMETIC, dtype=is_machine_integer, name="u"), lift),                           # cast x + cast y = cast(x + y)
   (Pat((Ops.CMPLT, Ops.CMPNE), (Pat.var("x", is_machine_integer), Pat.var("y")), name="u"),
    lambda u, x, y: lift_comparison(u)),                                                  # cast x < cast y = x < y
 ]) + fold
+
+# ---- reductions that only look something up or count: kernel form ----------------------------------------------------
+
+class Gated(NamedTuple):
+  """A value that is zero unless all conditions hold; the conditions have been taken out of it."""
+  conditions: list[UOp]
+  value: UOp
+
+def gated(u: UOp) -> Gated:
+  """Takes the conditions out of where(c, value, 0), through casts and products that keep a zero a zero."""
+  conditions: list[UOp] = []
+  outer: list[Callable[[UOp], UOp]] = []
+  while (step := ungate(u)) is not None:
+    condition, u, around = step
+    conditions += conjuncts(condition)
+    outer.append(around)
+  for around in reversed(outer): u = around(u)
+  return Gated(dedup(c for c in conditions if c is not UOp.const(dtypes.bool, True)), u)
+
+def ungate(u: UOp) -> tuple[UOp, UOp, Callable[[UOp], UOp]] | None:
+  """(condition, x, around) with u = around(where(condition, x, 0)), one node at a time."""
+  always = UOp.const(dtypes.bool, True)
+  if u.op is Ops.WHERE and is_zero(u.src[2]): return u.src[0], u.src[1], lambda x: x
+  if u.op is Ops.WHERE and is_zero(u.src[1]): return u.src[0].not_(), u.src[2], lambda x: x
+  if u.op is Ops.CAST and u.src[0].dtype is dtypes.bool and is_condition(u.src[0]):
+    return u.src[0], UOp.const(u.dtype, 1), lambda x: x
+  if u.op is Ops.CAST and u.src[0].op in (Ops.WHERE, Ops.CAST, Ops.MUL): return always, u.src[0], lambda x: x.cast(u.dtype)
+  if u.op is Ops.MUL:
+    for s, factor in sorted((u.src, u.src[::-1]), key=lambda pair: pair[0].op is not Ops.WHERE):
+      if s.op in (Ops.WHERE, Ops.CAST, Ops.MUL) and keeps_zero(factor): return always, s, lambda x: x * factor
+  return None
+
+def is_zero(u: UOp) -> bool: return number(u) == 0
+def is_condition(u: UOp) -> bool: return u.op in (Ops.AND, Ops.CMPLT, Ops.CMPNE)
+def keeps_zero(u: UOp) -> bool:
+  """0 * u = 0: u is an integer, a finite constant or the cast of an integer; a loaded float may be infinite or NaN."""
+  value = number(u)
+  if value is not None: return math.isfinite(value)
+  return is_integer(u.dtype) or (u.op is Ops.CAST and is_integer(u.src[0].dtype) and u.dtype.bits >= 32)
+
+def simplified(u: UOp) -> UOp: return rewrite(u, simplify_index)
+def depends(u: UOp, r: UOp) -> bool: return r in u.toposort()
+
+def equation(condition: UOp, r: UOp) -> Sum | None:
+  """a with a = 0 where the condition is an equality of integers, linear in r and r nowhere else in it."""
+  differs = negated(condition)
+  if differs is None or differs.op is not Ops.CMPNE: return None
+  return linear_in(differs.src[0], differs.src[1], r)
+
+def linear_in(x: UOp, y: UOp, r: UOp) -> Sum | None:
+  """x - y as a sum in which r is a term of its own and in no other, else None."""
+  machine = is_integer(x.dtype) and x.dtype.count == 1 and x.dtype.kind != "b"
+  if not machine or not (depends(x, r) or depends(y, r)): return None
+  a = sum_of(rewrite(x.cast(dtypes.index) - y.cast(dtypes.index), simplify_index))
+  return a if r in a.terms and not any(depends(node, r) for node in a.terms if node is not r) else None
+
+def solve(a: Sum, r: UOp) -> tuple[UOp, list[UOp]]:
+  """The r with a = 0, and the conditions under which the range has it."""
+  factor = a.terms[r]
+  rest = Sum({node: f for node, f in a.terms.items() if node is not r}, a.constant)
+  e = build(plus(Sum({}, 0), rest, -1 if factor > 0 else 1))              # abs(factor) * r = e
+  k = abs(factor)
+  within = [(e < 0).not_(), e < r.bound * k, (e % k).eq(0)]
+  return simplified(e // k), [simplified(c) for c in within]
+
+def choose(u: UOp, r: UOp, e: UOp, within: UOp) -> UOp:
+  """u with e for r; an element whose position depended on r is touched only where e is in the range."""
+  new = {r: e}
+  for node in u.toposort():
+    if node in new: continue
+    src = tuple([new[s] for s in node.src])
+    if node.op is Ops.INDEX and src[1] is not node.src[1] and within.op is not Ops.CONST:
+      src = (*src[:2], within & src[2] if len(src) > 2 else within)
+    new[node] = node.with_src(src)
+  return new[u]
+
+def collapse_equal(u: UOp) -> UOp | None:
+  """sum over r of where(r == e and c(r), value(r), 0) = where(0 <= e < n and c(e), value(e), 0)."""
+  value, *ranges = u.src
+  conditions, value = gated(value)
+  for r in ranges:
+    for condition in conditions:
+      a = equation(condition, r)
+      if a is None: continue
+      e, limits_of_e = solve(a, r)
+      within = simplified(join(limits_of_e))
+      others = [choose(c, r, e, within) for c in conditions if c is not condition]
+      chosen = choose(value, r, e, within)
+      return reduce_over(simplified(join([within, *others])).where(chosen, 0), u, [r])
+  return None
+
+def reduce_over(value: UOp, u: UOp, done: list[UOp]) -> UOp:
+  """The reduction u of value over the ranges that are left."""
+  left = tuple(r for r in u.src[1:] if r not in done)
+  return u.with_src((value, *left)) if left else value
+
+def collapse_constant(u: UOp) -> UOp | None:
+  """The sum over r of a value without r is value * n; its largest is the value."""
+  value, *ranges = u.src
+  below = set(value.toposort())
+  absent = [r for r in ranges if r not in below and bounds(r.bound)[0] > 0]
+  n = UOp.const(dtypes.index, 1)
+  for r in absent: n = simplified(n * r.bound)
+  if not absent or u.arg[0] is Ops.MUL or (u.arg[0] is Ops.ADD and not counts_exactly(u.dtype, n)): return None
+  once = value * n.cast(u.dtype) if u.arg[0] is Ops.ADD else value
+  return reduce_over(once, u, absent)
+
+def counts_exactly(dt: DType, n: UOp) -> bool:
+  """Whether dt holds n, or wraps as a sum of n values would."""
+  return dt.kind in "uix" or (dt.kind == "f" and n.op is Ops.CONST and truncate(n.arg, dt) == n.arg)
+
+def adds_exactly(u: UOp, n: UOp) -> bool:
+  """Whether up to n values u add up to u * n bit for bit."""
+  value = number(u)
+  if u.dtype.kind in "uix": return True
+  whole = u.dtype.kind == "f" and value is not None and math.isfinite(value) and value == int(value)
+  return whole and abs(value) * bounds(n)[1] <= 2 ** MANTISSA[u.dtype.name]
+
+class Ends(NamedTuple):
+  """first <= r < stop for each of both."""
+  firsts: list[UOp]
+  stops: list[UOp]
+
+def ends_of(condition: UOp, r: UOp) -> Ends | None:
+  """The condition as an end of r: r + e < 0 is r < -e, e - r < 0 is e + 1 <= r, and their opposites."""
+  denied = negated(condition)
+  comparison = condition if denied is None else denied
+  if comparison.op is not Ops.CMPLT: return None
+  a = linear_in(comparison.src[0], comparison.src[1], r)
+  if a is None or abs(a.terms[r]) != 1: return None
+  rest = Sum({node: f for node, f in a.terms.items() if node is not r}, a.constant)
+  if a.terms[r] > 0: end = build(plus(Sum({}, 0), rest, -1))
+  else: end = build(plus(rest, Sum({}, 1)))
+  is_stop = (a.terms[r] > 0) == (denied is None)
+  return Ends([], [end]) if is_stop else Ends([end], [])
+
+def collapse_count(u: UOp) -> UOp | None:
+  """sum over r of where(first <= r < stop, c, 0) = c * max(0, min(n, stop) - max(0, first)) for an integer c without r."""
+  value, *ranges = u.src
+  conditions, value = gated(value)
+  for r in ranges:
+    touching = [c for c in conditions if depends(c, r)]
+    if not touching or depends(value, r) or not adds_exactly(value, r.bound): continue
+    ends = [e for c in touching if (e := ends_of(c, r)) is not None]
+    if len(ends) < len(touching): continue
+    first, stop = UOp.const(dtypes.index, 0), r.bound
+    for e in ends:
+      for end in e.firsts: first = first.maximum(end)
+      for end in e.stops: stop = stop.minimum(end)
+    count = simplified((stop - first).maximum(0)).cast(value.dtype)
+    others = [c for c in conditions if c not in touching]
+    return reduce_over(join(others).where(value * count, 0), u, [r])
+  return None
+
+def of_kernel(arg: Any) -> bool: return arg[1] == ()
+def adds(arg: Any) -> bool: return arg == (Ops.ADD, ())
+
+collapse_onehot = Rules([(Pat(Ops.REDUCE, arg=adds, name="u"), collapse_equal)])     # a one-hot sum is a load
+
+collapse_range = Rules([
+  (Pat(Ops.REDUCE, arg=of_kernel, name="u"), collapse_constant),                              # n times x is x * n
+  (Pat(Ops.REDUCE, arg=adds, name="u"), collapse_count),                             # how many r < e is e
+])
