@@ -149,9 +149,8 @@ def shrink_twice(x: UOp, inner: UOp, u: UOp) -> UOp:
   return x.shrink(tuple((a + lo, a + hi) for (a, _), (lo, hi) in zip(inner.arg, u.arg)))
 def flip_twice(x: UOp, inner: UOp, u: UOp) -> UOp:
   return x.flip(tuple(sorted(set(inner.arg) ^ set(u.arg))))
-def flip_of_ones(x: UOp, u: UOp) -> UOp | None:
-  longer = tuple(axis for axis in u.arg if x.shape[axis] > 1)
-  return x.flip(longer) if longer != u.arg else None
+def flip_of_ones(x: UOp, u: UOp) -> UOp:
+  return x.flip(tuple(axis for axis in u.arg if x.shape[axis] > 1))
 
 def twice(op: Ops) -> Pat: return Pat(op, (Pat(op, (Pat.var("x"),), name="inner"),), name="u")
 
