@@ -117,7 +117,7 @@ def expressions(x):
     out += [x.alu(op, x.like(c)).alu(op, x.like(d)) for c in constants for d in constants if op not in COMPARE]
   truth = UOp.const(dtypes.bool, True)
   for c in [x < x.like(1), truth, x.ne(x), x.ne(0).cast(dtypes.int8).ne(0)]:
-    out += [c.where(x, x.like(1)), c.not_().where(x, x.like(1)), c.where(x, x), c.not_().not_(), c.where(c, c.not_())]
+    out += [c.where(x.like(1), x.like(0)), c.where(x, x.like(1)), c.not_().where(x, x.like(1)), c.where(x, x), c.not_().not_(), c.where(c, c.not_())]
   return out
 
 def run(u, x, value):

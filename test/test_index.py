@@ -204,7 +204,7 @@ def run(u, loops, memory):
     place = run(position, loops, memory)
     if not 0 <= place < len(memory[array]): raise IndexError(f"{place} of {len(memory[array])}")
     return memory[array][place].item()
-  if u.op is Ops.WHERE:                                            # the branch not taken is run too: its loads must be safe
+  if u.op is Ops.WHERE:                                          # the branch not taken is run too: its loads must be safe
     c, yes, no = (run(s, loops, memory) for s in u.src)
     return yes if c else no
   return truncate(INFO[u.op].meaning(*(run(s, loops, memory) for s in u.src)), u.dtype)

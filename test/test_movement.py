@@ -5,7 +5,7 @@ from picograd.dtype import dtypes
 from picograd.ops.fold import fold
 from picograd.ops.match import rewrite
 from picograd.ops.movement import groups, linear, push, strides, unravel
-from picograd.ops.ops import Axis, MOVEMENT, Ops
+from picograd.ops.ops import MOVEMENT, Ops
 from picograd.ops.uop import UOp
 from test_index import const, evaluate, loop, points
 

@@ -190,7 +190,7 @@ fold_alu = Rules([
   (Pat(Ops.WHERE, (c, x, y)), lambda c, x, y: x if number(c) else y),               # where(True, x, y) = x
   (Pat(Ops.WHERE, (y, x, x)), lambda x, y: x),                                      # where(y, x, x) = x
   (Pat(Ops.WHERE, (not_b, y, Pat.var("z"))), lambda x, y, z: x.where(z, y)),        # where(not x, y, z) = where(x, z, y)
-  (Pat(Ops.WHERE, (b, true, false)), lambda x: x),                                  # where(x, True, False) = x
+  (Pat(Ops.WHERE, (b, true, false), dtype=is_bool), lambda x: x),                   # where(x, True, False) = x
   (Pat(Ops.CAST, (x,), name="u"), lambda u, x: x if u.dtype is x.dtype else None),  # cast to the same dtype
   (Pat(Ops.CAST, (Pat(Ops.CAST, (x,), name="between"),), name="u"), cast_of_cast),  # cast(cast(x)) = cast(x)
   (Pat(Ops.BITCAST, (Pat(Ops.BITCAST, (x,)),), name="u"), lambda u, x: x.bitcast(u.dtype)),
