@@ -9,7 +9,7 @@ from picograd import codegen
 from picograd.codegen.memory import plan_memory
 from picograd.codegen.schedule import Kernel, bytes_moved, operations, schedule
 from picograd.helpers import Counters, DEBUG, DEVICE, cache_get, cache_put, colour, prod, size_text
-from picograd.ops.ops import Axis, Ops
+from picograd.ops.ops import Ops
 from picograd.ops.show import show
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import Buffer, Device, Program, buffer_of, buffers, device, numpy_dtype, to_host
@@ -217,8 +217,7 @@ def prepare(where: Device, kernel: Kernel) -> Launch:
   if DEBUG >= 5: print(show(kernel.ast))
   source = where.render(codegen.compile(name, kernel.ast, where.target, opts))
   if DEBUG >= 4: print(source)
-  threads = next((opt.amount for opt in opts if opt.axis is Axis.THREAD), 1)
-  launch = Launch(name, where.load(name, binary_of(where, source), threads), kernel, operations(kernel), bytes_moved(kernel))
+  launch = Launch(name, where.load(name, binary_of(where, source)), kernel, operations(kernel), bytes_moved(kernel))
   programs[where.name, kernel.ast] = launch
   return launch
 
