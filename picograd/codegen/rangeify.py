@@ -35,6 +35,7 @@ class Store(NamedTuple):
   ranges: tuple[UOp, ...]      # the RANGEs of index, outermost loop first
 
 class Plan(NamedTuple):
+  roots: list[UOp]             # the graph that the stores compute: the one asked for, or one of equal values
   stores: list[Store]
   leaves: list[UOp]            # PARAM(k) stands for leaves[k]: a BUFFER, or the AFTER that names a buffer after an assignment
 
@@ -187,7 +188,7 @@ class Rangeifier:
         target = places[u] = UOp.buffer(u.dtype, prod(u.shape), self.device)
         position = linear(own.index, u.shape)
       stores.append(Store(u, param(target), position, values[u, own], own.index, self.loop_order(u, own)))
-    return Plan(stores, list(params))
+    return Plan(self.roots, stores, list(params))
 
   def build_value(self, u: UOp, request: Request, src: list[UOp]) -> UOp:
     """The value of u at a request, from the values of its sources there."""

@@ -141,12 +141,9 @@ class Plan:
   """The schedule of a graph form: launches, where each temporary lies, which leaf holds each result."""
   def __init__(self, where: Device, roots: list[UOp]):
     made = schedule(roots, where.name)
-    self.kernels = made.kernels
-    self.results = [made.results.get(r) for r in roots]
-    held = {leaf for leaf in self.results if leaf is not None}
-    self.temporary = {leaf for leaf in made.results.values() if leaf not in held}
-    self.arena = plan_memory([k.buffers for k in self.kernels], self.temporary)
-    self.launches = [prepare(where, k) for k in self.kernels]
+    self.results = made.results
+    self.arena = plan_memory([k.buffers for k in made.kernels], made.temporary)
+    self.launches = [prepare(where, k) for k in made.kernels]
 
 PLAN_LIMIT = 512
 plans: dict[tuple[str, UOp], Plan] = {}
