@@ -194,17 +194,29 @@ def realize(storages: Iterable[Storage]) -> None:
     if not readers: break
     requests += readers
   due, checks[:] = checks[:], []
-  memories = runtime.realize([u for _, u in requests] + [bad for bad, _ in due])
+  lost = overwritten_by([u for _, u in requests])
+  memories = runtime.realize([kept(u, lost) for _, u in requests] + [bad for bad, _ in due])
   for (storage, _), memory in zip(requests, memories): storage.land(memory)
   for (_, error), memory in zip(due, memories[len(requests):]):
     if to_host(memory)[0]: raise error
+
+def overwritten_by(uops: Sequence[UOp]) -> set[UOp]:
+  """The values in memory that assignments in these graphs overwrite."""
+  if not any(assignment_of(s.uop) is not None for s in list(Storage.waiting)): return set()
+  return {u.src[0] for u in toposort(uops) if u.op is Ops.AFTER}
+
+def kept(u: UOp, lost: set[UOp]) -> UOp:
+  """u, copied if its value has been computed before and lies where it will be overwritten."""
+  below = u
+  while below.op is Ops.RESHAPE: below = below.src[0]
+  return unique_leaf(u) if lost and runtime.computed.get(below) in lost else u
 
 def readers_of_old(requests: Sequence[Request]) -> list[Request]:
   """What must be computed besides the requests: storages that read a buffer as it was before an assignment in them."""
   asked = {storage for storage, _ in requests}
   others = [s for s in list(Storage.waiting) if s not in asked]
   if not others: return []
-  overwritten = {u.src[0] for u in toposort([u for _, u in requests]) if u.op is Ops.AFTER}
+  overwritten = overwritten_by([u for _, u in requests])
   if not overwritten: return []
   old: set[UOp] = set()                        # nodes that depend on an overwritten value
   for u in toposort([s.uop for s in others], stop=lambda u: u.op in (Ops.AFTER, Ops.BUFFER)):
