@@ -115,7 +115,7 @@ class Flattener:
     if value not in self.depth:
       below = [self.depth.get(s, 0) for s in value.src]
       self.depth[value] = max(below, default=0) if depth is None else depth
-  def keep(self, u: UOp) -> None: self.define(u, UOp(u.op, u.dtype, tuple([self.new[s] for s in u.src]), u.arg))
+  def keep(self, u: UOp) -> None: self.define(u, UOp(u.op, u.dtype, tuple([self.new[without_after(s)] for s in u.src]), u.arg))
   def alias(self, u: UOp) -> None:
     if u.src[0] in self.new: self.new[u] = self.new[u.src[0]]
   def param(self, u: UOp) -> None: self.define(u, UOp(Ops.PARAM, dtypes.ptr, (), u.arg))
@@ -125,7 +125,7 @@ class Flattener:
     """An element's address; of a value in a register, the lane."""
     base = without_after(u.src[0])
     if base.op not in (Ops.PARAM, Ops.BUFFER): return self.keep(u)
-    self.define(u, self.address(self.new[base], self.new[u.src[1]], base.dtype.itemsize))
+    self.define(u, self.address(self.new[base], self.new[without_after(u.src[1])], base.dtype.itemsize))
 
   def address(self, base: UOp, position: UOp, itemsize: int) -> UOp:
     """base + position*itemsize. Terms that change in outer loops are added first, so that inner loops need not add them
@@ -151,7 +151,7 @@ class Flattener:
     self.define(u, value)
 
   def store(self, u: UOp) -> None:
-    index, value = without_after(u.src[0]), self.new[u.src[1]]
+    index, value = without_after(u.src[0]), self.new[without_after(u.src[1])]
     pointer, gate = self.new[index], self.gate_of(index, value.dtype)
     if gate is None or value.dtype.count > 1:
       self.build.store(pointer, value, gate)

@@ -8,7 +8,7 @@ from typing import Any, Callable, Sequence
 import numpy as np
 from picograd.codegen.flat import Function, LEAVES, entry, incoming, phi
 from picograd.codegen.target import PYTHON
-from picograd.dtype import DType, dtypes, lookup, to_bfloat16, truncate
+from picograd.dtype import DType, dtypes, lookup, truncate
 from picograd.ops.ops import ALU, Buf, COMPARE, INFO, Ops, Space
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import HostDevice
@@ -79,20 +79,6 @@ def shift_right(x: int, count: int, dtype: DType) -> int:
   """Arithmetic on signed, logical on unsigned; every count that is not below the width shifts everything out."""
   return x >> (count if 0 <= count < dtype.bits else dtype.bits)
 
-def float_to_int(x: float, dtype: DType) -> int:
-  """Towards zero, into int32 (int64 for uint32 and 64 bits); what does not fit there, and NaN, gives its least number, as x86
-  and torch do. A narrower type wraps. uint64 also holds what int64 does not."""
-  limit = 1 << (63 if dtype.bits == 64 or dtype is dtypes.uint32 else 31)
-  if dtype is dtypes.uint64 and limit <= x < 2 * limit: return int(x)
-  return truncate(int(x) if abs(x) < limit else -limit, dtype)
-
-def cast(source: DType, to: DType) -> Callable[[Any], Any]:
-  """The function that casts a number of one scalar dtype to another."""
-  if to.kind == "p" or source.kind == "p": return lambda x: truncate(x, dtypes.uint64 if to.kind == "p" else to)
-  if source.kind == "f" and to.kind in "iu": return lambda x: float_to_int(x, to)
-  if source.bits == 64 and source.kind in "iu" and to.kind == "f": return lambda x: round_exact(Fraction(x), to)
-  return lambda x: truncate(x, to)
-
 FORMATS = {"bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q",
            "uint64": "Q", "float16": "e", "bfloat16": "H", "float32": "f", "float64": "d", "ptr": "Q"}
 
@@ -109,7 +95,7 @@ def meaning(u: UOp) -> Callable[..., Any]:
   """The Python function of an ALU node on scalars: what ops.INFO says, brought back into the node's dtype."""
   op, dtype = u.op, u.dtype.scalar
   exact = INFO[op].meaning
-  if op is Ops.CAST: return cast(u.src[0].dtype.scalar, dtype)
+  if dtype is dtypes.ptr: dtype = dtypes.uint64
   if op is Ops.BITCAST:
     source = u.src[0].dtype.scalar
     return lambda x: unpack(pack((x,), source), dtype)[0]
@@ -118,10 +104,9 @@ def meaning(u: UOp) -> Callable[..., Any]:
   if op is Ops.SHR: return lambda x, y: shift_right(x, y, dtype)
   assert exact is not None, f"{op} has no meaning on numbers"
   if op in COMPARE or op in (Ops.WHERE, Ops.MAX): return exact
-  if dtype is dtypes.float64: return exact
-  rounded = dtypes.uint64 if dtype is dtypes.ptr else dtype
+  if dtype is dtypes.float64 and op is not Ops.CAST: return exact
   known = exact
-  return lambda *values: truncate(known(*values), rounded)
+  return lambda *values: truncate(known(*values), dtype)
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
