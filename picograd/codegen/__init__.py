@@ -10,7 +10,7 @@ from picograd.codegen.lower import lower
 from picograd.codegen.optimize import Opt, apply_opts
 from picograd.codegen.place import place
 from picograd.codegen.target import Target
-from picograd.helpers import DUMP, NOOPT, SPEC
+from picograd.helpers import DEBUG, DUMP, NOOPT, SPEC
 from picograd.ops.show import show
 from picograd.ops.spec import verify
 from picograd.ops.uop import UOp
@@ -49,5 +49,5 @@ def compile(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> Any:
   for step in STRUCTURED + (FLAT if target.form == "flat" else ()):
     code = step.run(code, job)
     if SPEC: verify(step.form, code)
-    if DUMP.value == step.name: print(f"-- {name} after {step.name}\n{show(code)}")
+    if DUMP.value == step.name or (DEBUG >= 6 and step.name in ("mem2reg", "place")): print(f"-- {name} after {step.name}\n{show(code)}")
   return code

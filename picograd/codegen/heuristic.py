@@ -112,7 +112,7 @@ def thread_opts(shape: KernelShape, target: Target, opts: list[Opt]) -> list[Opt
   if target.threads < 2 or not shape.outputs: return []
   work = max(prod(shape.size(r) for r in shape.outputs), *(reduce_work(shape, u) for u in shape.reduces), 0)
   if work < THREAD_WORK: return []
-  allowed = [r for r in shape.outputs if all(r in shape.below[u] for u in shape.reduces)]
+  allowed = [r for r in shape.outputs if sum(reduce_work(shape, u) for u in shape.reduces if r not in shape.below[u]) <= work // 16]
   split = {opt.number: prod(o.amount for o in opts if o.number == opt.number) for opt in opts}
   for r in allowed[:2]:
     steps = -(-shape.size(r) // split.get(r.arg[0], 1))
