@@ -1,6 +1,7 @@
-# io.py: tensors in files. The format is safetensors (https://github.com/huggingface/safetensors): 8 bytes with the length of
-# a JSON header, the header {name: {dtype, shape, data_offsets}}, the data. `save` adds a tree of containers and numbers as
-# JSON in the header's metadata, so that a checkpoint is one file without pickle. A damaged file is a ValueError of one line.
+# io.py: tensors in files. The format is safetensors (https://github.com/huggingface/safetensors): 8 bytes with the
+# length of a JSON header, the header {name: {dtype, shape, data_offsets}}, the data. `save` adds a tree of containers and
+# numbers as JSON in the header's metadata: a checkpoint is one file without pickle. A damaged file is a ValueError of one
+# line.
 from __future__ import annotations
 import json, os, struct
 from typing import Any, Mapping
@@ -11,9 +12,10 @@ from picograd.runtime.device import buffer_from_host, numpy_dtype
 from picograd.storage import bfloat16_bits
 from picograd.tensor import Tensor
 
-CODES = {"F64": dtypes.float64, "I64": dtypes.int64, "U64": dtypes.uint64, "F32": dtypes.float32, "I32": dtypes.int32,
-         "U32": dtypes.uint32, "F16": dtypes.float16, "BF16": dtypes.bfloat16, "I16": dtypes.int16, "U16": dtypes.uint16,
-         "I8": dtypes.int8, "U8": dtypes.uint8, "BOOL": dtypes.bool}      # wide types first: the order of the data
+CODES = {"F64": dtypes.float64, "I64": dtypes.int64, "U64": dtypes.uint64,           # wide first: the data's order
+         "F32": dtypes.float32, "I32": dtypes.int32, "U32": dtypes.uint32,
+         "F16": dtypes.float16, "BF16": dtypes.bfloat16, "I16": dtypes.int16, "U16": dtypes.uint16,
+         "I8": dtypes.int8, "U8": dtypes.uint8, "BOOL": dtypes.bool}
 NAMES = {dtype: code for code, dtype in CODES.items()}
 Path = "str | os.PathLike[str]"
 
@@ -46,14 +48,14 @@ def save_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mappin
     if os.path.exists(temporary): os.unlink(temporary)
 
 def read_header(path: Path) -> tuple[dict[str, Any], np.ndarray]:
-  """(header, the data's bytes as a memory map). ValueError in one line for a file that is damaged or of another kind."""
+  """(header, the data's bytes as a memory map). ValueError for a file that is damaged or of another kind."""
   size = os.path.getsize(path)
   if size < 8: raise ValueError(f"{path}: not a safetensors file, it has only {size} bytes")
   data = np.memmap(path, np.uint8, "r")
-  if bytes(data[:4]) == b"PK\x03\x04": raise ValueError(f"{path}: a PyTorch pickle archive; convert it to safetensors first")
+  if bytes(data[:4]) == b"PK\x03\x04": raise ValueError(f"{path}: a pickle archive of PyTorch: convert it first")
   length, = struct.unpack("<Q", data[:8].tobytes())
-  if length > size - 8: raise ValueError(f"{path}: truncated, or not a safetensors file: a header of {length} bytes in a file "
-                                         f"of {size}")
+  if length > size - 8:
+    raise ValueError(f"{path}: truncated, or not a safetensors file: a header of {length} bytes in a file of {size}")
   try: header = json.loads(data[8:8 + length].tobytes())
   except ValueError: raise ValueError(f"{path}: not a safetensors file, the header is no valid JSON") from None
   if not isinstance(header, dict): raise ValueError(f"{path}: not a safetensors file, the header is no JSON object")
@@ -78,12 +80,14 @@ def read_tensors(path: Path, device: Any = None) -> tuple[dict[str, Tensor], dic
   entries = {name: checked_entry(path, name, entry) for name, entry in header.items()}
   position = 0
   for _, _, start, end in sorted(entries.values(), key=lambda entry: entry[2:]):
-    if start != position: raise ValueError(f"{path}: corrupt, data starts at byte {start} where byte {position} is expected")
+    if start != position: raise ValueError(f"{path}: corrupt, a tensor starts at byte {start} instead of {position}")
     position = end
   if position != len(data):
     problem = "truncated" if position > len(data) else "corrupt"
     raise ValueError(f"{path}: {problem}, the header describes {position} bytes of data and the file has {len(data)}")
-  return {name: on_device(data[start:end], dtype, shape, device) for name, (dtype, shape, start, end) in entries.items()}, metadata
+  tensors = {name: on_device(data[start:end], dtype, shape, device)
+             for name, (dtype, shape, start, end) in entries.items()}
+  return tensors, metadata
 
 def on_device(raw: np.ndarray, dtype: DType, shape: tuple[int, ...], device: Any) -> Tensor:
   leaf = buffer_from_host(np.frombuffer(raw, numpy_dtype(dtype)), dtype, device or DEVICE.value)
@@ -103,7 +107,7 @@ def save(obj: Any, path: Path) -> None:
   save_safetensors(tensors, path, {"tree": tree})
 
 def encode(obj: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-  """obj as JSON: numbers and strings as they are, the rest as {kind: content}. Tensors go to the table under their place."""
+  """obj as JSON: numbers and strings as they are, the rest as {kind: content}. Tensors go to the table, by place."""
   if isinstance(obj, np.generic): obj = obj.item()
   if obj is None or isinstance(obj, (bool, int, float, str)): return obj
   if isinstance(obj, Tensor):
@@ -115,8 +119,8 @@ def encode(obj: Any, place: str, tensors: dict[str, Tensor]) -> Any:
   if isinstance(obj, Mapping): return {"dict": [[encode(k, place, {}), inner(k, v)] for k, v in obj.items()]}
   if isinstance(obj, (list, tuple)):
     return {"list" if isinstance(obj, list) else "tuple": [inner(i, v) for i, v in enumerate(obj)]}
-  raise TypeError(f"cannot save the {type(obj).__name__} at {place or 'the top'}: tensors, numbers, strings, dicts, lists and "
-                  f"tuples can be saved; of a Module save state_dict()")
+  raise TypeError(f"cannot save the {type(obj).__name__} at {place or 'the top'}: tensors, numbers, strings, dicts, "
+                  f"lists and tuples can be saved; of a Module save state_dict()")
 
 def decode(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
   """The inverse of encode."""
@@ -132,4 +136,5 @@ def load(path: Path, map_location: Any = None, weights_only: bool = True) -> Any
   tensors, metadata = read_tensors(path, map_location)
   if "tree" not in metadata: return tensors
   try: return decode(json.loads(metadata["tree"]), tensors)
-  except (ValueError, KeyError, TypeError): raise ValueError(f"{path}: corrupt, the tree of the checkpoint is damaged") from None
+  except (ValueError, KeyError, TypeError):
+    raise ValueError(f"{path}: corrupt, the tree of the checkpoint is damaged") from None

@@ -1,6 +1,6 @@
 # random.py: torch's random functions from a counter-based generator: word i of draw c is Threefry-2x32-20(key = seed,
-# counter = (i, c)), so every element is computed on its own and a seed gives the same bits on every device. In: sizes and a
-# Generator. Out: lazy tensors. Seed and draw number enter a graph as the data of a leaf, so no draw compiles a new kernel.
+# counter = (i, c)), so every element is computed on its own and a seed gives the same bits on every device. In: sizes
+# and a Generator. Out: lazy tensors. Seed and draw number enter a graph as a leaf's data: no draw compiles a new kernel.
 # Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
 from __future__ import annotations
 import math, os
@@ -21,7 +21,7 @@ class Generator:
 
   def manual_seed(self, seed: int) -> "Generator":
     """Starts the stream of this seed; negative seeds count from 2**64 down. RuntimeError beyond 64 bits."""
-    if not -(1 << 63) <= seed < 1 << 64: raise RuntimeError(f"Overflow when unpacking long: the seed {seed} needs over 64 bits")
+    if not -(1 << 63) <= seed < 1 << 64: raise RuntimeError(f"Overflow when unpacking long: {seed} needs over 64 bits")
     self.seed_value, self.draws = seed % (1 << 64), 0
     return self
 
@@ -89,9 +89,10 @@ def gaussian(shape: Sequence[int], generator: Generator | None, device: Any, dty
   v = (second >> 8).to(work) * 2.0 ** -24
   return ((u.log() * -2).sqrt() * (v * (2 * math.pi)).cos()).to(dtype)
 
-def integers(low: int, high: int, shape: Sequence[int], generator: Generator | None, device: Any, dtype: DType) -> Tensor:
-  """Whole numbers in [low, high): the high half of word * span, or 64 bits modulo span where it needs over 32 bits. A number
-  is off its probability by span/2**32 (2**64) of it at most."""
+def integers(low: int, high: int, shape: Sequence[int], generator: Generator | None, device: Any,
+             dtype: DType) -> Tensor:
+  """Whole numbers in [low, high): the high half of word * span, or 64 bits modulo span where it needs over 32 bits.
+  A number is off its probability by span/2**32 (2**64) of it at most."""
   if low >= high: raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
   first, second = [w.to(dtypes.uint64) for w in words(shape, generator, device)]
   span = high - low
@@ -128,13 +129,16 @@ def randperm(n: int, generator: Generator | None = None, dtype: DType | None = N
   keys = integers(0, 1 << 63, (n,), generator, device, dtypes.int64)
   return keys.argsort().to(dtype or dtypes.int64)
 
-def rand_like(input: Tensor, generator: Generator | None = None, dtype: DType | None = None, device: Any = None) -> Tensor:
+def rand_like(input: Tensor, generator: Generator | None = None, dtype: DType | None = None,
+              device: Any = None) -> Tensor:
   return rand(*input.shape, generator=generator, dtype=dtype or input.dtype, device=device or input.device)
 
-def randn_like(input: Tensor, generator: Generator | None = None, dtype: DType | None = None, device: Any = None) -> Tensor:
+def randn_like(input: Tensor, generator: Generator | None = None, dtype: DType | None = None,
+               device: Any = None) -> Tensor:
   return randn(*input.shape, generator=generator, dtype=dtype or input.dtype, device=device or input.device)
 
-def randint_like(input: Tensor, low: int, high: int, generator: Generator | None = None, dtype: DType | None = None) -> Tensor:
+def randint_like(input: Tensor, low: int, high: int, generator: Generator | None = None,
+                 dtype: DType | None = None) -> Tensor:
   return integers(low, high, input.shape, generator, input.device, dtype or input.dtype)
 
 def normal(mean: float | Tensor = 0.0, std: float | Tensor = 1.0, size: Sequence[int] | None = None,
@@ -164,16 +168,18 @@ def check_probabilities(rows: Tensor, num_samples: int, replacement: bool) -> No
   needed = 1 if replacement else num_samples
   if int((rows > 0).sum(-1).min().item()) >= needed: return
   if replacement or needed == 1: raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
-  raise RuntimeError("invalid multinomial distribution (with replacement=False, not enough non-negative category to sample)")
+  raise RuntimeError("invalid multinomial distribution (with replacement=False, not enough non-negative category to "
+                     "sample)")
 
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, generator: Generator | None = None) -> Tensor:
-  """Indices of categories: weights (n,) or (m, n), which need not sum to 1 -> (num_samples,) or (m, num_samples), int64.
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False,
+                generator: Generator | None = None) -> Tensor:
+  """Indices of categories, int64: weights (n,) or (m, n), whatever their sum -> (num_samples,) or (m, num_samples).
   RuntimeError for weights that are negative or not finite, and for rows without enough positive ones."""
   if input.ndim not in (1, 2): raise RuntimeError("prob_dist must be 1 or 2 dim")
   if input.ndim == 1: return multinomial(input.unsqueeze(0), num_samples, replacement, generator).squeeze(0)
   rows = input.detach()
   check_probabilities(rows, num_samples, replacement)
-  rows = rows.to(dtypes.float32)
+  rows = (rows / rows.amax(-1, keepdim=True)).to(dtypes.float32)                             # sums cannot overflow
   draw = sample_again if replacement or num_samples == 1 else sample_once
   return draw(rows, num_samples, generator)
 
@@ -184,7 +190,7 @@ def sample_again(rows: Tensor, num_samples: int, generator: Generator | None) ->
   return ((heights > u) & (rows > 0).unsqueeze(1)).to(dtypes.int32).argmax(-1)
 
 def sample_once(rows: Tensor, num_samples: int, generator: Generator | None) -> Tensor:
-  """Without replacement: each category runs a race of duration exponential with its weight as rate; the first arrive."""
+  """Without replacement: each category runs a race of exponential duration, its weight the rate; the first arrive."""
   u = 1 - rand(*rows.shape, generator=generator, device=rows.device)                         # (0, 1]
   speed = rows / (u.log() * -1 + 2.0 ** -40)
   return speed.topk(num_samples, -1)[1]

@@ -1,10 +1,12 @@
-# nn: torch.nn on top of Tensor. A Module is a tree of modules whose leaves are parameters and buffers; names are the paths
-# in that tree, and a state dict is the flat table of them. Layers hold parameters and call nn.functional.
+# nn: torch.nn on top of Tensor. A Module is a tree of modules whose leaves are parameters and buffers; names are the
+# paths in that tree, and a state dict is the flat table of them. Layers hold parameters and call nn.functional. Layers
+# take device= and dtype= for their parameters: `**kind` below.
 from __future__ import annotations
 import math
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 from picograd.dtype import DType, dtypes
-from picograd.nn import functional, init, utils
+from picograd.nn import functional, init
+from picograd.nn import utils as utils
 from picograd.nn.functional import Ints, as_tuple
 from picograd.tensor import Tensor, cat, no_grad, ones, stack, zeros
 
@@ -23,7 +25,7 @@ class LoadResult(NamedTuple):
 # ---- Module ----------------------------------------------------------------------------------------------------------
 
 class Module:
-  """The base of all layers and models. Assigning a Parameter or a Module to an attribute registers it under that name."""
+  """The base of all layers and models. Assigning a Parameter or a Module to an attribute registers it by that name."""
   training: bool
   _parameters: dict[str, Parameter | None]
   _buffers: dict[str, Tensor | None]
@@ -31,8 +33,7 @@ class Module:
   _transient: set[str]                    # buffers that state_dict leaves out
 
   def __init__(self) -> None:
-    for name, value in (("_parameters", {}), ("_buffers", {}), ("_modules", {}), ("_transient", set()), ("training", True)):
-      object.__setattr__(self, name, value)
+    self.__dict__.update(_parameters={}, _buffers={}, _modules={}, _transient=set(), training=True)
 
   def forward(self, *args: Any, **kwargs: Any) -> Any:
     raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
@@ -97,7 +98,8 @@ class Module:
     return named_members(self, "_parameters", prefix, recurse)
   def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
     return named_members(self, "_buffers", prefix, recurse)
-  def parameters(self, recurse: bool = True) -> Iterator[Parameter]: return (p for _, p in self.named_parameters("", recurse))
+  def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+    return (p for _, p in self.named_parameters("", recurse))
   def buffers(self, recurse: bool = True) -> Iterator[Tensor]: return (b for _, b in self.named_buffers("", recurse))
 
   # state
@@ -118,8 +120,8 @@ class Module:
     return {name: value.detach() for name, value in self.state_tensors().items()}
 
   def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> LoadResult:
-    """Copies the tensors into the parameters and buffers of the same path. RuntimeError lists every path that is missing
-    or unexpected (if strict) and every shape that differs; nothing is copied then."""
+    """Copies the tensors into the parameters and buffers of the same path. RuntimeError lists every path that is
+    missing or unexpected (if strict) and every shape that differs; nothing is copied then."""
     own = self.state_tensors()
     missing = [name for name in own if name not in state_dict]
     unexpected = [name for name in state_dict if name not in own]
@@ -130,7 +132,8 @@ class Module:
       if name in state_dict and tuple(state_dict[name].shape) != tuple(value.shape):
         problems.append(f"size mismatch for {name}: copying a param with shape {tuple(state_dict[name].shape)} from "
                         f"checkpoint, the shape in current model is {tuple(value.shape)}.")
-    if problems: raise RuntimeError("\n\t".join([f"Error(s) in loading state_dict for {type(self).__name__}:", *problems]))
+    title = f"Error(s) in loading state_dict for {type(self).__name__}:"
+    if problems: raise RuntimeError("\n\t".join([title, *problems]))
     with no_grad():
       for name, value in own.items():
         if name in state_dict: value.copy_(state_dict[name])
@@ -227,7 +230,8 @@ class ModuleDict(Module):
   def keys(self) -> Iterable[str]: return self._modules.keys()
   def values(self) -> Iterable[Any]: return self._modules.values()
   def items(self) -> Iterable[tuple[str, Any]]: return self._modules.items()
-  def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None: self._modules.update(dict(modules))
+  def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+    self._modules.update(dict(modules))
 
 class Sequential(ModuleList):
   """Each module applied to the output of the one before. Takes modules, or one dict of them."""
@@ -244,12 +248,10 @@ class Sequential(ModuleList):
 
 # ---- layers with weights ---------------------------------------------------------------------------------------------
 
-def new_parameter(*shape: int, device: Any = None, dtype: DType | None = None) -> Parameter:
-  return Parameter(zeros(*shape, device=device, dtype=dtype or dtypes.float32))
-
-def uniform_parameter(bound: float, *shape: int, device: Any = None, dtype: DType | None = None) -> Parameter:
+def new_parameter(*shape: int, **kind: Any) -> Parameter: return Parameter(zeros(*shape, **kind))
+def uniform_parameter(bound: float, *shape: int, **kind: Any) -> Parameter:
   """Uniform in +-bound."""
-  p = new_parameter(*shape, device=device, dtype=dtype)
+  p = new_parameter(*shape, **kind)
   init.uniform_(p, -bound, bound)
   return p
 
@@ -258,23 +260,22 @@ class Identity(Module):
 
 class Linear(Module):
   """(..., in_features) -> (..., out_features)."""
-  def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: DType | None = None):
+  def __init__(self, in_features: int, out_features: int, bias: bool = True, **kind: Any):
     super().__init__()
     self.in_features, self.out_features = in_features, out_features
     bound = 1 / math.sqrt(max(1, in_features))                       # kaiming_uniform with a=sqrt(5)
-    self.weight = uniform_parameter(bound, out_features, in_features, device=device, dtype=dtype)
-    self.bias = uniform_parameter(bound, out_features, device=device, dtype=dtype) if bias else None
+    self.weight = uniform_parameter(bound, out_features, in_features, **kind)
+    self.bias = uniform_parameter(bound, out_features, **kind) if bias else None
   def forward(self, input: Tensor) -> Tensor: return F.linear(input, self.weight, self.bias)
   def extra_repr(self) -> str:
     return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 class Embedding(Module):
   """Indices (...) -> (..., embedding_dim). The row padding_idx starts as zeros and gets no gradient."""
-  def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, device: Any = None,
-               dtype: DType | None = None):
+  def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, **kind: Any):
     super().__init__()
     self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-    self.weight = new_parameter(num_embeddings, embedding_dim, device=device, dtype=dtype)
+    self.weight = new_parameter(num_embeddings, embedding_dim, **kind)
     init.normal_(self.weight)
     if padding_idx is not None:
       with no_grad(): self.weight[padding_idx] = 0.0
@@ -284,43 +285,42 @@ class Embedding(Module):
 class LayerNorm(Module):
   """Standardises over the trailing dimensions normalized_shape."""
   def __init__(self, normalized_shape: Ints, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
-               device: Any = None, dtype: DType | None = None):
+               **kind: Any):
     super().__init__()
     sizes = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     self.normalized_shape, self.eps, self.elementwise_affine = sizes, eps, elementwise_affine
-    self.weight, self.bias = scale_and_shift(elementwise_affine, bias, sizes, device, dtype)
+    self.weight, self.bias = scale_and_shift(elementwise_affine, bias, sizes, kind)
   def forward(self, input: Tensor) -> Tensor:
     return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
   def extra_repr(self) -> str:
     return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
-def scale_and_shift(scaled: bool, shifted: bool, shape: Sequence[int], device: Any,
-                    dtype: DType | None) -> tuple[Any, Any]:
+def scale_and_shift(scaled: bool, shifted: bool, shape: Sequence[int], kind: Mapping[str, Any]) -> tuple[Any, Any]:
   """(weight of ones, bias of zeros); None for what is not wanted."""
-  weight = Parameter(ones(*shape, device=device, dtype=dtype or dtypes.float32)) if scaled else None
-  return weight, new_parameter(*shape, device=device, dtype=dtype) if scaled and shifted else None
+  weight = Parameter(ones(*shape, **kind)) if scaled else None
+  return weight, new_parameter(*shape, **kind) if scaled and shifted else None
 
 class RMSNorm(Module):
   """Divides by the root mean square over the trailing dimensions normalized_shape."""
   def __init__(self, normalized_shape: Ints, eps: float | None = None, elementwise_affine: bool = True,
-               device: Any = None, dtype: DType | None = None):
+               **kind: Any):
     super().__init__()
     self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     self.eps, self.elementwise_affine = eps, elementwise_affine
-    self.weight, _ = scale_and_shift(elementwise_affine, False, self.normalized_shape, device, dtype)
+    self.weight, _ = scale_and_shift(elementwise_affine, False, self.normalized_shape, kind)
   def forward(self, input: Tensor) -> Tensor: return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
   def extra_repr(self) -> str:
     return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 class GroupNorm(Module):
   """(N, C, ...) standardised per group of channels."""
-  def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Any = None,
-               dtype: DType | None = None):
+  def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, **kind: Any):
     super().__init__()
     if num_channels % num_groups: raise ValueError("num_channels must be divisible by num_groups")
     self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
-    self.weight, self.bias = scale_and_shift(affine, affine, (num_channels,), device, dtype)
-  def forward(self, input: Tensor) -> Tensor: return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+    self.weight, self.bias = scale_and_shift(affine, affine, (num_channels,), kind)
+  def forward(self, input: Tensor) -> Tensor:
+    return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
   def extra_repr(self) -> str: return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
 
 class BatchNorm(Module):
@@ -329,16 +329,15 @@ class BatchNorm(Module):
   ranks: tuple[int, ...] = ()
 
   def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-               track_running_stats: bool = True, device: Any = None, dtype: DType | None = None):
+               track_running_stats: bool = True, **kind: Any):
     super().__init__()
     self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
     self.track_running_stats = track_running_stats
-    self.weight, self.bias = scale_and_shift(affine, affine, (num_features,), device, dtype)
-    kind = dtype or dtypes.float32
+    self.weight, self.bias = scale_and_shift(affine, affine, (num_features,), kind)
     tracked = track_running_stats
-    self.register_buffer("running_mean", zeros(num_features, device=device, dtype=kind) if tracked else None)
-    self.register_buffer("running_var", ones(num_features, device=device, dtype=kind) if tracked else None)
-    self.register_buffer("num_batches_tracked", zeros((), device=device, dtype=dtypes.int64) if tracked else None)
+    self.register_buffer("running_mean", zeros(num_features, **kind) if tracked else None)
+    self.register_buffer("running_var", ones(num_features, **kind) if tracked else None)
+    self.register_buffer("num_batches_tracked", zeros((), **{**kind, "dtype": dtypes.int64}) if tracked else None)
 
   def forward(self, input: Tensor) -> Tensor:
     if input.ndim not in self.ranks:
@@ -347,8 +346,8 @@ class BatchNorm(Module):
     if self.training and self.track_running_stats:
       with no_grad(): self.num_batches_tracked.add_(1)
       if momentum is None: momentum = 1 / self.num_batches_tracked.float()
-    training = self.training or not self.track_running_stats
-    return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, training, momentum, self.eps)
+    return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias,
+                        self.training or not self.track_running_stats, momentum, self.eps)
 
   def extra_repr(self) -> str:
     return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
@@ -363,7 +362,7 @@ class ConvNd(Module):
   transposed = False
 
   def __init__(self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints = 1, padding: Ints | str = 0,
-               dilation: Ints = 1, groups: int = 1, bias: bool = True, device: Any = None, dtype: DType | None = None):
+               dilation: Ints = 1, groups: int = 1, bias: bool = True, **kind: Any):
     super().__init__()
     if in_channels % groups: raise ValueError("in_channels must be divisible by groups")
     if out_channels % groups: raise ValueError("out_channels must be divisible by groups")
@@ -375,8 +374,8 @@ class ConvNd(Module):
     rows, columns = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
     shape = (rows, columns // groups, *self.kernel_size)
     bound = 1 / math.sqrt(math.prod(shape[1:]))                      # kaiming_uniform with a=sqrt(5)
-    self.weight = uniform_parameter(bound, *shape, device=device, dtype=dtype)
-    self.bias = uniform_parameter(bound, out_channels, device=device, dtype=dtype) if bias else None
+    self.weight = uniform_parameter(bound, *shape, **kind)
+    self.bias = uniform_parameter(bound, out_channels, **kind) if bias else None
 
   def extra_repr(self) -> str:
     text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -402,13 +401,12 @@ class ConvTranspose2d(ConvNd):
   """(N, C, H, W) -> (N, out_channels, H', W'), H' = (H-1)*stride - 2*padding + dilation*(k-1) + output_padding + 1."""
   transposed = True
   def __init__(self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0,
-               output_padding: Ints = 0, groups: int = 1, bias: bool = True, dilation: Ints = 1, device: Any = None,
-               dtype: DType | None = None):
-    super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype)
+               output_padding: Ints = 0, groups: int = 1, bias: bool = True, dilation: Ints = 1, **kind: Any):
+    super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, **kind)
     self.output_padding = as_tuple(output_padding, 2, "output_padding")
   def forward(self, input: Tensor) -> Tensor:
-    return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups,
-                              self.dilation)
+    return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, self.output_padding,
+                              self.groups, self.dilation)
 
 # ---- layers without weights ------------------------------------------------------------------------------------------
 
@@ -460,7 +458,8 @@ class GELU(Options):
   def __init__(self, approximate: str = "none"): super().__init__(approximate=approximate)
   def forward(self, input: Tensor) -> Tensor: return F.gelu(input, self.approximate)
 class LeakyReLU(Options):
-  def __init__(self, negative_slope: float = 0.01, inplace: bool = False): super().__init__(negative_slope=negative_slope)
+  def __init__(self, negative_slope: float = 0.01, inplace: bool = False):
+    super().__init__(negative_slope=negative_slope)
   def forward(self, input: Tensor) -> Tensor: return F.leaky_relu(input, self.negative_slope)
 class Softmax(Options):
   def __init__(self, dim: int = -1): super().__init__(dim=dim)
@@ -510,12 +509,12 @@ class Recurrent(Module):
   def step(self, gates: Tensor, hidden: Tensor, state: Gates) -> Gates:
     """The next state from the gates' parts due to the input and to the hidden state, each (N, gates * hidden_size)."""
     raise NotImplementedError
-  def add_weights(self, suffix: str, inputs: int, hidden: int, bias: bool, device: Any, dtype: DType | None) -> None:
+  def add_weights(self, suffix: str, inputs: int, hidden: int, bias: bool, kind: Mapping[str, Any]) -> None:
     bound, rows = 1 / math.sqrt(hidden), self.gates * hidden
     shapes = {"weight_ih": (rows, inputs), "weight_hh": (rows, hidden), "bias_ih": (rows,), "bias_hh": (rows,)}
     for name, shape in shapes.items():
       wanted = bias or name.startswith("weight")
-      p = uniform_parameter(bound, *shape, device=device, dtype=dtype) if wanted else None
+      p = uniform_parameter(bound, *shape, **kind) if wanted else None
       self.register_parameter(name + suffix, p)
   def blank(self, like: Tensor, *sizes: int) -> Gates:
     """The state before the first step: zeros (*sizes, hidden_size)."""
@@ -536,10 +535,10 @@ class LSTMSteps(Recurrent):
 
 class Cell(Recurrent):
   """One step: input (N, input_size) and a state (zeros by default) -> the next state."""
-  def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: DType | None = None):
+  def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **kind: Any):
     super().__init__()
     self.input_size, self.hidden_size = input_size, hidden_size
-    self.add_weights("", input_size, hidden_size, bias, device, dtype)
+    self.add_weights("", input_size, hidden_size, bias, kind)
   def forward(self, input: Tensor, hx: Any = None) -> Any:
     state = self.blank(input, *input.shape[:-1]) if hx is None else self.packed(hx)
     hidden = F.linear(state[0], self.weight_hh, self.bias_hh)
@@ -547,9 +546,8 @@ class Cell(Recurrent):
   def extra_repr(self) -> str: return f"{self.input_size}, {self.hidden_size}"
 
 class RNNCell(TanhSteps, Cell):
-  def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Any = None,
-               dtype: DType | None = None):
-    super().__init__(input_size, hidden_size, bias, device, dtype)
+  def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", **kind: Any):
+    super().__init__(input_size, hidden_size, bias, **kind)
     self.nonlinearity = nonlinearity
 class GRUCell(GRUSteps, Cell): pass
 class LSTMCell(LSTMSteps, Cell): pass
@@ -557,15 +555,15 @@ class LSTMCell(LSTMSteps, Cell): pass
 class Layers(Recurrent):
   """A stack of recurrent layers. input (T, N, input_size), with batch_first (N, T, input_size), or without N;
   states (num_layers * directions, N, hidden_size). Returns (outputs of the last layer at every step, last states)."""
-  def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
-               dropout: float = 0.0, bidirectional: bool = False, device: Any = None, dtype: DType | None = None):
+  def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+               batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, **kind: Any):
     super().__init__()
     self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
     self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, dropout, bidirectional
     self.suffixes = ("", "_reverse") if bidirectional else ("",)
     for layer in range(num_layers):
       inputs = hidden_size * len(self.suffixes) if layer else input_size
-      for suffix in self.suffixes: self.add_weights(f"_l{layer}{suffix}", inputs, hidden_size, bias, device, dtype)
+      for suffix in self.suffixes: self.add_weights(f"_l{layer}{suffix}", inputs, hidden_size, bias, kind)
 
   def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
     if input.ndim == 2:
@@ -590,7 +588,7 @@ class Layers(Recurrent):
   def run(self, x: Tensor, suffix: str, state: Gates) -> tuple[Tensor, Gates]:
     """One layer in one direction over (T, N, inputs) -> (T, N, hidden_size) and the last state."""
     w_ih, w_hh, b_ih, b_hh = (getattr(self, n + suffix) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    gates = F.linear(x, w_ih, b_ih)                                                          # (T, N, gates * hidden_size)
+    gates = F.linear(x, w_ih, b_ih)                                                  # (T, N, gates * hidden_size)
     steps = range(x.shape[0])
     outputs = []
     for t in reversed(steps) if suffix.endswith("_reverse") else steps:
@@ -599,9 +597,9 @@ class Layers(Recurrent):
     return stack(outputs[::-1] if suffix.endswith("_reverse") else outputs), state
 
   def extra_repr(self) -> str:
-    text = f"{self.input_size}, {self.hidden_size}"
-    shown = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
-    return text + "".join(f", {name}={getattr(self, name)}" for name, usual in shown.items() if getattr(self, name) != usual)
+    usual = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+    chosen = [name for name, value in usual.items() if getattr(self, name) != value]
+    return ", ".join([f"{self.input_size}, {self.hidden_size}", *(f"{name}={getattr(self, name)}" for name in chosen)])
 
 class RNN(TanhSteps, Layers):
   def __init__(self, *args: Any, nonlinearity: str = "tanh", **kwargs: Any):
@@ -614,16 +612,17 @@ class LSTM(LSTMSteps, Layers): pass
 
 class MultiheadAttention(Module):
   """Attention of num_heads heads over (L, N, embed_dim), with batch_first (N, L, embed_dim). Returns (output, weights);
-  the weights, averaged over heads, are None with need_weights=False, which is the fast way. A bool mask drops where it is
-  true, unlike in scaled_dot_product_attention."""
+  the weights, averaged over heads, are None with need_weights=False, which is the fast way. A bool mask drops where it
+  is true, unlike in scaled_dot_product_attention."""
   def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = False,
-               device: Any = None, dtype: DType | None = None):
+               **kind: Any):
     super().__init__()
     if embed_dim % num_heads: raise ValueError("embed_dim must be divisible by num_heads")
     self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
-    self.in_proj_weight = uniform_parameter(math.sqrt(1.5 / embed_dim), 3 * embed_dim, embed_dim, device=device, dtype=dtype)
-    self.in_proj_bias = new_parameter(3 * embed_dim, device=device, dtype=dtype) if bias else None
-    self.out_proj = Linear(embed_dim, embed_dim, bias, device, dtype)
+    bound = math.sqrt(6 / (4 * embed_dim))                           # xavier_uniform
+    self.in_proj_weight = uniform_parameter(bound, 3 * embed_dim, embed_dim, **kind)
+    self.in_proj_bias = new_parameter(3 * embed_dim, **kind) if bias else None
+    self.out_proj = Linear(embed_dim, embed_dim, bias, **kind)
     if self.out_proj.bias is not None: init.zeros_(self.out_proj.bias)
 
   def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
@@ -650,7 +649,7 @@ class MultiheadAttention(Module):
     return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
 def joint_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, heads: int) -> Tensor | None:
-  """The sum of a mask (L, S) or (N*H, L, S) and a mask of keys (N, S), both bool (true drops) or added, as (N, H, L, S)."""
+  """The sum of a mask (L, S) or (N*H, L, S) and one of keys (N, S), bool (true drops) or added, for (N, H, L, S)."""
   total = None
   for mask in (attn_mask, key_padding_mask):
     if mask is None: continue

@@ -51,7 +51,8 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 def logsigmoid(input: Tensor) -> Tensor: return -softplus(-input)
 
 ERF_SMALL = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
-ERF_LARGE = (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1)
+ERF_LARGE = (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1,
+             -1.28717512e-1)
 
 def polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
   """Horner's scheme, highest power first."""
@@ -134,7 +135,8 @@ def rms_norm(input: Tensor, normalized_shape: Ints, weight: Tensor | None = None
   small = EPSILON[input.dtype] if eps is None else eps
   return scale_and_shift((x * ((x * x).mean(dims, keepdim=True) + small).rsqrt()).to(input.dtype), weight, None)
 
-EPSILON = {dtypes.float16: 2.0 ** -10, dtypes.bfloat16: 2.0 ** -7, dtypes.float32: 2.0 ** -23, dtypes.float64: 2.0 ** -52}
+EPSILON = {dtypes.float16: 2.0 ** -10, dtypes.bfloat16: 2.0 ** -7, dtypes.float32: 2.0 ** -23,
+           dtypes.float64: 2.0 ** -52}
 
 def per_channel(x: Tensor | None, ndim: int) -> Tensor | None:
   """(C,) -> (1, C, 1, ...) of ndim dimensions."""
@@ -189,7 +191,7 @@ def take(x: Tensor, dim: int, positions: Sequence[int]) -> Tensor:
 def reflected(i: int, n: int) -> int: return -i if i < 0 else 2 * (n - 1) - i if i >= n else i
 def replicated(i: int, n: int) -> int: return min(max(i, 0), n - 1)
 def wrapped(i: int, n: int) -> int: return i % n
-OUTSIDE = {"reflect": reflected, "replicate": replicated, "circular": wrapped}    # where a position outside 0..n-1 reads
+OUTSIDE = {"reflect": reflected, "replicate": replicated, "circular": wrapped}  # what a position outside reads
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
   """torch's pad: (left, right) of the last dimension first, then of the one before; negative widths crop."""
@@ -202,14 +204,14 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
   for d, (lo, hi) in enumerate(widths):
     n = input.shape[d]
     if mode == "reflect" and max(lo, hi) >= n:
-      raise ValueError(f"reflect padding {lo, hi} of dimension {d} needs more than the {n} elements of {tuple(input.shape)}")
+      raise ValueError(f"reflect padding {lo, hi} of dimension {d} needs more than the {n} elements it has")
     if lo or hi: input = take(input, d, [OUTSIDE[mode](i, n) for i in range(-lo, n + hi)])
   return input
 
 def pad_constant(x: Tensor, widths: Sequence[tuple[int, int]], value: float) -> Tensor:
   """x with (low, high) elements of value added to each dimension; negative widths crop."""
   for d, (lo, hi) in enumerate(widths):
-    if x.shape[d] + lo + hi < 0: raise ValueError(f"cannot pad {tuple(x.shape)} by {list(widths)}: a size would be negative")
+    if x.shape[d] + lo + hi < 0: raise ValueError(f"cannot pad {tuple(x.shape)} by {list(widths)}")
     x = crop(x, d, max(0, -lo), x.shape[d] - max(0, -hi))
   grown = [(max(0, lo), max(0, hi)) for lo, hi in widths]
   if not any(lo or hi for lo, hi in grown): return x
@@ -218,7 +220,7 @@ def pad_constant(x: Tensor, widths: Sequence[tuple[int, int]], value: float) -> 
   return where(inside, x.zero_pad(grown), value)
 
 def windows(x: Tensor, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
-  """(..., i_1 .. i_n) -> (..., o_1 .. o_n, k_1 .. k_n), y[o, k] = x[o*stride + k*dilation]: a view without data movement."""
+  """(..., i_1 .. i_n) -> (..., o_1 .. o_n, k_1 .. k_n), y[o, k] = x[o*stride + k*dilation], by movement ops only."""
   n, kept = len(size), x.ndim - len(size)
   for j in range(n): x = windows_along(x, kept + 2 * j, size[j], stride[j], dilation[j])
   outputs, inside = range(kept, kept + 2 * n, 2), range(kept + 1, kept + 2 * n, 2)
@@ -251,7 +253,7 @@ def interpolate(input: Tensor, size: Ints | None = None, scale_factor: float | S
                 mode: str = "nearest", align_corners: bool = False) -> Tensor:
   """(N, C, i_1 ..) -> (N, C, o_1 ..) by mode nearest, linear (one dimension) or bilinear (two)."""
   n = input.ndim - 2
-  if mode not in ("nearest", "linear", "bilinear"): raise NotImplementedError(f"interpolate(mode={mode!r}) is not supported")
+  if mode not in ("nearest", "linear", "bilinear"): raise NotImplementedError(f"interpolate(mode={mode!r})")
   if (size is None) == (scale_factor is None): raise ValueError("only one of size or scale_factor should be defined")
   if scale_factor is not None:
     factors = [float(scale_factor)] * n if isinstance(scale_factor, (int, float)) else [float(f) for f in scale_factor]
@@ -290,20 +292,21 @@ def check_windows(x: Tensor, kernel: Sequence[int], dilation: Sequence[int], wid
   sizes = [i + lo + hi for i, (lo, hi) in zip(x.shape[-len(kernel):], widths)]
   reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
   if any(r > i for r, i in zip(reach, sizes)):
-    raise RuntimeError(f"Calculated padded input size per channel: {tuple(sizes)}. Kernel size: {tuple(reach)}. Kernel size "
-                       f"can't be greater than actual input size")
+    raise RuntimeError(f"Calculated padded input size per channel: {tuple(sizes)}. Kernel size: {tuple(reach)}. Kernel "
+                       f"size can't be greater than actual input size")
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints | str, dilation: Ints,
          groups: int) -> Tensor:
   """x (N, C, i_1 ..) with weight (O, C/groups, k_1 ..) -> (N, O, o_1 ..): windows times weight, summed."""
   n = weight.ndim - 2
   if x.ndim == n + 1: return conv(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
-  if x.ndim != n + 2: raise RuntimeError(f"Expected {n + 1}D (unbatched) or {n + 2}D (batched) input to conv{n}d, but got "
-                                         f"input of size: {list(x.shape)}")
+  if x.ndim != n + 2:
+    raise RuntimeError(f"Expected {n + 1}D (unbatched) or {n + 2}D (batched) input to conv{n}d, but got input of size: "
+                       f"{list(x.shape)}")
   out, inner, *kernel = weight.shape
   if x.shape[1] != inner * groups or out % groups:
-    raise RuntimeError(f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(x.shape)} to have "
-                       f"{inner * groups} channels, but got {x.shape[1]} channels instead")
+    raise RuntimeError(f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(x.shape)} to "
+                       f"have {inner * groups} channels, but got {x.shape[1]} channels instead")
   strides, dilations = as_tuple(stride, n, "stride"), as_tuple(dilation, n, "dilation")
   widths = conv_padding(padding, kernel, strides, dilations)
   check_windows(x, kernel, dilations, widths)
@@ -332,8 +335,8 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
   extra, dilations = as_tuple(output_padding, 2, "output_padding"), as_tuple(dilation, 2, "dilation")
   c, out, *kernel = weight.shape
   if input.shape[1] != c:
-    raise RuntimeError(f"Given transposed=1, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
-                       f"{c} channels, but got {input.shape[1]} channels instead")
+    raise RuntimeError(f"Given transposed=1, weight of size {list(weight.shape)}, expected input{list(input.shape)} to "
+                       f"have {c} channels, but got {input.shape[1]} channels instead")
   w = weight.reshape(groups, c // groups, out, *kernel).transpose(1, 2).reshape(groups * out, c // groups, *kernel)
   x = insert_zeros(insert_zeros(input, 2, strides[0]), 3, strides[1])
   reach = [d * (k - 1) for k, d in zip(kernel, dilations)]
@@ -349,9 +352,9 @@ def insert_zeros(x: Tensor, dim: int, stride: int) -> Tensor:
   return crop(x.reshape(*before, i * stride, *after), dim, 0, (i - 1) * stride + 1)
 
 def pool_widths(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> tuple[int, int]:
-  """(low, high) padding of a pooled dimension. ceil_mode adds a last window that hangs over the end, if it starts inside."""
+  """(low, high) padding of a pooled dimension. ceil_mode adds a last window that starts inside and ends outside."""
   if 2 * padding > kernel:
-    raise RuntimeError(f"pad should be at most half of effective kernel size, but got pad={padding}, kernel_size={kernel}")
+    raise RuntimeError(f"pad should be at most half of effective kernel size, but got pad={padding}, kernel={kernel}")
   if not ceil_mode: return padding, padding
   reach = dilation * (kernel - 1) + 1
   outputs = ceildiv(size + 2 * padding - reach, stride) + 1
@@ -404,15 +407,16 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
   return reduce_loss((input - target).abs(), reduction)
 
-def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
+                         reduction: str = "mean") -> Tensor:
   """-(t*log(p) + (1-t)*log(1-p)), the logarithms at least -100. ValueError where the shapes differ."""
   same_shape(input, target)
   loss = -(target * input.log().clamp(min=-100) + (1 - target) * (1 - input).log().clamp(min=-100))
   return reduce_loss(loss if weight is None else loss * weight, reduction)
 
-def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",
-                                     pos_weight: Tensor | None = None) -> Tensor:
-  """(1-t)*x + w*log(1 + exp(-x)) with w = 1 + (pos_weight-1)*t and log(1 + exp(-x)) = max(-x,0) + log(1 + exp(-|x|))."""
+def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
+                                     reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:
+  """(1-t)*x + w*softplus(-x), w = 1 + (pos_weight-1)*t and softplus(-x) = max(-x,0) + log(1 + exp(-|x|))."""
   same_shape(input, target)
   softened = (-input).relu() + (1 + input.abs().neg().exp()).log()
   if pos_weight is not None: softened = softened * (1 + (pos_weight - 1) * target)
@@ -427,7 +431,7 @@ def class_mask(x: Tensor, target: Tensor) -> Tensor:
   return classes == target.unsqueeze(1)
 
 def class_weights(x: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
-  """The weight of each target: 0 where it is ignored, NaN where it names no class, so that no wrong loss goes unseen."""
+  """The weight of each target: 0 where it is ignored; NaN where it names no class: no wrong loss goes unseen."""
   if weight is None: chosen = ones(*target.shape, dtype=x.dtype, device=x.device)
   else: chosen = where(class_mask(x, target), per_channel(weight, x.ndim), 0).sum(1)
   known = (target >= 0) & (target < x.shape[1])
@@ -465,7 +469,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
     loss = loss + ((total.unsqueeze(1) - input) * scale).mean(1) * label_smoothing
   return reduce_classes(where(target == ignore_index, 0, loss), weights, reduction)
 
-def soft_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float) -> Tensor:
+def soft_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, reduction: str,
+                       label_smoothing: float) -> Tensor:
   """-sum over classes of target * log softmax(x); the mean is over targets."""
   same_shape(x, target)
   if label_smoothing: target = target * (1 - label_smoothing) + label_smoothing / x.shape[1]
@@ -477,9 +482,9 @@ def soft_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, reducti
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
                                  dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
                                  enable_gqa: bool = False) -> Tensor:
-  """softmax(q @ k^T * scale + mask) @ v. query (..., H, L, E), key (..., H, S, E), value (..., H, S, Ev) -> (..., H, L, Ev).
-  A bool mask keeps where it is true, a float mask is added; is_causal keeps column <= row. enable_gqa: key and value have
-  fewer heads, each of which serves H/heads neighbours. scale is 1/sqrt(E) by default."""
+  """softmax(q @ k^T * scale + mask) @ v: query (..., H, L, E), key (..., H, S, E), value (..., H, S, Ev) ->
+  (..., H, L, Ev). A bool mask keeps where it is true, a float mask is added; is_causal keeps column <= row. enable_gqa:
+  key and value have fewer heads, each of which serves H/heads neighbours. scale is 1/sqrt(E) by default."""
   if attn_mask is not None and is_causal: raise RuntimeError("attn_mask and is_causal cannot both be given")
   if enable_gqa: key, value = share_heads(key, query.shape[-3]), share_heads(value, query.shape[-3])
   factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale

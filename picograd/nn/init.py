@@ -5,7 +5,7 @@ from picograd.helpers import prod
 from picograd.random import Generator, normal_ as fill_normal, uniform_ as fill_uniform
 from picograd.tensor import Tensor, no_grad
 
-GAINS = {"linear": 1.0, "conv1d": 1.0, "conv2d": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
+GAINS = {"linear": 1.0, "conv1d": 1.0, "conv2d": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
   """By how much a nonlinearity's input must be scaled to keep the variance; param is the slope of leaky_relu."""
@@ -20,7 +20,7 @@ def fans(tensor: Tensor) -> tuple[int, int]:
   return tensor.shape[1] * receptive, tensor.shape[0] * receptive
 
 def chosen_fan(tensor: Tensor, mode: str) -> int:
-  if mode not in ("fan_in", "fan_out"): raise ValueError(f"Mode {mode} not supported, please use one of fan_in, fan_out")
+  if mode not in ("fan_in", "fan_out"): raise ValueError(f"Mode {mode} not supported, please use fan_in or fan_out")
   return fans(tensor)[mode == "fan_out"]
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:

@@ -25,8 +25,8 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     if not grads: return zeros(())
     norm = total_norm(grads, float(norm_type))
     if error_if_nonfinite and not math.isfinite(norm.item()):
-      raise RuntimeError(f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot "
-                         f"be clipped")
+      raise RuntimeError(f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it "
+                         f"cannot be clipped")
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for g in grads: g.mul_(factor.to(g.dtype))
     return norm

@@ -1,6 +1,6 @@
 # optim: torch.optim. In: parameters with gradients. After step(): parameters and state have their new values, in place.
-# What changes from step to step (learning rate, bias corrections) enters the graph as the data of one leaf per step, never as
-# constants, so that each parameter's update is compiled once: one kernel that stores the parameter and its state.
+# What changes from step to step (learning rate, bias corrections) enters the graph as the data of one leaf per step,
+# never as constants, so that each parameter's update is compiled once: one kernel that stores it and its state.
 from __future__ import annotations
 import math
 from typing import Any, Callable, Iterable
@@ -32,7 +32,8 @@ class Optimizer:
     params = [given] if isinstance(given, Tensor) else list(given)
     known = {id(p) for g in self.param_groups for p in g["params"]}
     for p in params:
-      if not isinstance(p, Tensor): raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p)}")
+      if not isinstance(p, Tensor):
+        raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
       if not p.is_leaf: raise ValueError("can't optimize a non-leaf Tensor")
       if id(p) in known: raise ValueError("some parameters appear in more than one parameter group")
     self.param_groups.append({**self.defaults, **group, "params": dedup(params)})
@@ -41,7 +42,7 @@ class Optimizer:
     for group in self.param_groups: clear_grads(group["params"], set_to_none)
 
   def step(self, closure: Callable[[], Any] | None = None) -> Any:
-    """One update of every parameter that has a gradient. closure, if any, computes the loss again and is called first."""
+    """One update of every parameter that has a gradient. A closure, which computes the loss again, is called first."""
     loss = None
     if closure is not None:
       with enable_grad(): loss = closure()
@@ -93,7 +94,8 @@ class Optimizer:
   def load_state_dict(self, state_dict: dict[str, Any]) -> None:
     """Restores what state_dict gave. ValueError where the groups do not have the same sizes."""
     saved = state_dict["param_groups"]
-    if len(saved) != len(self.param_groups): raise ValueError("loaded state dict has a different number of parameter groups")
+    if len(saved) != len(self.param_groups):
+      raise ValueError("loaded state dict has a different number of parameter groups")
     if any(len(s["params"]) != len(g["params"]) for s, g in zip(saved, self.param_groups)):
       raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
     self.state = {}
@@ -148,8 +150,8 @@ class Adam(Optimizer):
   Weight decay adds weight_decay*p to g."""
   decoupled = False
 
-  def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-               weight_decay: float = 0.0):
+  def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+               eps: float = 1e-8, weight_decay: float = 0.0):
     at_least_zero(learning_rate=lr, epsilon_value=eps, weight_decay_value=weight_decay)
     for i, beta in enumerate(betas):
       if not 0 <= beta < 1: raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
@@ -177,6 +179,6 @@ class AdamW(Adam):
   """Adam whose weight decay shrinks p by lr*weight_decay itself, past the moments: Loshchilov and Hutter (2019)."""
   decoupled = True
 
-  def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-               weight_decay: float = 1e-2):
+  def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+               eps: float = 1e-8, weight_decay: float = 1e-2):
     super().__init__(params, lr, betas, eps, weight_decay)

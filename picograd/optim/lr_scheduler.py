@@ -1,5 +1,5 @@
-# lr_scheduler.py: torch.optim.lr_scheduler. A scheduler sets the "lr" of an optimizer's groups as a function of the number
-# of step() calls so far and of the group's initial rate: all rates are in closed form.
+# lr_scheduler.py: torch.optim.lr_scheduler. A scheduler sets the "lr" of an optimizer's groups as a function of the
+# number of step() calls so far and of the group's initial rate: all rates are in closed form.
 from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Callable, Sequence
@@ -48,8 +48,8 @@ class LinearLR(LRScheduler):
   """base * a factor that moves from start_factor to end_factor within total_iters steps."""
   def __init__(self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5,
                last_epoch: int = -1):
-    if not 0 < start_factor <= 1: raise ValueError("Starting multiplicative factor expected to be greater than 0 and less or "
-                                                   "equal to 1.")
+    if not 0 < start_factor <= 1:
+      raise ValueError("Starting multiplicative factor expected to be greater than 0 and less or equal to 1.")
     self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
     super().__init__(optimizer, last_epoch)
   def rate(self, base: float, step: int, group: int) -> float:
@@ -64,13 +64,14 @@ class CosineAnnealingLR(LRScheduler):
   def rate(self, base: float, step: int, group: int) -> float:
     return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * step / self.T_max)) / 2
 
-def cosine(start: float, end: float, done: float) -> float: return end + (start - end) / 2 * (1 + math.cos(math.pi * done))
+def cosine(start: float, end: float, done: float) -> float:
+  return end + (start - end) / 2 * (1 + math.cos(math.pi * done))
 def straight(start: float, end: float, done: float) -> float: return start + (end - start) * done
 ANNEAL = {"cos": cosine, "linear": straight}
 
 class OneCycleLR(LRScheduler):
-  """From max_lr/div_factor up to max_lr, then down to max_lr/div_factor/final_div_factor, within total_steps; the momentum
-  (or the first beta) moves the other way: Smith and Topin (2018). ValueError for a step beyond the last."""
+  """From max_lr/div_factor up to max_lr, then down to max_lr/div_factor/final_div_factor, within total_steps; the
+  momentum (or the first beta) moves the other way: Smith and Topin (2018). ValueError for a step beyond the last."""
   def __init__(self, optimizer: Optimizer, max_lr: float | Sequence[float], total_steps: int | None = None,
                epochs: int | None = None, steps_per_epoch: int | None = None, pct_start: float = 0.3,
                anneal_strategy: str = "cos", cycle_momentum: bool = True, base_momentum: float = 0.85,
@@ -80,14 +81,14 @@ class OneCycleLR(LRScheduler):
       if epochs is None or steps_per_epoch is None:
         raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch)")
       total_steps = epochs * steps_per_epoch
-    if anneal_strategy not in ANNEAL: raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', not {anneal_strategy}")
+    if anneal_strategy not in ANNEAL: raise ValueError(f"anneal_strategy={anneal_strategy!r}: 'cos' or 'linear'")
     count = len(optimizer.param_groups)
     self.peaks = [max_lr] * count if isinstance(max_lr, (int, float)) else list(max_lr)
     self.total_steps, self.anneal_strategy = total_steps, anneal_strategy
     self.div_factor, self.final_div_factor = div_factor, final_div_factor
     self.momenta = (max_momentum, base_momentum) if cycle_momentum else None
     top, last = float(pct_start * total_steps) - 1, total_steps - 1
-    self.ends = [top, 2 * pct_start * total_steps - 2, last] if three_phase else [top, last]     # of each phase, in steps
+    self.ends = [top, 2 * pct_start * total_steps - 2, last] if three_phase else [top, last]   # of each phase, in steps
     for group, peak in zip(optimizer.param_groups, self.peaks): group["initial_lr"] = peak / div_factor
     super().__init__(optimizer, last_epoch)
 

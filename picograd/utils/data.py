@@ -31,7 +31,8 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Genera
   if abs(sum(lengths) - 1) < 1e-6 and any(isinstance(n, float) for n in lengths):
     sizes = [int(len(dataset) * fraction) for fraction in lengths]
     for i in range(len(dataset) - sum(sizes)): sizes[i % len(sizes)] += 1
-  if sum(sizes) != len(dataset): raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
+  if sum(sizes) != len(dataset):
+    raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
   order = randperm(len(dataset), generator=generator).tolist()
   ends = [sum(sizes[:i + 1]) for i in range(len(sizes))]
   return [Subset(dataset, order[end - n:end]) for n, end in zip(sizes, ends)]
@@ -72,7 +73,7 @@ class DataLoader:
   def __init__(self, dataset: Any, batch_size: int = 1, shuffle: bool = False, sampler: Iterable[int] | None = None,
                num_workers: int = 0, collate_fn: Callable[[Sequence[Any]], Any] | None = None, pin_memory: bool = False,
                drop_last: bool = False, generator: Generator | None = None):
-    if batch_size < 1: raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
+    if batch_size < 1: raise ValueError(f"batch_size should be a positive integer value, but got {batch_size}")
     if sampler is not None and shuffle: raise ValueError("sampler option is mutually exclusive with shuffle")
     ordered = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
     self.dataset, self.batch_size, self.drop_last, self.collate_fn = dataset, batch_size, drop_last, collate_fn
