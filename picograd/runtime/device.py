@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
-from picograd.helpers import Counters
+from picograd.helpers import Counters, DEBUG
 from picograd.ops.uop import UOp
 
 class Program(Protocol):
@@ -32,7 +32,10 @@ class Device:
   def compile(self, source: str) -> bytes:
     """The binary of a source; the caller caches it on disk."""
     raise NotImplementedError
-  def load(self, name: str, binary: bytes) -> Program: raise NotImplementedError
+  def cache_key(self, source: str) -> bytes:
+    """What the binary of a source depends on."""
+    raise NotImplementedError
+  def load(self, name: str, binary: bytes, threads: int) -> Program: raise NotImplementedError
   def synchronize(self) -> None: pass
 
 ALIGNMENT = 64       # bytes: a cache line, and what non-temporal stores need
@@ -131,5 +134,6 @@ def device(name: str) -> Device:
   if kind not in MODULES: raise ValueError(f"unknown device {name!r}: known are {', '.join(MODULES)}")
   module = importlib.import_module(f"picograd.runtime.{MODULES[kind]}")
   opened[name] = module.open_device(name)
+  if DEBUG >= 1: print(f"opened {name}" + (f": {opened[name].target}" if opened[name].target else ""))
   return opened[name]
 
