@@ -4,8 +4,8 @@
 # a prompt. Out: the text on standard output as it is made, tokens/s on standard error. With no flags: the model that
 # ships with picograd. Shapes: B sequences, T positions of this pass, L positions in the cache.
 from __future__ import annotations
-import argparse, json, math, os, struct, sys, time
-from dataclasses import dataclass, replace
+import argparse, io, json, math, os, struct, sys, time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, NoReturn
 import numpy as np
@@ -64,7 +64,7 @@ class Pass(NamedTuple):
   positions: Tensor                           # (T,)
   cos: Tensor                                 # (T, 1, head_dim / 2): each position's angles
   sin: Tensor
-  visible: Tensor                             # (T, L): may position t see cache entry l?
+  future: Tensor                              # (T, L): position l comes after position t, which may not see it
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
   """Turns each pair (x[i], x[i + D/2]) by its position's angle. x: (B, T, heads, D); cos, sin: (T, 1, D / 2)."""
@@ -97,7 +97,7 @@ class Layer(nn.Module):
     group = c.n_heads // c.n_kv_heads
     q = q.view(B, T, c.n_kv_heads, group, c.head_dim).permute(0, 2, 3, 1, 4)      # (B, n_kv_heads, group, T, head_dim)
     scores = q @ k.unsqueeze(2).transpose(3, 4) / math.sqrt(c.head_dim)           # (B, n_kv_heads, group, T, L)
-    weights = scores.masked_fill(~now.visible, -math.inf).softmax(dim=-1)
+    weights = scores.masked_fill(now.future, -math.inf).softmax(dim=-1)
     mixed = weights @ v.unsqueeze(2)                                              # (B, n_kv_heads, group, T, head_dim)
     return self.wo(mixed.permute(0, 3, 1, 2, 4).reshape(B, T, c.n_heads * c.head_dim))
 
@@ -111,28 +111,28 @@ class Layer(nn.Module):
 
 class Llama(nn.Module):
   """Tokens to the logits of the token that follows each. The position is data, not part of the program: every pass over
-  one new token is the same graph, whatever its position."""
-  def __init__(self, c: Config):
+  one new token is the same graph, whatever its position. `room` is how many positions there are."""
+  def __init__(self, c: Config, room: int):
     super().__init__()
-    self.config = c
+    self.config, self.room = c, room
     self.embedding = nn.Embedding(c.vocab_size, c.dim)
     self.layers = nn.ModuleList([Layer(c) for _ in range(c.n_layers)])
     self.norm = nn.RMSNorm(c.dim, eps=c.norm_eps)
     if not c.tied: self.output = nn.Linear(c.dim, c.vocab_size, bias=False)
-    angles = np.outer(np.arange(c.context), rotary_frequencies(c))    # (context, head_dim / 2)
+    angles = np.outer(np.arange(room), rotary_frequencies(c))         # (room, head_dim / 2)
     self.cos = picograd.tensor(np.cos(angles).astype(np.float32))
     self.sin = picograd.tensor(np.sin(angles).astype(np.float32))
 
   def new_cache(self) -> list[Tensor]:
-    """Room for the keys and values of one sequence of `context` tokens, one tensor a layer; passes fill it in place."""
+    """Space for the keys and values of one sequence, one tensor a layer, which passes fill in place."""
     c = self.config
-    return [picograd.zeros(1, 2 * c.n_kv_heads, c.context, c.head_dim) for _ in range(c.n_layers)]
+    return [picograd.zeros(1, 2 * c.n_kv_heads, self.room, c.head_dim) for _ in range(c.n_layers)]
 
   def hidden(self, tokens: Tensor, positions: Tensor, cache: list[Tensor] | None) -> Tensor:
     """tokens: (B, T), at positions (T,), which may see the cache's earlier positions -> (B, T, dim)"""
     length = len(positions) if cache is None else cache[0].shape[2]
-    visible = picograd.arange(length) <= positions.unsqueeze(1)
-    now = Pass(positions, self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1), visible)
+    future = picograd.arange(length) > positions.unsqueeze(1)
+    now = Pass(positions, self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1), future)
     x = self.embedding(tokens)                                        # (B, T, dim)
     for i, layer in enumerate(self.layers):
       x = layer(x, now, None if cache is None else cache[i])
@@ -160,10 +160,6 @@ def read_config(path: Path) -> Config:
   if not path.exists(): raise ValueError(f"{path}: no such file or directory")
   return read_bin_config(path) if path.suffix == ".bin" else read_hf_config(directory_of(path) / "config.json")
 
-def read_weights(path: Path, c: Config) -> dict[str, Tensor]:
-  """The state_dict of Llama(c) from the model at path."""
-  return read_bin_weights(path, c) if path.suffix == ".bin" else read_hf_weights(path, c)
-
 def directory_of(path: Path) -> Path: return path if path.is_dir() else path.parent
 
 def read_bin_config(path: Path) -> Config:
@@ -176,45 +172,35 @@ def read_bin_config(path: Path) -> Config:
   return Config(dim, hidden_dim, n_layers, n_heads, n_kv_heads, dim // n_heads, abs(vocab_size), context,
                 tied=vocab_size > 0, stop_tokens=(BOS,)).check(path)
 
-def read_bin_arrays(path: Path, c: Config) -> dict[str, np.ndarray]:
-  """The float32 arrays that follow the header, each kind for all layers at once, in the order of `shapes`."""
-  q_dim, kv_dim = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-  shapes = {
-    "embedding": (c.vocab_size, c.dim),
-    "attention_norm": (c.n_layers, c.dim),
-    "wq": (c.n_layers, q_dim, c.dim),
-    "wk": (c.n_layers, kv_dim, c.dim),
-    "wv": (c.n_layers, kv_dim, c.dim),
-    "wo": (c.n_layers, c.dim, q_dim),
-    "ffn_norm": (c.n_layers, c.dim),
-    "w1": (c.n_layers, c.hidden_dim, c.dim),
-    "w2": (c.n_layers, c.dim, c.hidden_dim),
-    "w3": (c.n_layers, c.hidden_dim, c.dim),
-    "norm": (c.dim,),
-    "rotary": (2, c.context, c.head_dim // 2),          # cos and sin, which we compute ourselves
-    "output": (0 if c.tied else c.vocab_size, c.dim),
-  }
-  total = sum(math.prod(shape) for shape in shapes.values())
-  needed, present = HEADER_BYTES + 4 * total, path.stat().st_size
+def read_bin_tensors(path: Path, c: Config) -> dict[str, Tensor]:
+  """The tensors of a llama2.c checkpoint under HF's names. All are float32, in this order: name, how many, shape."""
+  layers, q_dim, kv_dim = c.n_layers, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+  rows = [
+    ("model.embed_tokens", 1, (c.vocab_size, c.dim)),
+    ("model.layers.{}.input_layernorm", layers, (c.dim,)),
+    ("model.layers.{}.self_attn.q_proj", layers, (q_dim, c.dim)),
+    ("model.layers.{}.self_attn.k_proj", layers, (kv_dim, c.dim)),
+    ("model.layers.{}.self_attn.v_proj", layers, (kv_dim, c.dim)),
+    ("model.layers.{}.self_attn.o_proj", layers, (c.dim, q_dim)),
+    ("model.layers.{}.post_attention_layernorm", layers, (c.dim,)),
+    ("model.layers.{}.mlp.gate_proj", layers, (c.hidden_dim, c.dim)),
+    ("model.layers.{}.mlp.down_proj", layers, (c.dim, c.hidden_dim)),
+    ("model.layers.{}.mlp.up_proj", layers, (c.hidden_dim, c.dim)),
+    ("model.norm", 1, (c.dim,)),
+    ("rotary.{}", 2, (c.context, c.head_dim // 2)),               # cos and sin, which Llama computes itself
+    ("lm_head", 0 if c.tied else 1, (c.vocab_size, c.dim)),
+  ]
+  needed = HEADER_BYTES + 4 * sum(count * math.prod(shape) for _, count, shape in rows)
+  present = path.stat().st_size
   if present < needed: raise ValueError(f"{path}: is truncated: it has {present} bytes of {needed}")
-  data, at = np.memmap(path, "<f4", "r", HEADER_BYTES, (total,)), 0
-  arrays: dict[str, np.ndarray] = {}
-  for name, shape in shapes.items():
-    arrays[name] = data[at:at + math.prod(shape)].reshape(shape)
-    at += math.prod(shape)
-  return arrays
-
-def read_bin_weights(path: Path, c: Config) -> dict[str, Tensor]:
-  arrays = read_bin_arrays(path, c)
-  state = {"embedding.weight": arrays["embedding"], "norm.weight": arrays["norm"]}
-  if not c.tied: state["output.weight"] = arrays["output"]
-  for i in range(c.n_layers):
-    q, k = pairs_to_halves(arrays["wq"][i], c.head_dim), pairs_to_halves(arrays["wk"][i], c.head_dim)
-    state[f"layers.{i}.wqkv.weight"] = np.concatenate([q, k, arrays["wv"][i]])
-    state[f"layers.{i}.w13.weight"] = np.concatenate([arrays["w1"][i], arrays["w3"][i]])
-    for name in ("attention_norm", "wo", "ffn_norm", "w2"):
-      state[f"layers.{i}.{name}.weight"] = arrays[name][i]
-  return {name: picograd.tensor(np.array(array)) for name, array in state.items()}
+  tensors, at = {}, HEADER_BYTES
+  for name, count, shape in rows:
+    for i in range(count):
+      weight = np.fromfile(path, "<f4", math.prod(shape), offset=at).reshape(shape)
+      if name.endswith(("q_proj", "k_proj")): weight = pairs_to_halves(weight, c.head_dim)
+      tensors[name.format(i) + ".weight"] = picograd.tensor(weight)
+      at += weight.nbytes
+  return tensors
 
 def pairs_to_halves(weight: np.ndarray, head_dim: int) -> np.ndarray:
   """The rows of a projection, reordered in each head: what rotate() would find at 2i and 2i + 1 is put where it looks,
@@ -224,16 +210,12 @@ def pairs_to_halves(weight: np.ndarray, head_dim: int) -> np.ndarray:
 def read_hf_config(path: Path) -> Config:
   """config.json as transformers writes it, before and since its version 5."""
   fields = read_json(path)
-  kind = fields.get("model_type")
-  if kind != "llama": raise ValueError(f"{path}: a model of type 'llama' is expected, not {kind!r}")
-  if fields.get("attention_bias") or fields.get("mlp_bias"):
-    raise ValueError(f"{path}: projections with a bias are not supported")
-  rotary = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-  scaling = rotary.get("rope_type", rotary.get("type", "default"))
-  if scaling not in ("default", "llama3"): raise ValueError(f"{path}: rotary scaling {scaling!r} is not supported")
-  stops = fields.get("eos_token_id")
   try:
-    dim, heads = int(fields["hidden_size"]), int(fields["num_attention_heads"])
+    kind, rotary = fields["model_type"], fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    scaling = rotary.get("rope_type", rotary.get("type", "default"))
+    if kind != "llama": raise ValueError(f"{path}: a model of type 'llama' is expected, not {kind!r}")
+    if scaling not in ("default", "llama3"): raise ValueError(f"{path}: rotary scaling {scaling!r} is not supported")
+    dim, heads, stops = int(fields["hidden_size"]), int(fields["num_attention_heads"]), fields.get("eos_token_id")
     return Config(
       dim=dim,
       hidden_dim=int(fields["intermediate_size"]),
@@ -249,10 +231,10 @@ def read_hf_config(path: Path) -> Config:
       rope_scaling={name: float(rotary[name]) for name in LLAMA3_SCALING} if scaling == "llama3" else None,
       stop_tokens=tuple(stops) if isinstance(stops, list) else () if stops is None else (stops,)).check(path)
   except KeyError as error: raise ValueError(f"{path}: the field {error} is missing") from None
-  except (TypeError, ZeroDivisionError) as error:
-    raise ValueError(f"{path}: a field is no proper number: {error}") from None
+  except (TypeError, AttributeError, ZeroDivisionError) as error:
+    raise ValueError(f"{path}: a field has a wrong value: {error}") from None
 
-# HF's name of each tensor of layer i -> ours; those of one row are stacked along their output dimension.
+# Our tensor of layer i -> HF's, whose rows it holds one below the other.
 HF_LAYER = {
   "attention_norm": ("input_layernorm",),
   "wqkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -262,31 +244,22 @@ HF_LAYER = {
   "w2": ("mlp.down_proj",),
 }
 
-def hf_names(c: Config) -> dict[str, tuple[str, ...]]:
-  """For each tensor of Llama(c)'s state_dict, the HF tensors whose rows it holds in turn."""
-  names: dict[str, tuple[str, ...]] = {"embedding.weight": ("model.embed_tokens.weight",)}
-  names["norm.weight"] = ("model.norm.weight",)
-  if not c.tied: names["output.weight"] = ("lm_head.weight",)
+def hf_names(c: Config) -> dict[str, list[str]]:
+  """For each tensor of Llama's state_dict, the HF tensors whose rows it holds."""
+  names = {"embedding.weight": ["model.embed_tokens.weight"], "norm.weight": ["model.norm.weight"]}
+  if not c.tied: names["output.weight"] = ["lm_head.weight"]
   for i in range(c.n_layers):
     for ours, theirs in HF_LAYER.items():
-      names[f"layers.{i}.{ours}.weight"] = tuple(f"model.layers.{i}.{name}.weight" for name in theirs)
+      names[f"layers.{i}.{ours}.weight"] = [f"model.layers.{i}.{name}.weight" for name in theirs]
   return names
 
-def read_hf_weights(path: Path, c: Config) -> dict[str, Tensor]:
-  """The tensors of one .safetensors file, or of the shards that model.safetensors.index.json lists, as float32."""
-  index = directory_of(path) / "model.safetensors.index.json"
-  files = [path] if path.is_file() else [path / "model.safetensors"]
-  if path.is_dir() and index.exists():
-    files = [path / name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
-  found: dict[str, Tensor] = {}
-  for file in files: found |= load_safetensors(str(file))
-  state = {}
-  for ours, theirs in hf_names(c).items():
-    missing = [name for name in theirs if name not in found]
-    if missing: raise ValueError(f"{path}: the tensor {missing[0]} is missing")
-    parts = [found[name].float() for name in theirs]
-    state[ours] = parts[0] if len(parts) == 1 else picograd.cat(parts, dim=0)
-  return state
+def read_hf_tensors(path: Path) -> dict[str, Tensor]:
+  """The tensors of one .safetensors file, or of the files that a directory's model.safetensors.index.json lists."""
+  index, files = path / "model.safetensors.index.json", [path / "model.safetensors" if path.is_dir() else path]
+  if index.exists(): files = [path / str(name) for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
+  tensors: dict[str, Tensor] = {}
+  for file in files: tensors |= load_safetensors(str(file))
+  return tensors
 
 def read_json(path: Path) -> dict[str, Any]:
   try: content = json.loads(path.read_text(encoding="utf-8"))
@@ -294,11 +267,18 @@ def read_json(path: Path) -> dict[str, Any]:
   if not isinstance(content, dict): raise ValueError(f"{path}: a JSON object is expected")
   return content
 
-def load_model(path: Path, c: Config) -> Llama:
-  model, state = Llama(c), read_weights(path, c)
-  for name, parameter in model.state_dict().items():
-    if state[name].shape != parameter.shape:
-      raise ValueError(f"{path}: {name} is {tuple(state[name].shape)}, the config says {tuple(parameter.shape)}")
+def load_model(path: Path, c: Config, room: int) -> Llama:
+  """The model at path, in float32, with room for so many positions."""
+  found = read_bin_tensors(path, c) if path.suffix == ".bin" else read_hf_tensors(path)
+  model, state = Llama(c, room), {}
+  shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
+  for ours, theirs in hf_names(c).items():
+    missing = [name for name in theirs if name not in found]
+    if missing: raise ValueError(f"{path}: the tensor {missing[0]} is missing")
+    parts = [found[name].float() for name in theirs]
+    state[ours] = parts[0] if len(parts) == 1 else picograd.cat(parts, dim=0)
+    if tuple(state[ours].shape) != shapes[ours]:
+      raise ValueError(f"{path}: {' + '.join(theirs)} is {tuple(state[ours].shape)}, the config says {shapes[ours]}")
   model.load_state_dict(state)
   return model
 
@@ -328,7 +308,9 @@ class PieceTokenizer:
     tokens: list[int] = []
     for character in " " + text if text else "":
       piece = character.encode()
-      tokens += [self.ids[piece]] if piece in self.ids else [self.ids[b"<0x%02X>" % byte] for byte in piece]
+      known = [piece] if piece in self.ids else [b"<0x%02X>" % byte for byte in piece]
+      if known[0] not in self.ids: raise ValueError(f"the tokenizer knows neither {character!r} nor its bytes")
+      tokens += [self.ids[piece] for piece in known]
     while True:
       pairs = [self.ids.get(self.pieces[a] + self.pieces[b]) for a, b in zip(tokens, tokens[1:])]
       merges = [(self.scores[merged], -i, merged) for i, merged in enumerate(pairs) if merged is not None]
@@ -493,7 +475,7 @@ def parse_arguments() -> argparse.Namespace:
   return args
 
 def prepare(args: argparse.Namespace) -> tuple[Llama, Tokenizer, list[int], int]:
-  """The model with a context just long enough, the tokenizer, the prompt's tokens, and how many positions to run."""
+  """The model with just enough room, the tokenizer, the prompt's tokens, and how many positions to run."""
   config = read_config(args.model)
   tokenizer = read_tokenizer(args.tokenizer, args.model, config.vocab_size)
   prompt = tokenizer.encode(args.prompt)
@@ -502,10 +484,11 @@ def prepare(args: argparse.Namespace) -> tuple[Llama, Tokenizer, list[int], int]
     raise ValueError(f"the prompt has {len(prompt)} tokens, the model's context holds {config.context}")
   if len(prompt) > positions: raise ValueError(f"the prompt has {len(prompt)} tokens, more than --steps {positions}")
   room = min(config.context, -(-positions // CACHE_STEP) * CACHE_STEP)
-  return load_model(args.model, replace(config, context=room)), tokenizer, prompt, positions
+  return load_model(args.model, config, room), tokenizer, prompt, positions
 
 def main() -> None:
   args = parse_arguments()
+  if isinstance(sys.stdout, io.TextIOWrapper): sys.stdout.reconfigure(encoding="utf-8")        # in any locale
   try: model, tokenizer, prompt, positions = prepare(args)
   except OSError as error: fail(f"{error.filename}: {error.strerror}")
   except ValueError as error: fail(error)

@@ -102,7 +102,7 @@ def begin(args: argparse.Namespace, vocab_size: int) -> Run:
   heads = max(1, args.dim // HEAD_DIM)
   hidden = -(-args.dim * 8 // 3 // 8) * 8                             # two thirds of 4 * dim, in whole vectors
   config = Config(args.dim, hidden, args.layers, heads, heads, args.dim // heads, vocab_size, args.block, tied=True)
-  model = Llama(config)
+  model = Llama(config, args.block)
   for name, parameter in model.named_parameters():
     adds = name.endswith(("wo.weight", "w2.weight"))
     deviation = DEVIATION / math.sqrt(2 * args.layers) if adds else DEVIATION
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   except KeyboardInterrupt: sys.exit("stopped; continue with --resume")
   if run.step < args.steps: return
   write_model(args.out, run.model, corpus.characters)
-  written = load_model(args.out, read_config(args.out))                # what is judged is what is shipped
+  written = load_model(args.out, read_config(args.out), args.block)              # what is judged is what is shipped
   validation_loss = evaluate(written, corpus.validation, all_windows(corpus.validation, args.block), args.block)
   write_report(args, run, validation_loss)
   print(f"validation loss {validation_loss:.4f} nats per character")

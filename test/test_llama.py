@@ -1,7 +1,7 @@
 # test_llama.py: llama.py as a program (the expected story, wrong input, Ctrl-C) and as a network (logits against
 # transformers, token by token against the whole prompt). Data lies in $PICOGRAD_DATA, by default ../shared/data beside
 # the repository; a test whose data or library is absent is skipped.
-import json, os, signal, struct, subprocess, sys
+import dataclasses, json, os, signal, struct, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def assert_one_line(result: subprocess.CompletedProcess, mention: str) -> None:
 
 def test_decoding_equals_one_pass_over_all_tokens():
   picograd.manual_seed(0)
-  model = llama.Llama(small_config())
+  model = llama.Llama(small_config(), 32)
   tokens = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
   whole = model(picograd.tensor([tokens])).detach().numpy()[0]                           # (T, vocab_size)
   cache = model.new_cache()
@@ -113,7 +113,7 @@ def test_decoding_equals_one_pass_over_all_tokens():
     assert np.allclose(model.predict(tokens[position:position + 1], position, cache), whole[position], atol=1e-5)
 
 def test_a_decoding_pass_writes_only_its_position():
-  model = llama.Llama(small_config())
+  model = llama.Llama(small_config(), 32)
   cache = model.new_cache()
   model.predict([1, 2], 0, cache)
   before = cache[1].numpy().copy()
@@ -148,7 +148,7 @@ def test_logits_equal_those_of_transformers(tmp_path, changes):
   tokens, expected = save_transformers_llama(tmp_path, **changes)
   config = llama.read_config(tmp_path)
   assert config.rope_scaling is not None and config.tied == ("tie_word_embeddings" in changes)
-  model = llama.load_model(tmp_path, config)
+  model = llama.load_model(tmp_path, config, 128)
   assert np.abs(model(picograd.tensor([tokens])).detach().numpy()[0] - expected).max() < 1e-4
   cache = model.new_cache()
   assert np.abs(model.predict(tokens[:90], 0, cache) - expected[89]).max() < 1e-4
@@ -165,8 +165,39 @@ def test_shards_are_read_through_their_index(tmp_path):
   (tmp_path / "model.safetensors").unlink()
   weight_map = {name: file for file, part in shards.items() for name in part}
   (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-  model = llama.load_model(tmp_path, llama.read_config(tmp_path))
+  model = llama.load_model(tmp_path, llama.read_config(tmp_path), 100)
   assert np.abs(model.predict(tokens, 0, model.new_cache()) - expected[-1]).max() < 1e-4
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_llama2c_checkpoint_equals_the_same_weights_in_hf_layout(tmp_path, tied):
+  rotary = dict(rope_type="default", rope_theta=10000.0)
+  changes = dict(rope_parameters=rotary, tie_word_embeddings=tied, rms_norm_eps=1e-5)
+  tokens, expected = save_transformers_llama(tmp_path, **changes)
+  config, path = llama.read_config(tmp_path), tmp_path / "model.bin"
+  found = {name: tensor.numpy() for name, tensor in load_safetensors(str(tmp_path / "model.safetensors")).items()}
+  write_checkpoint(path, config, found)
+  assert llama.read_config(path) == dataclasses.replace(config, stop_tokens=(llama.BOS,))
+  model = llama.load_model(path, llama.read_config(path), 128)
+  assert np.abs(model.predict(tokens, 0, model.new_cache()) - expected[-1]).max() < 1e-4
+  path.write_bytes(path.read_bytes()[:-1])
+  with pytest.raises(ValueError, match="truncated"): llama.load_model(path, llama.read_config(path), 128)
+
+def write_checkpoint(path: Path, c: llama.Config, found: dict[str, np.ndarray]) -> None:
+  """llama2.c's format, where rotary pairs are neighbours."""
+  vocab_size = c.vocab_size if c.tied else -c.vocab_size
+  sizes = (c.dim, c.hidden_dim, c.n_layers, c.n_heads, c.n_kv_heads, vocab_size, c.context)
+  kinds = ("input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+           "post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj", "mlp.up_proj")
+  arrays = [found["model.embed_tokens.weight"]]
+  for kind in kinds:
+    for i in range(c.n_layers):
+      weight = found[f"model.layers.{i}.{kind}.weight"]
+      if kind.endswith(("q_proj", "k_proj")):
+        weight = weight.reshape(-1, 2, c.head_dim // 2, c.dim).swapaxes(1, 2)
+      arrays.append(weight)
+  arrays += [found["model.norm.weight"], np.full((2, c.context, c.head_dim // 2), np.nan)]
+  if not c.tied: arrays.append(found["lm_head.weight"])
+  path.write_bytes(struct.pack("<7i", *sizes) + b"".join(array.astype("<f4").tobytes() for array in arrays))
 
 # ---- tokenizers and sampling -----------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ def test_a_small_run_learns_and_writes_what_llama_reads(text, tmp_path):
   assert [row["step"] for row in rows] == ["6", "12"]
   assert float(rows[1]["validation_loss"]) < float(rows[0]["validation_loss"])
   config = llama.read_config(out)
-  model, tokenizer = llama.load_model(out, config), llama.read_tokenizer(None, out, config.vocab_size)
+  model, tokenizer = llama.load_model(out, config, 16), llama.read_tokenizer(None, out, config.vocab_size)
   logits = model(picograd.tensor([tokenizer.encode("the cat")])).detach()
   assert logits.shape == (1, 7, config.vocab_size)
   report = json.loads((out / "training.json").read_text())
