@@ -1,5 +1,5 @@
-# The NUMPY device: every op in every dtype against NumPy expressions written out here, order of assignments, and what must
-# never be materialised.
+# The NUMPY device: every op in every dtype against NumPy expressions written out here, order of assignments, and what
+# must never be materialised.
 import tracemalloc
 import numpy as np
 import pytest
@@ -55,7 +55,8 @@ def test_binary(op, function, dt):
   with np.errstate(all="ignore"): check(lambda a, b: a.alu(op, b), x, y, expected=function(x, y))
 
 @pytest.mark.parametrize("dt", (dtypes.bool,) + dtypes.ints, **name)
-@pytest.mark.parametrize("op,function", [(Ops.AND, np.bitwise_and), (Ops.OR, np.bitwise_or), (Ops.XOR, np.bitwise_xor)], **name)
+@pytest.mark.parametrize("op,function", [(Ops.AND, np.bitwise_and), (Ops.OR, np.bitwise_or),
+                                         (Ops.XOR, np.bitwise_xor)], **name)
 def test_bitwise(op, function, dt):
   x = samples(dt)
   check(lambda a, b: a.alu(op, b), x, x[::-1].copy(), expected=function(x, x[::-1]))
@@ -82,7 +83,8 @@ def test_smallest_by_minus_one_wraps():
   check(lambda a, b: a % b, x, y, expected=np.zeros(1, np.int32))
 
 @pytest.mark.parametrize("dt", NATIVE_FLOATS, **name)
-@pytest.mark.parametrize("op,function", [(Ops.EXP2, np.exp2), (Ops.LOG2, np.log2), (Ops.SIN, np.sin), (Ops.SQRT, np.sqrt)], **name)
+@pytest.mark.parametrize("op,function", [(Ops.EXP2, np.exp2), (Ops.LOG2, np.log2), (Ops.SIN, np.sin),
+                                         (Ops.SQRT, np.sqrt)], **name)
 def test_unary(op, function, dt):
   special = [0.0, -0.0, np.inf, -np.inf, np.nan, -1.0, 200.0]
   x = np.concatenate([samples(dt), np.array(special, numpy_dtype(dt))])
@@ -159,7 +161,7 @@ def test_constants_and_iota():
 MOVES = {
   "reshape": (lambda a: a.reshape((4, 6)), lambda x: x.reshape(4, 6)),
   "permute": (lambda a: a.permute((2, 0, 1)), lambda x: x.transpose(2, 0, 1)),
-  "expand": (lambda a: a.reshape((2, 1, 3, 4)).expand((2, 5, 3, 4)), lambda x: np.broadcast_to(x[:, None], (2, 5, 3, 4))),
+  "expand": (lambda a: a.reshape((2, 1, 3, 4)).expand((2, 5, 3, 4)), lambda x: np.stack([x] * 5, 1)),
   "pad": (lambda a: a.pad(((1, 0), (0, 2), (0, 0))), lambda x: np.pad(x, ((1, 0), (0, 2), (0, 0)))),
   "shrink": (lambda a: a.shrink(((0, 1), (1, 3), (2, 2))), lambda x: x[:1, 1:3, 2:2]),
   "flip": (lambda a: a.flip((0, 2)), lambda x: x[::-1, :, ::-1]),
@@ -177,7 +179,7 @@ def test_reduce(dt, axes):
   x = samples(dt, 24).reshape(2, 3, 4)
   wide = np.float32 if dt is dtypes.float16 else x.dtype
   for op, function in ((Ops.ADD, np.add), (Ops.MUL, np.multiply), (Ops.MAX, np.maximum)):
-    expected = function.reduce(x, axis=axes, keepdims=True, dtype=wide).astype(x.dtype)
+    with np.errstate(all="ignore"): expected = function.reduce(x, axis=axes, keepdims=True, dtype=wide).astype(x.dtype)
     check(lambda a: a.reduce(op, axes), x, expected=expected)
 
 def test_empty_reductions_give_the_identity():
@@ -209,10 +211,12 @@ def test_matmul(dt):
   else: np.testing.assert_array_equal(got, expected)
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (2,), (1, 2), (0, 1, 2)])
-@pytest.mark.parametrize("left,right", [((3, 4, 1), (1, 4, 5)), ((3, 1, 1), (1, 4, 5)), ((1, 4, 1), (1, 4, 1)), ((3, 1, 5), (3, 1, 1))])
+@pytest.mark.parametrize("left,right", [((3, 4, 1), (1, 4, 5)), ((3, 1, 1), (1, 4, 5)), ((1, 4, 1), (1, 4, 1)),
+                                        ((3, 1, 5), (3, 1, 1))])
 def test_contraction_of_any_expanded_operands(left, right, axes):
-  x, y = samples(dtypes.int32, int(np.prod(left))).reshape(left), samples(dtypes.int32, int(np.prod(right))).reshape(right)
-  expected = np.add.reduce(np.broadcast_to(x, (3, 4, 5)) * np.broadcast_to(y, (3, 4, 5)), axis=axes, keepdims=True, dtype=np.int32)
+  x, y = [samples(dtypes.int32, int(np.prod(shape))).reshape(shape) for shape in (left, right)]
+  product = np.broadcast_to(x, (3, 4, 5)) * np.broadcast_to(y, (3, 4, 5))
+  expected = np.add.reduce(product, axis=axes, keepdims=True, dtype=np.int32)
   check(lambda a, b: (a.expand((3, 4, 5)) * b.expand((3, 4, 5))).reduce(Ops.ADD, axes), x, y, expected=expected)
 
 def test_matmul_never_makes_the_product():
@@ -299,12 +303,18 @@ def test_value_that_overlaps_its_target():
   memory.run(assign(leaf, leaf.shrink(((1, 5),)), leaf.shrink(((0, 4),))))
   np.testing.assert_array_equal(memory.arrays[leaf], [0, 0, 1, 2, 3])
 
+def test_value_that_overlaps_a_target_that_is_no_view():
+  memory = Memory()
+  leaf = memory.leaf(np.arange(6, dtype=np.int32))
+  memory.run(assign(leaf, leaf.reshape((2, 3)).permute((1, 0)).reshape((6,)), leaf))
+  np.testing.assert_array_equal(memory.arrays[leaf], [0, 2, 4, 1, 3, 5])
+
 def test_old_content_is_read_before_the_store():
   memory = Memory()
   leaf = memory.leaf(np.ones(3, np.float32))
   new = assign(leaf, leaf, leaf + 1.0)
   got = memory.run(new, leaf, leaf * 10.0, new + leaf, new * 100.0, leaf.flip((0,)))
-  for value, expected in zip(got, (2, 1, 10, 3, 200, 1)): np.testing.assert_array_equal(value, np.full(3, expected, np.float32))
+  for value, expected in zip(got, (2, 1, 10, 3, 200, 1)): np.testing.assert_array_equal(value, [expected] * 3)
 
 def test_two_stores_that_read_each_others_old_content():
   memory = Memory()

@@ -9,7 +9,7 @@ from picograd.codegen.optimize import stride_of
 from picograd.dtype import dtypes
 from picograd.ops.index import simplify_index
 from picograd.ops.match import rewrite
-from picograd.ops.ops import ALU, Axis, Ops, identity
+from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, identity
 from picograd.ops.uop import UOp, substitute, toposort
 
 def expand(kernel: UOp) -> UOp:
@@ -119,11 +119,12 @@ def accumulate(kernel: UOp) -> UOp:
     loops = u.op is Ops.REDUCE and len(u.src) > 1
     depth[u] = max((depth[s] for s in u.src), default=0) + loops
     if loops: nests.setdefault((depth[u], u.src[1:]), []).append(u)
+  numbers = itertools.count()                  # registers numbered by kernel: equal kernels have equal code
   table: dict[UOp, UOp] = {}
   for (_, loops), members in sorted(nests.items(), key=lambda item: item[0][0]):
     values = substitute([u.src[0] for u in members], table)
     outer = sorted(frozenset().union(*(inside[u] for u in members)), key=lambda r: r.arg)
-    registers = [UOp.register(u.dtype) for u in members]
+    registers = [UOp(Ops.BUFFER, u.dtype, (), Buf(next(numbers), 1, Space.REG)) for u in members]
     updates = [update(register, u, value, outer, loops) for register, u, value in zip(registers, members, values)]
     end = UOp(Ops.END, dtypes.void, (*updates, *loops))
     for register, u in zip(registers, members): table[u] = element(register.after(end)).load()

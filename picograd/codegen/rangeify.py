@@ -35,6 +35,7 @@ class Store(NamedTuple):
   ranges: tuple[UOp, ...]      # the RANGEs of index, outermost loop first
 
 class Plan(NamedTuple):
+  roots: list[UOp]             # the graph that the stores compute: the one asked for, or one of equal values
   stores: list[Store]
   leaves: list[UOp]            # PARAM(k) stands for leaves[k]: a BUFFER, or the AFTER that names a buffer after an assignment
 
@@ -44,6 +45,7 @@ LEAVES = frozenset({Ops.BUFFER, Ops.AFTER})
 ROW_LIMIT = 1 << 17            # elements of a row that several loops of one kernel may pass over
 FEW_ROWS = 4                   # with fewer rows than this, long rows are split over kernels to keep all threads busy
 SMALL_WORK = 1 << 15           # elements under which one kernel on one thread is always best
+ROW_PASSES = 4                 # loops over one row in which a value may be computed again
 CHEAP_OPS = 4                  # operations that are cheaper to repeat than to store
 
 class Rangeifier:
@@ -108,7 +110,7 @@ class Rangeifier:
       (request, scope), = wanted.items()
       return self.reduce_must_store(u, request, scope)
     if u.op is Ops.CAST and u.src[0].op in FREE: return False
-    if len(wanted) > 1: return not self.is_cheap(u)
+    if len(wanted) > 1: return self.ends_a_reduction(u) or not (self.is_cheap(u) or passes_over_a_row(wanted))
     (request, scope), = wanted.items()
     inside = ranges_of(request.index)
     if any(r.axis is Axis.REDUCE for r in inside) and self.ends_a_reduction(u): return True
@@ -186,7 +188,7 @@ class Rangeifier:
         target = places[u] = UOp.buffer(u.dtype, prod(u.shape), self.device)
         position = linear(own.index, u.shape)
       stores.append(Store(u, param(target), position, values[u, own], own.index, self.loop_order(u, own)))
-    return Plan(stores, list(params))
+    return Plan(self.roots, stores, list(params))
 
   def build_value(self, u: UOp, request: Request, src: list[UOp]) -> UOp:
     """The value of u at a request, from the values of its sources there."""
@@ -225,6 +227,12 @@ def rangeify(roots: list[UOp], device: str) -> Plan:
 
 def loop_range(n: int) -> UOp: return UOp.range(n, Axis.LOOP) if n > 1 else ZERO
 def range_size(r: UOp) -> int: return r.bound.arg if r.bound.op is Ops.CONST else 1
+def passes_over_a_row(wanted: dict[Request, Scope]) -> bool:
+  """Whether all reads come from one kernel that passes over the same row several times, as softmax does: the row is in the
+  nearest cache, and computing the value again costs less than another kernel."""
+  if len(wanted) > ROW_PASSES or len({r.root for r in wanted}) > 1: return False
+  return all(len(set(at)) == 1 or all(i.op is Ops.RANGE for i in at) for at in zip(*(r.index for r in wanted)))
+
 def both(a: UOp, b: UOp | None) -> UOp: return a if b is None else b if a is TRUE else a & b
 def ranges_of(index: tuple[UOp, ...]) -> frozenset[UOp]:
   return frozenset(u for u in toposort(index) if u.op is Ops.RANGE)

@@ -165,7 +165,8 @@ def base_leaf(leaf: UOp) -> UOp:
 
 class Schedule(NamedTuple):
   kernels: list[Kernel]
-  results: dict[UOp, UOp]       # stored tensor node -> the BUFFER leaf that holds it
+  results: list[UOp | None]     # for each root the BUFFER leaf that holds it; None for an assignment
+  temporary: set[UOp]           # leaves that hold neither input nor result
 
 def schedule(roots: list[UOp], device: str) -> Schedule:
   """The kernels that compute the roots."""
@@ -178,8 +179,9 @@ def schedule(roots: list[UOp], device: str) -> Schedule:
     order = sort_by_need(needs)
     assert order is not None, "copies of old versions leave no cycle"
   kernels = [kernel_of(group, plan) for group in merge(plan, order, needs)]
-  results = {s.node: plan.leaves[s.target.arg] for s in plan.stores if s.node.op is not Ops.STORE}
-  return Schedule(kernels, results)
+  stored = {s.node: plan.leaves[s.target.arg] for s in plan.stores if s.node.op is not Ops.STORE}
+  results = [stored.get(r) for r in plan.roots]
+  return Schedule(kernels, results, set(stored.values()) - set(results))
 
 def with_old_versions_copied(roots: list[UOp]) -> list[UOp]:
   """The roots where each leaf that is assigned to is read from a copy: needed when one kernel reads a value from before and

@@ -35,7 +35,7 @@ class Device:
   def cache_key(self, source: str) -> bytes:
     """What the binary of a source depends on."""
     raise NotImplementedError
-  def load(self, name: str, binary: bytes, threads: int) -> Program: raise NotImplementedError
+  def load(self, name: str, binary: bytes) -> Program: raise NotImplementedError
   def synchronize(self) -> None: pass
 
 ALIGNMENT = 64       # bytes: a cache line, and what non-temporal stores need

@@ -9,7 +9,7 @@ from picograd import codegen
 from picograd.codegen.memory import plan_memory
 from picograd.codegen.schedule import Kernel, bytes_moved, operations, schedule
 from picograd.helpers import Counters, DEBUG, DEVICE, cache_get, cache_put, colour, prod, size_text
-from picograd.ops.ops import Axis, Ops
+from picograd.ops.ops import Ops
 from picograd.ops.show import show
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import Buffer, Device, Program, buffer_of, buffers, device, numpy_dtype, to_host
@@ -141,12 +141,9 @@ class Plan:
   """The schedule of a graph form: launches, where each temporary lies, which leaf holds each result."""
   def __init__(self, where: Device, roots: list[UOp]):
     made = schedule(roots, where.name)
-    self.kernels = made.kernels
-    self.results = [made.results.get(r) for r in roots]
-    held = {leaf for leaf in self.results if leaf is not None}
-    self.temporary = {leaf for leaf in made.results.values() if leaf not in held}
-    self.arena = plan_memory([k.buffers for k in self.kernels], self.temporary)
-    self.launches = [prepare(where, k) for k in self.kernels]
+    self.results = made.results
+    self.arena = plan_memory([k.buffers for k in made.kernels], made.temporary)
+    self.launches = [prepare(where, k) for k in made.kernels]
 
 PLAN_LIMIT = 512
 plans: dict[tuple[str, UOp], Plan] = {}
@@ -217,8 +214,7 @@ def prepare(where: Device, kernel: Kernel) -> Launch:
   if DEBUG >= 5: print(show(kernel.ast))
   source = where.render(codegen.compile(name, kernel.ast, where.target, opts))
   if DEBUG >= 4: print(source)
-  threads = next((opt.amount for opt in opts if opt.axis is Axis.THREAD), 1)
-  launch = Launch(name, where.load(name, binary_of(where, source), threads), kernel, operations(kernel), bytes_moved(kernel))
+  launch = Launch(name, where.load(name, binary_of(where, source)), kernel, operations(kernel), bytes_moved(kernel))
   programs[where.name, kernel.ast] = launch
   return launch
 
