@@ -14,7 +14,7 @@ import picograd.nn.functional as F
 from picograd import Tensor, nn
 from picograd.io import load_safetensors
 
-BUNDLED_MODEL = Path(__file__).resolve().parent / "extra" / "models" / "shakespeare"
+BUNDLED_MODEL = Path(picograd.__file__).parent / "models" / "shakespeare"
 BUNDLED_PROMPT = "ROMEO:"
 HEADER_BYTES = 28        # of a llama2.c checkpoint: seven int32
 CACHE_STEP = 64          # cache lengths are multiples of it, so that few different shapes are ever compiled
@@ -293,15 +293,14 @@ class PieceTokenizer:
     data, at = path.read_bytes(), 4
     self.pieces: list[bytes] = []
     self.scores: list[float] = []
-    while len(self.pieces) < vocab_size:
-      if len(data) < at + 8: break
-      score, length = struct.unpack_from("<fi", data, at)
-      at += 8 + length
-      if length < 0 or len(data) < at: break
-      self.pieces.append(data[at - length:at])
-      self.scores.append(score)
-    if len(self.pieces) < vocab_size:
-      raise ValueError(f"{path}: is no tokenizer for {vocab_size} tokens: it ends in token {len(self.pieces)}")
+    try:
+      while len(self.pieces) < vocab_size:
+        score, length = struct.unpack_from("<fi", data, at)
+        self.pieces += struct.unpack_from(f"<{length}s", data, at + 8)
+        self.scores.append(score)
+        at += 8 + length
+    except struct.error:
+      raise ValueError(f"{path}: is no tokenizer of {vocab_size} tokens: it ends in token {len(self.pieces)}") from None
     self.ids = {piece: i for i, piece in enumerate(self.pieces)}
 
   def encode(self, text: str) -> list[int]:
