@@ -25,6 +25,7 @@ class Flag:
 
   def __bool__(self) -> bool: return bool(self.value)
   def __int__(self) -> int: return int(self.value)
+  def __ge__(self, level: int) -> bool: return int(self.value) >= level
   def __repr__(self) -> str: return f"{self.name}={self.value}"
 
   @contextlib.contextmanager

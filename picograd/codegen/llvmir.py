@@ -1,0 +1,307 @@
+# llvmir.py: a placed Function as LLVM IR text, one table row per op. Out: a module with the function, and for a kernel an
+# entry `NAME_entry(ptr %table, i64 %thread)` that reads the pointers from a table; its attribute "threads" says how many
+# threads run it. Numbers are as PYTHON defines them: no fast-math flags, no poison, no trap that the program did not ask for.
+# bool is i1 in registers and a byte in memory; bfloat16 is its 16 bits, since arithmetic on it was lowered to float32.
+# The text depends on the graph alone, never on ids: equal kernels share a cache entry. Chapter "flat" tells it.
+from __future__ import annotations
+import struct
+from typing import Sequence
+from picograd.dtype import DType, dtypes
+from picograd.ops.ops import Ops
+from picograd.ops.uop import UOp
+from picograd.codegen.flat import Function, entry, every_node, incoming, operands, phi
+
+# op -> {kinds of the first value operand (of the second for WHERE): instructions}. {d} is the result, {d}a and {d}b are temporaries, {0} {1} {2}
+# the operands, {t} the result's type, {s} the first operand's, {b} bool with as many lanes, {m} how intrinsics spell {t}.
+ROWS: dict[Ops, dict[str, str]] = {
+  Ops.ADD: {"iu": "{d} = add {t} {0}, {1}", "f": "{d} = fadd {t} {0}, {1}", "b": "{d} = or {t} {0}, {1}",
+            "p": "{d} = getelementptr i8, ptr {0}, i64 {1}"},
+  Ops.MUL: {"iu": "{d} = mul {t} {0}, {1}", "f": "{d} = fmul {t} {0}, {1}", "b": "{d} = and {t} {0}, {1}"},
+  Ops.FDIV: {"f": "{d} = fdiv {t} {0}, {1}"},
+  Ops.IDIV: {"i": "{d} = sdiv {t} {0}, {1}", "ub": "{d} = udiv {t} {0}, {1}"},
+  Ops.MOD: {"i": "{d} = srem {t} {0}, {1}", "ub": "{d} = urem {t} {0}, {1}"},
+  Ops.SQRT: {"f": "{d} = call {t} @llvm.sqrt.{m}({t} {0})"},
+  # the first if they are equal, NaN if either is: x86 makes max, compare, blend of it, and max alone if {1} is a number
+  Ops.MAX: {"f": "{d}a = fcmp ogt {t} {1}, {0}\n{d}b = select {b} {d}a, {t} {1}, {t} {0}\n"
+                 "{d}c = fcmp uno {t} {1}, {1}\n{d} = select {b} {d}c, {t} {1}, {t} {d}b",
+            "i": "{d}a = icmp sgt {t} {0}, {1}\n{d} = select {b} {d}a, {t} {0}, {t} {1}",
+            "u": "{d}a = icmp ugt {t} {0}, {1}\n{d} = select {b} {d}a, {t} {0}, {t} {1}", "b": "{d} = or {t} {0}, {1}"},
+  Ops.CMPLT: {"f": "{d} = fcmp olt {s} {0}, {1}", "i": "{d} = icmp slt {s} {0}, {1}", "ubp": "{d} = icmp ult {s} {0}, {1}"},
+  Ops.CMPNE: {"f": "{d} = fcmp une {s} {0}, {1}", "iubp": "{d} = icmp ne {s} {0}, {1}"},
+  Ops.AND: {"iub": "{d} = and {t} {0}, {1}"},
+  Ops.OR: {"iub": "{d} = or {t} {0}, {1}"},
+  Ops.XOR: {"iub": "{d} = xor {t} {0}, {1}"},
+  Ops.WHERE: {"iufbp": "{d} = select {s} {0}, {t} {1}, {t} {2}"},
+  Ops.MULACC: {"f": "{d} = call {t} @llvm.fma.{m}({t} {0}, {t} {1}, {t} {2})",
+               "iu": "{d}a = mul {t} {0}, {1}\n{d} = add {t} {d}a, {2}"},
+}
+SHIFTS = {("i", Ops.SHR): "ashr", ("u", Ops.SHR): "lshr", ("i", Ops.SHL): "shl", ("u", Ops.SHL): "shl"}
+
+# ---- types and constants ---------------------------------------------------------------------------------------------
+
+SCALARS = {"float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double", "bool": "i1", "ptr": "ptr", "void": "void"}
+FLOAT_SUFFIX = {"float16": "f16", "float32": "f32", "float64": "f64"}
+
+def type_of(dtype: DType) -> str:
+  scalar = SCALARS.get(dtype.name) or f"i{dtype.bits}"
+  return scalar if dtype.count == 1 else f"<{dtype.count} x {scalar}>"
+def stored(dtype: DType) -> str:
+  """The type in memory: a bool takes a byte."""
+  return type_of(dtypes.uint8.vec(dtype.count) if dtype.kind == "b" else dtype)
+def suffix(dtype: DType) -> str:
+  """How the names of intrinsics spell a type."""
+  scalar = FLOAT_SUFFIX.get(dtype.name) or f"i{16 if dtype.name == 'bfloat16' else dtype.bits}"
+  return scalar if dtype.count == 1 else f"v{dtype.count}{scalar}"
+
+def constant(dtype: DType, value: object) -> str:
+  """A scalar constant; floats exactly, as bits."""
+  assert isinstance(value, (bool, int, float)), f"{value} is no number"
+  if dtype.kind == "b": return "true" if value else "false"
+  if dtype.kind == "p": return "null" if value == 0 else f"inttoptr (i64 {int(value)} to ptr)"
+  if dtype.kind != "f": return str(int(value))
+  if dtype is dtypes.float16: return f"0xH{int.from_bytes(struct.pack('>e', value), 'big'):04X}"
+  if dtype is dtypes.bfloat16: return str(struct.unpack("<I", struct.pack("<f", value))[0] >> 16)
+  return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+def is_constant(u: UOp) -> bool: return u.op is Ops.CONST or (u.op is Ops.STACK and all(s.op is Ops.CONST for s in u.src))
+
+def constant_text(u: UOp) -> str:
+  if u.op is Ops.CONST: return constant(u.dtype, u.arg)
+  scalar = u.dtype.scalar
+  if all(s is u.src[0] for s in u.src): return f"splat ({type_of(scalar)} {constant(scalar, u.src[0].arg)})"
+  return "<" + ", ".join(f"{type_of(scalar)} {constant(scalar, s.arg)}" for s in u.src) + ">"
+
+# ---- one function ----------------------------------------------------------------------------------------------------
+
+class Renderer:
+  """Writes the lines of one function; names[u] is how its operands are spelled."""
+  def __init__(self, fn: Function):
+    self.fn = fn
+    self.names: dict[UOp, str] = {label: f"%L{i}" for i, label in enumerate(fn.blocks)}
+    self.lines: list[str] = []
+    self.called: dict[str, str] = {}                                 # function -> its declaration
+    self.values = 0
+
+  def name(self, u: UOp) -> str:
+    """The operand text of a value; a new name at its definition."""
+    known = self.names.get(u)
+    if known is not None: return known
+    if is_constant(u): text = constant_text(u)
+    elif u.op is Ops.PARAM: text = f"%p{u.arg}"
+    elif u.op is Ops.SYM: text = self.symbol(u)
+    else:
+      text = f"%v{self.values}"
+      self.values += 1
+    self.names[u] = text
+    return text
+
+  def symbol(self, u: UOp) -> str:
+    self.called.setdefault(u.arg, f'@"{u.arg}" = external global i8')
+    return f'@"{u.arg}"'
+
+  def function(self) -> str:
+    passed = incoming(self.fn)
+    jumps: dict[UOp, list[tuple[UOp, UOp]]] = {}                     # block -> (JUMP, the block it ends)
+    params: dict[UOp, list[UOp]] = {}
+    for label, block in self.fn.blocks.items():
+      if block[-1].op is Ops.JUMP: jumps.setdefault(block[-1].src[0], []).append((block[-1], label))
+    for p in passed: params.setdefault(p.src[0], []).append(p)
+    first = entry(self.fn)
+    for label, block in self.fn.blocks.items():
+      self.lines.append(f"{self.names[label][1:]}:")
+      if label is first: self.allocate_slots()
+      for p in params.get(label, ()):
+        sources = ", ".join(f"[ {self.name(jump.src[1 + p.arg])}, {self.names[at]} ]" for jump, at in jumps[label])
+        self.lines.append(f"  {self.name(p)} = phi {type_of(p.dtype)} {sources}")
+      for u in block: self.write(u)
+    arguments = ", ".join(f"{type_of(dt)} %p{i}" for i, dt in enumerate(self.fn.params))
+    return f'define {type_of(self.fn.result)} @"{self.fn.name}"({arguments}) #0 {{\n' + "\n".join(self.lines) + "\n}\n"
+
+  def allocate_slots(self) -> None:
+    for u in every_node(self.fn):
+      if u.op is not Ops.BUFFER: continue
+      nbytes = u.arg.size * u.dtype.itemsize
+      align = 64 if nbytes >= 64 else 16
+      self.lines.append(f"  {self.name(u)} = alloca [{nbytes} x i8], align {align}")
+
+  def put(self, text: str) -> None: self.lines.extend("  " + line for line in text.split("\n"))
+
+  def write(self, u: UOp) -> None:
+    if u.op in self.steps: self.steps[u.op](self, u)
+    elif is_constant(u): return
+    elif u.op in ROWS: self.row(u)
+    else: raise ValueError(f"{self.fn.name}: {u.op} of {u.dtype} has no LLVM instruction; it should have been decomposed")
+
+  def row(self, u: UOp) -> None:
+    """An op that the table spells out."""
+    values = u.src
+    deciding = values[1] if u.op is Ops.WHERE else values[0]
+    kind = "p" if deciding.op is Ops.BUFFER or deciding.op is Ops.SYM else deciding.dtype.kind
+    template = next((text for kinds, text in ROWS[u.op].items() if kind in kinds), None)
+    if template is None: raise ValueError(f"{self.fn.name}: {u.op} of {deciding.dtype} has no LLVM instruction")
+    texts = [self.name(s) for s in values]
+    names = dict(d=self.name(u), t=type_of(u.dtype), s=type_of(values[0].dtype), m=suffix(u.dtype))
+    self.put(template.format(*texts, **names, b=type_of(dtypes.bool.vec(u.dtype.count))))
+
+  def shift(self, u: UOp) -> None:
+    """A count that is not below the width shifts everything out; LLVM leaves it open, so it is tested unless constant."""
+    x, count = u.src
+    d, t, name = self.name(u), type_of(u.dtype), SHIFTS[u.dtype.kind, u.op]
+    lanes = count.src if count.op is Ops.STACK else (count,)
+    if all(s.op is Ops.CONST and 0 <= s.arg < u.dtype.bits for s in lanes):
+      return self.put(f"{d} = {name} {t} {self.name(x)}, {self.name(count)}")
+    last = constant_text(UOp.const(u.dtype, u.dtype.bits - 1))
+    b = type_of(dtypes.bool.vec(u.dtype.count))
+    self.put(f"{d}a = icmp ugt {t} {self.name(count)}, {last}\n{d}b = select {b} {d}a, {t} {last}, {t} {self.name(count)}")
+    if name == "ashr": return self.put(f"{d} = ashr {t} {self.name(x)}, {d}b")
+    self.put(f"{d}c = {name} {t} {self.name(x)}, {d}b\n{d} = select {b} {d}a, {t} zeroinitializer, {t} {d}c"
+             if u.dtype.count > 1 else f"{d}c = {name} {t} {self.name(x)}, {d}b\n{d} = select {b} {d}a, {t} 0, {t} {d}c")
+
+  def cast(self, u: UOp) -> None:
+    source = u.src[0]
+    lines = cast_lines(source.dtype, u.dtype)
+    if not lines: self.names[u] = self.name(source)                  # same bits
+    else: self.put(lines.format(self.name(source), d=self.name(u), s=type_of(source.dtype), t=type_of(u.dtype)))
+
+  def bitcast(self, u: UOp) -> None:
+    source = u.src[0]
+    if type_of(source.dtype) == type_of(u.dtype): self.names[u] = self.name(source)
+    else: self.put(f"{self.name(u)} = bitcast {type_of(source.dtype)} {self.name(source)} to {type_of(u.dtype)}")
+
+  def stack(self, u: UOp) -> None:
+    """A vector from scalars: a splat is one insert and one shuffle, else an insert per lane."""
+    if is_constant(u): return
+    d, t, scalar = self.name(u), type_of(u.dtype), type_of(u.dtype.scalar)
+    if all(s is u.src[0] for s in u.src):
+      return self.put(f"{d}a = insertelement {t} poison, {scalar} {self.name(u.src[0])}, i64 0\n"
+                      f"{d} = shufflevector {t} {d}a, {t} poison, <{u.dtype.count} x i32> zeroinitializer")
+    before = "poison"
+    for i, s in enumerate(u.src):
+      after = d if i == len(u.src) - 1 else f"{d}_{i}"
+      self.put(f"{after} = insertelement {t} {before}, {scalar} {self.name(s)}, i64 {i}")
+      before = after
+
+  def lane(self, u: UOp) -> None:
+    vector, k = u.src
+    self.put(f"{self.name(u)} = extractelement {type_of(vector.dtype)} {self.name(vector)}, i64 {k.arg}")
+
+  def reduce(self, u: UOp) -> None:
+    """The lanes of a vector, upper half with lower half until one is left: the same tree on every device."""
+    value, op = u.src[0], u.arg[0]
+    while value.dtype.count > 1:
+      n, half = value.dtype.count, value.dtype.count // 2
+      assert n == 2 * half, f"{self.fn.name}: lanes of {u.src[0].dtype} cannot be halved"
+      t, text, parts = type_of(value.dtype), self.name(value), []
+      for start in (0, half):
+        lanes = ", ".join(f"i32 {start + i}" for i in range(half))
+        parts.append(UOp(Ops.INS, value.dtype.vec(half), (value,), ("half", start)))
+        name = self.name(parts[-1])
+        if half > 1: self.put(f"{name} = shufflevector {t} {text}, {t} poison, <{half} x i32> <{lanes}>")
+        else: self.put(f"{name} = extractelement {t} {text}, i64 {start}")
+      value = parts[0].alu(op, parts[1])
+      self.row(value)
+    self.names[u] = self.name(value)
+
+  def load(self, u: UOp) -> None:
+    """A bool is read as a byte and compared with 0; lanes whose gate is closed read 0."""
+    pointer, *gates, _ = u.src
+    d, t, memory, align = self.name(u), type_of(u.dtype), stored(u.dtype), u.dtype.scalar.itemsize
+    to = f"{d}a" if u.dtype.kind == "b" else d
+    if gates:
+      m = suffix(dtypes.uint8.vec(u.dtype.count) if u.dtype.kind == "b" else u.dtype)
+      mask = type_of(gates[0].dtype)
+      self.put(f"{to} = call {memory} @llvm.masked.load.{m}.p0(ptr {self.name(pointer)}, i32 {align}, "
+               f"{mask} {self.name(gates[0])}, {memory} zeroinitializer)")
+    else: self.put(f"{to} = load {memory}, ptr {self.name(pointer)}, align {align}")
+    if u.dtype.kind == "b": self.put(f"{d} = icmp ne {memory} {to}, {'0' if t == 'i1' else 'zeroinitializer'}")
+
+  def store(self, u: UOp) -> None:
+    pointer, value, *gates, _ = u.src
+    memory, align, text = stored(value.dtype), value.dtype.scalar.itemsize, self.name(value)
+    if value.dtype.kind == "b":
+      text = self.name(u)
+      self.put(f"{text} = zext {type_of(value.dtype)} {self.name(value)} to {memory}")
+    if gates:
+      m = suffix(dtypes.uint8.vec(value.dtype.count) if value.dtype.kind == "b" else value.dtype)
+      self.put(f"call void @llvm.masked.store.{m}.p0({memory} {text}, ptr {self.name(pointer)}, i32 {align}, "
+               f"{type_of(gates[0].dtype)} {self.name(gates[0])})")
+    else: self.put(f"store {memory} {text}, ptr {self.name(pointer)}, align {align}")
+
+  def call(self, u: UOp) -> None:
+    callee, *arguments, _ = u.src
+    types = ["ptr" if s.op is Ops.BUFFER else type_of(s.dtype) for s in arguments]
+    result = type_of(u.dtype)
+    fixed = types if u.arg is None else [*types[:u.arg], "..."]
+    signature = result if u.arg is None else f"{result} ({', '.join(fixed)})"
+    if callee.op is Ops.SYM: self.called[callee.arg] = f'declare {result} @"{callee.arg}"({", ".join(fixed)})'
+    given = ", ".join(f"{t} {self.name(s)}" for t, s in zip(types, arguments))
+    target = f"{'' if u.dtype is dtypes.void else self.name(u) + ' = '}call {signature} {self.name(callee)}({given})"
+    self.put(target)
+
+  def jump(self, u: UOp) -> None: self.put(f"br label {self.names[u.src[0]]}")
+  def branch(self, u: UOp) -> None:
+    condition, yes, no = u.src
+    self.put(f"br i1 {self.name(condition)}, label {self.names[yes]}, label {self.names[no]}")
+  def ret(self, u: UOp) -> None:
+    self.put(f"ret {type_of(u.src[0].dtype)} {self.name(u.src[0])}" if u.src else "ret void")
+
+  steps = {Ops.SHL: shift, Ops.SHR: shift, Ops.CAST: cast, Ops.BITCAST: bitcast, Ops.STACK: stack, Ops.INDEX: lane,
+           Ops.REDUCE: reduce, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call, Ops.JUMP: jump, Ops.BRANCH: branch, Ops.RET: ret}
+
+# ---- casts -----------------------------------------------------------------------------------------------------------
+
+def cast_lines(source: DType, to: DType) -> str:
+  """The instructions of a cast; empty where the bits stay as they are."""
+  a, b = source.kind, to.kind
+  if b == "b" and a == "f": return "{d} = fcmp une {s} {0}, zeroinitializer"
+  if b == "b" and a != "b": return "{d} = icmp ne {s} {0}, zeroinitializer"
+  if b == "p": return "" if a == "p" else "{d} = inttoptr {s} {0} to ptr"
+  if a == "p": return "{d} = ptrtoint ptr {0} to {t}"
+  if b == "f" and a == "f":
+    if type_of(source) == type_of(to): return ""
+    return "{d} = fpext {s} {0} to {t}" if source.bits < to.bits else "{d} = fptrunc {s} {0} to {t}"
+  if b == "f": return "{d} = sitofp {s} {0} to {t}" if a == "i" else "{d} = uitofp {s} {0} to {t}"
+  if a == "f": return float_to_int_lines(source, to)
+  if source.bits == to.bits: return ""
+  if source.bits > to.bits: return "{d} = trunc {s} {0} to {t}"
+  return "{d} = sext {s} {0} to {t}" if a == "i" else "{d} = zext {s} {0} to {t}"
+
+def float_to_int_lines(source: DType, to: DType) -> str:
+  """Towards zero, into int32 (int64 for uint32 and 64 bits); what does not fit there, and NaN, gives its least number, as x86
+  and torch do. The narrower type wraps. uint64 also holds what int64 does not."""
+  bits = 64 if to.bits == 64 or to is dtypes.uint32.vec(to.count) else 32
+  carrier = (dtypes.int64 if bits == 64 else dtypes.int32).vec(source.count)
+  limit = constant_text(UOp.const(source, 2.0 ** (bits - 1)))
+  least = constant_text(UOp.const(carrier, carrier.min))
+  b, c = type_of(dtypes.bool.vec(source.count)), type_of(carrier)
+  lines = (f"{{d}}a = call {{s}} @llvm.fabs.{suffix(source)}({{s}} {{0}})\n{{d}}b = fcmp olt {{s}} {{d}}a, {limit}\n"
+           f"{{d}}c = fptosi {{s}} {{0}} to {c}\n")
+  chosen = f"select {b} {{d}}b, {c} {{d}}c, {c} {least}"
+  if to.scalar is dtypes.uint64:
+    top = constant_text(UOp.const(source, 2.0 ** 64))
+    return lines + (f"{{d}}e = {chosen}\n{{d}}f = fptoui {{s}} {{0}} to {{t}}\n{{d}}g = fcmp oge {{s}} {{0}}, {limit}\n"
+                    f"{{d}}h = fcmp olt {{s}} {{0}}, {top}\n{{d}}i = and {b} {{d}}g, {{d}}h\n"
+                    "{d} = " + f"select {b} {{d}}i, {{t}} {{d}}f, {{t}} {{d}}e")
+  if to.bits == bits: return lines + "{d} = " + chosen
+  return lines + f"{{d}}e = {chosen}\n{{d}} = trunc {c} {{d}}e to {{t}}"
+
+# ---- a module --------------------------------------------------------------------------------------------------------
+
+ATTRIBUTES = 'attributes #0 = { nounwind "prefer-vector-width"="512" "no-trapping-math"="true" }\n'
+
+def render(fn: Function, helpers: Sequence[Function] = ()) -> str:
+  """The text of a module: fn, the functions it calls, declarations of all other names, and fn's entry if it is a kernel."""
+  renderers = [Renderer(f) for f in (fn, *helpers)]
+  bodies = [r.function() for r in renderers]
+  defined = {f.name for f in (fn, *helpers)}
+  outside = {name: text for r in renderers for name, text in r.called.items() if name not in defined}
+  is_kernel = fn.result is dtypes.void and fn.params and fn.params[-1] is dtypes.int64 and all(dt is dtypes.ptr for dt in fn.params[:-1])
+  return "\n".join([*outside.values(), *bodies, *([entry_text(fn)] if is_kernel else []), ATTRIBUTES])
+
+def entry_text(fn: Function) -> str:
+  """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers that stand in the table."""
+  n = len(fn.params) - 1
+  loads = "".join(f"  %a{i} = getelementptr ptr, ptr %table, i64 {i}\n  %p{i} = load ptr, ptr %a{i}, align 8\n" for i in range(n))
+  arguments = ", ".join([*(f"ptr %p{i}" for i in range(n)), "i64 %thread"])
+  return (f'define void @"{fn.name}_entry"(ptr %table, i64 %thread) #0 "threads"="{fn.threads}" {{\n{loads}'
+          f'  tail call void @"{fn.name}"({arguments})\n  ret void\n}}\n')

@@ -1,0 +1,46 @@
+# lower.py: kernel -> kernel in the target's own terms. After: no dtype index, no THREAD range, no op or dtype that the target
+# lacks, products added to sums are fused multiply-adds.   (chapter 3)
+from __future__ import annotations
+from picograd.codegen.target import Target
+from picograd.dtype import DType, dtypes
+from picograd.ops.decompose import lower_operations
+from picograd.ops.fold import fold
+from picograd.ops.match import Pat, Rules, rewrite
+from picograd.ops.ops import Axis, Ops
+from picograd.ops.uop import UOp, toposort
+
+def lower(kernel: UOp, target: Target) -> UOp:
+  kernel = threads_to_special(kernel)
+  kernel = index_to_int(kernel, target.index)
+  kernel = rewrite(kernel, fold + products_fused)
+  return rewrite(kernel, lower_operations(target.missing_ops, target.missing_dtypes, target.division_traps) + fold)
+
+def threads_to_special(kernel: UOp) -> UOp:
+  """THREAD ranges are not loops: each thread runs the kernel with its own number."""
+  table = {u: UOp(Ops.SPECIAL, dtypes.index, (), ("thread", u.bound.arg)) for u in toposort([kernel])
+           if u.op is Ops.RANGE and u.axis is Axis.THREAD}
+  if not table: return kernel
+  new: dict[UOp, UOp] = {}
+  for u in toposort([kernel]):
+    if u in table: new[u] = table[u]
+    else: new[u] = u.with_src(tuple([new[s] for s in u.src if not (u.op in (Ops.END, Ops.AFTER) and s in table)]))
+  return new[kernel]
+
+def index_to_int(kernel: UOp, integer: DType) -> UOp:
+  """Index arithmetic in the machine integer of the target."""
+  new: dict[UOp, UOp] = {}
+  for u in toposort([kernel]):
+    src = tuple([new[s] for s in u.src])
+    dtype = integer.vec(u.dtype.count) if u.dtype.scalar is dtypes.index else u.dtype
+    if u.op is Ops.CAST and src[0].dtype is dtype: new[u] = src[0]
+    else: new[u] = UOp(u.op, dtype, src, u.arg)
+  return new[kernel]
+
+def is_real(dt: DType) -> bool: return dt.scalar in (dtypes.float32, dtypes.float64)
+def fuse(a: UOp, b: UOp, c: UOp) -> UOp | None:
+  return None if is_minus_one(a) or is_minus_one(b) else UOp(Ops.MULACC, c.dtype, (a, b, c))
+def is_minus_one(u: UOp) -> bool: return (u.src[0] if u.op is Ops.STACK else u).arg == -1 and u.op in (Ops.CONST, Ops.STACK)
+
+products_fused = Rules([
+  (Pat(Ops.ADD, [Pat(Ops.MUL, (Pat.var("a"), Pat.var("b"))), Pat.var("c")], dtype=is_real), fuse),      # a*b + c
+])

@@ -1,0 +1,90 @@
+# optimize.py: Opts as data, applied to the ranges of a kernel. An Opt splits one range in two and says what the inner part
+# becomes; the heuristic, a search and a user's hand all write the same list. In: kernel. Out: kernel with THREAD, UPCAST,
+# UNROLL and VECTOR ranges.   (chapter 3)
+from __future__ import annotations
+from typing import NamedTuple
+from picograd.dtype import dtypes
+from picograd.helpers import ceildiv, dedup
+from picograd.ops.index import simplify_index
+from picograd.ops.match import rewrite
+from picograd.ops.ops import Axis, Ops, identity
+from picograd.ops.uop import UOp, toposort
+
+class Opt(NamedTuple):
+  """Split range `number` into an outer loop and `amount` inner steps of kind `axis`; for THREAD, into `amount` chunks."""
+  axis: Axis
+  number: int
+  amount: int
+  def __repr__(self) -> str: return f"{self.axis.name}(r{self.number}, {self.amount})"
+
+def ranges_in(kernel: UOp) -> list[UOp]: return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
+
+def range_numbered(kernel: UOp, number: int) -> UOp:
+  for r in ranges_in(kernel):
+    if r.arg[0] == number: return r
+  raise ValueError(f"the kernel has no range r{number}; it has {', '.join(f'r{r.arg[0]}' for r in ranges_in(kernel))}")
+
+def apply_opts(kernel: UOp, opts: list[Opt]) -> UOp:
+  for opt in opts: kernel = apply_opt(kernel, opt)
+  return rewrite(kernel, simplify_index)
+
+def apply_opt(kernel: UOp, opt: Opt) -> UOp:
+  r = range_numbered(kernel, opt.number)
+  fresh = 1 + max(u.arg[0] for u in ranges_in(kernel))
+  if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
+  if opt.axis is Axis.THREAD: return replace_range(kernel, r, *split_outer(r, opt, fresh))
+  return replace_range(kernel, r, *split_inner(r, opt, fresh))
+
+def split_inner(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, UOp | None]:
+  """r = outer*amount + inner, and the condition r < size where the amount does not divide it. The outer loop keeps r's number."""
+  size = r.bound.arg
+  inner = UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, opt.amount),), (fresh, opt.axis))
+  if opt.amount == size: return inner, None
+  steps = ceildiv(size, opt.amount)
+  value = inner if steps == 1 else UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, steps),), r.arg) * opt.amount + inner
+  return value, None if steps * opt.amount == size else value < size
+
+def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
+  """r = chunk*thread + inner. Chunks are equal but for the last, whose loop ends earlier."""
+  size = r.bound.arg
+  chunk = ceildiv(size, opt.amount)
+  threads = UOp.const(dtypes.index, ceildiv(size, chunk))
+  thread = UOp(Ops.RANGE, dtypes.index, (threads,), (fresh, Axis.THREAD))
+  left = size - thread * chunk
+  bound = UOp.const(dtypes.index, chunk) if size % chunk == 0 else (left < chunk).where(left, chunk)
+  return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
+
+def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
+  """The kernel with r computed as value from new ranges; where `inside` is false nothing is read, written or reduced."""
+  new: dict[UOp, UOp] = {r: value}
+  depends = {r}
+  for u in toposort([kernel]):
+    if u in new: continue
+    if any(s in depends for s in u.src): depends.add(u)
+    src = tuple([new[s] for s in u.src])
+    if u.op in (Ops.END, Ops.REDUCE): src = (src[0], *flat_ranges(src[1:]))
+    if inside is not None and u in depends:
+      if u.op is Ops.INDEX and u.src[1] in depends: src = (*src[:2], src[2] & inside if len(src) > 2 else inside)
+      if u.op is Ops.REDUCE and r in u.src[1:]:
+        src = (inside.where(src[0], UOp.const(u.dtype, identity(u.arg[0], u.dtype))), *src[1:])
+    new[u] = UOp(u.op, u.dtype, src, u.arg)
+  return new[kernel]
+
+def flat_ranges(values: tuple[UOp, ...]) -> list[UOp]:
+  """The ranges that a list of ranges and of expressions over new ranges stands for, THREAD first, in order of mention."""
+  found = dedup([u for v in values for u in toposort([v]) if u.op is Ops.RANGE])
+  return sorted(found, key=lambda u: u.axis is not Axis.THREAD)
+
+# ---- facts that choosing Opts needs ----------------------------------------------------------------------------------
+
+def stride_of(position: UOp, r: UOp) -> int | None:
+  """How far position moves when r grows by one; None where that is no constant."""
+  if position is r: return 1
+  if r not in position.toposort(): return 0
+  if position.op is Ops.ADD:
+    strides = [stride_of(s, r) for s in position.src]
+    return None if None in strides else sum(s for s in strides if s is not None)
+  if position.op is Ops.MUL and position.src[1].op is Ops.CONST:
+    stride = stride_of(position.src[0], r)
+    return None if stride is None else stride * position.src[1].arg
+  return None

@@ -1,0 +1,87 @@
+# place.py: where pure nodes are computed. In: a Function whose blocks list effects only. Out: the same Function whose blocks
+# also list every pure node once, after its operands and before its uses, in the shallowest loop it may live in (Click: Global
+# Code Motion, Global Value Numbering, 1995). CONST, PARAM, BUFFER, SYM and PHI have no place: back ends name them.
+# The order is a function of the graph alone. Chapter "flat" tells it.
+from __future__ import annotations
+from dataclasses import replace
+from picograd.dtype import dtypes
+from picograd.ops.ops import Ops
+from picograd.ops.uop import UOp
+from picograd.codegen.flat import Flow, Function, LEAVES, every_node, operands
+
+def place(fn: Function) -> Function:
+  flow = Flow(fn)
+  listed = {u: label for label, block in fn.blocks.items() for u in block}
+  pure = [u for u in every_node(fn) if u not in listed and u.op not in LEAVES]       # operands first
+  early = earliest_blocks(flow, listed, pure)
+  where = best_blocks(fn, flow, pure, early)
+  waiting: dict[UOp, list[UOp]] = {label: [] for label in fn.blocks}                 # pure nodes of each block
+  for u in pure:
+    if u in where: waiting[where[u]].append(u)
+  blocks = {label: order_block(block, label, waiting[label], where) for label, block in fn.blocks.items()}
+  return replace(fn, blocks=blocks)
+
+def earliest_blocks(flow: Flow, listed: dict[UOp, UOp], pure: list[UOp]) -> dict[UOp, UOp]:
+  """The first block where all operands exist: the operands' blocks dominate each other, the deepest one decides."""
+  entry = flow.order[0]
+  early: dict[UOp, UOp] = {}
+  def home(u: UOp) -> UOp:
+    if u in early: return early[u]
+    return u.src[0] if u.op is Ops.PHI else listed.get(u, entry)
+  for u in pure: early[u] = max((home(s) for s in operands(u)), key=flow.level.__getitem__, default=entry)
+  return early
+
+def best_blocks(fn: Function, flow: Flow, pure: list[UOp], early: dict[UOp, UOp]) -> dict[UOp, UOp]:
+  """Starts at the lowest block that dominates all uses and leaves loops as long as the operands allow."""
+  late: dict[UOp, UOp] = {}
+  where: dict[UOp, UOp] = {}
+  def use(u: UOp, label: UOp) -> None:
+    if u in early: late[u] = flow.meet(late[u], label) if u in late else label
+  for label, block in fn.blocks.items():
+    for u in block:
+      for s in operands(u): use(s, label)
+  for u in reversed(pure):
+    if u not in late: continue
+    where[u] = late[u] if stays(u) else leave_loops(flow, late[u], early[u])
+    for s in operands(u): use(s, where[u])
+  return where
+
+def stays(u: UOp) -> bool:
+  """Nodes that must not move up. pointer + constant is free at its use, where a load or store folds it; a division by an
+  unknown number may trap where the program would not have divided."""
+  if u.op in (Ops.IDIV, Ops.MOD) and u.dtype.kind != "f": return u.src[1].op is not Ops.CONST
+  return u.op is Ops.ADD and u.dtype is dtypes.ptr and u.src[1].op is Ops.CONST
+
+def leave_loops(flow: Flow, label: UOp, early: UOp) -> UOp:
+  """The last block before the outermost loop around label that begins after `early`."""
+  while True:
+    head = flow.head_of(label)
+    if head is None or flow.level[head] <= flow.level[early]: return label
+    label = flow.idom[head]
+
+def order_block(block: list[UOp], label: UOp, waiting: list[UOp], where: dict[UOp, UOp]) -> list[UOp]:
+  """Pure nodes right before their first use; those that only later blocks use stand before the terminator."""
+  out: list[UOp] = []
+  done: set[UOp] = set()
+  def emit_operands(root: UOp) -> None:
+    stack = [(s, False) for s in reversed(operands(root))]
+    while stack:
+      u, ready = stack.pop()
+      if u in done or where.get(u) is not label: continue
+      if ready:
+        done.add(u)
+        out.append(u)
+      else:
+        stack.append((u, True))
+        stack.extend((s, False) for s in reversed(operands(u)))
+  for u in block[:-1]:
+    emit_operands(u)
+    out.append(u)
+  for u in waiting:
+    if u not in done:
+      emit_operands(u)
+      done.add(u)
+      out.append(u)
+  emit_operands(block[-1])
+  out.append(block[-1])
+  return out

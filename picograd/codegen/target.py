@@ -1,0 +1,33 @@
+# target.py: what a machine offers, as data. Passes read these fields and nothing else about a device.
+from __future__ import annotations
+from typing import NamedTuple
+from picograd.dtype import DType, dtypes
+from picograd.ops.ops import Ops
+
+class Target(NamedTuple):
+  name: str                                     # goes into cache keys: two targets with one name make the same code
+  form: str = "flat"                            # what the renderer reads: "flat" blocks or the "linear" structured list
+  vector_bytes: int = 0                         # width of a SIMD register; 0: scalars only
+  registers: int = 16                           # how many of them
+  masked_vectors: bool = False                  # loads and stores under a lane mask are one instruction
+  threads: int = 1                              # how many THREAD instances run at once
+  local_bytes: int = 0                          # shared memory of a block of GPU threads
+  index: DType = dtypes.int64                   # machine integer for index arithmetic
+  cache_bytes: int = 1 << 20                    # the private cache a register tile's operands should stay in
+  missing_ops: frozenset[Ops] = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})     # to be decomposed
+  missing_dtypes: frozenset[DType] = frozenset()                             # arithmetic done in float32
+  division_traps: bool = False                  # integer division by zero kills the process unless guarded
+
+  def lanes(self, dtype: DType) -> int:
+    """How many elements of dtype one SIMD register holds; 1 without SIMD."""
+    return max(1, self.vector_bytes // dtype.itemsize)
+
+HALF = frozenset({dtypes.float16, dtypes.bfloat16})
+PYTHON = Target("python", vector_bytes=16, missing_dtypes=HALF)
+def llvm_target(features: frozenset[str], machine: str, threads: int) -> Target:
+  """The host as LLVM describes it: `machine` is the triple's first word, features the enabled CPU features."""
+  if "avx512f" in features: vectors = dict(vector_bytes=64, registers=32, masked_vectors=True)
+  elif "avx" in features: vectors = dict(vector_bytes=32, registers=16, masked_vectors="avx2" in features)
+  else: vectors = dict(vector_bytes=16, registers=32 if machine in ("aarch64", "arm64") else 16)
+  traps = machine in ("x86_64", "i386", "i686")
+  return Target(f"llvm-{machine}-{vectors['vector_bytes']}", threads=threads, missing_dtypes=HALF, division_traps=traps, **vectors)

@@ -1,0 +1,235 @@
+# gradient.py: the chain rule as a table over tensor-form nodes, the reverse walk and the forward walk. In: a root, the
+# gradient (or tangents) to start with, the nodes asked for. Out: new nodes of the same form: gradients have gradients.
+# Corner cases follow torch: ties of maximum share half and half, ties of amax equally, prod is right with zeros in it.
+from __future__ import annotations
+import math
+from typing import Callable, Iterable, Mapping
+from picograd.dtype import DType, dtypes
+from picograd.helpers import argsort, prod
+from picograd.ops.ops import MOVEMENT, Ops
+from picograd.ops.uop import UOp, toposort
+
+# ---- what depends on what --------------------------------------------------------------------------------------------
+
+CONSTANT = frozenset({Ops.DETACH, Ops.BITCAST, Ops.CONST, Ops.BUFFER, Ops.RANGE})       # derivative zero everywhere
+
+def is_constant(u: UOp) -> bool: return u.op in CONSTANT or u.dtype.kind not in "fv"     # void: a STORE under an AFTER
+
+def view_of(view: UOp) -> tuple[UOp, list[UOp]]:
+  """The node below a chain of movement ops, and the chain, lowest first."""
+  chain = []
+  while view.op in MOVEMENT:
+    chain.append(view)
+    view = view.src[0]
+  return view, chain[::-1]
+
+def inputs(u: UOp) -> tuple[UOp, ...]:
+  """What u is a function of. An assignment AFTER(buffer, STORE(view, value).. ) is one of the value that the first view
+  looks at and of each stored value."""
+  if u.op is not Ops.AFTER: return u.src
+  stores = [s for s in u.src[1:] if s.op is Ops.STORE]
+  before = view_of(stores[0].src[0])[0] if stores else u.src[0]
+  return (before, *(s.src[1] for s in stores))
+
+def nodes_above(root: UOp, targets: Iterable[UOp]) -> tuple[list[UOp], set[UOp]]:
+  """The nodes below root that a derivative may cross, sources first, and those of them that depend on a target."""
+  order = toposort((root,), stop=is_constant)
+  above = set(targets)
+  for u in order:
+    if is_constant(u) or u.dtype is dtypes.void: continue
+    if any(s in above for s in inputs(u)): above.add(u)
+  return order, above
+
+# ---- the table: op -> (node, gradient of the node) -> a gradient for each input, None for none -----------------------
+
+Gradients = tuple["UOp | None", ...]
+
+def wide(dt: DType) -> DType:
+  """The type in which many values of dt are added up."""
+  return dtypes.float32 if dt.bits == 16 else dt
+
+def sum_over(x: UOp, axes: tuple[int, ...]) -> UOp: return x.cast(wide(x.dtype)).reduce(Ops.ADD, axes).cast(x.dtype)
+
+def keep(condition: UOp, x: UOp) -> UOp: return condition.where(x, 0)
+
+def cosine(x: UOp) -> UOp:
+  """cos(x) = sin(pi/2 - x), which decompose.py computes without rounding the difference."""
+  if x.op is Ops.ADD and is_filled(x.src[0], math.pi / 2): return -x.src[1].alu(Ops.SIN)   # cos(pi/2 + y) = -sin(y)
+  return (math.pi / 2 - x).alu(Ops.SIN)
+
+def is_filled(u: UOp, value: float) -> bool:
+  """Whether u is this constant, repeated to some shape."""
+  while u.op in (Ops.RESHAPE, Ops.EXPAND): u = u.src[0]
+  return u is UOp.const(u.dtype, value)
+
+def grad_max(u: UOp, g: UOp) -> Gradients:
+  """max(x,y): to the larger; half to each where they are equal; to both where one is NaN."""
+  x, y = u.src
+  shared = x.eq(y).where(g * 0.5, g)
+  return (x < y).where(0, shared), (y < x).where(0, shared)
+
+def grad_reduce(u: UOp, g: UOp) -> Gradients:
+  x, (op, axes) = u.src[0], u.arg
+  if op is Ops.ADD: return (g.expand(x.shape),)
+  if op is Ops.MAX: return (grad_amax(u, g),)
+  return (g.expand(x.shape) * product_of_others(x, axes),)
+
+def grad_amax(u: UOp, g: UOp) -> UOp:
+  """The gradient in equal parts to all elements that equal the maximum; NaN to all where the maximum is NaN."""
+  x, (_, axes) = u.src[0], u.arg
+  largest = x.eq(u.expand(x.shape))
+  dt = wide(x.dtype)
+  count = largest.cast(dt).reduce(Ops.ADD, axes)
+  return (keep(largest, g.cast(dt).expand(x.shape)) / count.expand(x.shape)).cast(x.dtype)
+
+def product_of_others(x: UOp, axes: tuple[int, ...]) -> UOp:
+  """For each element the product of all other elements along the axes, without a division. A binary tree: going up, a
+  node is the product of its two children; going down, others(child) = others(parent) * sibling."""
+  kept = tuple(d for d in range(len(x.shape)) if d not in axes)
+  order = kept + tuple(axes)
+  moved = x.permute(order)
+  rows, n = prod(x.shape[d] for d in kept), prod(x.shape[d] for d in axes)
+  size = 1 << max(0, n - 1).bit_length()
+  missing = ((0, 0), (0, size - n))
+  valid = UOp.const(dtypes.bool, True).spread((rows, n)).pad(missing)
+  level = valid.where(moved.reshape((rows, n)).pad(missing), 1)                # (rows, size), ones at the end
+  levels = []
+  while level.shape[1] > 1:
+    pairs = level.reshape((rows, level.shape[1] // 2, 2))
+    levels.append(pairs)
+    left, right = (pairs.shrink(((0, rows), (0, pairs.shape[1]), (side, side + 1))) for side in (0, 1))
+    level = (left * right).reshape((rows, pairs.shape[1]))
+  others = level.like(1)                                                       # of the root: an empty product
+  for pairs in reversed(levels):
+    parent = others.reshape((rows, pairs.shape[1], 1)).expand(pairs.shape)
+    others = (parent * pairs.flip((2,))).reshape((rows, pairs.shape[1] * 2))
+  return others.shrink(((0, rows), (0, n))).reshape(moved.shape).permute(argsort(order))
+
+def grad_expand(u: UOp, g: UOp) -> Gradients:
+  stretched = tuple(d for d, (n, m) in enumerate(zip(u.src[0].shape, u.shape)) if n != m)
+  return (sum_over(g, stretched),)
+
+def grad_pad(u: UOp, g: UOp) -> Gradients:
+  return (g.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(u.src[0].shape, u.arg))),)
+
+def grad_shrink(u: UOp, g: UOp) -> Gradients:
+  return (g.pad(tuple((lo, n - hi) for n, (lo, hi) in zip(u.src[0].shape, u.arg))),)
+
+def look(chain: list[UOp], x: UOp) -> UOp:
+  """x seen through a chain of movement ops."""
+  for move in chain: x = UOp(move.op, x.dtype, (x,), move.arg)
+  return x
+
+def place(chain: list[UOp], x: UOp) -> UOp:
+  """The adjoint: x put where the chain looks, zeros elsewhere."""
+  for move in reversed(chain): x = the(RULES[move.op](move, x)[0])
+  return x
+
+def written(chain: list[UOp], shape: tuple[int, ...]) -> UOp:
+  """Which elements of the buffer the chain looks at."""
+  return place(chain, UOp.const(dtypes.float32, 1).spread(shape)).ne(0)
+
+def grad_after(u: UOp, g: UOp) -> Gradients:
+  """A stored value gets the gradient of what it overwrote; the value before, that of what nothing overwrote."""
+  to_values: list[UOp | None] = []
+  for store in reversed([s for s in u.src[1:] if s.op is Ops.STORE]):
+    view, value = store.src
+    _, chain = view_of(view)
+    to_values.append(look(chain, g) if value.dtype.kind == "f" else None)
+    g = written(chain, view.shape).where(0, g)
+  return (g, *reversed(to_values))
+
+def grad_copy(u: UOp, g: UOp) -> Gradients:
+  return (UOp(Ops.COPY, g.dtype, (g,), u.src[0].device or u.arg),)
+
+RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
+  Ops.EXP2: lambda u, g: (g * (u * math.log(2)),),                             # 2^x' = 2^x ln 2
+  Ops.LOG2: lambda u, g: (g * (1 / math.log(2)) / u.src[0],),                  # log2'(x) = 1 / (x ln 2)
+  Ops.SIN: lambda u, g: (g * cosine(u.src[0]),),                               # sin' = cos
+  Ops.SQRT: lambda u, g: (g / (u * 2),),                                       # sqrt'(x) = 1 / (2 sqrt(x))
+  Ops.CAST: lambda u, g: (g.cast(u.src[0].dtype),),                            # linear; float to float only
+  Ops.ADD: lambda u, g: (g, g),                                                # (x+y)' = x' + y'
+  Ops.MUL: lambda u, g: (g * u.src[1], g * u.src[0]),                          # (xy)' = x'y + xy'
+  Ops.FDIV: lambda u, g: (g / u.src[1], -g * (u / u.src[1])),                  # (x/y)' = x'/y - y' (x/y)/y
+  Ops.MULACC: lambda u, g: (g * u.src[1], g * u.src[0], g),                    # (xy+z)' = x'y + xy' + z'
+  Ops.MAX: grad_max,
+  Ops.WHERE: lambda u, g: (None, keep(u.src[0], g), u.src[0].where(0, g)),     # each branch where it is taken
+  Ops.REDUCE: grad_reduce,
+  Ops.RESHAPE: lambda u, g: (g.reshape(u.src[0].shape),),                      # movement: put it back
+  Ops.PERMUTE: lambda u, g: (g.permute(argsort(u.arg)),),
+  Ops.FLIP: lambda u, g: (g.flip(u.arg),),
+  Ops.EXPAND: grad_expand,                                                     # one element read often: the sum
+  Ops.PAD: grad_pad,
+  Ops.SHRINK: grad_shrink,
+  Ops.CONTIGUOUS: lambda u, g: (g,),
+  Ops.COPY: grad_copy,
+  Ops.AFTER: grad_after,
+}
+
+def the(g: UOp | None) -> UOp:
+  assert g is not None, "this rule always gives a gradient"
+  return g
+
+def rule_of(u: UOp) -> Callable[[UOp, UOp], Gradients]:
+  rule = RULES.get(u.op)
+  if rule is None: raise NotImplementedError(f"{u.op} of {u.dtype} has no derivative: detach() its operand")
+  return rule
+
+# ---- the walks -------------------------------------------------------------------------------------------------------
+
+def gradient(root: UOp, seed: UOp, targets: Iterable[UOp]) -> dict[UOp, UOp]:
+  """Reverse mode: for each target that root depends on, the gradient of sum(root * seed), in the target's shape and
+  dtype. seed has root's. A target may be below another one. Targets that root does not depend on are absent."""
+  if (seed.shape, seed.dtype) != (root.shape, root.dtype):
+    raise ValueError(f"the gradient of a {root.shape} {root.dtype} cannot start from a {seed.shape} {seed.dtype}")
+  wanted = dict.fromkeys(targets)
+  order, above = nodes_above(root, wanted)
+  grads = {root: seed} if root in above else {}
+  for u in reversed(order):
+    if u not in grads or is_constant(u): continue
+    sources = inputs(u)
+    if any(s in above for s in sources):
+      for source, g in zip(sources, rule_of(u)(u, grads[u])):
+        if g is not None and source in above: grads[source] = grads[source] + g if source in grads else g
+    if u not in wanted: del grads[u]                                           # every user has been seen: it is used up
+  return {t: grads[t] for t in wanted if t in grads}
+
+def jvp(root: UOp, tangents: Mapping[UOp, UOp]) -> UOp | None:
+  """Forward mode: the derivative of root when each key moves by its tangent; None where root depends on no key."""
+  order, above = nodes_above(root, tangents)
+  moved = dict(tangents)
+  for u in order:
+    if u in above and u not in moved: moved[u] = push(u, moved)
+  return moved.get(root)
+
+LINEAR = MOVEMENT | {Ops.CAST, Ops.COPY, Ops.CONTIGUOUS}
+
+def push(u: UOp, moved: Mapping[UOp, UOp]) -> UOp:
+  """The tangent of u from those of its inputs. An elementwise op's matrix of derivatives is diagonal: its transpose,
+  which the table gives, is itself."""
+  if u.op in LINEAR: return UOp(u.op, u.dtype, (moved[u.src[0]],), None if u.op is Ops.CONTIGUOUS else u.arg)
+  if u.op is Ops.REDUCE: return push_reduce(u, moved[u.src[0]])
+  if u.op is Ops.AFTER: return push_after(u, moved)
+  total: UOp | None = None
+  for k, s in enumerate(u.src):
+    part = rule_of(u)(u, moved[s])[k] if s in moved else None
+    if part is not None: total = part if total is None else total + part
+  assert total is not None, "push is only called above a node that moves"
+  return total
+
+def push_reduce(u: UOp, tangent: UOp) -> UOp:
+  """A sum of tangents, each times the derivative of the result by that element."""
+  op, axes = u.arg
+  if op is Ops.ADD: return tangent.reduce(op, axes)
+  slope = the(grad_reduce(u, u.like(1))[0])
+  return sum_over(slope * tangent, axes)
+
+def push_after(u: UOp, moved: Mapping[UOp, UOp]) -> UOp:
+  """The tangent of the value before, overwritten by that of each stored value."""
+  before, *values = inputs(u)
+  total = moved.get(before, u.like(0))
+  stores = [s for s in u.src[1:] if s.op is Ops.STORE]
+  for store, value in zip(stores, values):
+    chain = view_of(store.src[0])[1]
+    total = written(chain, value.shape).where(place(chain, moved.get(value, value.like(0))), total)
+  return total

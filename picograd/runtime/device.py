@@ -1,0 +1,139 @@
+# device.py: the protocols of a device and of its memory, the registry, and the table that gives each BUFFER leaf its memory.
+# In: names such as "CPU" or "CUDA:1". Out: Device objects, opened once, on first use. Memory is freed when the last BUFFER
+# node that names it dies; freed blocks are kept for the next request of the same size, because fresh pages are slow.
+from __future__ import annotations
+import importlib, weakref
+from typing import Any, Protocol
+import numpy as np
+from picograd.codegen.target import Target
+from picograd.dtype import DType, dtypes
+from picograd.helpers import Counters, DEBUG
+from picograd.ops.uop import UOp
+
+class Program(Protocol):
+  """A loaded kernel. Called with one memory address (or array) per PARAM, in slot order."""
+  def __call__(self, memory: list[Any]) -> None: ...
+
+class Device:
+  """What a back end must offer. A device without a target interprets tensor graphs (runtime/numpy.py)."""
+  name: str
+  target: Target | None = None
+
+  def allocate(self, nbytes: int) -> Any: raise NotImplementedError
+  def free(self, memory: Any, nbytes: int) -> None: pass
+  def slice(self, memory: Any, offset: int, nbytes: int) -> Any:
+    """A part of an allocation, as memory of its own that the allocation outlives."""
+    raise NotImplementedError
+  def copy_in(self, memory: Any, data: np.ndarray) -> None: raise NotImplementedError
+  def copy_out(self, memory: Any, data: np.ndarray) -> None: raise NotImplementedError
+  def render(self, kernel: Any) -> str:
+    """Source text of a kernel in the target's form (flat Function or linear list)."""
+    raise NotImplementedError
+  def compile(self, source: str) -> bytes:
+    """The binary of a source; the caller caches it on disk."""
+    raise NotImplementedError
+  def cache_key(self, source: str) -> bytes:
+    """What the binary of a source depends on."""
+    raise NotImplementedError
+  def load(self, name: str, binary: bytes) -> Program: raise NotImplementedError
+  def synchronize(self) -> None: pass
+
+ALIGNMENT = 64       # bytes: a cache line, and what non-temporal stores need
+
+class HostDevice(Device):
+  """Memory is a NumPy array of bytes, aligned to a cache line. Freed arrays wait in `spare` for the next request."""
+  spare_limit = 1 << 30
+
+  def __init__(self, name: str):
+    self.name = name
+    self.spare: dict[int, list[np.ndarray]] = {}
+    self.spare_bytes = 0
+
+  def allocate(self, nbytes: int) -> np.ndarray:
+    waiting = self.spare.get(nbytes)
+    if waiting:
+      self.spare_bytes -= nbytes
+      return waiting.pop()
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start:start + nbytes]
+
+  def free(self, memory: np.ndarray, nbytes: int) -> None:
+    if self.spare_bytes + nbytes > self.spare_limit: return
+    self.spare_bytes += nbytes
+    self.spare.setdefault(nbytes, []).append(memory)
+
+  def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> np.ndarray: return memory[offset:offset + nbytes]
+  def copy_in(self, memory: np.ndarray, data: np.ndarray) -> None: memory[:] = as_bytes(data)
+  def copy_out(self, memory: np.ndarray, data: np.ndarray) -> None: as_bytes(data)[:] = memory
+
+def as_bytes(data: np.ndarray) -> np.ndarray: return data.reshape(-1).view(np.uint8)
+
+# ---- memory of BUFFER leaves -----------------------------------------------------------------------------------------
+
+class Buffer:
+  """Device memory of nbytes bytes, allocated on first use; frees itself with its last reference."""
+  def __init__(self, device: Device, nbytes: int):
+    self.device, self.nbytes = device, nbytes
+    self.version = 0                      # assignments that have run on this memory
+    self.allocated: Any = None
+
+  @property
+  def memory(self) -> Any:
+    if self.allocated is None:
+      self.allocated = self.device.allocate(self.nbytes)
+      Counters.bytes_live += self.nbytes
+      Counters.bytes_peak = max(Counters.bytes_peak, Counters.bytes_live)
+    return self.allocated
+
+  def __del__(self) -> None:
+    if self.allocated is None or Counters is None: return
+    Counters.bytes_live -= self.nbytes
+    self.device.free(self.allocated, self.nbytes)
+
+buffers: "weakref.WeakKeyDictionary[UOp, Buffer]" = weakref.WeakKeyDictionary()   # BUFFER leaf -> its memory
+
+def buffer_of(leaf: UOp) -> Buffer:
+  """The memory of a BUFFER leaf, made on first use."""
+  found = buffers.get(leaf)
+  if found is None:
+    nbytes = leaf.arg.size * leaf.dtype.itemsize
+    found = buffers[leaf] = Buffer(device(leaf.arg.device), nbytes)
+  return found
+
+STORAGE_DTYPE = {dtypes.bool: np.bool_, dtypes.bfloat16: np.uint16}
+def numpy_dtype(dtype: DType) -> Any:
+  """NumPy's type for a host copy; bfloat16, which NumPy lacks, travels as its 16 bits."""
+  return np.dtype(STORAGE_DTYPE.get(dtype, dtype.name))
+
+def buffer_from_host(data: np.ndarray, dtype: DType, device_name: str) -> UOp:
+  """A new flat BUFFER leaf on a device, filled with a copy of data (bfloat16 as uint16 bits)."""
+  leaf = UOp.buffer(dtype, data.size, device_name)
+  buffer = buffer_of(leaf)
+  if data.size: buffer.device.copy_in(buffer.memory, np.ascontiguousarray(data, numpy_dtype(dtype)))
+  return leaf
+
+def to_host(leaf: UOp) -> np.ndarray:
+  """A copy of a BUFFER leaf's memory as a one-dimensional array (bfloat16 as uint16 bits)."""
+  buffer = buffer_of(leaf)
+  out = np.empty(leaf.arg.size, numpy_dtype(leaf.dtype))
+  if not out.size: return out
+  buffer.device.synchronize()
+  buffer.device.copy_out(buffer.memory, out)
+  return out
+
+# ---- registry --------------------------------------------------------------------------------------------------------
+
+MODULES = {"CPU": "cpu", "NUMPY": "numpy", "PYTHON": "python"}      # device kind -> module of picograd.runtime
+opened: dict[str, Device] = {}
+
+def device(name: str) -> Device:
+  """The device of this name, opened on first use. ValueError lists the known names."""
+  if name in opened: return opened[name]
+  kind = name.split(":")[0]
+  if kind not in MODULES: raise ValueError(f"unknown device {name!r}: known are {', '.join(MODULES)}")
+  module = importlib.import_module(f"picograd.runtime.{MODULES[kind]}")
+  opened[name] = module.open_device(name)
+  if DEBUG >= 1: print(f"opened {name}" + (f": {opened[name].target}" if opened[name].target else ""))
+  return opened[name]
+

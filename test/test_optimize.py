@@ -1,0 +1,75 @@
+# Every Opt keeps the values, whether or not it divides the range.
+import numpy as np
+import pytest
+from graphs import close, leaf, matmul, random, softmax2, softmax2_numpy, total, value
+from picograd import codegen
+from picograd.codegen.optimize import Opt, apply_opts, ranges_in, stride_of
+from picograd.codegen.schedule import schedule
+from picograd.dtype import dtypes
+from picograd.ops.ops import Axis, Ops
+from picograd.ops.uop import UOp
+from picograd.runtime import realize
+from picograd.runtime.realize import plans, programs
+
+@pytest.fixture
+def forced(monkeypatch):
+  """Compile every kernel with these Opts."""
+  def use(*opts):
+    plans.clear()
+    programs.clear()
+    monkeypatch.setattr(codegen, "opts_for", lambda kernel, target: [o for o in opts if has_range(kernel, o.number)])
+  yield use
+  plans.clear()
+  programs.clear()
+
+def has_range(kernel: UOp, number: int) -> bool: return any(r.arg[0] == number for r in ranges_in(kernel))
+
+A, B = random(12, 20), random(20, 24, seed=1)
+
+MATMUL_OPTS = [
+  [], [Opt(Axis.UPCAST, 0, 4)], [Opt(Axis.UPCAST, 1, 3), Opt(Axis.UPCAST, 0, 2)], [Opt(Axis.UNROLL, 2, 5)], [Opt(Axis.UNROLL, 2, 20)],
+  [Opt(Axis.VECTOR, 1, 8)], [Opt(Axis.VECTOR, 1, 24)], [Opt(Axis.VECTOR, 2, 4)], [Opt(Axis.VECTOR, 2, 8)],
+  [Opt(Axis.VECTOR, 1, 16)], [Opt(Axis.UPCAST, 0, 5)], [Opt(Axis.UNROLL, 2, 7)], [Opt(Axis.THREAD, 0, 2)], [Opt(Axis.THREAD, 0, 5)],
+  [Opt(Axis.VECTOR, 1, 8), Opt(Axis.UPCAST, 1, 3), Opt(Axis.UPCAST, 0, 4), Opt(Axis.THREAD, 0, 2)],
+  [Opt(Axis.VECTOR, 1, 8), Opt(Axis.UNROLL, 2, 3), Opt(Axis.UPCAST, 0, 7)],
+]
+
+@pytest.mark.parametrize("opts", MATMUL_OPTS, ids=str)
+def test_matmul(forced, opts):
+  forced(*opts)
+  close(value(matmul(leaf(A), leaf(B))), A.astype(np.float64) @ B.astype(np.float64))
+
+@pytest.mark.parametrize("opts", [[], [Opt(Axis.VECTOR, 1, 8), Opt(Axis.VECTOR, 2, 8), Opt(Axis.VECTOR, 3, 8)],
+                                  [Opt(Axis.THREAD, 0, 3)], [Opt(Axis.UPCAST, 0, 2)], [Opt(Axis.UNROLL, 2, 4)]], ids=str)
+def test_softmax(forced, opts):
+  forced(*opts)
+  close(value(softmax2(leaf(A))), softmax2_numpy(A))
+
+@pytest.mark.parametrize("amount", [2, 3, 4, 7, 16, 20])
+def test_split_sums(forced, amount):
+  forced(Opt(Axis.VECTOR, 0, amount))
+  close(value(total(leaf(A), 0)), A.astype(np.float64).sum(0, keepdims=True))
+  forced(Opt(Axis.UNROLL, 1, amount))
+  close(value(total(leaf(A), 1)), A.astype(np.float64).sum(1, keepdims=True))
+
+def test_maximum_of_padded_lanes_ignores_the_padding(forced):
+  forced(Opt(Axis.VECTOR, 1, 16))
+  negative = -np.abs(A) - 1
+  close(value(leaf(negative).reduce(Ops.MAX, (1,))), negative.max(1, keepdims=True))
+
+def test_unknown_range_is_named():
+  kernel = schedule([leaf(A) * 2], "CPU").kernels[0].ast
+  with pytest.raises(ValueError, match="no range r9"): apply_opts(kernel, [Opt(Axis.UPCAST, 9, 2)])
+
+def test_stride():
+  i, j = UOp.range(8, Axis.LOOP), UOp.range(8, Axis.LOOP)
+  assert stride_of(i * 24 + j + 3, i) == 24 and stride_of(i * 24 + j + 3, j) == 1
+  assert stride_of(i * 24, j) == 0 and stride_of((i * 3) // 2, i) is None
+  assert stride_of(UOp.const(dtypes.index, 4), i) == 0
+
+def test_default_opts_fill_registers():
+  """A 256^3 matmul gets lanes and a register tile on any target with vectors."""
+  device = realize.device("CPU")
+  kernel = schedule([matmul(leaf(random(256, 256)), leaf(random(256, 256)))], "CPU").kernels[0].ast
+  axes = {opt.axis for opt in codegen.choose_opts(kernel, device.target)}
+  assert {Axis.VECTOR, Axis.UPCAST} <= axes

@@ -1,0 +1,73 @@
+# How many kernels a program becomes. Each number here is a promise: more kernels mean more trips to memory.
+import numpy as np
+import pytest
+import picograd as torch
+import picograd.nn.functional as F
+from picograd.helpers import Counters, DEVICE
+from picograd.runtime.realize import realize
+
+pytestmark = pytest.mark.skipif(DEVICE.value == "NUMPY", reason="the graph interpreter has no kernels")
+
+def kernels(make, *inputs) -> int:
+  """How many kernels make(*inputs) launches; the inputs exist before."""
+  for x in inputs: x.realize()
+  Counters.reset()
+  result = make(*inputs)
+  for t in result if isinstance(result, (list, tuple)) else [result]: t.realize()
+  return Counters.kernels
+
+def leaf(*shape): return torch.rand(*shape).realize()
+
+def test_elementwise_chain(): assert kernels(lambda a, b, c: (a * b + c).relu(), leaf(64, 64), leaf(64, 64), leaf(64, 64)) == 1
+def test_softmax(): assert kernels(lambda x: x.softmax(-1), leaf(32, 100)) == 1
+def test_softmax_of_columns(): assert kernels(lambda x: x.softmax(0), leaf(32, 100)) == 1
+def test_log_softmax(): assert kernels(lambda x: F.log_softmax(x, dim=-1), leaf(32, 100)) == 1
+def test_layernorm():
+  assert kernels(lambda x, w, b: F.layer_norm(x, (100,), w, b), leaf(32, 100), leaf(100), leaf(100)) == 1
+def test_rmsnorm(): assert kernels(lambda x, w: F.rms_norm(x, (100,), w), leaf(32, 100), leaf(100)) == 1
+def test_cross_entropy():
+  target = torch.tensor(np.arange(32) % 10)
+  assert kernels(lambda x: F.cross_entropy(x, target), leaf(32, 10)) <= 2
+def test_matmul_relu_sum(): assert kernels(lambda a, b: (a @ b).relu().sum(), leaf(64, 64), leaf(64, 64)) == 2
+def test_matmul_epilogue():
+  assert kernels(lambda a, b, c: (a @ b + c).relu() * 2, leaf(64, 64), leaf(64, 64), leaf(64)) == 1
+def test_two_layers(): assert kernels(lambda x, v, w: (x @ v).relu() @ w, leaf(32, 64), leaf(64, 64), leaf(64, 64)) == 2
+def test_embedding_is_a_load():
+  rows = torch.tensor([3, 1, 4, 1, 5])
+  assert kernels(lambda w: w[rows] * 2, leaf(64, 64)) == 1
+def test_a_view_costs_nothing(): assert kernels(lambda x: x.reshape(8, 8).T[1:3], leaf(64)) == 0
+
+def test_a_big_reduction_is_not_repeated():
+  """A sum over everything that everything needs is a kernel of its own: no thread waits for one that sums alone."""
+  assert kernels(lambda x: x - x.sum(), leaf(1024, 1024)) == 2
+
+def test_gated_linear_unit_shares_a_kernel():
+  assert kernels(lambda x, v, w: F.silu(x @ v) * (x @ w), leaf(1, 64), leaf(64, 128), leaf(64, 128)) == 1
+
+def test_adamw_is_one_kernel_a_parameter():
+  parameters = [torch.nn.Parameter(leaf(16, 8 + i)) for i in range(10)]
+  optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+  for step in range(2):
+    for p in parameters: p.grad = leaf(*p.shape)
+    Counters.reset()
+    optimizer.step()
+    parameters[0].realize()
+    if step: assert Counters.kernels <= 10
+
+def decoder_layer(dim=64, heads=4, kv_heads=2, hidden=128, context=32):
+  """One token through a llama layer with a key-value cache, as llama.py does it: 9 kernels at most, 5 is the aim."""
+  import llama
+  config = llama.Config(dim=dim, hidden=hidden, layers=1, heads=heads, kv_heads=kv_heads, vocab=32, context=context)
+  return config
+
+def test_equal_layers_are_one_kernel():
+  """Structure decides: the second layer's kernels are the first's."""
+  w = [leaf(48, 48) for _ in range(4)]
+  x = leaf(8, 48)
+  Counters.reset()
+  for weight in w: x = (x @ weight).relu()
+  x.realize()
+  from picograd.runtime.realize import programs
+  names = {launch.name for launch in programs.values() if "_8_48_48_" in launch.name}
+  assert Counters.kernels == 4 and len(names) <= 1
+  assert realize([x.uop])
