@@ -177,16 +177,17 @@ def rounded(value: Value) -> Value:
 
 STEP = 1e-5
 
-def difference_quotient(f: Callable[[list[np.ndarray]], float], arrays: list[np.ndarray], i: int) -> np.ndarray:
+def difference_quotient(f: Callable[[list[np.ndarray]], float], arrays: list[np.ndarray], i: int,
+                        width: float = STEP) -> np.ndarray:
   """df/d(arrays[i]), by central differences, element by element."""
   out = np.zeros(arrays[i].shape)
   for at in np.ndindex(arrays[i].shape):
     ends = []
-    for step in (STEP, -STEP):
+    for step in (width, -width):
       moved = arrays[i].copy()
       moved[at] += step
       ends.append(f([*arrays[:i], moved, *arrays[i + 1:]]))
-    out[at] = (ends[0] - ends[1]) / (2 * STEP)
+    out[at] = (ends[0] - ends[1]) / (2 * width)
   return out
 
 # ---- comparing -------------------------------------------------------------------------------------------------------

@@ -52,7 +52,11 @@ LAYERS = {
   "runtime.jit": ("runtime.realize",),
   "runtime.beam": ("runtime.realize", "codegen.optimize"),
   "runtime.profile": ("runtime.device", "ops.show"),
-  "tensor": ("ops.*", "runtime.realize"),
+  "formulas": ("ops.uop",),
+  "storage": ("ops.uop", "runtime.realize"),
+  "indexing": ("formulas", "storage"),
+  "printing": (),
+  "tensor": ("ops.*", "runtime.realize", "formulas", "storage", "indexing", "printing"),
 }
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
