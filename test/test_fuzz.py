@@ -1,6 +1,6 @@
 # test_fuzz.py: random programs of up to 30 steps give the same values on the devices CPU, NUMPY and PYTHON and in
-# float64 with NumPy (oracle.py, one step at a time), and their gradients are the difference quotients. A program is text
-# that reads x, y, z and makes v0, v1, ..: what hypothesis prints for a failure can be pasted into an interpreter.
+# float64 with NumPy (oracle.py, one step at a time), and their gradients are the difference quotients. A program is
+# text that reads x, y, z and makes v0, v1, ..: what hypothesis prints for a failure can be pasted into an interpreter.
 # EXAMPLES in the environment says how many programs each test makes.
 # Also here: second derivatives of a dozen functions against second differences.
 import importlib, math, os
