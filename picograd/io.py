@@ -1,7 +1,7 @@
 # io.py: tensors in files. The format is safetensors (https://github.com/huggingface/safetensors): 8 bytes with the
-# length of a JSON header, the header {name: {dtype, shape, data_offsets}}, the data. `save` adds a tree of containers and
-# numbers as JSON in the header's metadata: a checkpoint is one file without pickle. A damaged file is a ValueError of one
-# line.
+# length of a JSON header, the header {name: {dtype, shape, data_offsets}}, the data. `save` adds a tree of containers
+# and numbers as JSON in the header's metadata: a checkpoint is one file without pickle. A damaged file is a ValueError of
+# one line.
 from __future__ import annotations
 import json, os, struct
 from typing import Any, Mapping
