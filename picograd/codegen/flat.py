@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes
+from picograd.helpers import dedup
 from picograd.ops.ops import ALU, EFFECTS, Ops, Space
 from picograd.ops.uop import UOp, fresh, toposort
 
@@ -115,7 +116,7 @@ class Flattener:
     if value not in self.depth:
       below = [self.depth.get(s, 0) for s in value.src]
       self.depth[value] = max(below, default=0) if depth is None else depth
-  def keep(self, u: UOp) -> None: self.define(u, UOp(u.op, u.dtype, tuple([self.new[s] for s in u.src]), u.arg))
+  def keep(self, u: UOp) -> None: self.define(u, UOp(u.op, u.dtype, tuple([self.new[without_after(s)] for s in u.src]), u.arg))
   def alias(self, u: UOp) -> None:
     if u.src[0] in self.new: self.new[u] = self.new[u.src[0]]
   def param(self, u: UOp) -> None: self.define(u, UOp(Ops.PARAM, dtypes.ptr, (), u.arg))
@@ -125,7 +126,7 @@ class Flattener:
     """An element's address; of a value in a register, the lane."""
     base = without_after(u.src[0])
     if base.op not in (Ops.PARAM, Ops.BUFFER): return self.keep(u)
-    self.define(u, self.address(self.new[base], self.new[u.src[1]], base.dtype.itemsize))
+    self.define(u, self.address(self.new[base], self.new[without_after(u.src[1])], base.dtype.itemsize))
 
   def address(self, base: UOp, position: UOp, itemsize: int) -> UOp:
     """base + position*itemsize. Terms that change in outer loops are added first, so that inner loops need not add them
@@ -151,7 +152,7 @@ class Flattener:
     self.define(u, value)
 
   def store(self, u: UOp) -> None:
-    index, value = without_after(u.src[0]), self.new[u.src[1]]
+    index, value = without_after(u.src[0]), self.new[without_after(u.src[1])]
     pointer, gate = self.new[index], self.gate_of(index, value.dtype)
     if gate is None or value.dtype.count > 1:
       self.build.store(pointer, value, gate)
@@ -524,6 +525,7 @@ class Renamer:
         self.assign(u.src[0], rebuild(u.src[1], self.new))
         self.new[u] = rebuild(u.src[-1], self.new)                   # the state is what it was
       else: out.append(rebuild(u, self.new))
+    out = dedup(out)                                                 # loads between which only slots were written are equal now
     last = out[-1]
     if last.op is Ops.JUMP:
       passed = [self.value[slot] for slot in self.params[last.src[0]]]
@@ -550,7 +552,7 @@ def forward(fn: Function, table: dict[UOp, UOp]) -> Function:
         stack.pop()
         new[u] = new[table[u]] if u in table else u.with_src(tuple([new[s] for s in u.src]))
     return new[root]
-  return replace(fn, blocks={label: [finish(u) for u in block] for label, block in fn.blocks.items()})
+  return replace(fn, blocks={label: dedup(finish(u) for u in block) for label, block in fn.blocks.items()})
 
 def prune(fn: Function) -> Function:
   """Without block parameters that always get one value or that nothing reads, and without loads that nothing reads."""
@@ -612,7 +614,7 @@ def drop_dead(fn: Function) -> Function:
     if last.op is Ops.JUMP:
       target, *passed = last.src
       last = last.with_src((target, *[v for k, v in enumerate(passed) if phi(target, k, v.dtype) in needed]))
-    blocks[label] = out + [rebuild(last, new)]
+    blocks[label] = dedup(out) + [rebuild(last, new)]
   return replace(fn, blocks=blocks)
 
 def simplify_flow(fn: Function) -> Function:

@@ -257,33 +257,58 @@ def cast_lines(source: DType, to: DType) -> str:
   if b == "b" and a != "b": return "{d} = icmp ne {s} {0}, zeroinitializer"
   if b == "p": return "" if a == "p" else "{d} = inttoptr {s} {0} to ptr"
   if a == "p": return "{d} = ptrtoint ptr {0} to {t}"
-  if b == "f" and a == "f":
-    if type_of(source) == type_of(to): return ""
-    return "{d} = fpext {s} {0} to {t}" if source.bits < to.bits else "{d} = fptrunc {s} {0} to {t}"
-  if b == "f": return "{d} = sitofp {s} {0} to {t}" if a == "i" else "{d} = uitofp {s} {0} to {t}"
+  if b == "f" and a == "f": return float_to_float_lines(source, to)
+  if b == "f": return int_to_float_lines(source, to)
   if a == "f": return float_to_int_lines(source, to)
   if source.bits == to.bits: return ""
   if source.bits > to.bits: return "{d} = trunc {s} {0} to {t}"
   return "{d} = sext {s} {0} to {t}" if a == "i" else "{d} = zext {s} {0} to {t}"
 
+def float_to_float_lines(source: DType, to: DType) -> str:
+  if source is to: return ""
+  if source.bits < to.bits: return "{d} = fpext {s} {0} to {t}"
+  if source.bits == 64 and to.bits == 16: return double_to_half_lines("{0}", to.count)
+  return "{d} = fptrunc {s} {0} to {t}"
+
+def double_to_half_lines(value: str, count: int) -> str:
+  """By way of a float whose last bit is set if bits were lost, so that the second rounding is right. LLVM would call a
+  library that may not be there."""
+  double, single, bits = (type_of(dt.vec(count)) for dt in (dtypes.float64, dtypes.float32, dtypes.int32))
+  b, one = type_of(dtypes.bool.vec(count)), constant_text(UOp.const(dtypes.int32.vec(count), 1))
+  return (f"{{d}}n = fptrunc {double} {value} to {single}\n{{d}}o = fpext {single} {{d}}n to {double}\n"
+          f"{{d}}p = call {double} @llvm.fabs.{suffix(dtypes.float64.vec(count))}({double} {value})\n"
+          f"{{d}}q = call {double} @llvm.fabs.{suffix(dtypes.float64.vec(count))}({double} {{d}}o)\n"
+          f"{{d}}r = fcmp ogt {double} {{d}}q, {{d}}p\n{{d}}s = fcmp one {double} {{d}}q, {{d}}p\n"
+          f"{{d}}t = bitcast {single} {{d}}n to {bits}\n{{d}}u = zext {b} {{d}}r to {bits}\n"
+          f"{{d}}v = sub {bits} {{d}}t, {{d}}u\n{{d}}w = or {bits} {{d}}v, {one}\n"
+          f"{{d}}x = select {b} {{d}}s, {bits} {{d}}w, {bits} {{d}}t\n{{d}}y = bitcast {bits} {{d}}x to {single}\n"
+          f"{{d}} = fptrunc {single} {{d}}y to {type_of(dtypes.float16.vec(count))}")
+
+def int_to_float_lines(source: DType, to: DType) -> str:
+  """float16 by way of float64, where everything below its largest number is exact."""
+  convert = "sitofp" if source.kind == "i" else "uitofp"
+  if to.bits > 16: return f"{{d}} = {convert} {{s}} {{0}} to {{t}}"
+  double = type_of(dtypes.float64.vec(to.count))
+  return f"{{d}}m = {convert} {{s}} {{0}} to {double}\n" + double_to_half_lines("{d}m", to.count)
+
 def float_to_int_lines(source: DType, to: DType) -> str:
-  """Towards zero, into int32 (int64 for uint32 and 64 bits); what does not fit there, and NaN, gives its least number, as x86
-  and torch do. The narrower type wraps. uint64 also holds what int64 does not."""
-  bits = 64 if to.bits == 64 or to is dtypes.uint32.vec(to.count) else 32
-  carrier = (dtypes.int64 if bits == 64 else dtypes.int32).vec(source.count)
-  limit = constant_text(UOp.const(source, 2.0 ** (bits - 1)))
-  least = constant_text(UOp.const(carrier, carrier.min))
-  b, c = type_of(dtypes.bool.vec(source.count)), type_of(carrier)
-  lines = (f"{{d}}a = call {{s}} @llvm.fabs.{suffix(source)}({{s}} {{0}})\n{{d}}b = fcmp olt {{s}} {{d}}a, {limit}\n"
-           f"{{d}}c = fptosi {{s}} {{0}} to {c}\n")
-  chosen = f"select {b} {{d}}b, {c} {{d}}c, {c} {least}"
-  if to.scalar is dtypes.uint64:
-    top = constant_text(UOp.const(source, 2.0 ** 64))
-    return lines + (f"{{d}}e = {chosen}\n{{d}}f = fptoui {{s}} {{0}} to {{t}}\n{{d}}g = fcmp oge {{s}} {{0}}, {limit}\n"
-                    f"{{d}}h = fcmp olt {{s}} {{0}}, {top}\n{{d}}i = and {b} {{d}}g, {{d}}h\n"
-                    "{d} = " + f"select {b} {{d}}i, {{t}} {{d}}f, {{t}} {{d}}e")
-  if to.bits == bits: return lines + "{d} = " + chosen
-  return lines + f"{{d}}e = {chosen}\n{{d}} = trunc {c} {{d}}e to {{t}}"
+  """Towards zero; out of range gives the nearest in range, NaN gives 0. llvm.fptosi.sat means the same, lane by lane."""
+  if source.bits == 16:                                              # the limits are no numbers of float16
+    single = dtypes.float32.vec(source.count)
+    return f"{{d}}m = fpext {{s}} {{0}} to {type_of(single)}\n" + clamp_lines("{d}m", single, to)
+  return clamp_lines("{0}", source, to)
+
+def clamp_lines(value: str, source: DType, to: DType) -> str:
+  s, b = type_of(source), type_of(dtypes.bool.vec(to.count))
+  def text(dtype: DType, number: float) -> str: return constant_text(UOp.const(dtype, number))
+  low, limit = text(source, float(to.min)), text(source, float(to.max + 1))
+  convert = "fptosi" if to.kind == "i" else "fptoui"
+  lines = (f"{{d}}a = fcmp ogt {s} {value}, {low}\n{{d}}b = select {b} {{d}}a, {s} {value}, {s} {low}\n"        # NaN too
+           f"{{d}}c = {convert} {s} {{d}}b to {{t}}\n{{d}}e = fcmp oge {s} {value}, {limit}\n")
+  chosen = f"select {b} {{d}}e, {{t}} {text(to, to.max)}, {{t}} {{d}}c"
+  if to.kind == "u": return lines + "{d} = " + chosen
+  return lines + (f"{{d}}f = {chosen}\n{{d}}g = fcmp ord {s} {value}, {value}\n"
+                  f"{{d}} = select {b} {{d}}g, {{t}} {{d}}f, {{t}} {text(to, 0)}")
 
 # ---- a module --------------------------------------------------------------------------------------------------------
 
