@@ -71,6 +71,22 @@ def constant_text(u: UOp) -> str:
   if all(s is u.src[0] for s in u.src): return f"splat ({type_of(scalar)} {constant(scalar, u.src[0].arg)})"
   return "<" + ", ".join(f"{type_of(scalar)} {constant(scalar, s.arg)}" for s in u.src) + ">"
 
+def keeps_bits(u: UOp) -> bool:
+  """Casts between types that are one type to LLVM: the result is the operand."""
+  if u.op is Ops.BITCAST: return type_of(u.src[0].dtype) == type_of(u.dtype)
+  return u.op is Ops.CAST and not cast_lines(u.src[0].dtype, u.dtype)
+
+def empty_edges(fn: Function) -> dict[UOp, UOp]:
+  """Blocks that only pass from a BRANCH on to a join -> the block of that BRANCH. LLVM's phis can name the BRANCH's edge itself,
+  unless both edges lead to the same join."""
+  out: dict[UOp, UOp] = {}
+  for label, block in fn.blocks.items():
+    if block[-1].op is not Ops.BRANCH: continue
+    ends = {t: fn.blocks[t][0] for t in block[-1].src[1:]}
+    passing = {t: jump.src[0] for t, jump in ends.items() if jump.op is Ops.JUMP}
+    if len(set(passing.values())) == len(passing): out.update((t, label) for t in passing)
+  return out
+
 # ---- one function ----------------------------------------------------------------------------------------------------
 
 class Renderer:
@@ -81,9 +97,11 @@ class Renderer:
     self.lines: list[str] = []
     self.called: dict[str, str] = {}                                 # function -> its declaration
     self.values = 0
+    self.through = empty_edges(fn)
 
   def name(self, u: UOp) -> str:
-    """The operand text of a value; a new name at its definition."""
+    """The operand text of a value; a phi may ask for it before its definition is written."""
+    while keeps_bits(u): u = u.src[0]
     known = self.names.get(u)
     if known is not None: return known
     if is_constant(u): text = constant_text(u)
@@ -108,10 +126,12 @@ class Renderer:
     for p in passed: params.setdefault(p.src[0], []).append(p)
     first = entry(self.fn)
     for label, block in self.fn.blocks.items():
+      if label in self.through: continue
       self.lines.append(f"{self.names[label][1:]}:")
       if label is first: self.allocate_slots()
       for p in params.get(label, ()):
-        sources = ", ".join(f"[ {self.name(jump.src[1 + p.arg])}, {self.names[at]} ]" for jump, at in jumps[label])
+        sources = ", ".join(f"[ {self.name(jump.src[1 + p.arg])}, {self.names[self.through.get(at, at)]} ]"
+                            for jump, at in jumps[label])
         self.lines.append(f"  {self.name(p)} = phi {type_of(p.dtype)} {sources}")
       for u in block: self.write(u)
     arguments = ", ".join(f"{type_of(dt)} %p{i}" for i, dt in enumerate(self.fn.params))
@@ -127,8 +147,8 @@ class Renderer:
   def put(self, text: str) -> None: self.lines.extend("  " + line for line in text.split("\n"))
 
   def write(self, u: UOp) -> None:
+    if is_constant(u) or keeps_bits(u): return
     if u.op in self.steps: self.steps[u.op](self, u)
-    elif is_constant(u): return
     elif u.op in ROWS: self.row(u)
     else: raise ValueError(f"{self.fn.name}: {u.op} of {u.dtype} has no LLVM instruction; it should have been decomposed")
 
@@ -160,17 +180,14 @@ class Renderer:
   def cast(self, u: UOp) -> None:
     source = u.src[0]
     lines = cast_lines(source.dtype, u.dtype)
-    if not lines: self.names[u] = self.name(source)                  # same bits
-    else: self.put(lines.format(self.name(source), d=self.name(u), s=type_of(source.dtype), t=type_of(u.dtype)))
+    self.put(lines.format(self.name(source), d=self.name(u), s=type_of(source.dtype), t=type_of(u.dtype)))
 
   def bitcast(self, u: UOp) -> None:
     source = u.src[0]
-    if type_of(source.dtype) == type_of(u.dtype): self.names[u] = self.name(source)
-    else: self.put(f"{self.name(u)} = bitcast {type_of(source.dtype)} {self.name(source)} to {type_of(u.dtype)}")
+    self.put(f"{self.name(u)} = bitcast {type_of(source.dtype)} {self.name(source)} to {type_of(u.dtype)}")
 
   def stack(self, u: UOp) -> None:
     """A vector from scalars: a splat is one insert and one shuffle, else an insert per lane."""
-    if is_constant(u): return
     d, t, scalar = self.name(u), type_of(u.dtype), type_of(u.dtype.scalar)
     if all(s is u.src[0] for s in u.src):
       return self.put(f"{d}a = insertelement {t} poison, {scalar} {self.name(u.src[0])}, i64 0\n"
@@ -199,8 +216,8 @@ class Renderer:
         if half > 1: self.put(f"{name} = shufflevector {t} {text}, {t} poison, <{half} x i32> <{lanes}>")
         else: self.put(f"{name} = extractelement {t} {text}, i64 {start}")
       value = parts[0].alu(op, parts[1])
+      if half == 1: self.names[value] = self.name(u)
       self.row(value)
-    self.names[u] = self.name(value)
 
   def load(self, u: UOp) -> None:
     """A bool is read as a byte and compared with 0; lanes whose gate is closed read 0."""
@@ -240,8 +257,9 @@ class Renderer:
 
   def jump(self, u: UOp) -> None: self.put(f"br label {self.names[u.src[0]]}")
   def branch(self, u: UOp) -> None:
-    condition, yes, no = u.src
-    self.put(f"br i1 {self.name(condition)}, label {self.names[yes]}, label {self.names[no]}")
+    condition, *targets = u.src
+    yes, no = (self.names[self.fn.blocks[t][-1].src[0] if t in self.through else t] for t in targets)
+    self.put(f"br i1 {self.name(condition)}, label {yes}, label {no}")
   def ret(self, u: UOp) -> None:
     self.put(f"ret {type_of(u.src[0].dtype)} {self.name(u.src[0])}" if u.src else "ret void")
 
