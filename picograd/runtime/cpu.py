@@ -1,8 +1,9 @@
-# cpu.py: the host processor. In: LLVM IR text (codegen/llvmir.py). Out: object code, programs loaded into one long-lived engine,
-# and a pool of pinned threads that runs them. Nothing needs a compiler installed: llvmlite brings LLVM. Chapter "flat" tells it.
-# A binary is the name of its entry, a space, its number of threads, a newline, and an object file: it is all that loading needs.
+# cpu.py: the host processor. In: LLVM IR text (codegen/llvmir.py). Out: object code, programs loaded into one engine that
+# lives long, and a pool of pinned threads that runs them. Nothing needs a compiler installed: llvmlite brings LLVM.
+# A binary is the name of its entry, a space, its number of threads, a newline, and an object file: all that loading needs.
 from __future__ import annotations
 import atexit, ctypes, hashlib, os, re, threading, time
+from pathlib import Path
 from typing import Any, Sequence
 import numpy as np
 from picograd.codegen import llvmir
@@ -24,7 +25,7 @@ def address_of(memory: np.ndarray) -> int:
 
 def located(memory: np.ndarray) -> HostMemory:
   """The same bytes as a HostMemory."""
-  found = memory.view(HostMemory)
+  found: Any = memory.view(HostMemory)
   found.address = address_of(memory)
   return found
 
@@ -58,11 +59,12 @@ class CPUDevice(HostDevice):
   def new_machine(self) -> Any:
     """Position-independent code whose constants lie within reach: each object gets one contiguous piece of memory."""
     target = self.llvm.Target.from_triple(self.llvm.get_process_triple())
-    return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2, reloc="pic", codemodel="small", jit=True)
+    return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2, reloc="pic", codemodel="small",
+                                        jit=True)
 
   def allocate(self, nbytes: int) -> HostMemory: return located(super().allocate(nbytes))
   def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> HostMemory:
-    part = memory[offset:offset + nbytes].view(HostMemory)
+    part: Any = memory[offset:offset + nbytes].view(HostMemory)
     part.address = address_of(memory) + offset
     return part
 
@@ -123,9 +125,10 @@ class CPUDevice(HostDevice):
     return found
 
   def native(self, name: str) -> int:
-    """The address of a function of NATIVE."""
-    pause = "call void @llvm.x86.sse2.pause()" if self.triple.startswith(("x86_64", "i386", "i686")) else "fence acquire"
-    source = NATIVE.replace("PAUSE", pause)
+    """The address of a function of pool.ll."""
+    is_x86 = self.triple.startswith(("x86_64", "i386", "i686"))
+    pause = "call void @llvm.x86.sse2.pause()" if is_x86 else "fence acquire"
+    source = Path(__file__).with_name("pool.ll").read_text().replace("PAUSE", pause)
     names = re.findall(r"define \w+ @(\w+)", source)
     key = self.cache_key(source)
     code = cache_get("kernels", key) or cache_put("kernels", key, self.object_code(source, {n: n for n in names}))
@@ -137,7 +140,8 @@ class CPUDevice(HostDevice):
     self.pool.run(entry, table, threads)
 
   def capture(self, calls: Sequence[tuple[CPUProgram, list[np.ndarray]]]) -> Sequel:
-    """The calls in order as one native call per thread, with a barrier wherever one of two neighbours has several threads."""
+    """The calls in order as one native call per thread, with a barrier wherever one of two neighbours has several
+    threads."""
     return Sequel(self, calls)
 
   def forget_pool(self) -> None:
@@ -159,7 +163,8 @@ def complaint(source: str, message: str) -> str:
 
 ENTRY_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 
-def address_table(memory: list[np.ndarray]) -> Any: return (ctypes.c_uint64 * len(memory))(*[address_of(m) for m in memory])
+def address_table(memory: list[np.ndarray]) -> Any:
+  return (ctypes.c_uint64 * len(memory))(*[address_of(m) for m in memory])
 
 class CPUProgram:
   """A loaded kernel: entry(table of addresses, thread) for each thread."""
@@ -173,7 +178,8 @@ class CPUProgram:
     else: self.device.run(self.address, table, self.threads)
 
 class Sequel:
-  """Captured calls. records: for each call its entry, its table, its number of threads and whether a barrier follows."""
+  """Captured calls. records: for each call its entry, its table, its number of threads and whether a barrier
+  follows."""
   def __init__(self, device: CPUDevice, calls: Sequence[tuple[CPUProgram, list[np.ndarray]]]):
     self.device = device
     self.tables = [address_table(memory) for _, memory in calls]
@@ -194,8 +200,8 @@ class Sequel:
     else: self.device.run(self.address, self.records, self.threads)
 
 class Pool:
-  """Threads that wait for work: they spin for about a millisecond, then sleep until they are woken. The caller is thread 0;
-  the others are pinned, because two spinning threads on one processor stop each other."""
+  """Threads that wait for work: they spin for about a millisecond, then sleep until they are woken. The caller is
+  thread 0; the others are pinned, because two spinning threads on one processor stop each other."""
   def __init__(self, device: CPUDevice):
     self.size, self.patience = device.pool_size, 20000
     self.control = located(np.zeros(128 + 64 * self.size, np.uint8))
@@ -216,7 +222,7 @@ class Pool:
 
   def run(self, entry: int | None, table: Any, count: int) -> None:
     with self.busy:
-      if self.running: self.wake.release(self.size)                  # an interrupt came in between: wake whoever was forgotten
+      if self.running: self.wake.release(self.size)  # interrupted: wake whoever was forgotten
       self.finish()
       self.running = True
       state = self.post(self.control.address, entry, table, count, self.size, self.patience)
@@ -234,188 +240,4 @@ class Pool:
     self.run(None, None, 0)
     for thread in self.threads: thread.join()
 
-# Control block: a generation that counts up with each job; at 64 the job: entry, table, number of instances; for worker k at
-# 128 + 64*k the last generation it has finished, and whether it sleeps. The worker says that it sleeps before it looks at the
-# generation a last time, the poster looks at sleepers after it has counted up: one of them sees the other.
-ASLEEP, DONE = 0, 0
-NATIVE = """
-define void @pool_share(ptr %entry, ptr %table, i64 %me, i64 %size, i64 %count) #0 {
-start:
-  %some = icmp ult i64 %me, %count
-  br i1 %some, label %run, label %out
-run:
-  %k = phi i64 [ %me, %start ], [ %next, %run ]
-  call void %entry(ptr %table, i64 %k)
-  %next = add i64 %k, %size
-  %more = icmp ult i64 %next, %count
-  br i1 %more, label %run, label %out
-out:
-  ret void
-}
-define i64 @pool_worker(ptr %control, i64 %me, i64 %size, i64 %patience) #0 {
-start:
-  %line = mul i64 %me, 64
-  %base = getelementptr i8, ptr %control, i64 128
-  %done = getelementptr i8, ptr %base, i64 %line
-  %asleep = getelementptr i8, ptr %done, i64 8
-  %entry.at = getelementptr i8, ptr %control, i64 64
-  %table.at = getelementptr i8, ptr %control, i64 72
-  %count.at = getelementptr i8, ptr %control, i64 80
-  store atomic i64 0, ptr %asleep seq_cst, align 8
-  %first = load atomic i64, ptr %done acquire, align 8
-  br label %wait
-wait:
-  %last = phi i64 [ %first, %start ], [ %job, %work ]
-  br label %spin
-spin:
-  %turn = phi i64 [ 0, %wait ], [ %next, %idle ]
-  %now = load atomic i64, ptr %control acquire, align 8
-  %new = icmp ne i64 %now, %last
-  br i1 %new, label %take, label %idle
-idle:
-  PAUSE
-  %next = add i64 %turn, 1
-  %tired = icmp uge i64 %next, %patience
-  br i1 %tired, label %lie.down, label %spin
-lie.down:
-  store atomic i64 1, ptr %asleep seq_cst, align 8
-  %late = load atomic i64, ptr %control seq_cst, align 8
-  %missed = icmp ne i64 %late, %last
-  br i1 %missed, label %get.up, label %sleep
-get.up:
-  store atomic i64 0, ptr %asleep seq_cst, align 8
-  br label %take
-sleep:
-  ret i64 0
-take:
-  %job = phi i64 [ %now, %spin ], [ %late, %get.up ]
-  %entry = load ptr, ptr %entry.at, align 8
-  %table = load ptr, ptr %table.at, align 8
-  %count = load i64, ptr %count.at, align 8
-  %quit = icmp eq ptr %entry, null
-  br i1 %quit, label %leave, label %work
-work:
-  call void @pool_share(ptr %entry, ptr %table, i64 %me, i64 %size, i64 %count)
-  store atomic i64 %job, ptr %done release, align 8
-  br label %wait
-leave:
-  store atomic i64 %job, ptr %done release, align 8
-  ret i64 1
-}
-define i64 @pool_run(ptr %control, ptr %entry, ptr %table, i64 %count, i64 %size, i64 %patience) #0 {
-start:
-  %entry.at = getelementptr i8, ptr %control, i64 64
-  %table.at = getelementptr i8, ptr %control, i64 72
-  %count.at = getelementptr i8, ptr %control, i64 80
-  store ptr %entry, ptr %entry.at, align 8
-  store ptr %table, ptr %table.at, align 8
-  store i64 %count, ptr %count.at, align 8
-  %old = load i64, ptr %control, align 8
-  %job = add i64 %old, 1
-  store atomic i64 %job, ptr %control seq_cst, align 8
-  br label %look
-look:
-  %k = phi i64 [ 1, %start ], [ %next, %ask ]
-  %sleepers = phi i64 [ 0, %start ], [ %sum, %ask ]
-  %more = icmp ult i64 %k, %size
-  br i1 %more, label %ask, label %decide
-ask:
-  %line = mul i64 %k, 64
-  %offset = add i64 %line, 136
-  %asleep = getelementptr i8, ptr %control, i64 %offset
-  %was = atomicrmw xchg ptr %asleep, i64 0 seq_cst
-  %sum = add i64 %sleepers, %was
-  %next = add i64 %k, 1
-  br label %look
-decide:
-  %awake = icmp eq i64 %sleepers, 0
-  br i1 %awake, label %mine, label %wake
-wake:
-  ret i64 %sleepers
-mine:
-  %quit = icmp eq ptr %entry, null
-  br i1 %quit, label %finish, label %work
-work:
-  call void @pool_share(ptr %entry, ptr %table, i64 0, i64 %size, i64 %count)
-  br label %finish
-finish:
-  %left = call i64 @pool_wait(ptr %control, i64 %size, i64 %patience)
-  ret i64 %left
-}
-define i64 @pool_wait(ptr %control, i64 %size, i64 %patience) #0 {
-start:
-  %job = load i64, ptr %control, align 8
-  br label %look
-look:
-  %k = phi i64 [ 1, %start ], [ %next, %seen ]
-  %more = icmp ult i64 %k, %size
-  br i1 %more, label %spin.first, label %done
-spin.first:
-  %line = mul i64 %k, 64
-  %offset = add i64 %line, 128
-  %at = getelementptr i8, ptr %control, i64 %offset
-  br label %spin
-spin:
-  %turn = phi i64 [ 0, %spin.first ], [ %turns, %idle ]
-  %now = load atomic i64, ptr %at acquire, align 8
-  %arrived = icmp eq i64 %now, %job
-  br i1 %arrived, label %seen, label %idle
-idle:
-  PAUSE
-  %turns = add i64 %turn, 1
-  %tired = icmp uge i64 %turns, %patience
-  br i1 %tired, label %late, label %spin
-seen:
-  %next = add i64 %k, 1
-  br label %look
-done:
-  ret i64 0
-late:
-  ret i64 -1
-}
-define void @sequel(ptr %records, i64 %me) #0 {
-start:
-  %length.at = getelementptr i8, ptr %records, i64 8
-  %size.at = getelementptr i8, ptr %records, i64 16
-  %length = load i64, ptr %length.at, align 8
-  %size = load i64, ptr %size.at, align 8
-  %first = getelementptr i8, ptr %records, i64 24
-  br label %look
-look:
-  %k = phi i64 [ 0, %start ], [ %k.next, %advance ]
-  %record = phi ptr [ %first, %start ], [ %record.next, %advance ]
-  %due = phi i64 [ 0, %start ], [ %due.next, %advance ]
-  %more = icmp ult i64 %k, %length
-  br i1 %more, label %work, label %out
-work:
-  %table.at = getelementptr i8, ptr %record, i64 8
-  %count.at = getelementptr i8, ptr %record, i64 16
-  %barrier.at = getelementptr i8, ptr %record, i64 24
-  %entry = load ptr, ptr %record, align 8
-  %table = load ptr, ptr %table.at, align 8
-  %count = load i64, ptr %count.at, align 8
-  %barrier = load i64, ptr %barrier.at, align 8
-  call void @pool_share(ptr %entry, ptr %table, i64 %me, i64 %size, i64 %count)
-  %together = icmp ne i64 %barrier, 0
-  br i1 %together, label %arrive, label %advance
-arrive:
-  %due.now = add i64 %due, %size
-  %before = atomicrmw add ptr %records, i64 1 acq_rel
-  br label %spin
-spin:
-  %arrived = load atomic i64, ptr %records acquire, align 8
-  %all = icmp uge i64 %arrived, %due.now
-  br i1 %all, label %advance, label %idle
-idle:
-  PAUSE
-  br label %spin
-advance:
-  %due.next = phi i64 [ %due, %work ], [ %due.now, %spin ]
-  %k.next = add i64 %k, 1
-  %record.next = getelementptr i8, ptr %record, i64 32
-  br label %look
-out:
-  ret void
-}
-attributes #0 = { nounwind }
-"""
+ASLEEP, DONE = 0, 0            # what pool_worker and pool_wait answer
