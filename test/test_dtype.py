@@ -55,7 +55,7 @@ def test_promotion_of_a_dtype_with_itself():
 
 # ---- truncation ------------------------------------------------------------------------------------------------------
 
-NUMBERS = [0, 1, -1, 127, 128, 255, 256, -128, -129, 2**31 - 1, 2**31, 2**32, -2**31 - 1, 2**63 - 1, -2**63, 12345678901234]
+NUMBERS = [0, 1, -1, 127, 128, 255, 256, -128, -129, 2**31 - 1, 2**31, 2**32, -2**31 - 1, 2**63 - 1, -2**63]
 @each_int
 def test_integers_wrap(dt):
   for x in NUMBERS: assert truncate(x, dt) == np.array(x, np.int64).astype(dt.name), x
@@ -67,8 +67,8 @@ def test_floats_become_integers_towards_zero(dt):
   assert truncate(math.inf, dt) == truncate(1e30, dt) == dt.max
   assert truncate(-math.inf, dt) == truncate(-1e30, dt) == dt.min
 
-REALS = [0.0, -0.0, 1.0, 0.1, -1 / 3, 65504.0, 65519.9, 65520.0, 1e-8, 6e-8, 3e-8, 1e38, 3.5e38, 1e39, -1e39, 1e-45, 7e-46, 1e-300,
-         math.inf, -math.inf]
+REALS = [0.0, -0.0, 1.0, 0.1, -1 / 3, 65504.0, 65519.9, 65520.0, 1e-8, 6e-8, 3e-8, 1e38, 3.5e38, 1e39, -1e39, 1e-45, 7e-46,
+         1e-300, math.inf, -math.inf]
 @pytest.mark.parametrize("dt", [dtypes.float16, dtypes.float32, dtypes.float64], ids=lambda dt: dt.name)
 def test_floats_round_as_numpys(dt):
   with np.errstate(over="ignore"):
@@ -80,7 +80,8 @@ def test_floats_round_as_numpys(dt):
 def test_bfloat16_rounds_as_torchs():
   torch = pytest.importorskip("torch")
   bits = np.random.default_rng(0).integers(0, 2**32, 3000, dtype=np.uint32)
-  floats = np.concatenate([bits.view(np.float32), np.array([0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, 3.39e38, 1e-40], np.float32)])
+  chosen = np.array([0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, 3.39e38, 1e-40], np.float32)
+  floats = np.concatenate([bits.view(np.float32), chosen])
   expected = torch.from_numpy(floats).to(torch.bfloat16).double().numpy()
   for x, want in zip(floats, expected):
     got = to_bfloat16(float(x))
