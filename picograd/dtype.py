@@ -2,6 +2,7 @@
 # A DType is interned: compare with `is`. `dt.vec(n)` is the type of n lanes in a register.
 from __future__ import annotations
 import math, struct
+from fractions import Fraction
 from typing import Any
 
 class DType:
@@ -120,3 +121,22 @@ def truncate(x: Any, dt: DType) -> Any:
   if isinstance(x, float): return 0 if x != x else int(max(dt.min, min(dt.max, x)))
   wrapped = int(x) & ((1 << dt.bits) - 1)
   return wrapped - (1 << dt.bits) if dt.kind == "i" and wrapped >> (dt.bits - 1) else wrapped
+
+def fused_multiply_add(x: float, y: float, z: float, dt: DType) -> float:
+  """x*y + z for numbers of a float type dt, rounded once to dt: what MULACC means."""
+  if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
+    return z if math.isfinite(x) and math.isfinite(y) else x * y + z
+  exact = Fraction(x) * Fraction(y) + Fraction(z)
+  if exact == 0: return x * y + z if x == 0 or y == 0 else 0.0                    # the sign of a zero sum; x - x is +0
+  return truncate(round_to_odd(exact), dt) if dt.bits < 64 else nearest(exact)
+
+def nearest(x: Fraction) -> float:
+  try: return float(x)
+  except OverflowError: return math.copysign(math.inf, x)
+
+def round_to_odd(x: Fraction) -> float:
+  """A float64 that rounds to a narrower type as x does: where inexact, the neighbour whose last bit is 1."""
+  near = nearest(x)
+  if not math.isfinite(near) or Fraction(near) == x: return near
+  bits = struct.unpack("q", struct.pack("d", near))[0]
+  return near if bits & 1 else math.nextafter(near, math.inf if x > Fraction(near) else -math.inf)

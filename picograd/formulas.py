@@ -68,8 +68,7 @@ def magnitude(x: UOp) -> UOp:
   return (x < 0).where(-x, x)
 def sign(x: UOp) -> UOp:
   if x.dtype is dtypes.bool: return x
-  ones = (x < 0).where(x.like(-1), x.like(1)) if not x.dtype.is_unsigned else x.like(1)
-  return (is_nan(x) | x.eq(0)).where(x, ones) if x.dtype.is_floating_point else x.eq(0).where(x, ones)
+  return (x > 0).where(x.like(1), 0 if x.dtype.is_unsigned else (x < 0).where(x.like(-1), 0))
 
 def floor_divide(x: UOp, y: UOp) -> UOp:
   """The quotient rounded down."""
@@ -235,7 +234,7 @@ def power_of(x: UOp, n: int) -> UOp:
 
 def power_const(x: UOp, y: float) -> UOp | None:
   """x^y where y is a number that needs no logarithm."""
-  if y == 0: return x.like(1)
+  if y == 0: return never(x).where(x, x.like(1))                              # 1, and a derivative of zero
   if y == int(y) and abs(y) <= 64:
     whole = power_of(x, abs(int(y)))
     return whole if y > 0 else x.like(1) / whole

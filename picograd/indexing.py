@@ -5,7 +5,7 @@
 from __future__ import annotations
 from typing import Any, NamedTuple, Sequence
 from picograd.dtype import dtypes
-from picograd.formulas import convert, iota_along, is_nan, less_equal, stretch
+from picograd.formulas import iota_along, is_nan, less_equal, stretch
 from picograd.helpers import prod
 from picograd.ops.ops import Ops
 from picograd.ops.shape import Shape
@@ -105,6 +105,7 @@ def take_along(x: UOp, index: UOp) -> UOp:
 
 def put(x: UOp, index: UOp, values: UOp) -> UOp:
   """x with x[index[b], r..] = values[b, r..]; of several values for one place the last counts."""
+  if 0 in index.shape: return x
   n, rest = x.shape[0], x.shape[1:]
   last = last_writer(index.reshape((1,) + index.shape), n).reshape((n,))
   written = stretch(last.ne(0).reshape((n,) + (1,) * len(rest)), x.shape)
@@ -119,11 +120,13 @@ def last_writer(index: UOp, n: int) -> UOp:
 
 def put_along(x: UOp, index: UOp, values: UOp) -> UOp:
   """x with x[row, index[row, k]] = values[row, k]; of several values for one place the last counts."""
+  if 0 in index.shape: return x
   last = last_writer(index, x.shape[1])
   return last.ne(0).where(take_along(values, last - 1), x)
 
 def combine_along(x: UOp, index: UOp, values: UOp, op: Ops, neutral: float) -> UOp:
   """x[row, place] combined by op with every values[row, k] where index[row, k] == place."""
+  if 0 in index.shape: return x
   shape = x.shape + index.shape[-1:]                                   # (rows, n, k)
   hit = stretch(index.reshape((index.shape[0], 1, index.shape[1])), shape).eq(iota_along(shape, 1, index.dtype))
   candidates = stretch(values.reshape((values.shape[0], 1, values.shape[1])), shape)
@@ -165,6 +168,3 @@ def identity_mask(n: int, m: int) -> UOp:
 def flat_rows(x: UOp, axes: int) -> UOp:
   """The first axes of x as one."""
   return x.reshape((prod(x.shape[:axes]),) + x.shape[axes:])
-
-__all__ = ["Basic", "basic_index", "combine_along", "convert", "flat_rows", "from_start", "identity_mask", "index_error",
-           "linear_index", "order", "outside", "put", "put_along", "take", "take_along"]

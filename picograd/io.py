@@ -1,16 +1,16 @@
 # io.py: tensors in files. The format is safetensors (https://github.com/huggingface/safetensors): 8 bytes with the
-# length of a JSON header, the header {name: {dtype, shape, data_offsets}}, the data. `save` adds a tree of containers and
-# numbers as JSON in the header's metadata: a checkpoint is one file without pickle. A damaged file is a ValueError of one
-# line.
+# length of a JSON header, the header {name: {dtype, shape, data_offsets}}, the data. `save` adds a tree of containers
+# and numbers as JSON in the header's metadata: a checkpoint is one file without pickle. A damaged file is a ValueError of
+# one line.
 from __future__ import annotations
 import json, os, struct
 from typing import Any, Mapping
 import numpy as np
 from picograd.dtype import DType, dtypes
-from picograd.helpers import DEVICE, prod
+from picograd.helpers import prod
 from picograd.runtime.device import buffer_from_host, numpy_dtype
 from picograd.storage import bfloat16_bits
-from picograd.tensor import Tensor
+from picograd.tensor import Tensor, device_name
 
 CODES = {"F64": dtypes.float64, "I64": dtypes.int64, "U64": dtypes.uint64,           # wide first: the data's order
          "F32": dtypes.float32, "I32": dtypes.int32, "U32": dtypes.uint32,
@@ -90,7 +90,7 @@ def read_tensors(path: Path, device: Any = None) -> tuple[dict[str, Tensor], dic
   return tensors, metadata
 
 def on_device(raw: np.ndarray, dtype: DType, shape: tuple[int, ...], device: Any) -> Tensor:
-  leaf = buffer_from_host(np.frombuffer(raw, numpy_dtype(dtype)), dtype, device or DEVICE.value)
+  leaf = buffer_from_host(np.frombuffer(raw, numpy_dtype(dtype)), dtype, device_name(device))
   return Tensor(leaf.reshape(shape))
 
 def load_safetensors(path: Path, device: Any = None) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 # random.py: torch's random functions from a counter-based generator: word i of draw c is Threefry-2x32-20(key = seed,
 # counter = (i, c)), so every element is computed on its own and a seed gives the same bits on every device. In: sizes
-# and a Generator. Out: lazy tensors. Seed and draw number enter a graph as a leaf's data: no draw compiles a new kernel.
+# and a Generator. Out: lazy tensors. Seed and draw number enter a graph as a leaf's data: no draw compiles a kernel.
 # Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
 from __future__ import annotations
 import math, os

@@ -809,7 +809,9 @@ class Tensor:
 
   # ---- movement: copies ----------------------------------------------------------------------------------------------
 
-  def flip(self, *dims: Any) -> "Tensor": return result(self.uop.flip(axes_of(sizes_of(dims), self.ndim)), self)
+  def flip(self, *sizes: Any, dims: Any = None) -> "Tensor":
+    axes = sizes_of(sizes if dims is None else (dims,))
+    return result(self.uop.flip(axes_of(axes, self.ndim) if axes else ()), self)
   def repeat(self, *sizes: Any) -> "Tensor":
     counts = sizes_of(sizes)
     shape = (1,) * (len(counts) - self.ndim) + self.uop.shape
@@ -1166,14 +1168,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
   return out.squeeze(-1) if b.ndim == 1 else out
 
 def last_axis(x: UOp, axis: int) -> UOp:
-  """All axes but one as rows, that one last: (rows, n)."""
-  moved = x.permute(tuple(d for d in range(len(x.shape)) if d != axis) + (axis,))
-  return UnflattenedRows.remember(moved)
-
-class UnflattenedRows:
-  """last_axis keeps the leading axes as they are; axis_back undoes it."""
-  @staticmethod
-  def remember(moved: UOp) -> UOp: return moved
+  """One axis last, the others in order before it."""
+  return x.permute(tuple(d for d in range(len(x.shape)) if d != axis) + (axis,))
 
 def axis_back(x: UOp, axis: int) -> UOp:
   """The last axis back at its place."""

@@ -41,8 +41,8 @@ LAYERS = {
   "codegen.riscv": ("codegen.regalloc", "codegen.rvasm"),
   "codegen": ("codegen.*", "ops.spec", "ops.show"),
   "runtime": (),
-  "runtime.device": ("codegen.target",),
-  "runtime.cpu": ("runtime.device",),
+  "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory
+  "runtime.cpu": ("runtime.device", "codegen.llvmir"),
   "runtime.cuda": ("runtime.device",),
   "runtime.riscv": ("runtime.device",),
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks

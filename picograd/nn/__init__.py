@@ -168,8 +168,8 @@ class Module:
   def double(self) -> "Module": return self.to(dtypes.float64)
   def half(self) -> "Module": return self.to(dtypes.float16)
   def bfloat16(self) -> "Module": return self.to(dtypes.bfloat16)
-  def cpu(self) -> "Module": return self.to("CPU")
-  def cuda(self) -> "Module": return self.to("CUDA")
+  def cpu(self) -> "Module": return self.to("cpu")
+  def cuda(self) -> "Module": return self.to("cuda")
 
   # text
   def extra_repr(self) -> str: return ""

@@ -32,9 +32,7 @@ def softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
   return (input if dtype is None else input.to(dtype)).softmax(dim)
 
 def log_softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
-  """x - logsumexp(x) along dim."""
-  x = input if dtype is None else input.to(dtype)
-  return x - x.logsumexp(dim, keepdim=True)
+  return (input if dtype is None else input.to(dtype)).log_softmax(dim)
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
   return where(input > 0, input, input * negative_slope)
@@ -50,27 +48,9 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 def logsigmoid(input: Tensor) -> Tensor: return -softplus(-input)
 
-ERF_SMALL = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
-ERF_LARGE = (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1,
-             -1.28717512e-1)
-
-def polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
-  """Horner's scheme, highest power first."""
-  value = x * coefficients[0] + coefficients[1]
-  for c in coefficients[2:]: value = value * x + c
-  return value
-
-def erf(input: Tensor) -> Tensor:
-  """The error function, within 1e-7: below 0.93 x + x*P(x^2), above 1 - exp(-t + t*Q(t)) with t = |x|. Minimax
-  polynomials after N. Juffa, "A fast, accurate erff"."""
-  t = input.abs().clamp(max=6.0)
-  small = input + input * polynomial(input * input, ERF_SMALL)
-  large = (1 - (t * polynomial(t, ERF_LARGE) - t).exp()) * input.sign()
-  return where(t < 0.927734375, small, large)
-
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
   """x * Phi(x), exact by erf or by the tanh formula of Hendrycks and Gimpel (2016)."""
-  if approximate == "none": return 0.5 * input * (1 + erf(input * math.sqrt(0.5)))
+  if approximate == "none": return 0.5 * input * (1 + (input * math.sqrt(0.5)).erf())
   if approximate != "tanh": raise ValueError(f"gelu(approximate={approximate!r}): 'none' or 'tanh' is expected")
   inner = math.sqrt(2 / math.pi) * (input + 0.044715 * input * input * input)
   return 0.5 * input * (1 + inner.tanh())
@@ -199,7 +179,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     raise ValueError(f"pad={tuple(pad)}: pairs of widths for at most {input.ndim} dimensions are expected")
   widths = [(0, 0)] * (input.ndim - len(pad) // 2)
   widths += [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
-  if mode == "constant": return pad_constant(input, widths, value or 0.0)
+  if mode == "constant": return input.pad(widths, value or 0)
   if mode not in OUTSIDE: raise NotImplementedError(f"Unrecognised padding mode {mode}")
   for d, (lo, hi) in enumerate(widths):
     n = input.shape[d]
@@ -207,17 +187,6 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
       raise ValueError(f"reflect padding {lo, hi} of dimension {d} needs more than the {n} elements it has")
     if lo or hi: input = take(input, d, [OUTSIDE[mode](i, n) for i in range(-lo, n + hi)])
   return input
-
-def pad_constant(x: Tensor, widths: Sequence[tuple[int, int]], value: float) -> Tensor:
-  """x with (low, high) elements of value added to each dimension; negative widths crop."""
-  for d, (lo, hi) in enumerate(widths):
-    if x.shape[d] + lo + hi < 0: raise ValueError(f"cannot pad {tuple(x.shape)} by {list(widths)}")
-    x = crop(x, d, max(0, -lo), x.shape[d] - max(0, -hi))
-  grown = [(max(0, lo), max(0, hi)) for lo, hi in widths]
-  if not any(lo or hi for lo, hi in grown): return x
-  if value == 0: return x.zero_pad(grown)
-  inside = ones(*x.shape, dtype=dtypes.bool, device=x.device).zero_pad(grown)
-  return where(inside, x.zero_pad(grown), value)
 
 def windows(x: Tensor, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
   """(..., i_1 .. i_n) -> (..., o_1 .. o_n, k_1 .. k_n), y[o, k] = x[o*stride + k*dilation], by movement ops only."""
@@ -234,7 +203,7 @@ def windows_along(x: Tensor, dim: int, size: int, stride: int, dilation: int) ->
   before, after = x.shape[:dim], x.shape[dim + 1:]
   if size == 1 or (dilation == 1 and size <= stride):                          # windows do not overlap: no repetition
     x = crop(x, dim, 0, min(i, outputs * stride))
-    x = x.zero_pad([(0, 0)] * dim + [(0, outputs * stride - x.shape[dim])] + [(0, 0)] * len(after))
+    x = x.pad([(0, 0)] * dim + [(0, outputs * stride - x.shape[dim])] + [(0, 0)] * len(after))
     return crop(x.reshape(*before, outputs, stride, *after), dim + 1, 0, size)
   multiple = max(1, ceildiv(outputs * stride - dilation, i))
   row = multiple * i + dilation
@@ -310,7 +279,7 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: 
   strides, dilations = as_tuple(stride, n, "stride"), as_tuple(dilation, n, "dilation")
   widths = conv_padding(padding, kernel, strides, dilations)
   check_windows(x, kernel, dilations, widths)
-  x = windows(pad_constant(x, [(0, 0), (0, 0), *widths], 0.0), kernel, strides, dilations)    # (N, C, o_1 .., k_1 ..)
+  x = windows(x.pad([(0, 0), (0, 0), *widths]), kernel, strides, dilations)    # (N, C, o_1 .., k_1 ..)
   batch, outputs = x.shape[0], x.shape[2:2 + n]
   x = x.reshape(batch, groups, 1, inner, *outputs, *kernel)
   w = weight.reshape(1, groups, out // groups, inner, *(1,) * n, *kernel)
@@ -341,14 +310,14 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
   x = insert_zeros(insert_zeros(input, 2, strides[0]), 3, strides[1])
   reach = [d * (k - 1) for k, d in zip(kernel, dilations)]
   widths = [(r - p, r - p + e) for r, p, e in zip(reach, pads, extra)]
-  x = pad_constant(x, [(0, 0), (0, 0), *widths], 0.0)
+  x = x.pad([(0, 0), (0, 0), *widths])
   return conv(x, w.flip((2, 3)), bias, 1, 0, dilation, groups)
 
 def insert_zeros(x: Tensor, dim: int, stride: int) -> Tensor:
   """stride-1 zeros between neighbours along dim: size i -> (i-1)*stride + 1."""
   if stride == 1: return x
   before, i, after = x.shape[:dim], x.shape[dim], x.shape[dim + 1:]
-  x = x.unsqueeze(dim + 1).zero_pad([(0, 0)] * (dim + 1) + [(0, stride - 1)] + [(0, 0)] * len(after))
+  x = x.unsqueeze(dim + 1).pad([(0, 0)] * (dim + 1) + [(0, stride - 1)] + [(0, 0)] * len(after))
   return crop(x.reshape(*before, i * stride, *after), dim, 0, (i - 1) * stride + 1)
 
 def pool_widths(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> tuple[int, int]:
@@ -369,7 +338,7 @@ def max_pool2d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, pad
   widths = [pool_widths(*row, ceil_mode) for row in zip(input.shape[-2:], kernel, strides, pads, dilations)]
   check_windows(input, kernel, dilations, widths)
   lowest = -math.inf if input.dtype.is_floating_point else input.dtype.min
-  x = pad_constant(input, [(0, 0)] * (input.ndim - 2) + widths, lowest)
+  x = input.pad([(0, 0)] * (input.ndim - 2) + widths, lowest)
   return windows(x, kernel, strides, dilations).amax((-2, -1))
 
 def avg_pool2d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, ceil_mode: bool = False,
@@ -380,14 +349,14 @@ def avg_pool2d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, pad
   strides = as_tuple(stride or kernel_size, 2, "stride")
   widths = [pool_widths(*row, 1, ceil_mode) for row in zip(input.shape[-2:], kernel, strides, pads)]
   check_windows(input, kernel, (1, 1), widths)
-  total = windows(pad_constant(input, [(0, 0)] * (input.ndim - 2) + widths, 0.0), kernel, strides, (1, 1)).sum((-2, -1))
+  total = windows(input.pad([(0, 0)] * (input.ndim - 2) + widths), kernel, strides, (1, 1)).sum((-2, -1))
   if divisor_override is not None: return total / divisor_override
   counted = [(p, p) if count_include_pad else (0, 0) for p in pads]
   if counted == widths: return total / prod(kernel)
   sizes = [n + lo + hi for n, (lo, hi) in zip(input.shape[-2:], counted)]
   present = ones(*sizes, dtype=input.dtype, device=input.device)
   rest = [(w[0] - c[0], w[1] - c[1]) for w, c in zip(widths, counted)]
-  return total / windows(pad_constant(present, rest, 0.0), kernel, strides, (1, 1)).sum((-2, -1))
+  return total / windows(present.pad(rest), kernel, strides, (1, 1)).sum((-2, -1))
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
 

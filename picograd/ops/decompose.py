@@ -1,11 +1,11 @@
-# decompose.py: operations in terms of simpler ones. In: value nodes of any shape or vector width. Out: nodes of ADD, MUL,
-# MULACC, casts, integer ops, comparisons and WHERE only, so that every device computes the same bits. Accuracy rests on
-# MULACC being one rounding and on nobody reassociating floats. Also: divisions that cannot trap, 16-bit floats by way of
-# float32, and the Threefry random function.
+# decompose.py: operations in terms of simpler ones. In: value nodes of any shape or vector width. Out: nodes of ADD,
+# MUL, MULACC, casts, integer ops, comparisons and WHERE only, so that every device computes the same bits. Accuracy
+# rests on MULACC being one rounding and on nobody reassociating floats. Also: divisions that cannot trap, 16-bit floats
+# by way of float32, and the Threefry random function.
 from __future__ import annotations
 import math
 from fractions import Fraction
-from typing import Callable, Iterable, NamedTuple
+from typing import Any, Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes, truncate
 from picograd.ops.match import Pat, Rules
 from picograd.ops.ops import ALU, COMPARE, Ops
@@ -36,7 +36,7 @@ def parts(x: Fraction, dt: DType, bits: Iterable[int]) -> list[float]:
 
 class Format(NamedTuple):
   """An IEEE format, and the coefficients that are exact enough for it (weighted minimax fits, lowest power first)."""
-  float: DType
+  real: DType
   signed: DType                       # integers of the same width
   unsigned: DType
   mantissa: int                       # stored bits
@@ -88,14 +88,13 @@ def round_to_integer(x: UOp, scale: float, offset: float, f: Format) -> tuple[UO
   """x*scale + offset rounded to the nearest integer n with |n| < 2^(mantissa-1), as a float and as a signed integer.
   Adding 1.5 * 2^mantissa pushes the fraction out; what is left in the low bits is n."""
   magic = 1.5 * 2.0**f.mantissa
-  scaled = fma(x, scale, offset) if offset else x
-  pushed = fma(x, scale, magic) if not offset else scaled + magic
+  pushed = fma(x, scale, offset) + magic if offset else fma(x, scale, magic)
   bits = pushed.bitcast(f.signed)
   return pushed + -magic, bits - (((f.bias + f.mantissa) << f.mantissa) | (1 << (f.mantissa - 1)))
 
 def power_of_two(n: UOp, f: Format) -> UOp:
   """2^n for an integer n in the range of normal exponents."""
-  return ((n + f.bias) << f.mantissa).bitcast(f.float)
+  return ((n + f.bias) << f.mantissa).bitcast(f.real)
 
 def by_float32(function: Callable[[UOp, Format], UOp]) -> Callable[[UOp], UOp]:
   """The function for every float dtype: 16-bit floats go by way of float32."""
@@ -136,7 +135,7 @@ def exp_polynomial(x: UOp, f: Format) -> UOp:
   r = fma(whole, -f.ln2[1], fma(whole, -f.ln2[0], x))
   return scaled(horner(r, f.exp), n, f)
 
-# ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ------------------------------
+# ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ----------------------------
 
 def exponent_and_fraction(x: UOp, f: Format) -> tuple[UOp, UOp]:
   """(e, m-1) of a positive finite x, both as floats; a denormal is scaled up first."""
@@ -145,8 +144,8 @@ def exponent_and_fraction(x: UOp, f: Format) -> tuple[UOp, UOp]:
   bits = denormal.where(x * 2.0**lift, x).bitcast(f.signed)
   root_half = (f.bias - 1 << f.mantissa) + int((math.sqrt(2) - 1) * 2**f.mantissa)        # bits of sqrt(1/2)
   e = (bits - root_half) >> f.mantissa
-  m = (bits - (e << f.mantissa)).bitcast(f.float)
-  return e.cast(f.float) + denormal.where(x.like(-lift), 0), m + -1.0
+  m = (bits - (e << f.mantissa)).bitcast(f.real)
+  return e.cast(f.real) + denormal.where(x.like(-lift), 0), m + -1.0
 
 def log_tail(z: UOp, f: Format) -> UOp:
   """log(1+z) - z."""
@@ -162,11 +161,10 @@ def with_log_limits(x: UOp, result: UOp) -> UOp:
 def log2_polynomial(x: UOp, f: Format) -> UOp:
   """log2(x), within 1 ulp; exact for powers of two."""
   e, z = exponent_and_fraction(x, f)
-  high, low = parts(LOG2_E, f.float, (f.mantissa + 1, f.mantissa + 1))
-  tail = fma(log_tail(z, f), high, z * low)
-  total = fma(z, high, e)
-  lost = fma(z, high, e - total)                                               # what rounding took from the total
-  return with_log_limits(x, total + (tail + lost))
+  high, low = parts(LOG2_E, f.real, (f.mantissa + 1, f.mantissa + 1))
+  lost = fma(z, z, -(z * z))                                                   # what rounding took from the square
+  tail = fma(log_tail(z, f), high, fma(lost, -high / 2, z * low))
+  return with_log_limits(x, e + fma(z, high, tail))
 
 @by_float32
 def log_polynomial(x: UOp, f: Format) -> UOp:
@@ -178,8 +176,8 @@ def log_polynomial(x: UOp, f: Format) -> UOp:
 # ---- sine: x = n pi + r, sin(x) = (-1)^n sin(r) ----------------------------------------------------------------------
 
 def reduce_by_pi(x: UOp, quarters: int, f: Format) -> tuple[UOp, UOp]:
-  """For 0 <= x < large: r and n with x + quarters*pi/2 = n pi + r, by Cody and Waite. The first step is exact, since x and
-  n*pi[0] are multiples of one small number; the two others are rounded relative to what is left."""
+  """For 0 <= x < large: r and n with x + quarters*pi/2 = n pi + r, by Cody and Waite. The first step is exact, since x
+  and n*pi[0] are multiples of one small number; the two others are rounded relative to what is left."""
   n, integer = round_to_integer(x, float(1 / PI), quarters / 2, f)
   if quarters: n = n + -quarters / 2
   for part in f.pi: x = fma(n, -part, x)
@@ -219,20 +217,20 @@ def reduce_by_bits(x: UOp, quarters: int, f: Format) -> tuple[UOp, UOp]:
   turn = m * high + multiply_high(m, low) + (quarters << (width - 2))          # a fraction of a turn, in 2^-width
   parity = (turn + (1 << (width - 2))) >> (width - 1)                          # in which half turn
   rest = (turn ^ (parity << (width - 1))).bitcast(f.signed)
-  return rest.cast(f.float) * float(PI / 2 ** (width - 1)), parity
+  return rest.cast(f.real) * float(PI / 2 ** (width - 1)), parity
 
 def sine(x: UOp, quarters: int, f: Format) -> UOp:
   """sin(x + quarters*pi/2) for quarters 0 and 1."""
   top = f.unsigned.bits - 1
   bits = x.bitcast(f.unsigned)
-  size = (bits & (1 << top) - 1).bitcast(f.float)
+  size = (bits & (1 << top) - 1).bitcast(f.real)
   large = size >= f.large
   (near, near_n), (far, far_n) = reduce_by_pi(size, quarters, f), reduce_by_bits(size, quarters, f)
   r, n = large.where(far, near), large.where(far_n, near_n)
   square = r * r
   p = fma(horner(square, f.sin), r * square, r).bitcast(f.unsigned) ^ (n << top)
   if not quarters: p = p ^ (bits & 1 << top)                                   # sin(-x) = -sin(x), cos(-x) = cos(x)
-  return (size < math.inf).where(p.bitcast(f.float), math.nan)
+  return (size < math.inf).where(p.bitcast(f.real), math.nan)
 
 @by_float32
 def sin_polynomial(x: UOp, f: Format) -> UOp:
@@ -274,7 +272,7 @@ def in_float32(u: UOp) -> UOp:
 def widen(u: UOp) -> UOp:
   """u as float32, which holds every 16-bit float."""
   if u.op is Ops.CONST: return UOp.const(dtypes.float32, u.arg)
-  if u.op is Ops.STACK: return UOp(Ops.STACK, dtypes.float32.vec(u.dtype.count), tuple(widen(s) for s in u.src))
+  if u.op is Ops.STACK and constant_of(u) is not None: return widen(u.src[0]).stack(u.dtype.count)
   return u.cast(dtypes.float32)
 
 def compare_in_float32(u: UOp) -> UOp | None:
@@ -320,9 +318,10 @@ def within_int64(x: UOp) -> UOp:
 def is_within_int64(x: UOp) -> bool: return x.op is Ops.WHERE and x is within_int64(x.src[1])
 
 def float_to_int(u: UOp, x: UOp) -> UOp | None:
-  """Truncated to int64, of which narrower types take the low bits; what int64 cannot hold (NaN too) gives 0. uint64 holds
-  the numbers up to 2^64 as well. An instruction out of range would trap, be undefined or differ between machines."""
-  if not (x.dtype.kind == "f" and u.dtype.kind in "iu") or is_half(x.dtype): return None
+  """Truncated to int64, of which narrower types take the low bits; what int64 cannot hold (NaN too) gives 0, but uint64
+  holds the numbers up to 2^64. An instruction out of range would trap, be undefined or differ between machines."""
+  if not (x.dtype.kind == "f" and u.dtype.kind in "iu"): return None
+  if is_half(x.dtype): return x.cast(dtypes.float32).cast(u.dtype)
   if is_within_int64(x): return None if u.dtype.scalar is dtypes.int64 else x.cast(dtypes.int64).cast(u.dtype)
   low = within_int64(x).cast(dtypes.int64).cast(u.dtype)
   if u.dtype.scalar is not dtypes.uint64: return low
@@ -335,8 +334,8 @@ casts_defined = Rules([(Pat(Ops.CAST, (Pat.var("x"),), name="u"), float_to_int)]
 
 def is_integer(dt: DType) -> bool: return dt.kind in "iu"
 
-def constant_of(u: UOp) -> int | None:
-  """The integer that u is in every lane; None where it is none."""
+def constant_of(u: UOp) -> Any:
+  """The number that u is in every lane; None where it is none."""
   if u.op is Ops.STACK and len(set(u.src)) == 1: u = u.src[0]
   return u.arg if u.op is Ops.CONST else None
 
@@ -382,8 +381,8 @@ def shift_quotient(x: UOp, k: int) -> UOp:
 
 def product_quotient(x: UOp, d: int) -> UOp:
   """floor(x/d) = floor(x m / 2^(n+s)) with s = ceil(log2(d)), m = floor(2^(n+s)/d) + 1, for 0 <= x < 2^n (Granlund and
-  Montgomery, 1994). Signed, n = 31 and m < 2^32: the product fits; a negative x is off by one, since the shift rounds down.
-  Unsigned, n = 32 and m = 2^32 + m': x m / 2^32 = x + x m' / 2^32."""
+  Montgomery, 1994). Signed, n = 31 and m < 2^32: the product fits; a negative x is off by one, as the shift rounds
+  down. Unsigned, n = 32 and m = 2^32 + m': x m / 2^32 = x + x m' / 2^32."""
   s = (d - 1).bit_length()
   if x.dtype.is_unsigned:
     wide = x.cast(dtypes.uint64)
@@ -423,15 +422,20 @@ product_then_sum = Pat(Ops.MULACC, (Pat.var("x"), Pat.var("y"), Pat.var("z")))
 integer_mulacc = Rules([(product_then_sum, lambda x, y, z: x * y + z if x.dtype.kind != "f" else None)])
 mulacc_in_two = Rules([(product_then_sum, lambda x, y, z: x * y + z)])          # two roundings: polynomials lose 1 ulp
 
-def lower_operations(missing_ops: frozenset[Ops], missing_dtypes: frozenset[DType], division_traps: bool) -> Rules:
-  """The rules that leave only what a target has. missing_dtypes: 16-bit floats without arithmetic, which are then only
-  loaded, stored and converted. Apply `composed_functions` top down before."""
-  rules = casts_defined + integer_mulacc
-  if missing_ops & {Ops.EXP2, Ops.LOG2, Ops.SIN}: rules += composed_functions + polynomials
+def make_defined(division_traps: bool) -> Rules:
+  """The first step, top down, without other rules beside it: functions composed of EXP2, LOG2 and SIN are still whole,
+  and conversions and divisions by variables get a result for every operand."""
+  rules = composed_functions + casts_defined
+  return rules + guard_division if division_traps else rules
+
+def lower_operations(missing_ops: frozenset[Ops], missing_dtypes: frozenset[DType]) -> Rules:
+  """The second step: the rules that leave only what a target has. missing_dtypes: 16-bit floats without arithmetic,
+  which are then only loaded, stored and converted."""
+  rules = integer_mulacc
+  if missing_ops & {Ops.EXP2, Ops.LOG2, Ops.SIN}: rules += polynomials
   if missing_dtypes: rules += half_by_float32
   if dtypes.bfloat16 in missing_dtypes: rules += bfloat16_by_bits
   if Ops.IDIV in missing_ops: rules += division_by_constant
-  if division_traps: rules += guard_division
   if Ops.MAX in missing_ops: rules += max_by_comparison
   if Ops.MULACC in missing_ops: rules += mulacc_in_two
   return rules
