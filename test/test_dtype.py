@@ -67,8 +67,8 @@ def test_floats_become_integers_towards_zero(dt):
   assert truncate(math.inf, dt) == truncate(1e30, dt) == dt.max
   assert truncate(-math.inf, dt) == truncate(-1e30, dt) == dt.min
 
-REALS = [0.0, -0.0, 1.0, 0.1, -1 / 3, 65504.0, 65519.9, 65520.0, 1e-8, 6e-8, 3e-8, 1e38, 3.5e38, 1e39, -1e39, 1e-45, 7e-46,
-         1e-300, math.inf, -math.inf]
+REALS = [0.0, -0.0, 1.0, 0.1, -1 / 3, 65504.0, 65519.9, 65520.0, 1e-8, 6e-8, 3e-8, 1e38, 3.5e38, 1e39, -1e39, 1e-45,
+         7e-46, 1e-300, math.inf, -math.inf]
 @pytest.mark.parametrize("dt", [dtypes.float16, dtypes.float32, dtypes.float64], ids=lambda dt: dt.name)
 def test_floats_round_as_numpys(dt):
   with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-# The node: interning, leaves, construction, reading; and that it does not matter how deep a graph is or how long it lives.
+# The node: interning, leaves, construction, reading; and that it does not matter how deep or how old a graph is.
 import gc, math, pickle
 import pytest
 from picograd.dtype import dtypes
