@@ -566,3 +566,17 @@ collapse_range = Rules([
   (Pat(Ops.REDUCE, arg=of_kernel, name="u"), collapse_constant),                              # n times x is x * n
   (Pat(Ops.REDUCE, arg=adds, name="u"), collapse_count),                             # how many r < e is e
 ])
+
+# ---- strides ---------------------------------------------------------------------------------------------------------
+
+def stride_of(position: UOp, r: UOp) -> int | None:
+  """How far position moves when r grows by one; None where that is no constant."""
+  if position is r: return 1
+  if r not in position.toposort(): return 0
+  if position.op is Ops.ADD:
+    strides = [stride_of(s, r) for s in position.src]
+    return None if None in strides else sum(s for s in strides if s is not None)
+  if position.op is Ops.MUL and position.src[1].op is Ops.CONST:
+    stride = stride_of(position.src[0], r)
+    return None if stride is None else stride * position.src[1].arg
+  return None
