@@ -16,7 +16,7 @@ setup(
   license_files=["LICENSE"],
   python_requires=">=3.10",
   packages=find_packages(include=["picograd", "picograd.*"]),
-  package_data={"picograd": ["py.typed", "models/*", "models/**/*"]},
+  package_data={"picograd": ["py.typed", "runtime/*.ll", "models/*", "models/**/*"]},
   py_modules=["llama"],
   install_requires=["numpy", "llvmlite"],
   extras_require={

@@ -102,15 +102,15 @@ def to_bfloat16(x: float) -> float:
   return math.copysign(math.inf, x) if abs(rounded) > 3.3895313892515355e38 else rounded
 
 def sticky(x: int) -> int:
-  """x with 50 leading bits, the last of them set if any after it was: rounds to fewer bits as x does, and is a float64."""
+  """x with 50 leading bits, the last of them set if any after it was: rounds to fewer bits as x does. A float64."""
   shift = max(0, abs(x).bit_length() - 50)
   leading = abs(x) >> shift << shift
   odd = leading | (1 << shift) if leading != abs(x) else leading
   return odd if x > 0 else -odd
 
 def truncate(x: Any, dt: DType) -> Any:
-  """What the number x becomes when stored as dt: ints wrap, floats round once, bool tests for zero. A float becomes an integer
-  towards zero; out of range it gives the nearest in range, NaN gives 0."""
+  """What the number x becomes when stored as dt: ints wrap, floats round once, bool tests for zero. A float becomes
+  an integer towards zero; out of range it gives the nearest in range, NaN gives 0."""
   if dt.kind == "b": return bool(x)
   if dt.kind == "f":
     if dt.name == "float64": return float(x)

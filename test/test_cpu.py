@@ -1,4 +1,5 @@
 # The CPU device: compiled kernels compute what NumPy computes; what LLVM refuses is an exception.
+import subprocess, sys, time
 import numpy as np, pytest
 pytest.importorskip("llvmlite")
 from picograd.runtime.cpu import CompileError
@@ -55,6 +56,47 @@ def test_threads():
   out = np.zeros(12, np.int64)
   run("threads", kernels.thread_kernel(12, 3), out)
   np.testing.assert_array_equal(out, np.tile(np.arange(4), 3) + np.repeat([0, 100, 200], 4))
+
+def test_threads_sleep_and_wake():
+  cpu = device("CPU")
+  program = cpu.load("threads", cpu.compile(cpu.render(kernels.flat("threads", kernels.thread_kernel(12, 3)))))
+  for pause in (0, 0, 0.05, 0):
+    time.sleep(pause)
+    out = np.zeros(12, np.int64)
+    program([bytes_of(out)])
+    assert out[4] == 100 and out[11] == 203
+
+def test_captured_calls_run_in_order():
+  """out[i] = out[i] + a[i] many times, as captured calls of one and of several threads."""
+  cpu = device("CPU")
+  add = cpu.load("add", cpu.compile(cpu.render(kernels.flat("add", kernels.add_kernel(12)))))
+  fill = cpu.load("threads", cpu.compile(cpu.render(kernels.flat("threads", kernels.thread_kernel(12, 3)))))
+  out, a, numbers = (cpu.allocate(n) for n in (48, 48, 96))
+  out.view(np.float32)[:], a.view(np.float32)[:] = 0, 1
+  sequel = cpu.capture([(add, [out, out, a]), (fill, [numbers]), (add, [a, out, out]), (add, [out, a, a])])
+  for _ in range(3): sequel()
+  np.testing.assert_array_equal(out.view(np.float32), [144] * 12)
+  assert numbers.view(np.int64)[11] == 203
+
+def test_threads_after_fork():
+  source = """
+import os, sys
+import numpy as np
+sys.path.insert(0, "test")
+import linear_kernels as kernels
+from picograd.runtime.device import device
+cpu = device("CPU")
+program = cpu.load("threads", cpu.compile(cpu.render(kernels.flat("threads", kernels.thread_kernel(12, 3)))))
+def check():
+  out = np.zeros(12, np.int64)
+  program([out.view(np.uint8)])
+  return int(out[11]) - 203
+assert check() == 0
+child = os.fork()
+if child == 0: os._exit(check())
+assert os.waitpid(child, 0)[1] == 0
+"""
+  subprocess.run([sys.executable, "-c", source], check=True, timeout=60)
 
 def test_scratch():
   out, a = np.zeros(10, np.float32), floats(10)

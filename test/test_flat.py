@@ -1,7 +1,10 @@
-# Blocks: kernels and goto-shaped programs keep their meaning through mem2reg, placement and the simplification of control flow.
+# Blocks: kernels and goto-shaped programs keep their meaning through mem2reg, placement and the simplification of
+# control flow.
 import random
 import numpy as np, pytest
-from picograd.codegen.flat import Builder, Flow, flatten, mem2reg, new_label, operands, predecessors, simplify_flow, split_sum, successors
+from picograd.codegen.flat import Builder, Flow, flatten, mem2reg, new_label, operands, predecessors
+from picograd.codegen.flat import split_sum, successors
+from picograd.codegen.flatopt import simplify_flow
 from picograd.codegen.place import place
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
@@ -168,7 +171,8 @@ class RandomProgram:
     self.b = Builder("main", [dtypes.ptr, i64])
     self.variables = [self.b.var(dt) for dt in self.dtypes for _ in range(2)]
     self.pair = self.b.var(i64, 2)
-    for k in (0, 8): self.b.store(UOp(Ops.ADD, dtypes.ptr, (self.pair, number(k, i64))) if k else self.pair, number(k, i64))
+    self.second = UOp(Ops.ADD, dtypes.ptr, (self.pair, number(8, i64)))
+    for half in (self.pair, self.second): self.b.store(half, number(8, i64))
     for v in self.variables: self.b.set(v, number(self.random.randrange(-5, 100), v.dtype))
     self.statements(3, 5)
     offset = 0
@@ -190,7 +194,8 @@ class RandomProgram:
 
   def leaf(self, dtype):
     fitting = [v for v in self.variables if v.dtype is dtype]
-    return self.b.get(self.random.choice(fitting)) if self.random.random() < 0.7 else number(self.random.randrange(0, 9), dtype)
+    if self.random.random() < 0.7: return self.b.get(self.random.choice(fitting))
+    return number(self.random.randrange(0, 9), dtype)
 
   def value(self, dtype, depth=2):
     if depth == 0: return self.leaf(dtype)
@@ -223,9 +228,8 @@ class RandomProgram:
     v = self.random.choice([v for v in self.variables if v.dtype is i32])
     self.b.set(v, self.b.call("helper", self.value(i32), self.value(f32), dtype=i32))
   def halves(self, depth):
-    second = UOp(Ops.ADD, dtypes.ptr, (self.pair, number(8, i64)))
-    self.b.store(second, self.b.load(self.pair, i64) + self.value(i64))
-    self.b.store(self.pair, self.b.load(second, i64))
+    self.b.store(self.second, self.b.load(self.pair, i64) + self.value(i64))
+    self.b.store(self.pair, self.b.load(self.second, i64))
     self.b.set(self.variables[4], self.b.load(self.pair, i64))
   def choose(self, depth):
     yes, no, join = new_label(), new_label(), new_label()

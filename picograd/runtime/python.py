@@ -1,6 +1,6 @@
-# python.py: an interpreter of placed Functions: the definition of the flat IR, in Python. A value is a Python number (bool, int,
-# float), a vector a tuple of them. Memory is the callers' byte arrays; each has its own range of made-up addresses, so that a
-# stray access is an IndexError that names the kernel and the address, never a wrong number. Chapter "flat" tells it.
+# python.py: an interpreter of placed Functions: the definition of the flat IR, in Python. A value is a Python number
+# (bool, int, float), a vector a tuple of them. Memory is the callers' byte arrays; each has its own range of made-up
+# addresses, so that a stray access is an IndexError that names the kernel and the address, never a wrong number.
 from __future__ import annotations
 import ast, itertools, math, struct
 from fractions import Fraction
@@ -13,7 +13,7 @@ from picograd.ops.ops import ALU, Buf, COMPARE, INFO, Ops, Space
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import HostDevice
 
-# ---- a Function as text: a line per node (op, dtype, lanes, source lines, arg), then a line that names the blocks --------
+# ---- a Function as text: a line per node (op, dtype, lanes, source lines, arg), then a line that names the blocks ----
 
 def write_text(functions: Sequence[Function]) -> str:
   """Functions as lines of Python literals. Labels and buffers are renumbered: equal functions give equal text."""
@@ -70,17 +70,18 @@ def round_exact(x: Fraction, dtype: DType) -> float:
 def fused(x: Any, y: Any, z: Any, dtype: DType) -> Any:
   """x*y + z with one rounding."""
   rough = x * y + z
-  if dtype.kind != "f" or not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)): return truncate(rough, dtype)
+  if dtype.kind != "f" or not all(map(math.isfinite, (x, y, z))): return truncate(rough, dtype)
   exact = Fraction(x) * Fraction(y) + Fraction(z)
   return round_exact(exact, dtype) if exact else truncate(rough, dtype)             # rough has the sign of zero
 
-def shift_left(x: int, count: int, dtype: DType) -> int: return truncate(x << count, dtype) if 0 <= count < dtype.bits else 0
+def shift_left(x: int, count: int, dtype: DType) -> int:
+  return truncate(x << count, dtype) if 0 <= count < dtype.bits else 0
 def shift_right(x: int, count: int, dtype: DType) -> int:
   """Arithmetic on signed, logical on unsigned; every count that is not below the width shifts everything out."""
   return x >> (count if 0 <= count < dtype.bits else dtype.bits)
 
-FORMATS = {"bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q",
-           "uint64": "Q", "float16": "e", "bfloat16": "H", "float32": "f", "float64": "d", "ptr": "Q"}
+FORMATS = {"bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I",
+           "int64": "q", "uint64": "Q", "float16": "e", "bfloat16": "H", "float32": "f", "float64": "d", "ptr": "Q"}
 
 def pack(values: Sequence[Any], dtype: DType) -> bytes:
   """The bytes of numbers of a scalar dtype."""
@@ -273,7 +274,7 @@ class Routine:
     name = callee.arg if callee.op is Ops.SYM else "a function pointer"
     def run(values: Values) -> None:
       routine = self.program.routines.get(values[target])
-      if routine is None: raise IndexError(f"kernel {self.fn.name}: call of {name}, which is no function of this program")
+      if routine is None: raise IndexError(f"kernel {self.fn.name}: call of {name}, which this program does not define")
       values[to] = routine.run([values[a] for a in src])
     return run
 
