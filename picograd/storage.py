@@ -140,6 +140,7 @@ class Storage:
   def write(self, steps: Steps, value: UOp) -> None:
     """What a view sees becomes value. Memory of my own is overwritten; else I name a new value."""
     self.written = True
+    put_back(value, self.uop.shape, steps)                             # raises where the view repeats elements
     if self.has_history() or memory_of(self.uop) is None and assignment_of(self.uop) is None and sees_all(steps):
       self.set(merged(self.uop, steps, value))
       if self.leaf: self.set(unique_leaf(self.uop))
