@@ -2,6 +2,7 @@
 # A DType is interned: compare with `is`. `dt.vec(n)` is the type of n lanes in a register.
 from __future__ import annotations
 import math, struct
+from fractions import Fraction
 from typing import Any
 
 class DType:
@@ -100,15 +101,42 @@ def to_bfloat16(x: float) -> float:
   rounded = math.ldexp(round(math.ldexp(mantissa, digits)), exponent - digits)
   return math.copysign(math.inf, x) if abs(rounded) > 3.3895313892515355e38 else rounded
 
+def sticky(x: int) -> int:
+  """x with 50 leading bits, the last of them set if any after it was: rounds to fewer bits as x does. A float64."""
+  shift = max(0, abs(x).bit_length() - 50)
+  leading = abs(x) >> shift << shift
+  odd = leading | (1 << shift) if leading != abs(x) else leading
+  return odd if x > 0 else -odd
+
 def truncate(x: Any, dt: DType) -> Any:
-  """What the number x becomes when stored as dt: ints wrap, floats round, bool tests for zero."""
+  """What the number x becomes when stored as dt: ints wrap, floats round once, bool tests for zero. A float becomes
+  an integer towards zero; out of range it gives the nearest in range, NaN gives 0."""
   if dt.kind == "b": return bool(x)
   if dt.kind == "f":
-    x = float(x)
-    if dt.name == "float64": return x
+    if dt.name == "float64": return float(x)
+    x = float(sticky(x)) if isinstance(x, int) else float(x)
     if dt.name == "bfloat16": return to_bfloat16(x)
     return round_bits(x, "f" if dt.name == "float32" else "e")
   if dt.kind == "x": return int(x)
-  if isinstance(x, float): x = int(x) if math.isfinite(x) else 0
+  if isinstance(x, float): return 0 if x != x else int(max(dt.min, min(dt.max, x)))
   wrapped = int(x) & ((1 << dt.bits) - 1)
   return wrapped - (1 << dt.bits) if dt.kind == "i" and wrapped >> (dt.bits - 1) else wrapped
+
+def fused_multiply_add(x: float, y: float, z: float, dt: DType) -> float:
+  """x*y + z for numbers of a float type dt, rounded once to dt: what MULACC means."""
+  if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
+    return z if math.isfinite(x) and math.isfinite(y) else x * y + z
+  exact = Fraction(x) * Fraction(y) + Fraction(z)
+  if exact == 0: return x * y + z if x == 0 or y == 0 else 0.0                    # the sign of a zero sum; x - x is +0
+  return truncate(round_to_odd(exact), dt) if dt.bits < 64 else nearest(exact)
+
+def nearest(x: Fraction) -> float:
+  try: return float(x)
+  except OverflowError: return math.copysign(math.inf, x)
+
+def round_to_odd(x: Fraction) -> float:
+  """A float64 that rounds to a narrower type as x does: where inexact, the neighbour whose last bit is 1."""
+  near = nearest(x)
+  if not math.isfinite(near) or Fraction(near) == x: return near
+  bits = struct.unpack("q", struct.pack("d", near))[0]
+  return near if bits & 1 else math.nextafter(near, math.inf if x > Fraction(near) else -math.inf)

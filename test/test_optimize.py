@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from graphs import close, leaf, matmul, random, softmax2, softmax2_numpy, total, value
 from picograd import codegen
-from picograd.codegen.optimize import Opt, apply_opts, ranges_in, stride_of
+from picograd.codegen.optimize import Opt, apply_opts, ranges_in
 from picograd.codegen.schedule import schedule
 from picograd.dtype import dtypes
+from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import UOp
 from picograd.runtime import realize

@@ -5,12 +5,11 @@
 from __future__ import annotations
 import itertools
 from functools import reduce as fold_left
-from picograd.codegen.optimize import stride_of
 from picograd.dtype import dtypes
-from picograd.ops.index import simplify_index
+from picograd.ops.index import simplify_index, stride_of
 from picograd.ops.match import rewrite
 from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, identity
-from picograd.ops.uop import UOp, substitute, toposort
+from picograd.ops.uop import UOp, ranges_inside, substitute, toposort
 
 def expand(kernel: UOp) -> UOp:
   kernel = write_out(kernel)
@@ -137,13 +136,3 @@ def update(register: UOp, u: UOp, value: UOp, outer: list[UOp], loops: tuple[UOp
   start = element(register.after(*outer)).store(UOp.const(u.dtype, identity(u.arg[0], u.dtype.scalar)))
   before = element(register.after(start, *loops)).load()
   return element(register).store(before.alu(u.arg[0], value))
-
-def ranges_inside(kernel: UOp) -> dict[UOp, frozenset[UOp]]:
-  """For each node the ranges whose loops it stands in: those it depends on and that no REDUCE or END below it has closed."""
-  inside: dict[UOp, frozenset[UOp]] = {}
-  for u in toposort([kernel]):
-    found = frozenset().union(*(inside[s] for s in u.src)) if u.src else frozenset()
-    if u.op is Ops.RANGE: found |= {u}
-    if u.op in (Ops.REDUCE, Ops.END): found -= frozenset(s for s in u.src if s.op is Ops.RANGE)
-    inside[u] = found
-  return inside

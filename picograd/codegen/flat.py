@@ -1,14 +1,15 @@
-# flat.py: the flat form of a program, LABEL -> [effects.., terminator], and what every back end asks of it.
-# In: a structured kernel (list of UOps, RANGE..END nested), or a front end's calls of Builder. Out: a Function whose blocks
-# list effects in order; pure nodes hang below them. Chapter "flat" tells it; DESIGN.md has the table of ops.
-# True afterwards: the first block has no predecessors; both targets of a BRANCH have exactly one predecessor; definitions
-# dominate uses; PHI(label, k) is the k-th value that every JUMP to label passes; the last source of LOAD, STORE and CALL is the
-# memory state: the last STORE or CALL before it in its block, else its LABEL.
+# flat.py: the flat form of a program, LABEL -> [effects.., terminator], and what every back end asks of it. DESIGN.md has
+# the table of ops. In: a structured kernel (list of UOps, RANGE..END nested), or a front end's calls of Builder. Out: a
+# Function whose blocks list effects in order; pure nodes hang below them. True afterwards: the first block has no
+# predecessors; both targets of a BRANCH have exactly one predecessor; definitions dominate uses; PHI(label, k) is the
+# k-th value that every JUMP to label passes; the last source of LOAD, STORE and CALL is the memory state: the last STORE
+# or CALL before it in its block, else its LABEL.
 from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from typing import Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes
+from picograd.helpers import dedup
 from picograd.ops.ops import ALU, EFFECTS, Ops, Space
 from picograd.ops.uop import UOp, fresh, toposort
 
@@ -16,7 +17,8 @@ Blocks = dict[UOp, list[UOp]]
 
 @dataclass
 class Function:
-  """name(params) -> result. A kernel takes a ptr per PARAM slot, then its thread number as int64, and runs `threads` times."""
+  """name(params) -> result. A kernel takes a ptr per PARAM slot, then its thread number as int64, and runs `threads`
+  times."""
   name: str
   params: list[DType]
   blocks: Blocks
@@ -24,7 +26,7 @@ class Function:
   threads: int = 1
 
 STATEFUL = frozenset({Ops.LOAD, Ops.STORE, Ops.CALL})        # their last source is the memory state
-LEAVES = frozenset({Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.SYM, Ops.LABEL, Ops.PHI})   # have no place of their own in a block
+LEAVES = frozenset({Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.SYM, Ops.LABEL, Ops.PHI})   # are in no block's list
 
 def new_label() -> UOp: return UOp(Ops.LABEL, dtypes.void, (), next(fresh))
 def phi(label: UOp, k: int, dtype: DType) -> UOp: return UOp(Ops.PHI, dtype, (label,), k)
@@ -108,14 +110,15 @@ class Flattener:
     for u in linear:
       if u.op in self.steps: self.steps[u.op](self, u)
       elif u.op in ALU or u.op in (Ops.STACK, Ops.REDUCE): self.keep(u)
-      elif u.op not in (Ops.BARRIER, Ops.SINK): raise ValueError(f"{u} cannot be flattened: {u.op} is no linear operation")
+      elif u.op not in (Ops.BARRIER, Ops.SINK): raise ValueError(f"{u} cannot be flattened: it is no linear operation")
 
   def define(self, u: UOp, value: UOp, depth: int | None = None) -> None:
     self.new[u] = value
     if value not in self.depth:
       below = [self.depth.get(s, 0) for s in value.src]
       self.depth[value] = max(below, default=0) if depth is None else depth
-  def keep(self, u: UOp) -> None: self.define(u, UOp(u.op, u.dtype, tuple([self.new[s] for s in u.src]), u.arg))
+  def keep(self, u: UOp) -> None:
+    self.define(u, UOp(u.op, u.dtype, tuple([self.new[without_after(s)] for s in u.src]), u.arg))
   def alias(self, u: UOp) -> None:
     if u.src[0] in self.new: self.new[u] = self.new[u.src[0]]
   def param(self, u: UOp) -> None: self.define(u, UOp(Ops.PARAM, dtypes.ptr, (), u.arg))
@@ -125,7 +128,7 @@ class Flattener:
     """An element's address; of a value in a register, the lane."""
     base = without_after(u.src[0])
     if base.op not in (Ops.PARAM, Ops.BUFFER): return self.keep(u)
-    self.define(u, self.address(self.new[base], self.new[u.src[1]], base.dtype.itemsize))
+    self.define(u, self.address(self.new[base], self.new[without_after(u.src[1])], base.dtype.itemsize))
 
   def address(self, base: UOp, position: UOp, itemsize: int) -> UOp:
     """base + position*itemsize. Terms that change in outer loops are added first, so that inner loops need not add them
@@ -151,7 +154,7 @@ class Flattener:
     self.define(u, value)
 
   def store(self, u: UOp) -> None:
-    index, value = without_after(u.src[0]), self.new[u.src[1]]
+    index, value = without_after(u.src[0]), self.new[without_after(u.src[1])]
     pointer, gate = self.new[index], self.gate_of(index, value.dtype)
     if gate is None or value.dtype.count > 1:
       self.build.store(pointer, value, gate)
@@ -277,7 +280,8 @@ def in_order(fn: Function, blocks: Blocks) -> Function:
   return replace(fn, blocks={label: blocks[label] for label in reverse_postorder(made)})
 
 def split_edges(fn: Function) -> Function:
-  """Puts an empty block on each edge from a BRANCH to a block with other predecessors, and before an entry that has any."""
+  """Puts an empty block on each edge from a BRANCH to a block with other predecessors, and before an entry that has
+  any."""
   start = new_label()
   blocks: Blocks = {start: [UOp(Ops.JUMP, dtypes.void, (entry(fn),))]}
   blocks.update((label, list(block)) for label, block in fn.blocks.items())
@@ -293,14 +297,14 @@ def split_edges(fn: Function) -> Function:
       blocks[targets[i]] = [UOp(Ops.JUMP, dtypes.void, (target,))]
     block[-1] = UOp(Ops.BRANCH, dtypes.void, (condition, *targets))
   first = blocks[start][0].src[0]
-  if len(before[first]) == 1:                                        # nothing jumps back to the entry: no block before it
+  if len(before[first]) == 1:  # nothing jumps back to the entry: no block before it
     del blocks[start]
     blocks = {first: blocks[first], **blocks}
   return in_order(fn, blocks)
 
 class Flow:
   """Facts about a function's control flow. Blocks are named by their labels.
-  order: reverse postorder; index: label -> place in it; before: predecessors; idom: the closest block on every path from
+  order: reverse postorder; index: label -> place in it; before: predecessors; idom: the last block on every path from
   the entry (the entry's is itself); level: depth in that tree; loop: the head of the innermost loop around a block that
   is not its head; depth: how many loops a block is in."""
   def __init__(self, fn: Function):
@@ -354,7 +358,8 @@ class Flow:
     return a
 
   def find_loops(self) -> tuple[dict[UOp, UOp], dict[UOp, int]]:
-    """Natural loops, inner ones first; a loop met inside another counts as its head. Loops with two entries are none."""
+    """Natural loops, inner ones first; a loop met inside another counts as its head. Loops with two entries are
+    none."""
     loop: dict[UOp, UOp] = {}
     heads: set[UOp] = set()
     for head in reversed(self.order):
@@ -376,8 +381,8 @@ class Flow:
     return label if label in self.heads else self.loop.get(label)
 
 def liveness(fn: Function, reads: dict[UOp, int], writes: dict[UOp, int]) -> dict[UOp, int]:
-  """Which things are alive at the start of each block. Sets are bit masks of a Python int: reads[label] holds what the block
-  reads before it writes it, writes[label] what it writes."""
+  """Which things are alive at the start of each block. Sets are bit masks of a Python int: reads[label] holds what
+  the block reads before it writes it, writes[label] what it writes."""
   order, before = reverse_postorder(fn), predecessors(fn)
   live = {label: 0 for label in order}
   waiting, queued = list(order), set(order)                          # from the end: a stack of reverse postorder
@@ -441,8 +446,8 @@ def promotable(fn: Function) -> dict[UOp, DType]:
   return found
 
 def mem2reg(fn: Function) -> Function:
-  """C locals and kernel accumulators alike become block parameters where control flow joins, values elsewhere. A slot that
-  is read before it was written holds 0."""
+  """C locals and kernel accumulators alike become block parameters where control flow joins, values elsewhere. A slot
+  that is read before it was written holds 0."""
   slots = promotable(fn)
   if not slots: return prune(fn)
   flow = Flow(fn)
@@ -451,7 +456,8 @@ def mem2reg(fn: Function) -> Function:
   return prune(in_order(fn, blocks))
 
 def join_slots(fn: Function, flow: Flow, slots: dict[UOp, DType]) -> dict[UOp, list[UOp]]:
-  """Label -> slots that need a parameter there: the iterated dominance frontier of their stores, where they are alive."""
+  """Label -> slots that need a parameter there: the iterated dominance frontier of their stores, where they are
+  alive."""
   number = {slot: k for k, slot in enumerate(slots)}
   reads, writes = {}, {}
   stored: dict[UOp, list[UOp]] = {slot: [] for slot in slots}
@@ -524,6 +530,7 @@ class Renamer:
         self.assign(u.src[0], rebuild(u.src[1], self.new))
         self.new[u] = rebuild(u.src[-1], self.new)                   # the state is what it was
       else: out.append(rebuild(u, self.new))
+    out = dedup(out)  # loads with only slot writes between them are equal now
     last = out[-1]
     if last.op is Ops.JUMP:
       passed = [self.value[slot] for slot in self.params[last.src[0]]]
@@ -550,7 +557,7 @@ def forward(fn: Function, table: dict[UOp, UOp]) -> Function:
         stack.pop()
         new[u] = new[table[u]] if u in table else u.with_src(tuple([new[s] for s in u.src]))
     return new[root]
-  return replace(fn, blocks={label: [finish(u) for u in block] for label, block in fn.blocks.items()})
+  return replace(fn, blocks={label: dedup(finish(u) for u in block) for label, block in fn.blocks.items()})
 
 def prune(fn: Function) -> Function:
   """Without block parameters that always get one value or that nothing reads, and without loads that nothing reads."""
@@ -612,57 +619,5 @@ def drop_dead(fn: Function) -> Function:
     if last.op is Ops.JUMP:
       target, *passed = last.src
       last = last.with_src((target, *[v for k, v in enumerate(passed) if phi(target, k, v.dtype) in needed]))
-    blocks[label] = out + [rebuild(last, new)]
+    blocks[label] = dedup(out) + [rebuild(last, new)]
   return replace(fn, blocks=blocks)
-
-def simplify_flow(fn: Function) -> Function:
-  """Branches on constants become jumps, jumps to an empty block go on to where it jumps, and a block that only one jump
-  reaches joins the block before it."""
-  blocks = {label: list(block) for label, block in fn.blocks.items()}
-  for block in blocks.values():
-    last = block[-1]
-    if last.op is Ops.BRANCH and last.src[0].op is Ops.CONST:
-      block[-1] = UOp(Ops.JUMP, dtypes.void, (last.src[1] if last.src[0].arg else last.src[2],))
-  fn = thread_jumps(in_order(fn, blocks))
-  return prune(merge_blocks(in_order(fn, fn.blocks)))
-
-def thread_jumps(fn: Function) -> Function:
-  """JUMP to a block that only jumps on goes there itself, if nothing else reads that block's parameters."""
-  reads: dict[UOp, set[UOp]] = {}                                    # block -> nodes that read its parameters
-  for u in every_node(fn):
-    for s in operands(u):
-      if s.op is Ops.PHI: reads.setdefault(s.src[0], set()).add(u)
-  empty = {label: block[0] for label, block in fn.blocks.items()
-           if len(block) == 1 and block[0].op is Ops.JUMP and reads.get(label, set()) <= {block[0]}}
-  blocks = {label: list(block) for label, block in fn.blocks.items()}
-  for block in blocks.values():
-    passed: set[UOp] = set()
-    while block[-1].op is Ops.JUMP and block[-1].src[0] in empty and block[-1].src[0] not in passed:
-      label, *values = block[-1].src
-      passed.add(label)                                              # a ring of empty blocks is an endless loop: stop there
-      table = {phi(label, k, v.dtype): v for k, v in enumerate(values)}
-      block[-1] = empty[label].with_src(tuple([table.get(s, s) for s in empty[label].src]))
-  return replace(fn, blocks=blocks)
-
-def merge_blocks(fn: Function) -> Function:
-  """A block that one JUMP alone reaches is appended to the block of that JUMP."""
-  before = predecessors(fn)
-  table: dict[UOp, UOp] = {}
-  blocks: Blocks = {}
-  merged: set[UOp] = set()
-  for label in fn.blocks:
-    if label in merged: continue
-    out, state = [], label
-    block = fn.blocks[label]
-    while True:
-      out += block[:-1]
-      state = next((u for u in reversed(block[:-1]) if u.op in EFFECTS), state)
-      last = block[-1]
-      if last.op is not Ops.JUMP or len(before[last.src[0]]) > 1: break
-      target, *values = last.src
-      table[target] = state
-      table.update((phi(target, k, v.dtype), v) for k, v in enumerate(values))
-      merged.add(target)
-      block = fn.blocks[target]
-    blocks[label] = out + [last]
-  return forward(replace(fn, blocks=blocks), table) if table else fn

@@ -1,9 +1,10 @@
 # heuristic.py: choose Opts by hand-written rules: which range becomes the lanes of a vector, which make a register tile,
 # which is shared out to threads. In: kernel and target. Out: a list of Opts.   (chapter 3)
 from __future__ import annotations
-from picograd.codegen.optimize import Opt, ranges_in, stride_of
+from picograd.codegen.optimize import Opt, ranges_in
 from picograd.codegen.target import Target
 from picograd.helpers import prod
+from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import UOp, toposort
 

@@ -1,9 +1,8 @@
 # linearize.py: kernel DAG -> structured list. In: a kernel after lower. Out: every node once, sources before users, each
 # in the innermost loop whose variable it depends on, and RANGE .. END properly nested.   (chapter 3)
 from __future__ import annotations
-from picograd.codegen.expand import ranges_inside
 from picograd.ops.ops import Ops
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import UOp, ranges_inside, toposort
 
 SILENT = frozenset({Ops.SINK, Ops.AFTER})          # order and nothing else
 
@@ -11,9 +10,10 @@ def linearize(kernel: UOp) -> list[UOp]:
   order = toposort([kernel])
   inside = ranges_inside(kernel)
   depth = loop_depths(order, inside)
+  ended = {s for u in order if u.op is Ops.END for s in u.src}       # loops, and the stores at the end of each
   regions: dict[UOp | None, list[UOp]] = {}        # innermost loop -> its nodes, sub-loops as their END
   for u in order:
-    if u.op is not Ops.RANGE: regions.setdefault(innermost(inside[u], depth), []).append(u)
+    if u not in ended: regions.setdefault(innermost(inside[u], depth), []).append(u)
   return emit(regions)
 
 def loop_depths(order: list[UOp], inside: dict[UOp, frozenset[UOp]]) -> dict[UOp, int]:
@@ -41,12 +41,9 @@ def emit(regions: dict[UOp | None, list[UOp]]) -> list[UOp]:
       out.append(u)
       continue
     opened.add(u)
-    loops = [r for r in u.src if r.op is Ops.RANGE]
-    stores = [s for s in u.src if s.op is not Ops.RANGE]
     todo.append(u)
-    todo.extend(reversed(stores))
-    last = set(stores)
-    for r in reversed(loops):
-      todo.extend(s for s in reversed(regions.get(r, [])) if s not in last)
+    todo.extend(s for s in reversed(u.src) if s.op is not Ops.RANGE)
+    for r in reversed([r for r in u.src if r.op is Ops.RANGE]):
+      todo.extend(reversed(regions.get(r, [])))
       todo.append(r)
   return out

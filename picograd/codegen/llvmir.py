@@ -1,18 +1,19 @@
-# llvmir.py: a placed Function as LLVM IR text, one table row per op. Out: a module with the function, and for a kernel an
-# entry `NAME_entry(ptr %table, i64 %thread)` that reads the pointers from a table; its attribute "threads" says how many
-# threads run it. Numbers are as PYTHON defines them: no fast-math flags, no poison, no trap that the program did not ask for.
-# bool is i1 in registers and a byte in memory; bfloat16 is its 16 bits, since arithmetic on it was lowered to float32.
-# The text depends on the graph alone, never on ids: equal kernels share a cache entry. Chapter "flat" tells it.
+# llvmir.py: a placed Function as LLVM IR text, one table row per op. Out: a module with the function, and for a kernel
+# an entry `NAME_entry(ptr %table, i64 %thread)` that reads the pointers from a table; its attribute "threads" says how
+# many threads run it. Numbers are as PYTHON defines them: no fast-math flags, no poison, no trap that the program did
+# not ask for. bool is i1 in registers and a byte in memory; bfloat16 is its 16 bits, since arithmetic on it was lowered
+# to float32. The text depends on the graph alone, never on ids: equal kernels share a cache entry.
 from __future__ import annotations
 import struct
 from typing import Sequence
 from picograd.dtype import DType, dtypes
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
-from picograd.codegen.flat import Function, entry, every_node, incoming, operands, phi
+from picograd.codegen.flat import Function, entry, every_node, incoming
 
-# op -> {kinds of the first value operand (of the second for WHERE): instructions}. {d} is the result, {d}a and {d}b are temporaries, {0} {1} {2}
-# the operands, {t} the result's type, {s} the first operand's, {b} bool with as many lanes, {m} how intrinsics spell {t}.
+# op -> {kinds of the first operand, of WHERE's second: instructions}. {d} is the result, {d}a and {d}b are temporaries,
+# {0} {1} {2} the operands, {t} the result's type, {s} the first operand's, {b} bool with as many lanes, {m} how
+# intrinsics spell {t}.
 ROWS: dict[Ops, dict[str, str]] = {
   Ops.ADD: {"iu": "{d} = add {t} {0}, {1}", "f": "{d} = fadd {t} {0}, {1}", "b": "{d} = or {t} {0}, {1}",
             "p": "{d} = getelementptr i8, ptr {0}, i64 {1}"},
@@ -26,7 +27,8 @@ ROWS: dict[Ops, dict[str, str]] = {
                  "{d}c = fcmp uno {t} {1}, {1}\n{d} = select {b} {d}c, {t} {1}, {t} {d}b",
             "i": "{d}a = icmp sgt {t} {0}, {1}\n{d} = select {b} {d}a, {t} {0}, {t} {1}",
             "u": "{d}a = icmp ugt {t} {0}, {1}\n{d} = select {b} {d}a, {t} {0}, {t} {1}", "b": "{d} = or {t} {0}, {1}"},
-  Ops.CMPLT: {"f": "{d} = fcmp olt {s} {0}, {1}", "i": "{d} = icmp slt {s} {0}, {1}", "ubp": "{d} = icmp ult {s} {0}, {1}"},
+  Ops.CMPLT: {"f": "{d} = fcmp olt {s} {0}, {1}", "i": "{d} = icmp slt {s} {0}, {1}",
+              "ubp": "{d} = icmp ult {s} {0}, {1}"},
   Ops.CMPNE: {"f": "{d} = fcmp une {s} {0}, {1}", "iubp": "{d} = icmp ne {s} {0}, {1}"},
   Ops.AND: {"iub": "{d} = and {t} {0}, {1}"},
   Ops.OR: {"iub": "{d} = or {t} {0}, {1}"},
@@ -39,7 +41,8 @@ SHIFTS = {("i", Ops.SHR): "ashr", ("u", Ops.SHR): "lshr", ("i", Ops.SHL): "shl",
 
 # ---- types and constants ---------------------------------------------------------------------------------------------
 
-SCALARS = {"float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double", "bool": "i1", "ptr": "ptr", "void": "void"}
+SCALARS = {"float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double",
+           "bool": "i1", "ptr": "ptr", "void": "void"}
 FLOAT_SUFFIX = {"float16": "f16", "float32": "f32", "float64": "f64"}
 
 def type_of(dtype: DType) -> str:
@@ -63,13 +66,30 @@ def constant(dtype: DType, value: object) -> str:
   if dtype is dtypes.bfloat16: return str(struct.unpack("<I", struct.pack("<f", value))[0] >> 16)
   return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
 
-def is_constant(u: UOp) -> bool: return u.op is Ops.CONST or (u.op is Ops.STACK and all(s.op is Ops.CONST for s in u.src))
+def is_constant(u: UOp) -> bool:
+  return u.op is Ops.CONST or (u.op is Ops.STACK and all(s.op is Ops.CONST for s in u.src))
 
 def constant_text(u: UOp) -> str:
   if u.op is Ops.CONST: return constant(u.dtype, u.arg)
   scalar = u.dtype.scalar
   if all(s is u.src[0] for s in u.src): return f"splat ({type_of(scalar)} {constant(scalar, u.src[0].arg)})"
   return "<" + ", ".join(f"{type_of(scalar)} {constant(scalar, s.arg)}" for s in u.src) + ">"
+
+def keeps_bits(u: UOp) -> bool:
+  """Casts between types that are one type to LLVM: the result is the operand."""
+  if u.op is Ops.BITCAST: return type_of(u.src[0].dtype) == type_of(u.dtype)
+  return u.op is Ops.CAST and not cast_lines(u.src[0].dtype, u.dtype)
+
+def empty_edges(fn: Function) -> dict[UOp, UOp]:
+  """Blocks that only pass from a BRANCH on to a join -> the block of that BRANCH. LLVM's phis can name the BRANCH's
+  edge itself, unless both edges lead to the same join."""
+  out: dict[UOp, UOp] = {}
+  for label, block in fn.blocks.items():
+    if block[-1].op is not Ops.BRANCH: continue
+    ends = {t: fn.blocks[t][0] for t in block[-1].src[1:]}
+    passing = {t: jump.src[0] for t, jump in ends.items() if jump.op is Ops.JUMP}
+    if len(set(passing.values())) == len(passing): out.update((t, label) for t in passing)
+  return out
 
 # ---- one function ----------------------------------------------------------------------------------------------------
 
@@ -81,9 +101,11 @@ class Renderer:
     self.lines: list[str] = []
     self.called: dict[str, str] = {}                                 # function -> its declaration
     self.values = 0
+    self.through = empty_edges(fn)
 
   def name(self, u: UOp) -> str:
-    """The operand text of a value; a new name at its definition."""
+    """The operand text of a value; a phi may ask for it before its definition is written."""
+    while keeps_bits(u): u = u.src[0]
     known = self.names.get(u)
     if known is not None: return known
     if is_constant(u): text = constant_text(u)
@@ -108,10 +130,12 @@ class Renderer:
     for p in passed: params.setdefault(p.src[0], []).append(p)
     first = entry(self.fn)
     for label, block in self.fn.blocks.items():
+      if label in self.through: continue
       self.lines.append(f"{self.names[label][1:]}:")
       if label is first: self.allocate_slots()
       for p in params.get(label, ()):
-        sources = ", ".join(f"[ {self.name(jump.src[1 + p.arg])}, {self.names[at]} ]" for jump, at in jumps[label])
+        sources = ", ".join(f"[ {self.name(jump.src[1 + p.arg])}, {self.names[self.through.get(at, at)]} ]"
+                            for jump, at in jumps[label])
         self.lines.append(f"  {self.name(p)} = phi {type_of(p.dtype)} {sources}")
       for u in block: self.write(u)
     arguments = ", ".join(f"{type_of(dt)} %p{i}" for i, dt in enumerate(self.fn.params))
@@ -127,10 +151,10 @@ class Renderer:
   def put(self, text: str) -> None: self.lines.extend("  " + line for line in text.split("\n"))
 
   def write(self, u: UOp) -> None:
+    if is_constant(u) or keeps_bits(u): return
     if u.op in self.steps: self.steps[u.op](self, u)
-    elif is_constant(u): return
     elif u.op in ROWS: self.row(u)
-    else: raise ValueError(f"{self.fn.name}: {u.op} of {u.dtype} has no LLVM instruction; it should have been decomposed")
+    else: raise ValueError(f"{self.fn.name}: {u.op} of {u.dtype} has no LLVM instruction")
 
   def row(self, u: UOp) -> None:
     """An op that the table spells out."""
@@ -144,33 +168,30 @@ class Renderer:
     self.put(template.format(*texts, **names, b=type_of(dtypes.bool.vec(u.dtype.count))))
 
   def shift(self, u: UOp) -> None:
-    """A count that is not below the width shifts everything out; LLVM leaves it open, so it is tested unless constant."""
+    """A count that is not below the width shifts everything out; LLVM leaves it open, so it is tested unless
+    constant."""
     x, count = u.src
     d, t, name = self.name(u), type_of(u.dtype), SHIFTS[u.dtype.kind, u.op]
     lanes = count.src if count.op is Ops.STACK else (count,)
     if all(s.op is Ops.CONST and 0 <= s.arg < u.dtype.bits for s in lanes):
       return self.put(f"{d} = {name} {t} {self.name(x)}, {self.name(count)}")
     last = constant_text(UOp.const(u.dtype, u.dtype.bits - 1))
-    b = type_of(dtypes.bool.vec(u.dtype.count))
-    self.put(f"{d}a = icmp ugt {t} {self.name(count)}, {last}\n{d}b = select {b} {d}a, {t} {last}, {t} {self.name(count)}")
+    b, n = type_of(dtypes.bool.vec(u.dtype.count)), self.name(count)
+    self.put(f"{d}a = icmp ugt {t} {n}, {last}\n{d}b = select {b} {d}a, {t} {last}, {t} {n}")
     if name == "ashr": return self.put(f"{d} = ashr {t} {self.name(x)}, {d}b")
-    self.put(f"{d}c = {name} {t} {self.name(x)}, {d}b\n{d} = select {b} {d}a, {t} zeroinitializer, {t} {d}c"
-             if u.dtype.count > 1 else f"{d}c = {name} {t} {self.name(x)}, {d}b\n{d} = select {b} {d}a, {t} 0, {t} {d}c")
+    self.put(f"{d}c = {name} {t} {self.name(x)}, {d}b\n{d} = select {b} {d}a, {t} zeroinitializer, {t} {d}c")
 
   def cast(self, u: UOp) -> None:
     source = u.src[0]
     lines = cast_lines(source.dtype, u.dtype)
-    if not lines: self.names[u] = self.name(source)                  # same bits
-    else: self.put(lines.format(self.name(source), d=self.name(u), s=type_of(source.dtype), t=type_of(u.dtype)))
+    self.put(lines.format(self.name(source), d=self.name(u), s=type_of(source.dtype), t=type_of(u.dtype)))
 
   def bitcast(self, u: UOp) -> None:
     source = u.src[0]
-    if type_of(source.dtype) == type_of(u.dtype): self.names[u] = self.name(source)
-    else: self.put(f"{self.name(u)} = bitcast {type_of(source.dtype)} {self.name(source)} to {type_of(u.dtype)}")
+    self.put(f"{self.name(u)} = bitcast {type_of(source.dtype)} {self.name(source)} to {type_of(u.dtype)}")
 
   def stack(self, u: UOp) -> None:
     """A vector from scalars: a splat is one insert and one shuffle, else an insert per lane."""
-    if is_constant(u): return
     d, t, scalar = self.name(u), type_of(u.dtype), type_of(u.dtype.scalar)
     if all(s is u.src[0] for s in u.src):
       return self.put(f"{d}a = insertelement {t} poison, {scalar} {self.name(u.src[0])}, i64 0\n"
@@ -199,8 +220,8 @@ class Renderer:
         if half > 1: self.put(f"{name} = shufflevector {t} {text}, {t} poison, <{half} x i32> <{lanes}>")
         else: self.put(f"{name} = extractelement {t} {text}, i64 {start}")
       value = parts[0].alu(op, parts[1])
+      if half == 1: self.names[value] = self.name(u)
       self.row(value)
-    self.names[u] = self.name(value)
 
   def load(self, u: UOp) -> None:
     """A bool is read as a byte and compared with 0; lanes whose gate is closed read 0."""
@@ -240,68 +261,80 @@ class Renderer:
 
   def jump(self, u: UOp) -> None: self.put(f"br label {self.names[u.src[0]]}")
   def branch(self, u: UOp) -> None:
-    condition, yes, no = u.src
-    self.put(f"br i1 {self.name(condition)}, label {self.names[yes]}, label {self.names[no]}")
+    condition, *targets = u.src
+    yes, no = (self.names[self.fn.blocks[t][-1].src[0] if t in self.through else t] for t in targets)
+    self.put(f"br i1 {self.name(condition)}, label {yes}, label {no}")
   def ret(self, u: UOp) -> None:
     self.put(f"ret {type_of(u.src[0].dtype)} {self.name(u.src[0])}" if u.src else "ret void")
 
   steps = {Ops.SHL: shift, Ops.SHR: shift, Ops.CAST: cast, Ops.BITCAST: bitcast, Ops.STACK: stack, Ops.INDEX: lane,
-           Ops.REDUCE: reduce, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call, Ops.JUMP: jump, Ops.BRANCH: branch, Ops.RET: ret}
+           Ops.REDUCE: reduce, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call, Ops.JUMP: jump, Ops.BRANCH: branch,
+           Ops.RET: ret}
 
 # ---- casts -----------------------------------------------------------------------------------------------------------
 
 def cast_lines(source: DType, to: DType) -> str:
-  """The instructions of a cast; empty where the bits stay as they are."""
+  """The instructions of a cast; empty where the bits stay as they are. float16 comes from float32 alone: other casts
+  to it were lowered, because LLVM would call a library that may not be there."""
   a, b = source.kind, to.kind
   if b == "b" and a == "f": return "{d} = fcmp une {s} {0}, zeroinitializer"
   if b == "b" and a != "b": return "{d} = icmp ne {s} {0}, zeroinitializer"
   if b == "p": return "" if a == "p" else "{d} = inttoptr {s} {0} to ptr"
   if a == "p": return "{d} = ptrtoint ptr {0} to {t}"
-  if b == "f" and a == "f":
-    if type_of(source) == type_of(to): return ""
-    return "{d} = fpext {s} {0} to {t}" if source.bits < to.bits else "{d} = fptrunc {s} {0} to {t}"
+  if b == "f" and a == "f": return float_to_float_lines(source, to)
   if b == "f": return "{d} = sitofp {s} {0} to {t}" if a == "i" else "{d} = uitofp {s} {0} to {t}"
   if a == "f": return float_to_int_lines(source, to)
   if source.bits == to.bits: return ""
   if source.bits > to.bits: return "{d} = trunc {s} {0} to {t}"
   return "{d} = sext {s} {0} to {t}" if a == "i" else "{d} = zext {s} {0} to {t}"
 
+def float_to_float_lines(source: DType, to: DType) -> str:
+  if source.bits < to.bits: return "{d} = fpext {s} {0} to {t}"
+  return "{d} = fptrunc {s} {0} to {t}" if source.bits > to.bits else ""
+
 def float_to_int_lines(source: DType, to: DType) -> str:
-  """Towards zero, into int32 (int64 for uint32 and 64 bits); what does not fit there, and NaN, gives its least number, as x86
-  and torch do. The narrower type wraps. uint64 also holds what int64 does not."""
-  bits = 64 if to.bits == 64 or to is dtypes.uint32.vec(to.count) else 32
-  carrier = (dtypes.int64 if bits == 64 else dtypes.int32).vec(source.count)
-  limit = constant_text(UOp.const(source, 2.0 ** (bits - 1)))
-  least = constant_text(UOp.const(carrier, carrier.min))
-  b, c = type_of(dtypes.bool.vec(source.count)), type_of(carrier)
-  lines = (f"{{d}}a = call {{s}} @llvm.fabs.{suffix(source)}({{s}} {{0}})\n{{d}}b = fcmp olt {{s}} {{d}}a, {limit}\n"
-           f"{{d}}c = fptosi {{s}} {{0}} to {c}\n")
-  chosen = f"select {b} {{d}}b, {c} {{d}}c, {c} {least}"
-  if to.scalar is dtypes.uint64:
-    top = constant_text(UOp.const(source, 2.0 ** 64))
-    return lines + (f"{{d}}e = {chosen}\n{{d}}f = fptoui {{s}} {{0}} to {{t}}\n{{d}}g = fcmp oge {{s}} {{0}}, {limit}\n"
-                    f"{{d}}h = fcmp olt {{s}} {{0}}, {top}\n{{d}}i = and {b} {{d}}g, {{d}}h\n"
-                    "{d} = " + f"select {b} {{d}}i, {{t}} {{d}}f, {{t}} {{d}}e")
-  if to.bits == bits: return lines + "{d} = " + chosen
-  return lines + f"{{d}}e = {chosen}\n{{d}} = trunc {c} {{d}}e to {{t}}"
+  """Towards zero; out of range gives the nearest in range, NaN gives 0. llvm.fptosi.sat means the same, lane by
+  lane."""
+  if source.bits == 16:                                              # the limits are no numbers of float16
+    single = dtypes.float32.vec(source.count)
+    return f"{{d}}m = fpext {{s}} {{0}} to {type_of(single)}\n" + clamp_lines("{d}m", single, to)
+  return clamp_lines("{0}", source, to)
+
+def clamp_lines(value: str, source: DType, to: DType) -> str:
+  s, b = type_of(source), type_of(dtypes.bool.vec(to.count))
+  def text(dtype: DType, number: float) -> str: return constant_text(UOp.const(dtype, number))
+  low, limit = text(source, float(to.min)), text(source, float(to.max + 1))
+  convert = "fptosi" if to.kind == "i" else "fptoui"
+  lines = (f"{{d}}a = fcmp ogt {s} {value}, {low}\n{{d}}b = select {b} {{d}}a, {s} {value}, {s} {low}\n"  # NaN too
+           f"{{d}}c = {convert} {s} {{d}}b to {{t}}\n{{d}}e = fcmp oge {s} {value}, {limit}\n")
+  chosen = f"select {b} {{d}}e, {{t}} {text(to, to.max)}, {{t}} {{d}}c"
+  if to.kind == "u": return lines + "{d} = " + chosen
+  return lines + (f"{{d}}f = {chosen}\n{{d}}g = fcmp ord {s} {value}, {value}\n"
+                  f"{{d}} = select {b} {{d}}g, {{t}} {{d}}f, {{t}} {text(to, 0)}")
 
 # ---- a module --------------------------------------------------------------------------------------------------------
 
 ATTRIBUTES = 'attributes #0 = { nounwind "prefer-vector-width"="512" "no-trapping-math"="true" }\n'
 
 def render(fn: Function, helpers: Sequence[Function] = ()) -> str:
-  """The text of a module: fn, the functions it calls, declarations of all other names, and fn's entry if it is a kernel."""
+  """The text of a module: fn, the functions it calls, declarations of all other names, and fn's entry if it is a
+  kernel."""
   renderers = [Renderer(f) for f in (fn, *helpers)]
   bodies = [r.function() for r in renderers]
   defined = {f.name for f in (fn, *helpers)}
   outside = {name: text for r in renderers for name, text in r.called.items() if name not in defined}
-  is_kernel = fn.result is dtypes.void and fn.params and fn.params[-1] is dtypes.int64 and all(dt is dtypes.ptr for dt in fn.params[:-1])
-  return "\n".join([*outside.values(), *bodies, *([entry_text(fn)] if is_kernel else []), ATTRIBUTES])
+  return "\n".join([*outside.values(), *bodies, *([entry_text(fn)] if is_kernel(fn) else []), ATTRIBUTES])
+
+def is_kernel(fn: Function) -> bool:
+  """Pointers and a thread number, no result."""
+  kinds = [dt.kind for dt in fn.params]
+  return fn.result is dtypes.void and kinds == ["p"] * (len(kinds) - 1) + ["i"]
 
 def entry_text(fn: Function) -> str:
   """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers that stand in the table."""
   n = len(fn.params) - 1
-  loads = "".join(f"  %a{i} = getelementptr ptr, ptr %table, i64 {i}\n  %p{i} = load ptr, ptr %a{i}, align 8\n" for i in range(n))
+  loads = "".join(f"  %a{i} = getelementptr ptr, ptr %table, i64 {i}\n  %p{i} = load ptr, ptr %a{i}, align 8\n"
+                  for i in range(n))
   arguments = ", ".join([*(f"ptr %p{i}" for i in range(n)), "i64 %thread"])
   return (f'define void @"{fn.name}_entry"(ptr %table, i64 %thread) #0 "threads"="{fn.threads}" {{\n{loads}'
           f'  tail call void @"{fn.name}"({arguments})\n  ret void\n}}\n')

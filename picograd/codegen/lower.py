@@ -3,17 +3,18 @@
 from __future__ import annotations
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
-from picograd.ops.decompose import lower_operations
+from picograd.ops.decompose import lower_operations, make_defined
 from picograd.ops.fold import fold
-from picograd.ops.match import Pat, Rules, rewrite
+from picograd.ops.match import Pat, Rules, rewrite, rewrite_top_down
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import UOp, toposort
 
 def lower(kernel: UOp, target: Target) -> UOp:
+  kernel = rewrite_top_down(kernel, make_defined(target.division_traps))
   kernel = threads_to_special(kernel)
   kernel = index_to_int(kernel, target.index)
   kernel = rewrite(kernel, fold + products_fused)
-  return rewrite(kernel, lower_operations(target.missing_ops, target.missing_dtypes, target.division_traps) + fold)
+  return rewrite(kernel, lower_operations(target.missing_ops, target.missing_dtypes) + fold)
 
 def threads_to_special(kernel: UOp) -> UOp:
   """THREAD ranges are not loops: each thread runs the kernel with its own number."""

@@ -74,17 +74,3 @@ def flat_ranges(values: tuple[UOp, ...]) -> list[UOp]:
   """The ranges that a list of ranges and of expressions over new ranges stands for, THREAD first, in order of mention."""
   found = dedup([u for v in values for u in toposort([v]) if u.op is Ops.RANGE])
   return sorted(found, key=lambda u: u.axis is not Axis.THREAD)
-
-# ---- facts that choosing Opts needs ----------------------------------------------------------------------------------
-
-def stride_of(position: UOp, r: UOp) -> int | None:
-  """How far position moves when r grows by one; None where that is no constant."""
-  if position is r: return 1
-  if r not in position.toposort(): return 0
-  if position.op is Ops.ADD:
-    strides = [stride_of(s, r) for s in position.src]
-    return None if None in strides else sum(s for s in strides if s is not None)
-  if position.op is Ops.MUL and position.src[1].op is Ops.CONST:
-    stride = stride_of(position.src[0], r)
-    return None if stride is None else stride * position.src[1].arg
-  return None

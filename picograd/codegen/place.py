@@ -1,7 +1,7 @@
-# place.py: where pure nodes are computed. In: a Function whose blocks list effects only. Out: the same Function whose blocks
-# also list every pure node once, after its operands and before its uses, in the shallowest loop it may live in (Click: Global
-# Code Motion, Global Value Numbering, 1995). CONST, PARAM, BUFFER, SYM and PHI have no place: back ends name them.
-# The order is a function of the graph alone. Chapter "flat" tells it.
+# place.py: where pure nodes are computed. In: a Function whose blocks list effects only. Out: the same Function whose
+# blocks also list every pure node once, after its operands and before its uses, in the shallowest loop it may live in
+# (Click: Global Code Motion, Global Value Numbering, 1995). CONST, PARAM, BUFFER, SYM and PHI have no place: back ends
+# name them. The order is a function of the graph alone.
 from __future__ import annotations
 from dataclasses import replace
 from picograd.dtype import dtypes
@@ -47,8 +47,8 @@ def best_blocks(fn: Function, flow: Flow, pure: list[UOp], early: dict[UOp, UOp]
   return where
 
 def stays(u: UOp) -> bool:
-  """Nodes that must not move up. pointer + constant is free at its use, where a load or store folds it; a division by an
-  unknown number may trap where the program would not have divided."""
+  """Nodes that must not move up. pointer + constant is free at its use, where a load or store folds it; a division by
+  an unknown number may trap where the program would not have divided."""
   if u.op in (Ops.IDIV, Ops.MOD) and u.dtype.kind != "f": return u.src[1].op is not Ops.CONST
   return u.op is Ops.ADD and u.dtype is dtypes.ptr and u.src[1].op is Ops.CONST
 

@@ -21,9 +21,14 @@ class Request(NamedTuple):
   root: UOp
 
 class Scope(NamedTuple):
-  """The loops around a read: all ranges of the kernel that enclose it, and whether one of them is a contraction's."""
+  """What is around a read: all ranges of the kernel that enclose it, whether one of them is a contraction's, and how many
+  operations lie on the longest way from the kernel's root."""
   ranges: frozenset[UOp]
   contraction: bool
+  distance: int
+
+  def join(self, other: "Scope") -> "Scope":
+    return Scope(self.ranges | other.ranges, self.contraction or other.contraction, max(self.distance, other.distance))
 
 class Store(NamedTuple):
   """`target[position] = value` for every point of ranges."""
@@ -46,6 +51,7 @@ ROW_LIMIT = 1 << 17            # elements of a row that several loops of one ker
 FEW_ROWS = 4                   # with fewer rows than this, long rows are split over kernels to keep all threads busy
 SMALL_WORK = 1 << 15           # elements under which one kernel on one thread is always best
 ROW_PASSES = 4                 # loops over one row in which a value may be computed again
+LONGEST_CHAIN = 400            # operations in sequence in one kernel: compilers take more than linear time
 CHEAP_OPS = 4                  # operations that are cheaper to repeat than to store
 
 class Rangeifier:
@@ -70,7 +76,7 @@ class Rangeifier:
       if u in self.forced or (u.op not in FREE and wanted and self.must_store(u, wanted)):
         ranges = tuple(loop_range(n) for n in (u.src[1] if u.op is Ops.STORE else u).shape)
         own = self.own[u] = Request(ranges, TRUE, u)
-        wanted = {own: Scope(frozenset(r for r in ranges if r.op is Ops.RANGE), False)}
+        wanted = {own: Scope(frozenset(r for r in ranges if r.op is Ops.RANGE), False, 0)}
       for request, scope in wanted.items(): self.ask_sources(u, request, scope)
 
   def ask_sources(self, u: UOp, request: Request, scope: Scope) -> None:
@@ -84,12 +90,11 @@ class Rangeifier:
     elif u.op is Ops.REDUCE:
       index, ranges = self.open_reduce(u, request)
       asked = [request._replace(index=index)]
-      scope = Scope(scope.ranges | ranges, scope.contraction or is_contraction(u))
+      scope = scope._replace(ranges=scope.ranges | ranges, contraction=scope.contraction or is_contraction(u))
     self.asked[u, request] = asked
+    scope = scope._replace(distance=scope.distance + 1)
     for s, r in zip(u.src, asked):
-      if r is None: continue
-      known = self.requests[s].get(r, scope)
-      self.requests[s][r] = Scope(known.ranges | scope.ranges, known.contraction or scope.contraction)
+      if r is not None: self.requests[s][r] = self.requests[s][r].join(scope) if r in self.requests[s] else scope
 
   def open_reduce(self, u: UOp, request: Request) -> tuple[tuple[UOp, ...], frozenset[UOp]]:
     """The index at which u's source is read: new ranges for the reduced axes. Reductions of one shape that are read at
@@ -110,6 +115,7 @@ class Rangeifier:
       (request, scope), = wanted.items()
       return self.reduce_must_store(u, request, scope)
     if u.op is Ops.CAST and u.src[0].op in FREE: return False
+    if any(scope.distance > LONGEST_CHAIN for scope in wanted.values()): return True
     if len(wanted) > 1: return self.ends_a_reduction(u) or not (self.is_cheap(u) or passes_over_a_row(wanted))
     (request, scope), = wanted.items()
     inside = ranges_of(request.index)

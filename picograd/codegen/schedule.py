@@ -74,10 +74,24 @@ def sort_by_need(needs: list[set[int]]) -> list[int] | None:
 # ---- merging ---------------------------------------------------------------------------------------------------------
 
 class Group:
-  """Stores that share one loop nest."""
-  def __init__(self, store: Store):
-    self.stores = [store]
-    self.extents = extents(store)
+  """Stores that share one loop nest, and the memory they touch."""
+  def __init__(self, plan: Plan):
+    self.plan = plan
+    self.stores: list[Store] = []
+    self.memory: set[int] = set()
+    self.nodes = 0
+
+  def add(self, store: Store) -> None:
+    self.stores.append(store)
+    self.memory |= memory_of(store, self.plan)
+    self.nodes += len(toposort([store.value]))
+
+LARGEST_GROUP = 1000     # nodes of a kernel beyond which it takes no more stores: compilers take more than linear time
+
+def memory_of(store: Store, plan: Plan) -> set[int]:
+  """The memory that a store reads or writes."""
+  access = access_of(store)
+  return {storage_id(plan.leaves[k]) for k in (access.writes, *access.reads)}
 
 def extents(store: Store) -> tuple[int, ...]: return tuple(r.bound.arg for r in store.index if r.op is Ops.RANGE)
 
@@ -121,19 +135,23 @@ def merge(plan: Plan, order: list[int], needs: list[set[int]]) -> list[Group]:
   groups: list[Group] = []
   home: dict[int, int] = {}
   for i in order:
-    store = plan.stores[i]
-    earliest = max((home[j] for j in needs[i]), default=0)
-    candidates = [] if has_reduce(store) else range(len(groups) - 1, max(earliest, len(groups) - NEARBY) - 1, -1)
-    for g in candidates:
-      member = joined(store, groups[g], plan) if groups[g].extents == extents(store) else None
-      if member is not None:
-        groups[g].stores.append(member)
-        home[i] = g
+    store, earliest = plan.stores[i], max((home[j] for j in needs[i]), default=0)
+    nearby = range(len(groups) - 1, max(earliest, len(groups) - NEARBY) - 1, -1)
+    home[i] = len(groups)
+    member = store
+    for g in [] if has_reduce(store) else [g for g in nearby if may_join(store, groups[g])]:
+      found = joined(store, groups[g], plan)
+      if found is not None:
+        home[i], member = g, found
         break
-    else:
-      home[i] = len(groups)
-      groups.append(Group(store))
+    if home[i] == len(groups): groups.append(Group(plan))
+    groups[home[i]].add(member)
   return groups
+
+def may_join(store: Store, group: Group) -> bool:
+  """Whether it is worth looking closer: equal extents, common memory, room."""
+  if extents(group.stores[0]) != extents(store) or group.nodes > LARGEST_GROUP: return False
+  return not group.memory.isdisjoint(memory_of(store, group.plan))
 
 def has_reduce(store: Store) -> bool: return any(u.op is Ops.REDUCE for u in toposort([store.value]))
 

@@ -216,3 +216,13 @@ def consumers(nodes: Iterable[UOp]) -> dict[UOp, list[UOp]]:
     for s in dict.fromkeys(u.src):
       if s in out: out[s].append(u)
   return out
+
+def ranges_inside(kernel: UOp) -> dict[UOp, frozenset[UOp]]:
+  """For each node the ranges whose loops it stands in: those it depends on and that no REDUCE or END below it has closed."""
+  inside: dict[UOp, frozenset[UOp]] = {}
+  for u in toposort([kernel]):
+    found = frozenset().union(*(inside[s] for s in u.src)) if u.src else frozenset()
+    if u.op is Ops.RANGE: found |= {u}
+    if u.op in (Ops.REDUCE, Ops.END): found -= frozenset(s for s in u.src if s.op is Ops.RANGE)
+    inside[u] = found
+  return inside

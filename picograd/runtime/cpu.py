@@ -1,18 +1,33 @@
-# cpu.py: the host processor. In: LLVM IR text (codegen/llvmir.py). Out: object code, and programs loaded into one long-lived
-# engine. Nothing here needs a compiler installed: llvmlite brings LLVM. Chapter "flat" tells it.
-# A binary is the name of its entry, a space, its number of threads, a newline, and an object file: it is all that loading needs.
+# cpu.py: the host processor. In: LLVM IR text (codegen/llvmir.py). Out: object code, programs loaded into one engine that
+# lives long, and a pool of pinned threads that runs them. Nothing needs a compiler installed: llvmlite brings LLVM.
+# A binary is the name of its entry, a space, its number of threads, a newline, and an object file: all that loading needs.
 from __future__ import annotations
-import ctypes, hashlib, re
-from typing import Any
+import atexit, ctypes, hashlib, os, re, threading, time
+from pathlib import Path
+from typing import Any, Sequence
 import numpy as np
 from picograd.codegen import llvmir
 from picograd.codegen.flat import Function
 from picograd.codegen.target import llvm_target
-from picograd.helpers import THREADS
+from picograd.helpers import THREADS, cache_get, cache_put
 from picograd.runtime.device import HostDevice
 
 class CompileError(Exception):
   """LLVM refused a kernel: the message names the kernel, what is wrong and the line of the source."""
+
+class HostMemory(np.ndarray):
+  """Bytes that know where they are: asking NumPy for an address takes longer than a small kernel."""
+  address: int
+
+def address_of(memory: np.ndarray) -> int:
+  known = getattr(memory, "address", None)                           # a NumPy view of a HostMemory has none
+  return memory.ctypes.data if known is None else known
+
+def located(memory: np.ndarray) -> HostMemory:
+  """The same bytes as a HostMemory."""
+  found: Any = memory.view(HostMemory)
+  found.address = address_of(memory)
+  return found
 
 def open_device(name: str) -> CPUDevice:
   try: import llvmlite.binding as llvm
@@ -36,11 +51,22 @@ class CPUDevice(HostDevice):
     self.layout = str(self.machine.target_data)
     self.triple = triple
     self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self.new_machine(), use_lmm=True)
+    self.pool: Pool | None = None
+    self.pool_size = int(THREADS)
+    atexit.register(self.close)
+    if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=self.forget_pool)
 
   def new_machine(self) -> Any:
     """Position-independent code whose constants lie within reach: each object gets one contiguous piece of memory."""
     target = self.llvm.Target.from_triple(self.llvm.get_process_triple())
-    return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2, reloc="pic", codemodel="small", jit=True)
+    return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2, reloc="pic", codemodel="small",
+                                        jit=True)
+
+  def allocate(self, nbytes: int) -> HostMemory: return located(super().allocate(nbytes))
+  def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> HostMemory:
+    part: Any = memory[offset:offset + nbytes].view(HostMemory)
+    part.address = address_of(memory) + offset
+    return part
 
   def cache_key(self, source: str) -> bytes:
     """What the binary of a source depends on."""
@@ -86,13 +112,45 @@ class CPUDevice(HostDevice):
   def load(self, name: str, binary: bytes) -> CPUProgram:
     header, _, code = binary.partition(b"\n")
     symbol, threads = header.decode().split(" ")
-    address = self.engine.get_function_address(symbol)
-    if not address:
+    return CPUProgram(self, name, self.address(symbol, code), int(threads))
+
+  def address(self, symbol: str, code: bytes) -> int:
+    """Where a function is in memory; its object code is added to the engine unless that was done before."""
+    found = self.engine.get_function_address(symbol)
+    if not found:
       self.engine.add_object_file(self.llvm.ObjectFileRef.from_data(code))
       self.engine.finalize_object()
-      address = self.engine.get_function_address(symbol)
-    if not address: raise CompileError(f"kernel {name}: its binary does not define {symbol}")
-    return CPUProgram(name, address, int(threads))
+      found = self.engine.get_function_address(symbol)
+    if not found: raise CompileError(f"the binary does not define {symbol}")
+    return found
+
+  def native(self, name: str) -> int:
+    """The address of a function of pool.ll."""
+    is_x86 = self.triple.startswith(("x86_64", "i386", "i686"))
+    pause = "call void @llvm.x86.sse2.pause()" if is_x86 else "fence acquire"
+    source = Path(__file__).with_name("pool.ll").read_text().replace("PAUSE", pause)
+    names = re.findall(r"define \w+ @(\w+)", source)
+    key = self.cache_key(source)
+    code = cache_get("kernels", key) or cache_put("kernels", key, self.object_code(source, {n: n for n in names}))
+    return self.address(name, code)
+
+  def run(self, entry: int, table: Any, threads: int) -> None:
+    """entry(table, 0) .. entry(table, threads - 1), on as many threads as the pool has."""
+    if self.pool is None: self.pool = Pool(self)
+    self.pool.run(entry, table, threads)
+
+  def capture(self, calls: Sequence[tuple[CPUProgram, list[np.ndarray]]]) -> Sequel:
+    """The calls in order as one native call per thread, with a barrier wherever one of two neighbours has several
+    threads."""
+    return Sequel(self, calls)
+
+  def forget_pool(self) -> None:
+    """A forked child has none of the threads."""
+    self.pool = None
+  def close(self) -> None:
+    """Ends the threads before the engine that holds their code goes away."""
+    if self.pool is not None: self.pool.close()
+    self.pool = None
 
 def complaint(source: str, message: str) -> str:
   """LLVM's message with the kernel's name and the source line it points at."""
@@ -101,14 +159,85 @@ def complaint(source: str, message: str) -> str:
   line = f"\n  line {at[1]}: {source.splitlines()[int(at[1]) - 1].strip()}" if at else ""
   return f"kernel {named[1] if named else '?'}: LLVM refuses this code: {message.strip()}{line}"
 
+# ---- running ---------------------------------------------------------------------------------------------------------
+
 ENTRY_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+
+def address_table(memory: list[np.ndarray]) -> Any:
+  return (ctypes.c_uint64 * len(memory))(*[address_of(m) for m in memory])
 
 class CPUProgram:
   """A loaded kernel: entry(table of addresses, thread) for each thread."""
-  def __init__(self, name: str, address: int, threads: int):
-    self.name, self.address, self.threads = name, address, threads
+  def __init__(self, device: CPUDevice, name: str, address: int, threads: int):
+    self.device, self.name, self.address, self.threads = device, name, address, threads
     self.entry = ENTRY_TYPE(address)
 
   def __call__(self, memory: list[np.ndarray]) -> None:
-    table = np.array([m.ctypes.data for m in memory], np.uint64)
-    for thread in range(self.threads): self.entry(table.ctypes.data, thread)
+    table = address_table(memory)
+    if self.threads == 1: self.entry(table, 0)
+    else: self.device.run(self.address, table, self.threads)
+
+class Sequel:
+  """Captured calls. records: for each call its entry, its table, its number of threads and whether a barrier
+  follows."""
+  def __init__(self, device: CPUDevice, calls: Sequence[tuple[CPUProgram, list[np.ndarray]]]):
+    self.device = device
+    self.tables = [address_table(memory) for _, memory in calls]
+    self.memory = [memory for _, memory in calls]                    # the addresses must stay valid
+    counts = [program.threads for program, _ in calls]
+    self.threads = 1 if max(counts, default=1) == 1 else device.pool_size
+    barriers = [int(n > 1 or m > 1) for n, m in zip(counts, counts[1:] + [1])]
+    rows = [(program.address, ctypes.addressof(table), n, barrier)
+            for (program, _), table, n, barrier in zip(calls, self.tables, counts, barriers)]
+    numbers = [0, len(calls), self.threads, *(field for row in rows for field in row)]
+    self.records = (ctypes.c_uint64 * len(numbers))(*numbers)
+    self.address = device.native("sequel")
+    self.entry = ENTRY_TYPE(self.address)
+
+  def __call__(self) -> None:
+    self.records[0] = 0                                              # nobody has arrived at a barrier
+    if self.threads == 1: self.entry(self.records, 0)
+    else: self.device.run(self.address, self.records, self.threads)
+
+class Pool:
+  """Threads that wait for work: they spin for about a millisecond, then sleep until they are woken. The caller is
+  thread 0; the others are pinned, because two spinning threads on one processor stop each other."""
+  def __init__(self, device: CPUDevice):
+    self.size, self.patience = device.pool_size, 20000
+    self.control = located(np.zeros(128 + 64 * self.size, np.uint8))
+    self.busy, self.wake, self.running = threading.Lock(), threading.Semaphore(0), False
+    number, pointer = ctypes.c_int64, ctypes.c_void_p
+    self.post = ctypes.CFUNCTYPE(number, *[pointer] * 3, *[number] * 3)(device.native("pool_run"))
+    self.share = ctypes.CFUNCTYPE(None, *[pointer] * 2, *[number] * 3)(device.native("pool_share"))
+    self.wait = ctypes.CFUNCTYPE(number, pointer, *[number] * 2)(device.native("pool_wait"))
+    self.worker = ctypes.CFUNCTYPE(number, pointer, *[number] * 3)(device.native("pool_worker"))
+    self.threads = [threading.Thread(target=self.work, args=(k,), daemon=True) for k in range(1, self.size)]
+    for thread in self.threads: thread.start()
+
+  def work(self, me: int) -> None:
+    if hasattr(os, "sched_setaffinity"):
+      processors = sorted(os.sched_getaffinity(0))
+      os.sched_setaffinity(0, {processors[me % len(processors)]})
+    while self.worker(self.control.address, me, self.size, self.patience) == ASLEEP: self.wake.acquire()
+
+  def run(self, entry: int | None, table: Any, count: int) -> None:
+    with self.busy:
+      if self.running: self.wake.release(self.size)  # interrupted: wake whoever was forgotten
+      self.finish()
+      self.running = True
+      state = self.post(self.control.address, entry, table, count, self.size, self.patience)
+      if state > 0:                                                  # so many sleep: nothing has run here yet
+        self.wake.release(state)
+        if entry: self.share(entry, table, 0, self.size, count)
+      if state != DONE: self.finish()
+      self.running = False
+
+  def finish(self) -> None:
+    """Waits for the others. A processor that is shared with strangers may keep them: give way now and then."""
+    while self.wait(self.control.address, self.size, self.patience) != DONE: time.sleep(0)
+
+  def close(self) -> None:
+    self.run(None, None, 0)
+    for thread in self.threads: thread.join()
+
+ASLEEP, DONE = 0, 0            # what pool_worker and pool_wait answer

@@ -1,0 +1,184 @@
+# optim: torch.optim. In: parameters with gradients. After step(): parameters and state have their new values, in place.
+# What changes from step to step (learning rate, bias corrections) enters the graph as the data of one leaf per step,
+# never as constants, so that each parameter's update is compiled once: one kernel that stores it and its state.
+from __future__ import annotations
+import math
+from typing import Any, Callable, Iterable
+from picograd.dtype import dtypes
+from picograd.helpers import dedup
+from picograd.nn import clear_grads
+from picograd.nn.functional import working_dtype
+from picograd.optim import lr_scheduler as lr_scheduler
+from picograd.tensor import Tensor, enable_grad, no_grad, tensor, zeros_like
+
+Group = dict[str, Any]
+Update = dict[str, Tensor]               # name of a state tensor, or "param" -> its new value
+
+class Optimizer:
+  """The base. A subclass says which state a parameter has (`state_names`), which numbers of a step its update needs
+  (`numbers`), and the new values (`update`)."""
+  def __init__(self, params: Iterable[Any], defaults: Group):
+    groups = list(params)
+    if not groups: raise ValueError("optimizer got an empty parameter list")
+    if not isinstance(groups[0], dict): groups = [{"params": groups}]
+    self.defaults = defaults
+    self.param_groups: list[Group] = []
+    self.state: dict[Tensor, dict[str, Any]] = {}
+    for group in groups: self.add_param_group(group)
+
+  def add_param_group(self, group: Group) -> None:
+    """{"params": tensors, option: value, ...}; options that are absent have the optimizer's defaults."""
+    given = group["params"]
+    params = [given] if isinstance(given, Tensor) else list(given)
+    known = {id(p) for g in self.param_groups for p in g["params"]}
+    for p in params:
+      if not isinstance(p, Tensor):
+        raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
+      if not p.is_leaf: raise ValueError("can't optimize a non-leaf Tensor")
+      if id(p) in known: raise ValueError("some parameters appear in more than one parameter group")
+    self.param_groups.append({**self.defaults, **group, "params": dedup(params)})
+
+  def zero_grad(self, set_to_none: bool = True) -> None:
+    for group in self.param_groups: clear_grads(group["params"], set_to_none)
+
+  def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    """One update of every parameter that has a gradient. A closure, which computes the loss again, is called first."""
+    loss = None
+    if closure is not None:
+      with enable_grad(): loss = closure()
+    with no_grad(): self.update_all()
+    return loss
+
+  def update_all(self) -> None:
+    """Computes all new values, then stores them: no value is computed from one that is stored in the same step."""
+    jobs: list[tuple[Tensor, Group, tuple[float, ...]]] = []
+    for group in self.param_groups:
+      for p in group["params"]:
+        if p.grad is None: continue
+        state = self.state.setdefault(p, {"step": 0})
+        for name in self.state_names(group):
+          if name not in state: state[name] = zeros_like(p)
+        state["step"] += 1
+        jobs.append((p, group, self.numbers(group, state["step"])))
+    rows = dedup(numbers for _, _, numbers in jobs)
+    if not rows: return
+    width = len(rows[0])
+    shared: dict[Any, Tensor] = {}                                # device -> the leaf, flat
+    stores: list[tuple[Tensor, Tensor]] = []
+    for p, group, numbers in jobs:
+      if p.device not in shared:
+        shared[p.device] = tensor([x for row in rows for x in row], dtype=dtypes.float32, device=p.device)
+      first = rows.index(numbers) * width
+      scalars = [shared[p.device][first + i] for i in range(width)]
+      work, state = working_dtype(p.dtype), self.state[p]
+      new = self.update(p.detach().to(work), p.grad.detach().to(work), group, state, [s.to(work) for s in scalars])
+      stores += [(p if name == "param" else state[name], value) for name, value in new.items()]
+    for target, value in stores: target.copy_(value)
+
+  def state_names(self, group: Group) -> tuple[str, ...]:
+    """The tensors like the parameter, zeros at first, that the update keeps."""
+    return ()
+  def numbers(self, group: Group, step: int) -> tuple[float, ...]:
+    """What the update of step 1, 2, .. needs and no kernel may contain."""
+    raise NotImplementedError
+  def update(self, p: Tensor, g: Tensor, group: Group, state: dict[str, Any], scalars: list[Tensor]) -> Update:
+    """The new values of "param" and of state tensors, from the old ones."""
+    raise NotImplementedError
+
+  def state_dict(self) -> dict[str, Any]:
+    """{"state": {i: state of parameter i}, "param_groups": options, with "params" as numbers i}."""
+    order = {id(p): i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
+    groups = [{**g, "params": [order[id(p)] for p in g["params"]]} for g in self.param_groups]
+    return {"state": {order[id(p)]: dict(s) for p, s in self.state.items()}, "param_groups": groups}
+
+  def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    """Restores what state_dict gave. ValueError where the groups do not have the same sizes."""
+    saved = state_dict["param_groups"]
+    if len(saved) != len(self.param_groups):
+      raise ValueError("loaded state dict has a different number of parameter groups")
+    if any(len(s["params"]) != len(g["params"]) for s, g in zip(saved, self.param_groups)):
+      raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
+    self.state = {}
+    for group, old in zip(self.param_groups, saved):
+      for p, i in zip(group["params"], old["params"]):
+        entry = state_dict["state"].get(i)
+        if entry is not None: self.state[p] = {name: restored(value, p) for name, value in entry.items()}
+      group.update({name: value for name, value in old.items() if name != "params"})
+
+  def __repr__(self) -> str:
+    lines = [f"{type(self).__name__} ("]
+    for i, group in enumerate(self.param_groups):
+      lines += [f"Parameter Group {i}", *(f"    {name}: {group[name]}" for name in sorted(group) if name != "params")]
+    return "\n".join([*lines, ")"])
+
+def restored(value: Any, p: Tensor) -> Any:
+  """A copy of a state tensor for parameter p, in memory of its own; numbers as they are."""
+  return value.detach().to(p.device).to(p.dtype).clone() if isinstance(value, Tensor) and value.ndim else value
+
+def at_least_zero(**values: float) -> None:
+  for name, value in values.items():
+    if not value >= 0: raise ValueError(f"Invalid {name.replace('_', ' ')}: {value}")
+
+# ---- the optimizers --------------------------------------------------------------------------------------------------
+
+class SGD(Optimizer):
+  """b = momentum*b + (1-dampening)*g (b = g at first), p -= lr*b; with nesterov p -= lr*(g + momentum*b).
+  Weight decay adds weight_decay*p to g."""
+  def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+               weight_decay: float = 0.0, nesterov: bool = False):
+    at_least_zero(learning_rate=lr, momentum_value=momentum, weight_decay_value=weight_decay)
+    if nesterov and (momentum <= 0 or dampening != 0):
+      raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+    super().__init__(params, {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
+                              "nesterov": nesterov})
+
+  def state_names(self, group: Group) -> tuple[str, ...]: return ("momentum_buffer",) if group["momentum"] else ()
+
+  def numbers(self, group: Group, step: int) -> tuple[float, ...]:
+    if step == 1: return group["lr"], 0.0, 1.0
+    return group["lr"], group["momentum"], 1 - group["dampening"]
+
+  def update(self, p: Tensor, g: Tensor, group: Group, state: dict[str, Any], scalars: list[Tensor]) -> Update:
+    lr, momentum, fresh = scalars
+    if group["weight_decay"]: g = g + p * group["weight_decay"]
+    if not group["momentum"]: return {"param": p - g * lr}
+    b = state["momentum_buffer"].to(g.dtype) * momentum + g * fresh
+    return {"param": p - (g + b * group["momentum"] if group["nesterov"] else b) * lr, "momentum_buffer": b}
+
+class Adam(Optimizer):
+  """m += (1-b1)*(g-m), v = b2*v + (1-b2)*g^2, p -= lr * m/(1-b1^t) / (sqrt(v/(1-b2^t)) + eps): Kingma and Ba (2015).
+  Weight decay adds weight_decay*p to g."""
+  decoupled = False
+
+  def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+               eps: float = 1e-8, weight_decay: float = 0.0):
+    at_least_zero(learning_rate=lr, epsilon_value=eps, weight_decay_value=weight_decay)
+    for i, beta in enumerate(betas):
+      if not 0 <= beta < 1: raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+    super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+  def state_names(self, group: Group) -> tuple[str, ...]: return "exp_avg", "exp_avg_sq"
+
+  def numbers(self, group: Group, step: int) -> tuple[float, ...]:
+    """(lr/(1-b1^t), 1/sqrt(1-b2^t), 1-b1, factor of the decoupled decay)."""
+    lr, (b1, b2) = group["lr"], group["betas"]
+    return lr / (1 - b1 ** step), 1 / math.sqrt(1 - b2 ** step), 1 - b1, 1 - lr * group["weight_decay"]
+
+  def update(self, p: Tensor, g: Tensor, group: Group, state: dict[str, Any], scalars: list[Tensor]) -> Update:
+    size, correction, rate, decay = scalars
+    b2 = group["betas"][1]
+    if group["weight_decay"]:
+      if self.decoupled: p = p * decay
+      else: g = g + p * group["weight_decay"]
+    m, v = state["exp_avg"].to(g.dtype), state["exp_avg_sq"].to(g.dtype)
+    m = m + (g - m) * rate
+    v = v * b2 + g * g * (1 - b2)
+    return {"param": p - m / (v.sqrt() * correction + group["eps"]) * size, "exp_avg": m, "exp_avg_sq": v}
+
+class AdamW(Adam):
+  """Adam whose weight decay shrinks p by lr*weight_decay itself, past the moments: Loshchilov and Hutter (2019)."""
+  decoupled = True
+
+  def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+               eps: float = 1e-8, weight_decay: float = 1e-2):
+    super().__init__(params, lr, betas, eps, weight_decay)

@@ -1,0 +1,335 @@
+# python.py: an interpreter of placed Functions: the definition of the flat IR, in Python. A value is a Python number
+# (bool, int, float), a vector a tuple of them. Memory is the callers' byte arrays; each has its own range of made-up
+# addresses, so that a stray access is an IndexError that names the kernel and the address, never a wrong number.
+from __future__ import annotations
+import ast, itertools, math, struct
+from fractions import Fraction
+from typing import Any, Callable, Sequence
+import numpy as np
+from picograd.codegen.flat import Function, LEAVES, entry, incoming, phi
+from picograd.codegen.target import PYTHON
+from picograd.dtype import DType, dtypes, lookup, truncate
+from picograd.ops.ops import ALU, Buf, COMPARE, INFO, Ops, Space
+from picograd.ops.uop import UOp, toposort
+from picograd.runtime.device import HostDevice
+
+# ---- a Function as text: a line per node (op, dtype, lanes, source lines, arg), then a line that names the blocks ----
+
+def write_text(functions: Sequence[Function]) -> str:
+  """Functions as lines of Python literals. Labels and buffers are renumbered: equal functions give equal text."""
+  lines = []
+  for fn in functions:
+    nodes = toposort([u for label, block in fn.blocks.items() for u in (label, *block)])
+    number = {u: k for k, u in enumerate(nodes)}
+    renamed = itertools.count()
+    lines += [repr(node_row(u, number, renamed)) for u in nodes]
+    layout = [[number[u] for u in (label, *block)] for label, block in fn.blocks.items()]
+    lines.append(repr(("FUNCTION", fn.name, [dt.name for dt in fn.params], fn.result.name, fn.threads, layout)))
+  return "\n".join(lines)
+
+def node_row(u: UOp, number: dict[UOp, int], renamed: "itertools.count[int]") -> tuple:
+  arg: Any = u.arg
+  if u.op is Ops.LABEL: arg = next(renamed)
+  elif u.op is Ops.BUFFER: arg = (next(renamed), u.arg.size, int(u.arg.space))
+  elif u.op is Ops.REDUCE: arg = u.arg[0].name
+  elif isinstance(arg, float): arg = arg.hex()
+  return u.op.name, u.dtype.name, u.dtype.count, [number[s] for s in u.src], arg
+
+def read_text(text: str) -> list[Function]:
+  """The functions that write_text wrote."""
+  functions: list[Function] = []
+  nodes: list[UOp] = []
+  for line in text.split("\n"):
+    row = ast.literal_eval(line)
+    if row[0] != "FUNCTION": nodes.append(read_node(row, nodes))
+    else:
+      _, name, params, result, threads, layout = row
+      blocks = {nodes[label]: [nodes[k] for k in block] for label, *block in layout}
+      functions.append(Function(name, [lookup(p, 1) for p in params], blocks, lookup(result, 1), threads))
+      nodes = []
+  return functions
+
+def read_node(row: tuple, nodes: list[UOp]) -> UOp:
+  op, dtype, arg = Ops[row[0]], lookup(row[1], row[2]), row[4]
+  if op is Ops.BUFFER: arg = Buf(arg[0], arg[1], Space(arg[2]))
+  elif op is Ops.REDUCE: arg = (Ops[arg], ())
+  elif op is Ops.CONST and dtype.kind == "f": arg = float.fromhex(arg)
+  return UOp(op, dtype, tuple([nodes[k] for k in row[3]]), arg)
+
+# ---- what the ops mean on numbers of a dtype -------------------------------------------------------------------------
+
+def round_exact(x: Fraction, dtype: DType) -> float:
+  """x rounded once to a float dtype: first to odd in float64, so that the second rounding is right."""
+  try: near = float(x)
+  except OverflowError: return math.inf if x > 0 else -math.inf
+  if dtype is dtypes.float64 or near == x or math.isinf(near): return truncate(near, dtype)
+  even = not struct.unpack("<Q", struct.pack("<d", near))[0] & 1
+  if even: near = math.nextafter(near, math.inf if x > near else -math.inf)
+  return truncate(near, dtype)
+
+def fused(x: Any, y: Any, z: Any, dtype: DType) -> Any:
+  """x*y + z with one rounding."""
+  rough = x * y + z
+  if dtype.kind != "f" or not all(map(math.isfinite, (x, y, z))): return truncate(rough, dtype)
+  exact = Fraction(x) * Fraction(y) + Fraction(z)
+  return round_exact(exact, dtype) if exact else truncate(rough, dtype)             # rough has the sign of zero
+
+def shift_left(x: int, count: int, dtype: DType) -> int:
+  return truncate(x << count, dtype) if 0 <= count < dtype.bits else 0
+def shift_right(x: int, count: int, dtype: DType) -> int:
+  """Arithmetic on signed, logical on unsigned; every count that is not below the width shifts everything out."""
+  return x >> (count if 0 <= count < dtype.bits else dtype.bits)
+
+FORMATS = {"bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I",
+           "int64": "q", "uint64": "Q", "float16": "e", "bfloat16": "H", "float32": "f", "float64": "d", "ptr": "Q"}
+
+def pack(values: Sequence[Any], dtype: DType) -> bytes:
+  """The bytes of numbers of a scalar dtype."""
+  if dtype is dtypes.bfloat16: values = [struct.unpack("<I", struct.pack("<f", v))[0] >> 16 for v in values]
+  return struct.pack(f"<{len(values)}{FORMATS[dtype.name]}", *values)
+def unpack(data: Any, dtype: DType) -> tuple:
+  found = struct.unpack(f"<{len(data) // dtype.itemsize}{FORMATS[dtype.name]}", data)
+  if dtype is not dtypes.bfloat16: return found
+  return tuple([struct.unpack("<f", struct.pack("<I", v << 16))[0] for v in found])
+
+def meaning(u: UOp) -> Callable[..., Any]:
+  """The Python function of an ALU node on scalars: what ops.INFO says, brought back into the node's dtype."""
+  op, dtype = u.op, u.dtype.scalar
+  exact = INFO[op].meaning
+  if dtype is dtypes.ptr: dtype = dtypes.uint64
+  if op is Ops.BITCAST:
+    source = u.src[0].dtype.scalar
+    return lambda x: unpack(pack((x,), source), dtype)[0]
+  if op is Ops.MULACC: return lambda x, y, z: fused(x, y, z, dtype)
+  if op is Ops.SHL: return lambda x, y: shift_left(x, y, dtype)
+  if op is Ops.SHR: return lambda x, y: shift_right(x, y, dtype)
+  assert exact is not None, f"{op} has no meaning on numbers"
+  if op in COMPARE or op in (Ops.WHERE, Ops.MAX): return exact
+  if dtype is dtypes.float64 and op is not Ops.CAST: return exact
+  known = exact
+  return lambda *values: truncate(known(*values), dtype)
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+SEGMENT = 40          # bits of an address within one array: array k starts at k << SEGMENT
+
+class Memory:
+  """Arrays by number. An access outside of one is an IndexError."""
+  def __init__(self, name: str):
+    self.name = name
+    self.arrays: dict[int, memoryview] = {}
+    self.numbers = itertools.count(1)
+
+  def add(self, data: Any) -> int:
+    """The address of an array's first byte."""
+    k = next(self.numbers)
+    self.arrays[k] = memoryview(data)
+    return k << SEGMENT
+  def remove(self, address: int) -> None: del self.arrays[address >> SEGMENT]
+
+  def span(self, address: int, nbytes: int) -> memoryview:
+    array = self.arrays.get(address >> SEGMENT)
+    offset = address & ((1 << SEGMENT) - 1)
+    if array is None or offset + nbytes > len(array):
+      where = "in no array" if array is None else f"byte {offset} of an array of {len(array)} bytes"
+      raise IndexError(f"kernel {self.name}: access of {nbytes} bytes at address {address:#x}, {where}")
+    return array[offset:offset + nbytes]
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+Values = list[Any]                     # one place per node of a function
+Step = Callable[[Values], None]
+
+class Block:
+  """steps compute nodes in order; `leave` gives the number of the next block, or None after a RET."""
+  def __init__(self, steps: list[Step], leave: Callable[[Values], "int | None"]): self.steps, self.leave = steps, leave
+
+class Routine:
+  """A Function made ready to run: every node has a place in a list of values, every step knows its places."""
+  def __init__(self, fn: Function, program: PythonProgram):
+    self.fn, self.program, self.memory = fn, program, program.memory
+    nodes = toposort([u for block in fn.blocks.values() for u in block] + list(incoming(fn)))
+    self.place = {u: k for k, u in enumerate(nodes)}
+    self.initial: Values = [None] * (len(nodes) + 1)                 # the last place holds the result
+    self.slots = [u for u in nodes if u.op is Ops.BUFFER]
+    self.params = [(self.place[u], u.arg) for u in nodes if u.op is Ops.PARAM]
+    for u in nodes:
+      if u.op is Ops.CONST: self.initial[self.place[u]] = u.arg
+      elif u.op is Ops.SYM: self.initial[self.place[u]] = program.addresses.get(u.arg, 0)
+    self.number = {label: k for k, label in enumerate(fn.blocks)}
+    self.blocks: list[Block] = []
+
+  def prepare(self) -> None:
+    for block in self.fn.blocks.values():
+      steps = [self.step(u) for u in block[:-1] if u.op not in LEAVES]
+      self.blocks.append(Block(steps, self.leaves[block[-1].op](self, block[-1])))
+
+  def run(self, arguments: Sequence[Any]) -> Any:
+    values = self.initial.copy()
+    for place, k in self.params: values[place] = arguments[k]
+    slots = [self.memory.add(bytearray(u.arg.size * u.dtype.itemsize)) for u in self.slots]
+    for u, address in zip(self.slots, slots): values[self.place[u]] = address
+    at: int | None = self.number[entry(self.fn)]
+    while at is not None:
+      block = self.blocks[at]
+      self.program.count(len(block.steps))
+      for step in block.steps: step(values)
+      at = block.leave(values)
+    for address in slots: self.memory.remove(address)
+    return values[-1]
+
+  # one function per op: from the node to what it does with the values
+
+  def step(self, u: UOp) -> Step:
+    if u.op in self.makers: return self.makers[u.op](self, u)
+    if u.op in ALU: return self.alu(u)
+    raise ValueError(f"kernel {self.fn.name}: {u.op} is no flat operation")
+
+  def alu(self, u: UOp) -> Step:
+    to, function, src = self.place[u], meaning(u), [self.place[s] for s in u.src]
+    if u.dtype.count > 1: return self.vector_alu(u)
+    if len(src) == 1:
+      a, = src
+      def one(values: Values) -> None: values[to] = function(values[a])
+      return one
+    if len(src) == 2:
+      a, b = src
+      def two(values: Values) -> None: values[to] = function(values[a], values[b])
+      return two
+    a, b, c = src
+    def three(values: Values) -> None: values[to] = function(values[a], values[b], values[c])
+    return three
+
+  def vector_alu(self, u: UOp) -> Step:
+    to, function, count = self.place[u], meaning(u), u.dtype.count
+    src = [(self.place[s], s.dtype.count > 1) for s in u.src]
+    def lanes(values: Values) -> None:
+      columns = [values[a] if is_vector else (values[a],) * count for a, is_vector in src]
+      values[to] = tuple([function(*lane) for lane in zip(*columns)])
+    return lanes
+
+  def stack(self, u: UOp) -> Step:
+    to, src = self.place[u], [self.place[s] for s in u.src]
+    def run(values: Values) -> None: values[to] = tuple([values[a] for a in src])
+    return run
+
+  def lane(self, u: UOp) -> Step:
+    to, vector, k = self.place[u], self.place[u.src[0]], u.src[1].arg
+    def run(values: Values) -> None: values[to] = values[vector][k]
+    return run
+
+  def reduce(self, u: UOp) -> Step:
+    """Upper half with lower half until one lane is left."""
+    to, vector = self.place[u], self.place[u.src[0]]
+    function = meaning(UOp(u.arg[0], u.dtype, (UOp.const(u.dtype, 0),) * 2))
+    def run(values: Values) -> None:
+      lanes = values[vector]
+      while len(lanes) > 1:
+        half = len(lanes) // 2
+        lanes = [function(x, y) for x, y in zip(lanes[:half], lanes[half:])]
+      values[to] = lanes[0]
+    return run
+
+  def load(self, u: UOp) -> Step:
+    pointer, *gates, _ = u.src
+    to, at, scalar, memory = self.place[u], self.place[pointer], u.dtype.scalar, self.memory
+    nbytes, size = u.dtype.itemsize, u.dtype.scalar.itemsize
+    if gates: return self.gated_load(u, self.place[gates[0]])
+    if u.dtype.count > 1:
+      def vector(values: Values) -> None: values[to] = unpack(memory.span(values[at], nbytes), scalar)
+      return vector
+    def run(values: Values) -> None: values[to] = unpack(memory.span(values[at], size), scalar)[0]
+    return run
+
+  def gated_load(self, u: UOp, gate: int) -> Step:
+    to, at, scalar, memory = self.place[u], self.place[u.src[0]], u.dtype.scalar, self.memory
+    off = truncate(0, scalar)
+    def run(values: Values) -> None:
+      address, size = values[at], scalar.itemsize
+      values[to] = tuple([unpack(memory.span(address + k * size, size), scalar)[0] if on else off
+                          for k, on in enumerate(values[gate])])
+    return run
+
+  def store(self, u: UOp) -> Step:
+    pointer, value, *gates, _ = u.src
+    at, source, scalar, memory = self.place[pointer], self.place[value], value.dtype.scalar, self.memory
+    nbytes, is_vector = value.dtype.itemsize, value.dtype.count > 1
+    if gates: return self.gated_store(u, self.place[gates[0]])
+    def run(values: Values) -> None:
+      data = pack(values[source] if is_vector else (values[source],), scalar)
+      memory.span(values[at], nbytes)[:] = data
+    return run
+
+  def gated_store(self, u: UOp, gate: int) -> Step:
+    at, source, scalar, memory = self.place[u.src[0]], self.place[u.src[1]], u.src[1].dtype.scalar, self.memory
+    def run(values: Values) -> None:
+      size = scalar.itemsize
+      for k, (value, on) in enumerate(zip(values[source], values[gate])):
+        if on: memory.span(values[at] + k * size, size)[:] = pack((value,), scalar)
+    return run
+
+  def call(self, u: UOp) -> Step:
+    callee, *arguments, _ = u.src
+    to, target, src = self.place[u], self.place[callee], [self.place[s] for s in arguments]
+    name = callee.arg if callee.op is Ops.SYM else "a function pointer"
+    def run(values: Values) -> None:
+      routine = self.program.routines.get(values[target])
+      if routine is None: raise IndexError(f"kernel {self.fn.name}: call of {name}, which this program does not define")
+      values[to] = routine.run([values[a] for a in src])
+    return run
+
+  def jump(self, u: UOp) -> Callable[[Values], "int | None"]:
+    label, *passed = u.src
+    following, src = self.number[label], [self.place[s] for s in passed]
+    to = [self.place[phi(label, k, s.dtype)] for k, s in enumerate(passed)]
+    def run(values: Values) -> int:
+      together = [values[a] for a in src]                            # all at once: a parameter may be another's value
+      for a, value in zip(to, together): values[a] = value
+      return following
+    return run
+
+  def branch(self, u: UOp) -> Callable[[Values], "int | None"]:
+    condition, yes, no = self.place[u.src[0]], self.number[u.src[1]], self.number[u.src[2]]
+    return lambda values: yes if values[condition] else no
+
+  def ret(self, u: UOp) -> Callable[[Values], "int | None"]:
+    src = [self.place[s] for s in u.src]
+    def run(values: Values) -> None: values[-1] = values[src[0]] if src else None
+    return run
+
+  makers = {Ops.STACK: stack, Ops.INDEX: lane, Ops.REDUCE: reduce, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call}
+  leaves = {Ops.JUMP: jump, Ops.BRANCH: branch, Ops.RET: ret}
+
+class PythonProgram:
+  """The first function is what a call runs, once per thread; the others are what it calls."""
+  step_limit = 1 << 40                 # nodes computed before the program counts as endless
+
+  def __init__(self, name: str, functions: Sequence[Function]):
+    self.memory, self.steps, self.name = Memory(name), 0, name
+    self.addresses = {fn.name: 16 * (k + 1) for k, fn in enumerate(functions)}
+    self.routines = {self.addresses[fn.name]: Routine(fn, self) for fn in functions}
+    for routine in self.routines.values(): routine.prepare()
+    self.first = self.routines[self.addresses[functions[0].name]]
+
+  def count(self, steps: int) -> None:
+    self.steps += steps + 1
+    if self.steps > self.step_limit: raise RuntimeError(f"kernel {self.name} did not end after {self.step_limit} steps")
+
+  def run(self, *arguments: Any) -> Any:
+    """The result of the first function; arrays among the arguments become pointers."""
+    self.steps = 0
+    passed = [self.memory.add(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    try: return self.first.run(passed)
+    finally: self.memory.arrays.clear()
+
+  def __call__(self, memory: list[np.ndarray]) -> None:
+    for thread in range(self.first.fn.threads): self.run(*memory, thread)
+
+class PythonDevice(HostDevice):
+  target = PYTHON
+  def render(self, kernel: Function) -> str: return write_text([kernel])
+  def compile(self, source: str) -> bytes: return source.encode()
+  def load(self, name: str, binary: bytes) -> PythonProgram: return PythonProgram(name, read_text(binary.decode()))
+  def cache_key(self, source: str) -> bytes: return source.encode()
+
+def open_device(name: str) -> PythonDevice: return PythonDevice(name)

@@ -1,0 +1,258 @@
+# storage.py: the mutable cell under a tensor and all its views, and when its value comes into memory. In: graphs. Out: graphs
+# whose leaves are BUFFERs. A value is immutable; what changes is the node a Storage names: `t.add_(1)` makes it
+# AFTER(BUFFER, STORE(view of BUFFER, value)), an assignment that runs with the next realize().
+from __future__ import annotations
+import itertools, weakref
+from typing import Any, Callable, Iterable, Sequence
+import numpy as np
+from picograd.dtype import DType, dtypes
+from picograd.helpers import argsort, dedup
+from picograd.ops.ops import ALU, MOVEMENT, Ops
+from picograd.ops.shape import Shape
+from picograd.ops.uop import UOp, substitute, toposort
+from picograd.runtime.device import to_host
+from picograd.runtime import realize as runtime
+
+unique = itertools.count(1)
+def unique_leaf(u: UOp) -> UOp:
+  """u stored in memory of its own, as a node that equals no other."""
+  return UOp(Ops.CONTIGUOUS, u.dtype, (u,), next(unique))
+
+# ---- views: movement steps from a base -------------------------------------------------------------------------------
+
+Step = tuple[Ops, Any]
+Steps = tuple[Step, ...]
+IN_PLACE = frozenset({Ops.RESHAPE, Ops.PERMUTE, Ops.CONTIGUOUS})         # steps that see every element of the base once
+
+def look(base: UOp, steps: Steps) -> UOp:
+  """The base as the view sees it."""
+  for op, arg in steps: base = UOp(op, base.dtype, (base,), arg)
+  return base
+
+def sees_all(steps: Steps) -> bool: return all(op in IN_PLACE for op, _ in steps)
+
+def put_back(value: UOp, shape: Shape, steps: Steps) -> UOp:
+  """The inverse of look: what the view sees, where it is in the base; zeros elsewhere."""
+  shapes = [shape]
+  for step in steps: shapes.append(look(UOp.const(dtypes.bool, False).spread(shapes[-1]), (step,)).shape)
+  for (op, arg), before in zip(reversed(steps), reversed(shapes[:-1])):
+    if op is Ops.RESHAPE: value = value.reshape(before)
+    elif op is Ops.PERMUTE: value = value.permute(argsort(arg))
+    elif op is Ops.SHRINK: value = value.pad(tuple((lo, n - hi) for n, (lo, hi) in zip(before, arg)))
+    elif op is Ops.PAD: value = value.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(before, arg)))
+    elif op is Ops.EXPAND:
+      raise RuntimeError(f"cannot write into a tensor expanded from {before} to {arg}: several elements share one "
+                         "place in memory; call clone() first")
+  return value
+
+def merged(base: UOp, steps: Steps, value: UOp) -> UOp:
+  """The base with what the view sees replaced by value."""
+  if sees_all(steps): return put_back(value, base.shape, steps)
+  written = put_back(UOp.const(dtypes.bool, True).spread(value.shape), base.shape, steps)
+  return written.where(put_back(value, base.shape, steps), base)
+
+NUMPY_STEPS: dict[Ops, Callable[[np.ndarray, Any], np.ndarray]] = {
+  Ops.RESHAPE: lambda x, shape: x.reshape(shape),
+  Ops.PERMUTE: lambda x, axes: x.transpose(axes),
+  Ops.EXPAND: lambda x, shape: np.broadcast_to(x, shape),
+  Ops.SHRINK: lambda x, bounds: x[tuple(slice(lo, hi) for lo, hi in bounds)],
+  Ops.PAD: lambda x, widths: np.pad(x, widths),
+  Ops.CONTIGUOUS: lambda x, _: x,
+}
+
+# ---- the cell --------------------------------------------------------------------------------------------------------
+
+def memory_of(u: UOp) -> UOp | None:
+  """The BUFFER that holds exactly u, in order; None where u has to be computed."""
+  while u.op is Ops.RESHAPE: u = u.src[0]
+  return u if u.op is Ops.BUFFER else None
+
+def buffer_under(u: UOp) -> UOp | None:
+  """The BUFFER that u is, reshaped, after any number of assignments."""
+  while u.op in (Ops.RESHAPE, Ops.AFTER): u = u.src[0]
+  return u if u.op is Ops.BUFFER else None
+
+def assignment_of(u: UOp) -> UOp | None:
+  """The AFTER that u is, reshaped; None where u is something else."""
+  while u.op is Ops.RESHAPE: u = u.src[0]
+  return u if u.op is Ops.AFTER else None
+
+class Storage:
+  """uop: the value, in the base tensor's shape. memory: the BUFFER that holds it, if it has been computed. history: uop
+  leads to leaves that require grad. leaf: a tensor on it is such a leaf. written: changed in place since it was last in
+  memory. users: the tensors on it, weakly."""
+  __slots__ = ("uop", "memory", "history", "leaf", "written", "users", "device", "__weakref__")
+  waiting: "weakref.WeakSet[Storage]" = weakref.WeakSet()          # without memory of their own
+  owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
+  landed: "weakref.WeakKeyDictionary[UOp, UOp]" = weakref.WeakKeyDictionary()   # unique leaf -> its BUFFER, reshaped
+
+  def __init__(self, uop: UOp, device: str, history: bool = False):
+    self.device, self.history, self.leaf, self.written = device, history, False, False
+    self.users: list[weakref.ref] = []
+    self.set(uop)
+
+  def set(self, uop: UOp) -> None:
+    """From now on the value is uop."""
+    self.uop = uop
+    self.memory = memory_of(uop)
+    if self.memory is not None and self.owns_memory(): Storage.waiting.discard(self)
+    else: Storage.waiting.add(self)
+
+  def owns_memory(self) -> bool:
+    """Whether my memory may be overwritten: no other storage holds its value there. Unowned memory becomes mine."""
+    assert self.memory is not None
+    owner = Storage.owners.get(self.memory)
+    living = owner() if owner is not None else None
+    if living is None or buffer_under(living.uop) is not self.memory and living.memory is not self.memory:
+      Storage.owners[self.memory] = weakref.ref(self)
+    elif living is not self: return False
+    return True
+
+  def has_history(self) -> bool:
+    """Whether a gradient may still be asked of my value: it has a history, and a tensor that reads it with its history."""
+    return self.history and any((t := user()) is not None and not t.detached for user in self.users)
+
+  def is_due(self) -> bool:
+    """Whether the next realize() must compute my value: state that a loop changes step by step would else pile up a graph."""
+    return self.memory is None and (self.leaf or self.written) and not self.has_history()
+
+  def plain(self) -> UOp:
+    """The value for readers that want no gradient."""
+    if self.memory is not None and memory_of(self.uop) is None: return self.memory.reshape(self.uop.shape)
+    if self.leaf or self.history: return UOp(Ops.DETACH, self.uop.dtype, (self.uop,))
+    return self.uop
+
+  def claim_leaf(self) -> None:
+    """From now on uop is a node that no other value shares."""
+    self.leaf = True
+    owned = self.memory is not None and self.owns_memory()
+    if not owned and assignment_of(self.uop) is None: self.set(unique_leaf(self.uop))
+
+  def land(self, memory: UOp) -> None:
+    """My value is in memory. A graph that no gradient needs is dropped, so that a loop's graph does not grow."""
+    before, self.memory, self.written = self.uop, memory, False
+    if not self.has_history():
+      self.history = False
+      self.uop = memory.reshape(self.uop.shape)
+      if before.op is Ops.CONTIGUOUS and before.arg is not None: Storage.landed[before] = self.uop
+    if self.owns_memory(): Storage.waiting.discard(self)
+
+  def write(self, steps: Steps, value: UOp) -> None:
+    """What a view sees becomes value. Memory of my own is overwritten; else I name a new value."""
+    self.written = True
+    if self.has_history() or memory_of(self.uop) is None and assignment_of(self.uop) is None and sees_all(steps):
+      self.set(merged(self.uop, steps, value))
+      if self.leaf: self.set(unique_leaf(self.uop))
+      return
+    if assignment_of(self.uop) is None: self.settle()
+    base = self.uop
+    while base.op is Ops.RESHAPE: base = base.src[0]
+    target = look(self.uop, steps)
+    if any(op in (Ops.PAD, Ops.CONTIGUOUS) for op, _ in steps):
+      target, value = self.uop, merged(self.uop, steps, value)
+    self.set(base.after(target.store(independent(value, target))).reshape(self.uop.shape))
+
+  def settle(self) -> None:
+    """Puts the value into memory of my own."""
+    if self.memory is None: realize([self])
+    assert self.memory is not None
+    self.land(self.memory)
+    self.written = True
+    if not self.owns_memory():
+      self.set(unique_leaf(self.uop))
+      realize([self])
+
+def independent(value: UOp, target: UOp) -> UOp:
+  """value, safe to compute element by element while target is overwritten: what it reads of the same memory at other
+  places is stored first. Reductions are stored too, without a look at what they read: they mostly are anyway."""
+  base = target
+  while base.op in MOVEMENT: base = base.src[0]
+  reductions: list[UOp] = []
+  moved: set[UOp] = set()                                  # nodes read through a movement op
+  elementwise = ALU | MOVEMENT | {Ops.DETACH}
+  for u in reversed(toposort([value], stop=lambda u: u is target or u.op not in elementwise)):
+    if u is base and u is not target or u is target and u in moved: return UOp(Ops.CONTIGUOUS, value.dtype, (value,))
+    if u.op is Ops.REDUCE: reductions.append(u)
+    if u is not target and (u in moved or u.op in MOVEMENT): moved.update(u.src)
+  return substitute([value], {u: UOp(Ops.CONTIGUOUS, u.dtype, (u,)) for u in reductions})[0]
+
+# ---- checks: conditions on values that are not known yet -------------------------------------------------------------
+
+Check = tuple[UOp, Exception]           # a bool scalar that must turn out False, and what to raise if it does not
+checks: list[Check] = []
+
+def check_later(bad: UOp, error: Exception) -> None:
+  """error is raised by the next realize() if any element of bad is true."""
+  checks.append((bad.cast(dtypes.int32).reduce(Ops.MAX, tuple(range(len(bad.shape)))).reshape((1,)), error))
+
+# ---- realize ---------------------------------------------------------------------------------------------------------
+
+Request = tuple[Storage, UOp]
+
+def realize(storages: Iterable[Storage]) -> None:
+  """Puts the values of storages into memory, and runs all assignments and checks that wait. Whoever needs the value of
+  a buffer from before an assignment gets its own value computed first."""
+  wanted = [s for s in dedup(storages) if s.memory is None]
+  if not wanted and not checks: return
+  asked = set(wanted)
+  wanted += [s for s in list(Storage.waiting) if s not in asked and s.is_due()]
+  requests: list[Request] = [(s, s.uop) for s in wanted]
+  while True:
+    readers = readers_of_old(requests)
+    if not readers: break
+    requests += readers
+  due, checks[:] = checks[:], []
+  lost = overwritten_by([u for _, u in requests])
+  memories = runtime.realize([kept(u, lost) for _, u in requests] + [bad for bad, _ in due])
+  for (storage, _), memory in zip(requests, memories): storage.land(memory)
+  for (_, error), memory in zip(due, memories[len(requests):]):
+    if to_host(memory)[0]: raise error
+
+def overwritten_by(uops: Sequence[UOp]) -> set[UOp]:
+  """The values in memory that assignments in these graphs overwrite."""
+  if not any(assignment_of(s.uop) is not None for s in list(Storage.waiting)): return set()
+  return {u.src[0] for u in toposort(uops) if u.op is Ops.AFTER}
+
+def kept(u: UOp, lost: set[UOp]) -> UOp:
+  """u, copied if its value has been computed before and lies where it will be overwritten."""
+  below = u
+  while below.op is Ops.RESHAPE: below = below.src[0]
+  return unique_leaf(u) if lost and runtime.computed.get(below) in lost else u
+
+def readers_of_old(requests: Sequence[Request]) -> list[Request]:
+  """What must be computed besides the requests: storages that read a buffer as it was before an assignment in them."""
+  asked = {storage for storage, _ in requests}
+  others = [s for s in list(Storage.waiting) if s not in asked]
+  if not others: return []
+  overwritten = overwritten_by([u for _, u in requests])
+  if not overwritten: return []
+  old: set[UOp] = set()                        # nodes that depend on an overwritten value
+  for u in toposort([s.uop for s in others], stop=lambda u: u.op in (Ops.AFTER, Ops.BUFFER)):
+    source = memory_of(Storage.landed[u]) if u in Storage.landed else u
+    if source in overwritten or (u.op is not Ops.AFTER and any(s in old for s in u.src)): old.add(u)
+  copies: list[Request] = [(s, unique_leaf(s.memory.reshape(s.uop.shape))) for s in others if s.memory in overwritten
+                           and s.memory is not None]
+  return copies + [(s, s.uop) for s in others if s.memory is None and s.uop in old]
+
+def current(uops: Sequence[UOp]) -> list[UOp]:
+  """The graphs with everything that has run since they were built replaced by the memory that holds it."""
+  uops = substitute(uops, {u: Storage.landed[u] for u in toposort(uops) if u in Storage.landed})
+  return [runtime.resolve(u) for u in uops]
+
+# ---- host copies -----------------------------------------------------------------------------------------------------
+
+def host_copy(storage: Storage, steps: Steps, dtype: DType) -> np.ndarray:
+  """What a view sees, as a NumPy array; bfloat16 as float32."""
+  realize([storage])
+  assert storage.memory is not None
+  flat = to_host(storage.memory)
+  if dtype is dtypes.bfloat16: flat = (flat.astype(np.uint32) << 16).view(np.float32)
+  data = flat.reshape(storage.uop.shape)
+  for op, arg in steps: data = NUMPY_STEPS[op](data, arg)
+  return data
+
+def bfloat16_bits(data: np.ndarray) -> np.ndarray:
+  """float32 values as the bits of the nearest bfloat16, ties to even."""
+  bits = np.ascontiguousarray(data, np.float32).view(np.uint32)
+  nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16
+  return np.where(np.isnan(data), 0x7fc0, nearest).astype(np.uint16)

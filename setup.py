@@ -1,0 +1,30 @@
+# setup.py: what pip installs. The wheel holds the package picograd with its bundled models and the module llama, whose
+# `main` is the console script picograd-llama. extra/ holds tools of the repository and is not installed.
+from pathlib import Path
+from setuptools import find_packages, setup
+
+llama = ["tokenizers", "safetensors", "jinja2", "tqdm"]
+test = ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy"]
+
+setup(
+  name="picograd",
+  version="0.1.0",
+  description="A small deep learning framework with PyTorch's names and a compiler you can read",
+  long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  license="MIT",
+  license_files=["LICENSE"],
+  python_requires=">=3.10",
+  packages=find_packages(include=["picograd", "picograd.*"]),
+  package_data={"picograd": ["py.typed", "runtime/*.ll", "models/*", "models/**/*"]},
+  py_modules=["llama"],
+  install_requires=["numpy", "llvmlite"],
+  extras_require={
+    "cuda": ["pycuda", "nvidia-cuda-nvrtc", "cuda-bindings"],
+    "riscv": ["unicorn"],
+    "llama": llama,
+    "test": test + llama,
+    "bench": ["torch", "tinygrad", "tqdm"],
+  },
+  entry_points={"console_scripts": ["picograd-llama = llama:main"]},
+)
