@@ -18,7 +18,7 @@ setup(
   packages=find_packages(include=["picograd", "picograd.*"]),
   package_data={"picograd": ["py.typed", "runtime/*.ll", "models/*", "models/**/*"]},
   py_modules=["llama"],
-  install_requires=["numpy", "llvmlite"],
+  install_requires=["numpy", "llvmlite>=0.45"],
   extras_require={
     "cuda": ["pycuda", "nvidia-cuda-nvrtc", "cuda-bindings"],
     "riscv": ["unicorn"],

@@ -109,6 +109,13 @@ def test_bad_source_is_an_exception():
   with pytest.raises(CompileError, match="kernel broken") as e: cpu.compile(source)
   assert "fadd double" in str(e.value)
 
+def test_a_call_of_nothing_is_an_exception():
+  cpu = device("CPU")
+  source = cpu.render(kernels.flat("caller", kernels.add_kernel(4)))
+  source = source.replace("  ret void\n", "  call void @no_such_function()\n  ret void\n", 1)
+  source += "declare void @no_such_function()\n"
+  with pytest.raises(CompileError, match="kernel caller.*no_such_function"): cpu.compile(source)
+
 def test_equal_names_do_not_collide():
   cpu = device("CPU")
   for n in (3, 5):

@@ -120,6 +120,10 @@ def test_loops_are_rotated():
   heads = [label for label in fn.blocks if label in flow.heads]
   assert len(heads) == 1 and fn.blocks[heads[0]][-1].op is Ops.BRANCH
 
+def test_a_range_of_one_turn_is_no_loop():
+  fn = kernels.flat("add", kernels.add_kernel(1))
+  assert len(fn.blocks) == 1
+
 def test_constants_of_addresses_are_added_last():
   i, j = UOp(Ops.PARAM, i64, (), 8), UOp(Ops.PARAM, i64, (), 9)
   terms, constant = split_sum((i * 3 + 5) * 4 + (j << 2) + i + -7)

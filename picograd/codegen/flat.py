@@ -1,9 +1,9 @@
-# flat.py: the flat form of a program, LABEL -> [effects.., terminator], and what every back end asks of it. DESIGN.md has
-# the table of ops. In: a structured kernel (list of UOps, RANGE..END nested), or a front end's calls of Builder. Out: a
-# Function whose blocks list effects in order; pure nodes hang below them. True afterwards: the first block has no
+# flat.py: the flat form of a program, LABEL -> [effects.., terminator], and what every back end asks of it. DESIGN.md
+# has the table of ops. In: a structured kernel (list of UOps, RANGE..END nested), or a front end's calls of Builder.
+# Out: a Function whose blocks list effects in order; pure nodes hang below them. True afterwards: the first block has no
 # predecessors; both targets of a BRANCH have exactly one predecessor; definitions dominate uses; PHI(label, k) is the
-# k-th value that every JUMP to label passes; the last source of LOAD, STORE and CALL is the memory state: the last STORE
-# or CALL before it in its block, else its LABEL.
+# k-th value that every JUMP to label passes; the last source of LOAD, STORE and CALL is the memory state: the last
+# STORE or CALL before it in its block, else its LABEL.
 from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
@@ -106,7 +106,7 @@ class Flattener:
     self.build.function.threads = max(counts, default=1)
     self.new: dict[UOp, UOp] = {}
     self.depth: dict[UOp, int] = {}
-    self.open: list[tuple[UOp, Loop]] = []
+    self.open: list[tuple[UOp, Loop | None]] = []                    # None: a range of one turn
     for u in linear:
       if u.op in self.steps: self.steps[u.op](self, u)
       elif u.op in ALU or u.op in (Ops.STACK, Ops.REDUCE): self.keep(u)
@@ -174,8 +174,11 @@ class Flattener:
 
   def range(self, u: UOp) -> None:
     """A rotated loop: the head is the body, the test stands at its end. A bound that may be 0 is tested before."""
-    bound, head = self.new[u.src[0]], new_label()
+    bound, head = self.new[without_after(u.src[0])], new_label()
     zero = UOp.const(u.dtype, 0)
+    if bound.op is Ops.CONST and bound.arg == 1:                     # no loop at all
+      self.open.append((u, None))
+      return self.define(u, zero)
     skip = None
     if bound.op is not Ops.CONST or bound.arg < 1:
       enter, skip = new_label(), new_label()
@@ -191,6 +194,7 @@ class Flattener:
     for _ in ranges:
       r, loop = self.open.pop()
       assert r in ranges, f"END closes {[s.arg for s in ranges]}, but the innermost open range is {r.arg}"
+      if loop is None: continue
       following = self.new[r] + 1
       back, out = new_label(), new_label()
       self.build.branch(following < loop.bound, back, out)

@@ -1,8 +1,8 @@
-# cpu.py: the host processor. In: LLVM IR text (codegen/llvmir.py). Out: object code, programs loaded into one engine that
-# lives long, and a pool of pinned threads that runs them. Nothing needs a compiler installed: llvmlite brings LLVM.
-# A binary is the name of its entry, a space, its number of threads, a newline, and an object file: all that loading needs.
+# cpu.py: the host processor. In: LLVM IR text (codegen/llvmir.py). Out: object code, programs loaded into one engine
+# that lives long, and a pool of pinned threads that runs them. No compiler need be installed: llvmlite brings LLVM.
+# A binary is the name of its entry, a space, its number of threads, a newline, and an object file: all loading needs.
 from __future__ import annotations
-import atexit, ctypes, hashlib, os, re, threading, time
+import atexit, ctypes, hashlib, os, re, struct, threading, time
 from pathlib import Path
 from typing import Any, Sequence
 import numpy as np
@@ -100,7 +100,10 @@ class CPUDevice(HostDevice):
       if function.name in exported: function.name = exported[function.name]
       else: function.linkage = "internal"
     self.combine(module)
-    return self.machine.emit_object(module)
+    code = self.machine.emit_object(module)
+    unknown = [name for name in undefined_symbols(code) if self.llvm.address_of_symbol(name) is None]
+    if unknown: raise CompileError(complaint(source, f"no such function in this process: {', '.join(unknown)}"))
+    return code
 
   def combine(self, module: Any) -> None:
     """The one pass that pays: code generation does the rest (measured: O1 to O3 cost as much time and gain nothing)."""
@@ -151,6 +154,22 @@ class CPUDevice(HostDevice):
     """Ends the threads before the engine that holds their code goes away."""
     if self.pool is not None: self.pool.close()
     self.pool = None
+
+def undefined_symbols(code: bytes) -> list[str]:
+  """What a 64-bit ELF object wants from outside. LLVM ends the process if loading cannot find it. (System V ABI,
+  chapter 4; other object formats are not looked into.)"""
+  if code[:5] != b"\x7fELF\x02": return []
+  table, = struct.unpack_from("<Q", code, 0x28)
+  count, = struct.unpack_from("<H", code, 0x3c)
+  sections = [struct.unpack_from("<IIQQQQII", code, table + 64 * k) for k in range(count)]
+  out = []
+  for _, kind, _, _, offset, size, link, _ in sections:
+    if kind != 2: continue                                           # the symbol table
+    names = sections[link][4]
+    for at in range(offset + 24, offset + size, 24):                 # the first symbol is empty
+      name, _, _, section = struct.unpack_from("<IBBH", code, at)
+      if section == 0: out.append(code[names + name:code.index(0, names + name)].decode())
+  return out
 
 def complaint(source: str, message: str) -> str:
   """LLVM's message with the kernel's name and the source line it points at."""
@@ -217,7 +236,7 @@ class Pool:
   def work(self, me: int) -> None:
     if hasattr(os, "sched_setaffinity"):
       processors = sorted(os.sched_getaffinity(0))
-      os.sched_setaffinity(0, {processors[me % len(processors)]})
+      os.sched_setaffinity(0, {processors[(os.getpid() + me) % len(processors)]})      # elsewhere in each process
     while self.worker(self.control.address, me, self.size, self.patience) == ASLEEP: self.wake.acquire()
 
   def run(self, entry: int | None, table: Any, count: int) -> None:

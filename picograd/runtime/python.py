@@ -2,13 +2,12 @@
 # (bool, int, float), a vector a tuple of them. Memory is the callers' byte arrays; each has its own range of made-up
 # addresses, so that a stray access is an IndexError that names the kernel and the address, never a wrong number.
 from __future__ import annotations
-import ast, itertools, math, struct
-from fractions import Fraction
+import ast, itertools, struct
 from typing import Any, Callable, Sequence
 import numpy as np
 from picograd.codegen.flat import Function, LEAVES, entry, incoming, phi
 from picograd.codegen.target import PYTHON
-from picograd.dtype import DType, dtypes, lookup, truncate
+from picograd.dtype import DType, dtypes, fused_multiply_add, lookup, truncate
 from picograd.ops.ops import ALU, Buf, COMPARE, INFO, Ops, Space
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import HostDevice
@@ -58,22 +57,6 @@ def read_node(row: tuple, nodes: list[UOp]) -> UOp:
 
 # ---- what the ops mean on numbers of a dtype -------------------------------------------------------------------------
 
-def round_exact(x: Fraction, dtype: DType) -> float:
-  """x rounded once to a float dtype: first to odd in float64, so that the second rounding is right."""
-  try: near = float(x)
-  except OverflowError: return math.inf if x > 0 else -math.inf
-  if dtype is dtypes.float64 or near == x or math.isinf(near): return truncate(near, dtype)
-  even = not struct.unpack("<Q", struct.pack("<d", near))[0] & 1
-  if even: near = math.nextafter(near, math.inf if x > near else -math.inf)
-  return truncate(near, dtype)
-
-def fused(x: Any, y: Any, z: Any, dtype: DType) -> Any:
-  """x*y + z with one rounding."""
-  rough = x * y + z
-  if dtype.kind != "f" or not all(map(math.isfinite, (x, y, z))): return truncate(rough, dtype)
-  exact = Fraction(x) * Fraction(y) + Fraction(z)
-  return round_exact(exact, dtype) if exact else truncate(rough, dtype)             # rough has the sign of zero
-
 def shift_left(x: int, count: int, dtype: DType) -> int:
   return truncate(x << count, dtype) if 0 <= count < dtype.bits else 0
 def shift_right(x: int, count: int, dtype: DType) -> int:
@@ -100,7 +83,7 @@ def meaning(u: UOp) -> Callable[..., Any]:
   if op is Ops.BITCAST:
     source = u.src[0].dtype.scalar
     return lambda x: unpack(pack((x,), source), dtype)[0]
-  if op is Ops.MULACC: return lambda x, y, z: fused(x, y, z, dtype)
+  if op is Ops.MULACC and dtype.kind == "f": return lambda x, y, z: fused_multiply_add(x, y, z, dtype)
   if op is Ops.SHL: return lambda x, y: shift_left(x, y, dtype)
   if op is Ops.SHR: return lambda x, y: shift_right(x, y, dtype)
   assert exact is not None, f"{op} has no meaning on numbers"
