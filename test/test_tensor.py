@@ -296,7 +296,8 @@ def test_error(code, error, words):
 
 # ---- printing, copying, the namespace --------------------------------------------------------------------------------
 
-PRINTED = """L.tensor([1., 2.5])|L.arange(12).reshape(3, 4)|L.zeros(2, 2, 2)|L.tensor([1e-5, 1.])|L.tensor(3.)|L.arange(2000)
+PRINTED = """L.tensor([1., 2.5])|L.arange(12).reshape(3, 4)|L.zeros(2, 2, 2)|L.tensor([1e-5, 1.])|L.tensor(3.)
+L.arange(2000)
 L.tensor([])|L.tensor([True, False])|L.tensor([float('nan'), 1, -float('inf')])|L.arange(30.) / 7|L.zeros(0, 3)
 L.ones(2, requires_grad=True)|L.tensor([1e10, 1.5])|L.tensor([0., 10., 200.])|L.ones(20, 60)|-L.arange(5)"""
 @pytest.mark.parametrize("code", PRINTED.replace("\n", "|").split("|"))
