@@ -124,9 +124,10 @@ class Llama(nn.Module):
     self.sin = picograd.tensor(np.sin(angles).astype(np.float32))
 
   def new_cache(self) -> list[Tensor]:
-    """Space for the keys and values of one sequence, one tensor a layer, which passes fill in place."""
-    c = self.config
-    return [picograd.zeros(1, 2 * c.n_kv_heads, self.room, c.head_dim) for _ in range(c.n_layers)]
+    """Space for the keys and values of one sequence, one tensor a layer, which passes fill in place. They are data, not
+    the formula `zeros`, so that there is memory to assign to from the first pass on."""
+    empty = np.zeros((1, 2 * self.config.n_kv_heads, self.room, self.config.head_dim), np.float32)
+    return [picograd.tensor(empty) for _ in self.layers]
 
   def hidden(self, tokens: Tensor, positions: Tensor, cache: list[Tensor] | None) -> Tensor:
     """tokens: (B, T), at positions (T,), which may see the cache's earlier positions -> (B, T, dim)"""

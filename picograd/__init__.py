@@ -29,6 +29,8 @@ DTYPES = set("""bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 b
 CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan, "newaxis": None}
 PACKAGES = "autograd cuda distributions func linalg nn optim utils".split()
 
+FUNCTIONS = {"dtype", *(name for names in HOMES.values() for name in names.split())}
+
 def method(name: str) -> Any:
   """The function torch.name(x, ..): x.name(..), where x may be a number or carry the keyword `input`."""
   from picograd.tensor import Tensor, as_tensor
@@ -52,13 +54,13 @@ def find(name: str) -> Any:
 
 class Namespace(types.ModuleType):
   """This module: names are found when first asked for. The import of picograd/tensor.py must not put the module where the
-  function torch.tensor is expected."""
+  function torch.tensor is expected, nor that of picograd/einsum.py."""
   def __getattr__(self, name: str) -> Any:
     value = find(name)
     self.__dict__[name] = value
     return value
   def __setattr__(self, name: str, value: Any) -> None:
-    if name in ("tensor", "dtype") and isinstance(value, types.ModuleType): return
+    if name in FUNCTIONS and isinstance(value, types.ModuleType): return
     super().__setattr__(name, value)
   def __dir__(self) -> list[str]:
     listed = [name for names in HOMES.values() for name in names.split()]

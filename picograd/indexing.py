@@ -35,7 +35,7 @@ def basic_index(shape: Shape, strides: Sequence[int], index: Sequence[Any]) -> B
   for entry in index:
     if entry is None:
       view.shape.append(1)
-      view.strides.append(0)
+      view.strides.append(shape[dim] * strides[dim] if dim < len(shape) else 1)
       continue
     if isinstance(entry, slice):
       if spans[dim].step < 0: view.flips.append(len(view.shape))

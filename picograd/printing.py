@@ -19,9 +19,10 @@ def corners(data: np.ndarray) -> np.ndarray:
   return data
 
 def choose_format(data: np.ndarray) -> Format:
-  """One format that fits all elements, right-aligned."""
-  one = plain if data.dtype.kind != "f" else choose_float_format(data)
-  width = max((len(one(v)) for v in data.reshape(-1)), default=0)
+  """One format for all elements, right-aligned to the widest (of floats: the widest that is finite and not zero)."""
+  if data.dtype.kind != "f": one, sized = plain, data.reshape(-1)
+  else: one, sized = choose_float_format(data), data[np.isfinite(data) & (data != 0)]
+  width = max((len(one(v)) for v in sized), default=0)
   return lambda v: one(v).rjust(width)
 
 def plain(v: Any) -> str: return str(v)

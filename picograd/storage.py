@@ -79,14 +79,15 @@ def assignment_of(u: UOp) -> UOp | None:
 
 class Storage:
   """uop: the value, in the base tensor's shape. memory: the BUFFER that holds it, if it has been computed. history: uop
-  leads to leaves that require grad. leaf: a tensor on it is such a leaf. users: the tensors on it, weakly."""
-  __slots__ = ("uop", "memory", "history", "leaf", "users", "device", "__weakref__")
+  leads to leaves that require grad. leaf: a tensor on it is such a leaf. written: changed in place since it was last in
+  memory. users: the tensors on it, weakly."""
+  __slots__ = ("uop", "memory", "history", "leaf", "written", "users", "device", "__weakref__")
   waiting: "weakref.WeakSet[Storage]" = weakref.WeakSet()          # without memory of their own
   owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
   landed: "weakref.WeakKeyDictionary[UOp, UOp]" = weakref.WeakKeyDictionary()   # unique leaf -> its BUFFER, reshaped
 
   def __init__(self, uop: UOp, device: str, history: bool = False):
-    self.device, self.history, self.leaf = device, history, False
+    self.device, self.history, self.leaf, self.written = device, history, False, False
     self.users: list[weakref.ref] = []
     self.set(uop)
 
@@ -111,6 +112,10 @@ class Storage:
     """Whether a gradient may still be asked of my value: it has a history, and a tensor that reads it with its history."""
     return self.history and any((t := user()) is not None and not t.detached for user in self.users)
 
+  def is_due(self) -> bool:
+    """Whether the next realize() must compute my value: state that a loop changes step by step would else pile up a graph."""
+    return self.memory is None and (self.leaf or self.written) and not self.has_history()
+
   def plain(self) -> UOp:
     """The value for readers that want no gradient."""
     if self.memory is not None and memory_of(self.uop) is None: return self.memory.reshape(self.uop.shape)
@@ -125,7 +130,7 @@ class Storage:
 
   def land(self, memory: UOp) -> None:
     """My value is in memory. A graph that no gradient needs is dropped, so that a loop's graph does not grow."""
-    before, self.memory = self.uop, memory
+    before, self.memory, self.written = self.uop, memory, False
     if not self.has_history():
       self.history = False
       self.uop = memory.reshape(self.uop.shape)
@@ -134,6 +139,8 @@ class Storage:
 
   def write(self, steps: Steps, value: UOp) -> None:
     """What a view sees becomes value. Memory of my own is overwritten; else I name a new value."""
+    self.written = True
+    put_back(value, self.uop.shape, steps)                             # raises where the view repeats elements
     if self.has_history() or memory_of(self.uop) is None and assignment_of(self.uop) is None and sees_all(steps):
       self.set(merged(self.uop, steps, value))
       if self.leaf: self.set(unique_leaf(self.uop))
@@ -151,6 +158,7 @@ class Storage:
     if self.memory is None: realize([self])
     assert self.memory is not None
     self.land(self.memory)
+    self.written = True
     if not self.owns_memory():
       self.set(unique_leaf(self.uop))
       realize([self])
@@ -187,24 +195,37 @@ def realize(storages: Iterable[Storage]) -> None:
   a buffer from before an assignment gets its own value computed first."""
   wanted = [s for s in dedup(storages) if s.memory is None]
   if not wanted and not checks: return
-  wanted += [s for s in list(Storage.waiting) if s not in wanted and assignment_of(s.uop) is not None]
+  asked = set(wanted)
+  wanted += [s for s in list(Storage.waiting) if s not in asked and s.is_due()]
   requests: list[Request] = [(s, s.uop) for s in wanted]
   while True:
     readers = readers_of_old(requests)
     if not readers: break
     requests += readers
   due, checks[:] = checks[:], []
-  memories = runtime.realize([u for _, u in requests] + [bad for bad, _ in due])
+  lost = overwritten_by([u for _, u in requests])
+  memories = runtime.realize([kept(u, lost) for _, u in requests] + [bad for bad, _ in due])
   for (storage, _), memory in zip(requests, memories): storage.land(memory)
   for (_, error), memory in zip(due, memories[len(requests):]):
     if to_host(memory)[0]: raise error
+
+def overwritten_by(uops: Sequence[UOp]) -> set[UOp]:
+  """The values in memory that assignments in these graphs overwrite."""
+  if not any(assignment_of(s.uop) is not None for s in list(Storage.waiting)): return set()
+  return {u.src[0] for u in toposort(uops) if u.op is Ops.AFTER}
+
+def kept(u: UOp, lost: set[UOp]) -> UOp:
+  """u, copied if its value has been computed before and lies where it will be overwritten."""
+  below = u
+  while below.op is Ops.RESHAPE: below = below.src[0]
+  return unique_leaf(u) if lost and runtime.computed.get(below) in lost else u
 
 def readers_of_old(requests: Sequence[Request]) -> list[Request]:
   """What must be computed besides the requests: storages that read a buffer as it was before an assignment in them."""
   asked = {storage for storage, _ in requests}
   others = [s for s in list(Storage.waiting) if s not in asked]
   if not others: return []
-  overwritten = {u.src[0] for u in toposort([u for _, u in requests]) if u.op is Ops.AFTER}
+  overwritten = overwritten_by([u for _, u in requests])
   if not overwritten: return []
   old: set[UOp] = set()                        # nodes that depend on an overwritten value
   for u in toposort([s.uop for s in others], stop=lambda u: u.op in (Ops.AFTER, Ops.BUFFER)):

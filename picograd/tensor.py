@@ -3,10 +3,14 @@
 # same, and gradients.   Below: storage.py (memory and assignment), formulas.py (arithmetic), indexing.py (selection).
 from __future__ import annotations
 import contextlib, functools, inspect, itertools, math, weakref
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 import numpy as np
 from picograd import formulas as fm, indexing, storage as st
+from picograd.common import (Default, GradMode, Size, axes_of, axis_of, device, device_name, either_spelling, enable_grad,
+                             get_default_dtype, inference_mode, is_grad_enabled, no_grad, number_dtype, reshaped_strides,
+                             set_default_dtype, set_grad_enabled, set_mode, sizes_of, strides_of)
 from picograd.dtype import DType, dtypes, promote
+from picograd.einsum import einsum
 from picograd.formulas import Formula, accumulator, convert, iota_along, stretch
 from picograd.helpers import DEVICE, EAGER, prod
 from picograd.ops.gradient import gradient
@@ -17,89 +21,8 @@ from picograd.printing import array_text
 from picograd.runtime.device import buffer_from_host, numpy_dtype
 from picograd.storage import Steps, Storage
 
-Number = (bool, int, float)
-Scalar = "bool | int | float"
-
-# ---- small types -----------------------------------------------------------------------------------------------------
-
-class Size(tuple):
-  """A shape: a tuple with numel()."""
-  def numel(self) -> int: return prod(self)
-  def __repr__(self) -> str: return f"picograd.Size({list(self)})"
-  def __getitem__(self, i):
-    part = tuple.__getitem__(self, i)
-    return Size(part) if isinstance(i, slice) else part
-
-class device(str):
-  """A device's name in torch's spelling; equals that string in any case. 'cpu' stands for DEVICE where that runs on the host."""
-  def __new__(cls, name: Any = "cpu", index: int | None = None) -> "device":
-    text = str(name).lower()
-    return str.__new__(cls, text if index is None else f"{text}:{index}")
-  @property
-  def type(self) -> str: return self.split(":")[0]
-  @property
-  def index(self) -> int | None: return int(self.split(":")[1]) if ":" in self else None
-  def __eq__(self, other: object) -> bool: return isinstance(other, str) and str.__eq__(self, other.lower())
-  def __ne__(self, other: object) -> bool: return not self == other
-  def __hash__(self) -> int: return str.__hash__(self)
-  def __repr__(self) -> str: return f"device(type='{self.type}'{'' if self.index is None else f', index={self.index}'})"
-
-HOST_DEVICES = ("NUMPY", "PYTHON")
-def device_name(name: Any) -> str:
-  """The runtime's name of a device: 'cuda:0' -> 'CUDA', None -> DEVICE."""
-  if name is None: return DEVICE.value
-  if isinstance(name, int): return DEVICE.value if name == 0 else f"{DEVICE.value}:{name}"
-  text = str(name)
-  if text in ("cpu", "cpu:0") and DEVICE.value in HOST_DEVICES: return DEVICE.value
-  return text.upper().removesuffix(":0")
-
-class Extremes(NamedTuple):
-  """The result of a reduction that also says where: max, min, sort, topk."""
-  values: "Tensor"
-  indices: "Tensor"
-
-class Default:
-  """dtype of Python floats; set by set_default_dtype."""
-  dtype: DType = dtypes.float32
-def get_default_dtype() -> DType: return Default.dtype
-def set_default_dtype(dtype: DType) -> None: Default.dtype = dtype
-
-# ---- gradient modes: a `with` block, a decorator ---------------------------------------------------------------------
-
-class GradMode:
-  """Whether operations are recorded for backward()."""
-  recording = True
-
-class set_grad_enabled(contextlib.ContextDecorator):
-  """Sets the mode at once; as a context, until the end of the block."""
-  def __init__(self, mode: bool):
-    self.before: list[bool] = [GradMode.recording]
-    self.mode = GradMode.recording = mode
-  def __enter__(self) -> "set_grad_enabled":
-    GradMode.recording = self.mode
-    return self
-  def __exit__(self, *_: Any) -> None: GradMode.recording = self.before[0]
-
-def is_grad_enabled() -> bool: return GradMode.recording
-
-class mode_block(contextlib.ContextDecorator):
-  """A block (or function) in which gradients are recorded, or not."""
-  mode = False
-  def __new__(cls, function: Any = None):
-    block = object.__new__(cls)
-    if not callable(function): return block
-    block.__init__()
-    return block(function)
-  def __init__(self, _: Any = True): self.before: list[bool] = []
-  def __enter__(self) -> "mode_block":
-    self.before.append(GradMode.recording)
-    GradMode.recording = self.mode
-    return self
-  def __exit__(self, *_: Any) -> None: GradMode.recording = self.before.pop()
-
-class no_grad(mode_block): pass
-class inference_mode(mode_block): pass
-class enable_grad(mode_block): mode = True
+__all__ = ["Tensor", "device", "einsum", "enable_grad", "get_default_dtype", "inference_mode", "is_grad_enabled", "no_grad",
+           "set_default_dtype", "set_grad_enabled"]
 
 # ---- results ---------------------------------------------------------------------------------------------------------
 
@@ -119,10 +42,6 @@ def common_device(tensors: Sequence["Tensor"]) -> str:
   return homes[0]
 
 CATEGORY = {"b": 0, "u": 1, "i": 1, "f": 2}
-
-def number_dtype(x: Any) -> DType:
-  if isinstance(x, bool): return dtypes.bool
-  return dtypes.int64 if isinstance(x, int) else Default.dtype
 
 def result_type(*operands: Any) -> DType:
   """torch's promotion: tensors with dimensions first; a scalar tensor, then a Python number, only raises the category."""
@@ -186,56 +105,10 @@ def is_constant(u: UOp) -> bool:
   while u.op in (Ops.RESHAPE, Ops.EXPAND): u = u.src[0]
   return u.op is Ops.CONST
 
-def axis_of(dim: int, rank: int) -> int:
-  """A dimension counted from the start."""
-  if not -max(rank, 1) <= dim < max(rank, 1):
-    raise IndexError(f"Dimension out of range (expected to be in range of [{-max(rank, 1)}, {max(rank, 1) - 1}], but got {dim})")
-  return dim % max(rank, 1)
-
-def axes_of(dim: Any, rank: int) -> tuple[int, ...]:
-  """The dimensions that dim names; None and () name all."""
-  if dim is None: return tuple(range(rank))
-  if isinstance(dim, int): return (axis_of(dim, rank),)[:rank]
-  return tuple(sorted({axis_of(int(d), rank) for d in dim})) or tuple(range(rank))
-
-def sizes_of(sizes: Sequence[Any]) -> tuple[int, ...]:
-  """Sizes given one by one or as one sequence."""
-  if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)): sizes = sizes[0]
-  return tuple(int(n) for n in sizes)
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-SPELLINGS = {"axis": "dim", "keepdims": "keepdim", "axes": "dims"}
-
-def either_spelling(function: Function) -> Function:
-  """Also takes NumPy's names for the keywords."""
-  @functools.wraps(function)
-  def spelled(*args: Any, **kwargs: Any) -> Any:
-    return function(*args, **{SPELLINGS.get(name, name): value for name, value in kwargs.items()})
-  return spelled  # type: ignore[return-value]
-
-def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
-  """Elements from one index to the next in each dimension of a contiguous tensor."""
-  steps = [1]
-  for n in reversed(shape[1:]): steps.append(steps[-1] * max(1, n))
-  return tuple(reversed(steps[:len(shape)]))
-
-def reshaped_strides(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -> tuple[int, ...] | None:
-  """Strides that show the same memory in another shape; None where elements would have to move."""
-  old = [(n, s) for n, s in zip(shape, strides) if n != 1]
-  if prod(shape) == 0 or not old: return strides_of(new)
-  runs = [list(old[0])]                                  # (elements, stride) of dimensions that are contiguous together
-  for n, s in old[1:]:
-    if runs[-1][1] == n * s: runs[-1] = [runs[-1][0] * n, s]
-    else: runs.append([n, s])
-  out: list[int] = []
-  size, stride = runs.pop()
-  left = size
-  for n in reversed(new):
-    if n != 1 and left == 1 and runs: left, stride = runs.pop()
-    if n > left or left % n: return None
-    out.append(stride)
-    stride, left = stride * n, left // n
-  return tuple(reversed(out)) if left == 1 and not runs else None
+class Extremes(NamedTuple):
+  """The result of a reduction that also says where: max, min, sort, topk."""
+  values: "Tensor"
+  indices: "Tensor"
 
 # ---- Tensor ----------------------------------------------------------------------------------------------------------
 
@@ -250,6 +123,15 @@ class Tensor:
   detached = False                           # reads the storage without its history
   looked: tuple[UOp, UOp] | None = None      # (storage's value, what this view sees of it)
   __array_priority__ = 1000
+
+  if TYPE_CHECKING:                          # what the tables below this class add
+    def __getattr__(self, name: str) -> Any: ...
+    def operator_with(self, other: Any) -> "Tensor": ...
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __floordiv__ = operator_with
+    __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __and__ = __or__ = __xor__ = operator_with
+    __lshift__ = __rshift__ = __rand__ = __ror__ = __rxor__ = __lt__ = __gt__ = __le__ = __ge__ = operator_with
+    def __eq__(self, other: Any) -> Any: ...
+    def __ne__(self, other: Any) -> Any: ...
 
   wanting: "weakref.WeakValueDictionary[int, Tensor]" = weakref.WeakValueDictionary()   # who gets a .grad in backward()
 
@@ -383,16 +265,6 @@ class Tensor:
   def type_as(self, other: "Tensor") -> "Tensor": return self.to(other.dtype)
   def cpu(self) -> "Tensor": return self.to(device="cpu")
   def cuda(self, index: int | None = None) -> "Tensor": return self.to(device=device("cuda", index))
-  def float(self) -> "Tensor": return self.cast(dtypes.float32)
-  def double(self) -> "Tensor": return self.cast(dtypes.float64)
-  def half(self) -> "Tensor": return self.cast(dtypes.float16)
-  def bfloat16(self) -> "Tensor": return self.cast(dtypes.bfloat16)
-  def int(self) -> "Tensor": return self.cast(dtypes.int32)
-  def long(self) -> "Tensor": return self.cast(dtypes.int64)
-  def short(self) -> "Tensor": return self.cast(dtypes.int16)
-  def byte(self) -> "Tensor": return self.cast(dtypes.uint8)
-  def char(self) -> "Tensor": return self.cast(dtypes.int8)
-  def bool(self) -> "Tensor": return self.cast(dtypes.bool)
   def bitcast(self, dtype: DType) -> "Tensor": return result(self.uop.bitcast(dtype), self)
   def contiguous(self) -> "Tensor":
     return self if self.is_contiguous() else result(UOp(Ops.CONTIGUOUS, self.dtype, (self.uop,)), self)
@@ -505,34 +377,6 @@ class Tensor:
   def copy_(self, src: "Tensor", non_blocking: Any = False) -> "Tensor": return self.assign(operand(src))
   def fill_(self, value: Any) -> "Tensor": return self.assign(value)
   def zero_(self) -> "Tensor": return self.assign(0)
-  def add_(self, other: Any, alpha: Any = 1) -> "Tensor": return self.update(self.add(other, alpha=alpha))
-  def sub_(self, other: Any, alpha: Any = 1) -> "Tensor": return self.update(self.sub(other, alpha=alpha))
-  def mul_(self, other: Any) -> "Tensor": return self.update(self.mul(other))
-  def div_(self, other: Any, rounding_mode: str | None = None) -> "Tensor": return self.update(self.div(other, rounding_mode))
-  def pow_(self, other: Any) -> "Tensor": return self.update(self.pow(other))
-  def clamp_(self, min: Any = None, max: Any = None) -> "Tensor": return self.update(self.clamp(min, max))
-  def sqrt_(self) -> "Tensor": return self.update(self.sqrt())
-  def rsqrt_(self) -> "Tensor": return self.update(self.rsqrt())
-  def reciprocal_(self) -> "Tensor": return self.update(self.reciprocal())
-  def exp_(self) -> "Tensor": return self.update(self.exp())
-  def log_(self) -> "Tensor": return self.update(self.log())
-  def neg_(self) -> "Tensor": return self.update(-self)
-  def abs_(self) -> "Tensor": return self.update(self.abs())
-  def relu_(self) -> "Tensor": return self.update(self.relu())
-  def tanh_(self) -> "Tensor": return self.update(self.tanh())
-  def sigmoid_(self) -> "Tensor": return self.update(self.sigmoid())
-  def lerp_(self, end: "Tensor", weight: Any) -> "Tensor": return self.update(self.lerp(end, weight))
-  def addcmul_(self, x: Any, y: Any, value: Any = 1) -> "Tensor": return self.update(self + x * y * value)
-  def addcdiv_(self, x: Any, y: Any, value: Any = 1) -> "Tensor": return self.update(self + x / y * value)
-  def masked_fill_(self, mask: "Tensor", value: Any) -> "Tensor": return self.update(self.masked_fill(mask, value))
-  def tril_(self, diagonal: Any = 0) -> "Tensor": return self.update(self.tril(diagonal))
-  def triu_(self, diagonal: Any = 0) -> "Tensor": return self.update(self.triu(diagonal))
-  def __iadd__(self, other: Any) -> "Tensor": return self.add_(other)
-  def __isub__(self, other: Any) -> "Tensor": return self.sub_(other)
-  def __imul__(self, other: Any) -> "Tensor": return self.mul_(other)
-  def __itruediv__(self, other: Any) -> "Tensor": return self.div_(other)
-  def __ipow__(self, other: Any) -> "Tensor": return self.pow_(other)
-
   # ---- arithmetic ----------------------------------------------------------------------------------------------------
 
   def map(self, formula: Formula) -> "Tensor": return result(formula(self.uop), self)
@@ -565,20 +409,9 @@ class Tensor:
   def minimum(self, other: Any) -> "Tensor": return binary(fm.minimum, self, other)
   def atan2(self, other: Any) -> "Tensor": return binary_float(fm.atan2, self, other)
   def lerp(self, end: "Tensor", weight: Any) -> "Tensor": return self + (end - self) * weight
-  def __add__(self, other: Any) -> "Tensor": return self.add(other) if is_operand(other) else NotImplemented
-  def __sub__(self, other: Any) -> "Tensor": return self.sub(other) if is_operand(other) else NotImplemented
-  def __mul__(self, other: Any) -> "Tensor": return self.mul(other) if is_operand(other) else NotImplemented
-  def __truediv__(self, other: Any) -> "Tensor": return self.div(other) if is_operand(other) else NotImplemented
-  def __floordiv__(self, other: Any) -> "Tensor": return self.floor_divide(other) if is_operand(other) else NotImplemented
-  def __mod__(self, other: Any) -> "Tensor": return self.remainder(other) if is_operand(other) else NotImplemented
-  def __pow__(self, other: Any) -> "Tensor": return power(self, other) if is_operand(other) else NotImplemented
-  def __radd__(self, other: Any) -> "Tensor": return binary(fm.add, other, self)
-  def __rsub__(self, other: Any) -> "Tensor": return binary(subtract, other, self)
-  def __rmul__(self, other: Any) -> "Tensor": return binary(fm.multiply, other, self)
-  def __rtruediv__(self, other: Any) -> "Tensor": return binary_float(UOp.__truediv__, other, self)
-  def __rfloordiv__(self, other: Any) -> "Tensor": return binary_check_zero(fm.floor_divide, other, self)
-  def __rmod__(self, other: Any) -> "Tensor": return binary_check_zero(fm.remainder, other, self)
-  def __rpow__(self, other: Any) -> "Tensor": return power(other, self)
+
+  def addcmul(self, x: Any, y: Any, value: Any = 1) -> "Tensor": return self + x * y * value
+  def addcdiv(self, x: Any, y: Any, value: Any = 1) -> "Tensor": return self + x / y * value
   def __neg__(self) -> "Tensor": return self.neg()
   def __pos__(self) -> "Tensor": return self
   def __abs__(self) -> "Tensor": return self.abs()
@@ -591,26 +424,15 @@ class Tensor:
   def gt(self, other: Any) -> "Tensor": return binary(UOp.__gt__, self, other)
   def le(self, other: Any) -> "Tensor": return binary(fm.less_equal, self, other)
   def ge(self, other: Any) -> "Tensor": return binary(lambda x, y: fm.less_equal(y, x), self, other)
-  def __eq__(self, other: Any) -> Any: return self.eq(other) if is_operand(other) else NotImplemented
-  def __ne__(self, other: Any) -> Any: return self.ne(other) if is_operand(other) else NotImplemented
-  def __lt__(self, other: Any) -> "Tensor": return self.lt(other)
-  def __gt__(self, other: Any) -> "Tensor": return self.gt(other)
-  def __le__(self, other: Any) -> "Tensor": return self.le(other)
-  def __ge__(self, other: Any) -> "Tensor": return self.ge(other)
   def logical_not(self) -> "Tensor": return self.map(lambda x: convert(x, dtypes.bool).not_())
   def logical_and(self, other: Any) -> "Tensor": return binary(fm.logical(Ops.AND), self, other)
   def logical_or(self, other: Any) -> "Tensor": return binary(fm.logical(Ops.OR), self, other)
   def logical_xor(self, other: Any) -> "Tensor": return binary(fm.logical(Ops.XOR), self, other)
-  def __and__(self, other: Any) -> "Tensor": return binary_bits(Ops.AND, self, other)
-  def __or__(self, other: Any) -> "Tensor": return binary_bits(Ops.OR, self, other)
-  def __xor__(self, other: Any) -> "Tensor": return binary_bits(Ops.XOR, self, other)
-  def __lshift__(self, other: Any) -> "Tensor": return binary_bits(Ops.SHL, self, other)
-  def __rshift__(self, other: Any) -> "Tensor": return binary_bits(Ops.SHR, self, other)
-  bitwise_and, bitwise_or, bitwise_xor = __and__, __or__, __xor__
-  bitwise_left_shift, bitwise_right_shift = __lshift__, __rshift__
-  __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
-  def __rlshift__(self, other: Any) -> "Tensor": return binary_bits(Ops.SHL, other, self)
-  def __rrshift__(self, other: Any) -> "Tensor": return binary_bits(Ops.SHR, other, self)
+  def bitwise_and(self, other: Any) -> "Tensor": return binary_bits(Ops.AND, self, other)
+  def bitwise_or(self, other: Any) -> "Tensor": return binary_bits(Ops.OR, self, other)
+  def bitwise_xor(self, other: Any) -> "Tensor": return binary_bits(Ops.XOR, self, other)
+  def bitwise_left_shift(self, other: Any) -> "Tensor": return binary_bits(Ops.SHL, self, other)
+  def bitwise_right_shift(self, other: Any) -> "Tensor": return binary_bits(Ops.SHR, self, other)
   def __invert__(self) -> "Tensor": return self.bitwise_not()
   def bitwise_not(self) -> "Tensor":
     if self.dtype.is_floating_point: raise TypeError(f"~ (bitwise_not) needs an integer or bool tensor, not {self.dtype.name}")
@@ -627,34 +449,9 @@ class Tensor:
 
   # ---- one number from one -------------------------------------------------------------------------------------------
 
-  def exp(self) -> "Tensor": return self.map_float(fm.exp)
-  def exp2(self) -> "Tensor": return self.map_float(fm.exp2)
-  def expm1(self) -> "Tensor": return self.map_float(fm.expm1)
-  def log(self) -> "Tensor": return self.map_float(fm.log)
-  def log2(self) -> "Tensor": return self.map_float(fm.log2)
-  def log10(self) -> "Tensor": return self.map_float(fm.log10)
-  def log1p(self) -> "Tensor": return self.map_float(fm.log1p)
-  def sqrt(self) -> "Tensor": return self.map_float(fm.sqrt)
-  def rsqrt(self) -> "Tensor": return self.map_float(fm.rsqrt)
-  def reciprocal(self) -> "Tensor": return self.map_float(fm.reciprocal)
-  def sin(self) -> "Tensor": return self.map_float(fm.sin)
-  def cos(self) -> "Tensor": return self.map_float(fm.cos)
-  def tan(self) -> "Tensor": return self.map_float(fm.tan)
-  def asin(self) -> "Tensor": return self.map_float(fm.asin)
-  def acos(self) -> "Tensor": return self.map_float(fm.acos)
-  def atan(self) -> "Tensor": return self.map_float(fm.atan)
-  def sinh(self) -> "Tensor": return self.map_float(fm.sinh)
-  def cosh(self) -> "Tensor": return self.map_float(fm.cosh)
-  def tanh(self) -> "Tensor": return self.map_float(fm.tanh)
-  def sigmoid(self) -> "Tensor": return self.map_float(fm.sigmoid)
-  def erf(self) -> "Tensor": return self.map_float(fm.erf)
   def relu(self) -> "Tensor": return self.map(fm.relu)
   def abs(self) -> "Tensor": return self.map(fm.absolute)
-  absolute, arctan = abs, atan
-  def sign(self) -> "Tensor": return self.map_flat(fm.sign)
-  def floor(self) -> "Tensor": return self.map_flat(fm.floor)
-  def ceil(self) -> "Tensor": return self.map_flat(fm.ceil)
-  def trunc(self) -> "Tensor": return self.map_flat(fm.trunc)
+  absolute = abs
   def round(self, decimals: Any = 0) -> "Tensor":
     """To the nearest, ties to even."""
     if decimals: return (self * 10.0**decimals).round() / 10.0**decimals
@@ -830,7 +627,6 @@ class Tensor:
       return self.index_select(at, tensor(np.repeat(np.arange(shape[at]), repeats.host()), device=self.device))
     grown = self.uop.reshape(shape[:at + 1] + (1,) + shape[at + 1:]).expand(shape[:at + 1] + (repeats,) + shape[at + 1:])
     return result(grown.reshape(shape[:at] + (shape[at] * repeats,) + shape[at + 1:]), self)
-  @either_spelling
   def roll(self, shifts: Any, dims: Any = None) -> "Tensor":
     if dims is None: return self.flatten().roll(shifts, 0).reshape(self.shape)
     out = self
@@ -909,9 +705,7 @@ class Tensor:
     put = indexing.put(indexing.flat_rows(moved, len(at)), index.reshape((prod(index.shape),)), values)
     return result(put.reshape(moved.shape).permute(st.argsort(order)), self, value, device=self.storage.device)
 
-  @either_spelling
   def index_select(self, dim: Any, index: "Tensor") -> "Tensor": return self.gather_at([axis_of(dim, self.ndim)], [index])
-  @either_spelling
   def gather(self, dim: Any, index: "Tensor") -> "Tensor":
     """out[.., k, ..] = self[.., index[.., k, ..], ..]"""
     at = axis_of(dim, self.ndim)
@@ -919,7 +713,6 @@ class Tensor:
     x = self.uop.shrink(tuple((0, n if d == at else m) for d, (n, m) in enumerate(zip(self.uop.shape, place.shape))))
     out = indexing.take_along(last_axis(x, at), last_axis(place, at))
     return result(axis_back(out, at), self)
-  @either_spelling
   def scatter(self, dim: Any, index: "Tensor", src: Any = None, value: Any = None, reduce: str | None = None) -> "Tensor":
     """Myself with [.., index[.., k, ..], ..] replaced by (or with reduce='add' or 'multiply', combined with) src[.., k, ..]."""
     return scattered(self, dim, index, src if src is not None else value, SCATTER[reduce])
@@ -945,19 +738,16 @@ class Tensor:
     if not self.dtype.is_floating_point:
       raise RuntimeError(f"{what}(): a floating point dtype is expected, got {self.dtype.name}: call .float() first")
 
-  @either_spelling
   def sum(self, dim: Any = None, keepdim: Any = False, dtype: DType | None = None) -> "Tensor":
     axes = axes_of(dim, self.ndim)
     wide = dtype or (self.dtype if self.dtype.is_floating_point else dtypes.int64)
     return self.reduced(fm.sum_over(convert(self.uop, wide), axes), axes, keepdim)
-  @either_spelling
   def mean(self, dim: Any = None, keepdim: Any = False, dtype: DType | None = None) -> "Tensor":
     x = self if dtype is None else self.cast(dtype)
     x.floats("mean")
     axes = axes_of(dim, x.ndim)
     count = prod(x.uop.shape[a] for a in axes)
     return x.reduced(fm.mean_over(x.uop, axes, count), axes, keepdim)
-  @either_spelling
   def var(self, dim: Any = None, unbiased: Any = True, keepdim: Any = False, correction: Any = None) -> "Tensor":
     """The mean squared distance from the mean, over n - correction (1 by default)."""
     self.floats("var")
@@ -966,10 +756,8 @@ class Tensor:
     if correction is None: correction = 1 if unbiased else 0
     count = prod(self.uop.shape[a] for a in axes)
     return self.reduced(fm.var_over(self.uop, axes, count, correction), axes, keepdim)
-  @either_spelling
   def std(self, dim: Any = None, unbiased: Any = True, keepdim: Any = False, correction: Any = None) -> "Tensor":
     return self.var(dim, unbiased, keepdim, correction).sqrt()
-  @either_spelling
   def prod(self, dim: Any = None, keepdim: Any = False, dtype: DType | None = None) -> "Tensor":
     axes = axes_of(dim, self.ndim)
     wide = dtype or (self.dtype if self.dtype.is_floating_point else dtypes.int64)
@@ -985,18 +773,14 @@ class Tensor:
     where_it_is = self.reduced(where_is(self.uop, axis), (), True)
     values = self.gather(axis, where_it_is) if self.requires_grad else self.reduced(formula(self.uop, (axis,)), (), True)
     return Extremes(*(t if keepdim else t.squeeze(axis) for t in (values, where_it_is)))
-  @either_spelling
   def max(self, dim: Any = None, keepdim: Any = False, other: Any = None) -> Any:
     if isinstance(dim, Tensor) or other is not None: return self.maximum(other if other is not None else dim)
     return self.extreme(fm.max_over, fm.arg_max, dim, keepdim, None)
-  @either_spelling
   def min(self, dim: Any = None, keepdim: Any = False, other: Any = None) -> Any:
     if isinstance(dim, Tensor) or other is not None: return self.minimum(other if other is not None else dim)
     return self.extreme(fm.min_over, arg_min, dim, keepdim, None)
-  @either_spelling
   def amax(self, dim: Any = (), keepdim: Any = False) -> "Tensor":
     return self.reduced(fm.max_over(self.uop, axes_of(dim, self.ndim)), axes_of(dim, self.ndim), keepdim)
-  @either_spelling
   def amin(self, dim: Any = (), keepdim: Any = False) -> "Tensor":
     return self.reduced(fm.min_over(self.uop, axes_of(dim, self.ndim)), axes_of(dim, self.ndim), keepdim)
   def position(self, where_is: Callable[[UOp, int], UOp], dim: Any, keepdim: Any) -> "Tensor":
@@ -1005,33 +789,24 @@ class Tensor:
     if not self.ndim: return zeros(dtype=dtypes.int64, device=self.device)
     axis = axis_of(dim, self.ndim)
     return self.reduced(where_is(self.uop, axis), (axis,), keepdim)
-  @either_spelling
   def argmax(self, dim: Any = None, keepdim: Any = False) -> "Tensor": return self.position(fm.arg_max, dim, keepdim)
-  @either_spelling
   def argmin(self, dim: Any = None, keepdim: Any = False) -> "Tensor": return self.position(arg_min, dim, keepdim)
-  @either_spelling
   def any(self, dim: Any = None, keepdim: Any = False) -> "Tensor":
     axes = axes_of(dim, self.ndim)
     return self.reduced(fm.max_over(convert(self.uop, dtypes.bool), axes), axes, keepdim)
-  @either_spelling
   def all(self, dim: Any = None, keepdim: Any = False) -> "Tensor":
     axes = axes_of(dim, self.ndim)
     return self.reduced(fm.min_over(convert(self.uop, dtypes.bool), axes), axes, keepdim)
-  @either_spelling
   def count_nonzero(self, dim: Any = None) -> "Tensor": return self.bool().sum(dim)
-  @either_spelling
   def logsumexp(self, dim: Any, keepdim: Any = False) -> "Tensor":
     axes = axes_of(dim, self.ndim)
     return self.reduced(fm.log_sum_exp(self.uop, axes), axes, keepdim)
-  @either_spelling
   def softmax(self, dim: Any = -1, dtype: DType | None = None) -> "Tensor":
     x = self if dtype is None else self.cast(dtype)
     return x.map_float(lambda u: fm.softmax(u, axis_of(dim, self.ndim))) if x.ndim else ones_like(x) * x.exp() / x.exp()
-  @either_spelling
   def log_softmax(self, dim: Any = -1, dtype: DType | None = None) -> "Tensor":
     x = self if dtype is None else self.cast(dtype)
     return x.map_float(lambda u: fm.log_softmax(u, axis_of(dim, self.ndim)))
-  @either_spelling
   def norm(self, p: Any = 2, dim: Any = None, keepdim: Any = False) -> "Tensor":
     """(sum |x|^p)^(1/p); the largest or smallest |x| for p = inf or -inf."""
     self.floats("norm")
@@ -1046,9 +821,7 @@ class Tensor:
     if not self.ndim: return result(x, self)
     axis = axis_of(dim, self.ndim)
     return result(axis_back(fm.scan(last_axis(x.cast(accumulator(wide)), axis), op, neutral), axis).cast(wide), self)
-  @either_spelling
   def cumsum(self, dim: Any, dtype: DType | None = None) -> "Tensor": return self.scanned(dim, Ops.ADD, 0, dtype)
-  @either_spelling
   def cumprod(self, dim: Any, dtype: DType | None = None) -> "Tensor": return self.scanned(dim, Ops.MUL, 1, dtype)
 
   # ---- sorting -------------------------------------------------------------------------------------------------------
@@ -1060,12 +833,9 @@ class Tensor:
     places = result(axis_back(indexing.order(last_axis(self.uop, axis), count, descending), axis), device=self.storage.device)
     values = indexing.take_along(last_axis(self.uop, axis), last_axis(places.uop, axis))
     return Extremes(result(axis_back(values, axis), self), places)
-  @either_spelling
   def sort(self, dim: Any = -1, descending: Any = False, stable: Any = True) -> Extremes:
     return self.ordered(self.size(dim) if self.ndim else 1, dim, descending)
-  @either_spelling
   def argsort(self, dim: Any = -1, descending: Any = False, stable: Any = True) -> "Tensor": return self.sort(dim, descending).indices
-  @either_spelling
   def topk(self, k: Any, dim: Any = -1, largest: Any = True, sorted: Any = True) -> Extremes:
     if self.ndim and not 0 <= k <= self.size(dim):
       raise RuntimeError(f"selected index k out of range: k is {k} and dimension {dim} has size {self.size(dim)}")
@@ -1073,9 +843,7 @@ class Tensor:
 
   # ---- linear algebra ------------------------------------------------------------------------------------------------
 
-  def matmul(self, other: "Tensor") -> "Tensor": return matmul(self, other)
-  def __matmul__(self, other: "Tensor") -> "Tensor": return matmul(self, other)
-  def __rmatmul__(self, other: Any) -> "Tensor": return matmul(as_tensor(other), self)
+  def matmul(self, other: "Tensor") -> "Tensor": return matmul(as_tensor(self), as_tensor(other))
   def mm(self, other: "Tensor") -> "Tensor": return matmul(self, other)
   def bmm(self, other: "Tensor") -> "Tensor":
     if self.ndim != 3 or other.ndim != 3: raise RuntimeError(f"bmm needs two 3-D tensors, not {list(self.shape)} and {list(other.shape)}")
@@ -1258,12 +1026,6 @@ def scattered(x: Tensor, dim: Any, index: Tensor, src: Any, combine: tuple[Ops, 
 
 # ---- autograd --------------------------------------------------------------------------------------------------------
 
-@contextlib.contextmanager
-def set_mode(recording: Any) -> Iterator[None]:
-  before, GradMode.recording = GradMode.recording, bool(recording)
-  try: yield
-  finally: GradMode.recording = before
-
 def derivatives(output: Tensor, seed: Tensor | None, wanted: Sequence[Tensor]) -> list[UOp | None]:
   """d output / d t for each t, weighted by seed; None for a t that output does not depend on."""
   if not output.requires_grad: raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
@@ -1406,50 +1168,50 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
   shape = broadcast(*(t.uop.shape for t in tensors))
   return tuple(t.expand(shape) for t in tensors)
 
-def einsum(equation: str, *operands: Any) -> Tensor:
-  """Sums of products over named dimensions: 'bik,bkj->bij'. Operands are joined from left to right; a name is summed as
-  soon as no later operand and not the output needs it."""
-  tensors = list(operands[0]) if len(operands) == 1 and not isinstance(operands[0], Tensor) else list(operands)
-  names, output = einsum_names(equation.replace(" ", ""), tensors)
-  current, labels = einsum_diagonal(tensors[0], names[0])
-  for i in range(1, len(tensors) + 1):
-    later = set(output).union(*names[i + 1:])
-    other, more = einsum_diagonal(tensors[i], names[i]) if i < len(tensors) else (None, "")
-    joined = labels + "".join(c for c in more if c not in labels)
-    if other is not None: current, labels = einsum_align(current, labels, joined) * einsum_align(other, more, joined), joined
-    done = tuple(d for d, c in enumerate(labels) if c not in later)
-    if done: current, labels = current.sum(done), "".join(c for c in labels if c in later)
-  return current.permute([labels.index(c) for c in output])
+# ---- methods that are one row of a table -----------------------------------------------------------------------------
 
-def einsum_names(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], str]:
-  """The names of each operand's dimensions and of the output's, '...' replaced by capital Greek letters."""
-  inputs, arrow, output = equation.partition("->")
-  terms = inputs.split(",")
-  if len(terms) != len(tensors): raise ValueError(f"einsum '{equation}' names {len(terms)} operands, but {len(tensors)} were given")
-  hidden = [max(0, t.ndim - len(term.replace("...", ""))) for term, t in zip(terms, tensors)]
-  letters = "".join(chr(0x391 + i) for i in range(max(hidden) if "..." in inputs else 0))
-  names = [term.replace("...", letters[len(letters) - n:]) for term, n in zip(terms, hidden)]
-  for term, t in zip(names, tensors):
-    if len(term) != t.ndim: raise ValueError(f"einsum '{equation}': '{term}' does not fit a tensor of shape {list(t.shape)}")
-  every = "".join(names)
-  if not arrow: output = "..." + "".join(sorted(c for c in set(every) if every.count(c) == 1 and c not in letters))
-  return names, output.replace("...", letters)
+OF_FLOATS = """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal sin cos tan asin acos atan sinh cosh tanh sigmoid
+  erf""".split()
+FLAT = "sign floor ceil trunc".split()
+CASTS = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "int": "int32", "long": "int64",
+         "short": "int16", "byte": "uint8", "char": "int8", "bool": "bool"}
+IN_PLACE = """add sub mul div pow clamp sqrt rsqrt reciprocal exp log neg abs relu tanh sigmoid lerp addcmul addcdiv masked_fill tril
+  triu floor ceil round floor_divide remainder logical_not""".split()
+OPERATORS = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floor_divide", "mod": "remainder", "pow": "pow",
+             "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "bitwise_left_shift",
+             "rshift": "bitwise_right_shift"}
+COMPARISONS = "eq ne lt gt le ge".split()
+TWO_SPELLINGS = """roll index_select gather scatter sum mean var std prod max min amax amin argmax argmin any all count_nonzero
+  logsumexp softmax log_softmax norm cumsum cumprod sort argsort topk""".split()
 
-def einsum_diagonal(t: Tensor, names: str) -> tuple[Tensor, str]:
-  """A dimension named twice is a diagonal."""
-  for name in dict.fromkeys(names):
-    while names.count(name) > 1:
-      first, second = names.index(name), names.rindex(name)
-      t = t.diagonal(0, first, second)
-      names = "".join(c for d, c in enumerate(names) if d not in (first, second)) + name
-  return t, names
+def of_floats(formula: Formula) -> Callable[[Tensor], Tensor]: return lambda self: self.map_float(formula)
+def flat(formula: Formula) -> Callable[[Tensor], Tensor]: return lambda self: self.map_flat(formula)
+def to_dtype(dtype: DType) -> Callable[..., Tensor]: return lambda self: self.cast(dtype)
+def in_place(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+  return lambda self, *args, **options: self.update(method(self, *args, **options))
+def operator(method: Callable[..., Tensor]) -> Callable[..., Any]:
+  return lambda self, other: method(self, other) if is_operand(other) else NotImplemented
+def reflected(method: Callable[..., Tensor]) -> Callable[..., Any]:
+  """other op self, where other is no Tensor."""
+  return lambda self, other: method(operand(other), self) if is_operand(other) else NotImplemented
 
-def einsum_align(t: Tensor, names: str, wanted: str) -> Tensor:
-  """t with one dimension for each wanted name, of size 1 where it has none."""
-  order = [names.index(c) for c in wanted if c in names]
-  moved = t.permute(order)
-  sizes = iter(moved.shape)
-  return moved.reshape([next(sizes) if c in names else 1 for c in wanted])
+def define_methods() -> None:
+  """Gives Tensor what the tables say."""
+  def define(name: str, method: Callable[..., Any]) -> None:
+    method.__name__ = name
+    setattr(Tensor, name, method)
+  for name in OF_FLOATS: define(name, of_floats(getattr(fm, name)))
+  for name in FLAT: define(name, flat(getattr(fm, name)))
+  for name, dtype in CASTS.items(): define(name, to_dtype(getattr(dtypes, dtype)))
+  for name in IN_PLACE: define(name + "_", in_place(getattr(Tensor, name)))
+  for name in COMPARISONS: define(f"__{name}__", operator(getattr(Tensor, name)))
+  for symbol, name in OPERATORS.items():
+    define(f"__{symbol}__", operator(getattr(Tensor, name)))
+    define(f"__r{symbol}__", reflected(getattr(Tensor, name)))
+    if symbol != "matmul": define(f"__i{symbol}__", in_place(getattr(Tensor, name)))
+  for name in TWO_SPELLINGS: setattr(Tensor, name, either_spelling(getattr(Tensor, name)))
+
+define_methods()
 
 # ---- EAGER=1: every public operation computes before it returns ------------------------------------------------------
 
@@ -1471,9 +1233,8 @@ SILENT = {"attach", "on", "see", "requires_grad_", "become_leaf", "assign", "upd
 
 def make_eager() -> None:
   for name, member in list(vars(Tensor).items()):
-    if inspect.isfunction(member) and name not in SILENT and (not name.startswith("__") or name in OPERATORS):
+    operates = name.strip("_").removeprefix("r").removeprefix("i") in {*OPERATORS, *COMPARISONS, "neg", "getitem", "setitem"}
+    if inspect.isfunction(member) and name not in SILENT and (operates or not name.startswith("__")):
       setattr(Tensor, name, eager(member))
 
-OPERATORS = {f"__{prefix}{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
-             for prefix in ("", "r", "i")} | {"__neg__", "__getitem__", "__setitem__", "__eq__", "__ne__", "__lt__", "__le__"}
 if EAGER: make_eager()

@@ -8,6 +8,7 @@ from picograd.ops import decompose
 from picograd.ops.match import rewrite, rewrite_top_down
 from picograd.ops.ops import INFO, Ops
 from picograd.ops.uop import UOp, toposort
+from graphs import leaf, value
 from graph_eval import bfloat16_values, evaluate, fma, numpy_type
 
 EXTENDED = np.longdouble
@@ -124,6 +125,25 @@ def test_composed_functions_are_recognised(dtype):
     assert lowered(x.alu(Ops.LOG2) * math.log(2)) is decompose.log_polynomial(x)
     assert lowered((math.pi / 2 + x).alu(Ops.SIN)) is decompose.cos_polynomial(x)
     assert lowered(x.alu(Ops.EXP2)) is decompose.exp2_polynomial(x)
+
+COMPOSED = {
+  "exp2": (lambda x: x.alu(Ops.EXP2), decompose.exp2_polynomial),
+  "exp": (lambda x: (x * math.log2(math.e)).alu(Ops.EXP2), decompose.exp_polynomial),
+  "log2": (lambda x: x.alu(Ops.LOG2), decompose.log2_polynomial),
+  "log": (lambda x: x.alu(Ops.LOG2) * math.log(2), decompose.log_polynomial),
+  "sin": (lambda x: x.alu(Ops.SIN), decompose.sin_polynomial),
+  "cos": (lambda x: (math.pi / 2 - x).alu(Ops.SIN), decompose.cos_polynomial),
+}
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", COMPOSED)
+def test_native_code_computes_the_same_bits(name, dtype):
+  pytest.importorskip("llvmlite")
+  build, polynomial = COMPOSED[name]
+  x = np.concatenate([spread(-100, 100, 1000), np.exp2(spread(-148, 127.9, 1000)), [INF, -INF, NAN, 0, -0.0, 1e-45]])
+  x = x.astype(numpy_type(dtype))
+  got = np.asarray(value(build(leaf(x)))).reshape(-1)
+  assert np.array_equal(got, run(polynomial, x, dtype), equal_nan=True)
 
 # ---- the exact fused multiply-add ------------------------------------------------------------------------------------
 

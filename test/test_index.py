@@ -1,5 +1,5 @@
-# index.py: random expressions have the same value at each point before and after, inside their bounds; known forms come out
-# in their simplest shape; one-hot sums become loads and give the same numbers.
+# index.py: random expressions have the same value at each point before and after, inside their bounds; known forms come
+# out in their simplest shape; one-hot sums become loads and give the same numbers.
 import itertools
 import time
 import numpy as np
@@ -204,7 +204,7 @@ def run(u, loops, memory):
     place = run(position, loops, memory)
     if not 0 <= place < len(memory[array]): raise IndexError(f"{place} of {len(memory[array])}")
     return memory[array][place].item()
-  if u.op is Ops.WHERE:                                          # the branch not taken is run too: its loads must be safe
+  if u.op is Ops.WHERE:                                            # both branches run: each load must be in bounds
     c, yes, no = (run(s, loops, memory) for s in u.src)
     return yes if c else no
   return truncate(INFO[u.op].meaning(*(run(s, loops, memory) for s in u.src)), u.dtype)
@@ -259,6 +259,14 @@ def test_a_load_that_is_always_in_bounds_has_no_gate():
   i, r = loop(5), reduce_loop(7)
   weights = param(0, dtypes.float32)
   assert collapsed(total(r.eq(i + 1).where(weights.index(r).load(), 0), r)) is weights.index(i + 1).load()
+
+def test_a_gated_load_needs_no_where():
+  i, r = loop(5), reduce_loop(7)
+  weights, indices = param(0, dtypes.float32), param(1, dtypes.int64)
+  x = indices.index(i).load()
+  after = collapsed(total(r.cast(dtypes.int64).eq(x).where(weights.index(r).load(), 0), r))
+  assert after.op is Ops.LOAD and len(after.src[0].src) == 3
+  assert simplified((x < 3).where(after, 0)).op is Ops.WHERE
 
 def test_two_indices_collapse_one_after_the_other():
   i, j, r, s = loop(2), loop(3), reduce_loop(2), reduce_loop(3)

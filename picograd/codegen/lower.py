@@ -14,7 +14,7 @@ def lower(kernel: UOp, target: Target) -> UOp:
   kernel = threads_to_special(kernel)
   kernel = index_to_int(kernel, target.index)
   kernel = rewrite(kernel, fold + products_fused)
-  return rewrite(kernel, lower_operations(target.missing_ops, target.missing_dtypes) + fold)
+  return rewrite(kernel, lower_operations(target.missing_ops, target.missing_dtypes))
 
 def threads_to_special(kernel: UOp) -> UOp:
   """THREAD ranges are not loops: each thread runs the kernel with its own number."""

@@ -155,6 +155,8 @@ def may_join(store: Store, group: Group) -> bool:
 
 def has_reduce(store: Store) -> bool: return any(u.op is Ops.REDUCE for u in toposort([store.value]))
 
+simplify_kernel = collapse_onehot + simplify_index
+
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 def kernel_of(group: Group, plan: Plan) -> Kernel:
@@ -168,7 +170,7 @@ def kernel_of(group: Group, plan: Plan) -> Kernel:
     if u.op is Ops.PARAM: table[u] = u.replace(arg=slots[storage_id(plan.leaves[u.arg])])
   ranges = dedup([r for s in group.stores for r in s.ranges] + [u for u in nodes if u.op is Ops.RANGE])
   for number, r in enumerate(ranges): table[r] = r.replace(arg=(number, r.axis))
-  ast = rewrite(UOp.sink(*substitute(ends, table)), collapse_onehot + simplify_index)
+  ast = rewrite(UOp.sink(*substitute(ends, table)), simplify_kernel)
   buffers = [UOp(Ops.BUFFER)] * len(slots)
   for u in nodes:
     if u.op is Ops.PARAM:

@@ -3,7 +3,7 @@
 # rests on MULACC being one rounding and on nobody reassociating floats. Also: divisions that cannot trap, 16-bit floats
 # by way of float32, and the Threefry random function.
 from __future__ import annotations
-import math
+import functools, math
 from fractions import Fraction
 from typing import Any, Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes, truncate
@@ -422,12 +422,14 @@ product_then_sum = Pat(Ops.MULACC, (Pat.var("x"), Pat.var("y"), Pat.var("z")))
 integer_mulacc = Rules([(product_then_sum, lambda x, y, z: x * y + z if x.dtype.kind != "f" else None)])
 mulacc_in_two = Rules([(product_then_sum, lambda x, y, z: x * y + z)])          # two roundings: polynomials lose 1 ulp
 
+@functools.cache
 def make_defined(division_traps: bool) -> Rules:
   """The first step, top down, without other rules beside it: functions composed of EXP2, LOG2 and SIN are still whole,
   and conversions and divisions by variables get a result for every operand."""
   rules = composed_functions + casts_defined
   return rules + guard_division if division_traps else rules
 
+@functools.cache
 def lower_operations(missing_ops: frozenset[Ops], missing_dtypes: frozenset[DType]) -> Rules:
   """The second step: the rules that leave only what a target has. missing_dtypes: 16-bit floats without arithmetic,
   which are then only loaded, stored and converted."""

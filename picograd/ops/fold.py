@@ -1,7 +1,7 @@
-# fold.py: constants are computed and identities applied, bit for bit as the machine would: true for every dtype, safe for C.
-# In: any form, tensor to flat. Out: the same values from fewer nodes; a commutative op has its constant second.
-# What holds only for mathematical integers is index.py's. A constant may be repeated: over a shape by RESHAPE and EXPAND,
-# over lanes by STACK; `number` looks through both.
+# fold.py: constants are computed and identities applied, bit for bit as the machine would: true for every dtype, safe
+# for C. In: any form, tensor to flat. Out: the same values from fewer nodes; a commutative op has its constant second.
+# What holds only for mathematical integers is index.py's. A constant may be repeated: over a shape by RESHAPE and
+# EXPAND, over lanes by STACK; `number` looks through both.
 from __future__ import annotations
 import math, struct
 from typing import Any, Iterator
@@ -35,8 +35,8 @@ class Const(Pat):
 
 # ---- the value of an op on constants ---------------------------------------------------------------------------------
 
-CODES = {"uint8": "B", "int8": "b", "uint16": "H", "int16": "h", "uint32": "I", "int32": "i", "uint64": "Q", "int64": "q",
-         "float16": "e", "float32": "f", "float64": "d"}
+CODES = {"uint8": "B", "int8": "b", "uint16": "H", "int16": "h", "uint32": "I", "int32": "i",
+         "uint64": "Q", "int64": "q", "float16": "e", "float32": "f", "float64": "d"}
 
 def bytes_of(value: Any, dt: DType) -> bytes:
   if dt.name == "bfloat16": return struct.pack("<f", value)[2:]
@@ -84,6 +84,7 @@ def fold_constants(u: UOp) -> UOp | None:
 # ---- identities that need more than a line ---------------------------------------------------------------------------
 
 def is_integer(dt: DType) -> bool: return dt.kind in "buix"
+def is_exact(dt: DType) -> bool: return dt.kind in "buixp"            # sums of it may be regrouped: pointers too
 def is_machine_integer(dt: DType) -> bool: return dt.kind in "ui"
 def is_bool(dt: DType) -> bool: return dt.kind == "b"
 def is_float(dt: DType) -> bool: return dt.kind == "f"
@@ -156,8 +157,8 @@ def twice(op: Ops) -> Pat: return Pat(op, (Pat(op, (Pat.var("x"),), name="inner"
 
 # ---- the rules -------------------------------------------------------------------------------------------------------
 
-x, y, c, d = Pat.var("x"), Pat.var("y"), Const("c"), Const("d")
-i, m = Pat.var("x", is_integer), Pat.var("x", is_machine_integer)
+x, y, z, c, d = Pat.var("x"), Pat.var("y"), Pat.var("z"), Const("c"), Const("d")
+i, m = Pat.var("x", is_exact), Pat.var("x", is_machine_integer)
 b, f = Pat.var("x", is_bool), Pat.var("x", is_float)
 zero, one, true, false, minus = Const("c", 0), Const("c", 1), Const(None, True), Const(None, False), Const(None, -1)
 not_b = Pat(Ops.CMPNE, (b, true))
@@ -176,7 +177,7 @@ fold_alu = Rules([
   (Pat(Ops.MOD, (x, one)), lambda x, c: x.like(0)),                                 # x % 1 = 0
   (Pat((Ops.AND, Ops.OR, Ops.MAX), (x, x)), lambda x: x),                           # x & x = x | x = max(x, x) = x
   (Pat(Ops.XOR, (x, x)), lambda x: x.like(0)),                                      # x ^ x = 0
-  (Pat((Ops.OR, Ops.XOR, Ops.SHL, Ops.SHR), (x, zero)), lambda x, c: x),            # x | 0 = x ^ 0 = x << 0 = x >> 0 = x
+  (Pat((Ops.OR, Ops.XOR, Ops.SHL, Ops.SHR), (x, zero)), lambda x, c: x),            # x | 0 = x ^ 0 = x << 0 = x
   (Pat(Ops.AND, (x, zero)), lambda x, c: c),                                        # x & 0 = 0
   (Pat(Ops.AND, (x, c)), and_with_ones),                                            # x & 111..1 = x
   (Pat(Ops.OR, (b, Const("c", True))), lambda x, c: c),                             # x | True = True
@@ -189,7 +190,7 @@ fold_alu = Rules([
   (Pat(Ops.MAX, (x, c)), max_with_extreme),                                         # max(x, least) = x
   (Pat(Ops.WHERE, (c, x, y)), lambda c, x, y: x if number(c) else y),               # where(True, x, y) = x
   (Pat(Ops.WHERE, (y, x, x)), lambda x, y: x),                                      # where(y, x, x) = x
-  (Pat(Ops.WHERE, (not_b, y, Pat.var("z"))), lambda x, y, z: x.where(z, y)),        # where(not x, y, z) = where(x, z, y)
+  (Pat(Ops.WHERE, (not_b, y, z)), lambda x, y, z: x.where(z, y)),                   # where(not x, y, z) swaps y, z
   (Pat(Ops.WHERE, (b, true, false), dtype=is_bool), lambda x: x),                   # where(x, True, False) = x
   (Pat(Ops.CAST, (x,), name="u"), lambda u, x: x if u.dtype is x.dtype else None),  # cast to the same dtype
   (Pat(Ops.CAST, (Pat(Ops.CAST, (x,), name="between"),), name="u"), cast_of_cast),  # cast(cast(x)) = cast(x)
@@ -209,5 +210,5 @@ fold_movement = Rules([
 ])
 
 fold = fold_alu + fold_movement + Rules([
-  (Pat(Ops.INDEX, (Pat(Ops.STACK, name="x"), Const("c"))), lambda x, c: x.src[number(c)]),   # lane c of a vector of lanes
+  (Pat(Ops.INDEX, (Pat(Ops.STACK, name="x"), c)), lambda x, c: x.src[number(c)]),   # lane c of a vector of lanes
 ])

@@ -86,7 +86,7 @@ def bounds_here(u: UOp) -> Interval:
   fits = u.dtype is dtypes.index or (u.dtype.min <= low and high <= u.dtype.max)
   return (low, high) if fits else limits(u.dtype)             # it may wrap
 
-# ---- order: the same terms always stand in the same order, outermost ranges first, so that outer loops hold prefixes ---
+# ---- order: equal terms stand in one order, outermost ranges first, so that outer loops hold prefixes ----------------
 
 Order = tuple[tuple[tuple[int, int], ...], int]               # (ranges below, innermost first; a digest of the rest)
 known_order: "WeakKeyDictionary[UOp, Order]" = WeakKeyDictionary()
@@ -376,23 +376,30 @@ def larger(u: UOp, x: UOp, y: UOp) -> UOp | None:
   if bounds(x)[0] >= bounds(y)[1]: return x
   return y if bounds(y)[0] >= bounds(x)[1] else None
 
+def load_again_gated(c: UOp, x: UOp, gate: UOp, zero: UOp) -> UOp | None:
+  """where(c, x, 0) = x for a load that is gated by c and maybe more: gated off, it is 0."""
+  return x if zero is x.like(0) and set(conjuncts(c)) <= set(conjuncts(gate)) else None
+
 index = dtypes.index
+CAST_INTEGER = Pat(Ops.CAST, (Pat.var("x"),), dtype=is_integer, name="between")
+GATED_LOAD = Pat(Ops.LOAD, (Pat(Ops.INDEX, (Pat(), Pat(), Pat.var("gate"))),), name="x")
 x, y = Pat.var("x", index), Pat.var("y", index)
 ARITHMETIC = (Ops.ADD, Ops.MUL, Ops.IDIV, Ops.MOD, Ops.MAX, Ops.WHERE)
 
 simplify_index = Rules([
   (Pat(ALU - {Ops.BITCAST}, name="u"), decide),                                          # bounds leave one value
   (Pat((Ops.ADD, Ops.MUL), dtype=index, name="u"), normalise_sum),                       # like terms are combined
-  (Pat((Ops.IDIV, Ops.MOD), dtype=index, name="u"), divide),                             # (3i + j) // 3 = i for 0 <= j < 3
+  (Pat((Ops.IDIV, Ops.MOD), dtype=index, name="u"), divide),                             # (3i + j) // 3 = i for j < 3
   (Pat(Ops.MAX, (x, y), name="u"), larger),                                              # max(x, y) = x for x >= y
   (Pat(Ops.CMPLT, (x, y), name="u"), lambda u, x, y: less(u)),                           # 3i + j < 3n is i < n
   (Pat(Ops.CMPNE, (x, y), name="u"), lambda u, x, y: differ(u)),                         # 3i + 3 != 3j is i + 1 != j
   (Pat(Ops.CMPNE, (Pat(Ops.CMPLT, (x, y)), Pat.const(value=True))), not_less),           # not x < y = y < x + 1
   (Pat(Ops.AND, dtype=dtypes.bool, name="u"), conjunction),                              # x and y and x = x and y
-  (Pat(Ops.CAST, (Pat(Ops.CAST, (Pat.var("x"),), dtype=is_integer, name="between"),), dtype=is_integer, name="u"), cast_between),
+  (Pat(Ops.CAST, (CAST_INTEGER,), dtype=is_integer, name="u"), cast_between),            # cast(cast x) = cast x
   (Pat(ARITHMETIC, dtype=is_machine_integer, name="u"), lift),                           # cast x + cast y = cast(x + y)
   (Pat((Ops.CMPLT, Ops.CMPNE), (Pat.var("x", is_machine_integer), Pat.var("y")), name="u"),
    lambda u, x, y: lift_comparison(u)),                                                  # cast x < cast y = x < y
+  (Pat(Ops.WHERE, (Pat.var("c"), GATED_LOAD, Pat.var("zero"))), load_again_gated),       # gated off, a load is 0
 ]) + fold
 
 # ---- reductions that only look something up or count: kernel form ----------------------------------------------------
@@ -413,6 +420,8 @@ def gated(u: UOp) -> Gated:
   for around in reversed(outer): u = around(u)
   return Gated(dedup(c for c in conditions if c is not UOp.const(dtypes.bool, True)), u)
 
+MAY_BE_GATED = (Ops.WHERE, Ops.CAST, Ops.MUL)
+
 def ungate(u: UOp) -> tuple[UOp, UOp, Callable[[UOp], UOp]] | None:
   """(condition, x, around) with u = around(where(condition, x, 0)), one node at a time."""
   always = UOp.const(dtypes.bool, True)
@@ -420,10 +429,10 @@ def ungate(u: UOp) -> tuple[UOp, UOp, Callable[[UOp], UOp]] | None:
   if u.op is Ops.WHERE and is_zero(u.src[1]): return u.src[0].not_(), u.src[2], lambda x: x
   if u.op is Ops.CAST and u.src[0].dtype is dtypes.bool and is_condition(u.src[0]):
     return u.src[0], UOp.const(u.dtype, 1), lambda x: x
-  if u.op is Ops.CAST and u.src[0].op in (Ops.WHERE, Ops.CAST, Ops.MUL): return always, u.src[0], lambda x: x.cast(u.dtype)
+  if u.op is Ops.CAST and u.src[0].op in MAY_BE_GATED: return always, u.src[0], lambda x: x.cast(u.dtype)
   if u.op is Ops.MUL:
     for s, factor in sorted((u.src, u.src[::-1]), key=lambda pair: pair[0].op is not Ops.WHERE):
-      if s.op in (Ops.WHERE, Ops.CAST, Ops.MUL) and keeps_zero(factor): return always, s, lambda x: x * factor
+      if s.op in MAY_BE_GATED and keeps_zero(factor): return always, s, lambda x: x * factor
   return None
 
 def is_zero(u: UOp) -> bool: return number(u) == 0
@@ -531,7 +540,7 @@ def ends_of(condition: UOp, r: UOp) -> Ends | None:
   return Ends([], [end]) if is_stop else Ends([end], [])
 
 def collapse_count(u: UOp) -> UOp | None:
-  """sum over r of where(first <= r < stop, c, 0) = c * max(0, min(n, stop) - max(0, first)) for an integer c without r."""
+  """sum over r of where(first <= r < stop, c, 0) = c * max(0, min(n, stop) - max(0, first)) for an integer c."""
   value, *ranges = u.src
   conditions, value = gated(value)
   for r in ranges:

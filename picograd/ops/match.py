@@ -4,7 +4,7 @@
 # A function gets the named nodes as keyword arguments and returns the replacement, or None for "does not apply".
 # A rule never mutates anything: global change is a plain loop in a pass.
 from __future__ import annotations
-import inspect, itertools
+import itertools
 from typing import Any, Callable, Iterable, Iterator
 from picograd.dtype import DType
 from picograd.ops.ops import COMMUTATIVE, Ops
@@ -85,7 +85,8 @@ class Rules:
     self.rules = list(rules)
     self.by_op: dict[Ops, list[tuple[Pat, Callable, bool]]] = {op: [] for op in Ops}
     for pat, function in self.rules:
-      wants = "context" in inspect.signature(function).parameters
+      code = function.__code__
+      wants = "context" in code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
       for op in (pat.ops if pat.ops is not None else Ops): self.by_op[op].append((pat, function, wants))
 
   def __add__(self, other: "Rules") -> "Rules": return Rules(self.rules + other.rules)

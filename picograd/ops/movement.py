@@ -1,6 +1,6 @@
-# movement.py: the six movement ops as functions on positions. In: a movement node of the tensor form and the position of
-# one of its elements, an index node per dimension. Out: the position of that element in the node's source, simplified, and
-# the condition under which there is one: only PAD has elements that come from nowhere.
+# movement.py: the six movement ops as functions on positions. In: a movement node of the tensor form and the position
+# of one of its elements, an index node per dimension. Out: the position of that element in the node's source,
+# simplified, and the condition under which there is one: only PAD has elements that come from nowhere.
 from __future__ import annotations
 from typing import Callable, Sequence
 from picograd.dtype import dtypes
@@ -16,7 +16,7 @@ Position = tuple[UOp, ...]
 def constant(value: int) -> UOp: return UOp.const(dtypes.index, value)
 
 def strides(shape: Shape) -> tuple[int, ...]:
-  """How far apart in memory the neighbours along each dimension are, in elements, row-major: (2, 3, 4) -> (12, 4, 1)."""
+  """How far apart in memory neighbours along each dimension are, in elements: (2, 3, 4) -> (12, 4, 1)."""
   return tuple(prod(shape[d + 1:]) for d in range(len(shape)))
 
 def linear(position: Position, shape: Shape) -> UOp:

@@ -9,7 +9,7 @@ from picograd import codegen
 from picograd.codegen.memory import plan_memory
 from picograd.codegen.schedule import Kernel, bytes_moved, operations, schedule
 from picograd.helpers import Counters, DEBUG, DEVICE, cache_get, cache_put, colour, prod, size_text
-from picograd.ops.ops import Ops
+from picograd.ops.ops import Ops, identity
 from picograd.ops.show import show
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import Buffer, Device, Program, buffer_of, buffers, device, numpy_dtype, to_host
@@ -177,6 +177,8 @@ def without_names(roots: list[UOp], order: list[UOp], leaves: list[UOp]) -> list
     elif u.op is Ops.CONTIGUOUS and u.arg is not None:
       new[u] = UOp(u.op, u.dtype, (new[u.src[0]],), marks.setdefault(u.arg, len(marks)))
     elif u.op is Ops.DETACH: new[u] = new[u.src[0]]
+    elif u.op is Ops.REDUCE and prod(u.src[0].shape) == 0:
+      new[u] = UOp.const(u.dtype, identity(u.arg[0], u.dtype)).spread(u.shape)
     else: new[u] = u.with_src(tuple([new[s] for s in u.src]))
   return [new[r] for r in roots]
 

@@ -1,0 +1,145 @@
+# common.py: what torch has besides tensors: Size, device, the default dtype, gradient modes; and the rules by which arguments
+# name dimensions and sizes. In: arguments as users write them. Out: tuples of ints, or torch's errors.
+from __future__ import annotations
+import contextlib, functools
+from typing import Any, Callable, Iterator, Sequence, TypeVar
+from picograd.dtype import DType, dtypes
+from picograd.helpers import DEVICE, prod
+
+# ---- small types -----------------------------------------------------------------------------------------------------
+
+class Size(tuple):
+  """A shape: a tuple with numel()."""
+  def numel(self) -> int: return prod(self)
+  def __repr__(self) -> str: return f"picograd.Size({list(self)})"
+  def __getitem__(self, i):
+    part = tuple.__getitem__(self, i)
+    return Size(part) if isinstance(i, slice) else part
+
+class device(str):
+  """A device's name in torch's spelling; equals that string in any case. 'cpu' stands for DEVICE where that runs on the host."""
+  def __new__(cls, name: Any = "cpu", index: int | None = None) -> "device":
+    text = str(name).lower()
+    return str.__new__(cls, text if index is None else f"{text}:{index}")
+  @property
+  def type(self) -> str: return self.split(":")[0]
+  @property
+  def index(self) -> int | None: return int(self.split(":")[1]) if ":" in self else None
+  def __eq__(self, other: object) -> bool: return isinstance(other, str) and str.__eq__(self, other.lower())
+  def __ne__(self, other: object) -> bool: return not self == other
+  def __hash__(self) -> int: return str.__hash__(self)
+  def __repr__(self) -> str: return f"device(type='{self.type}'{'' if self.index is None else f', index={self.index}'})"
+
+HOST_DEVICES = ("NUMPY", "PYTHON")
+def device_name(name: Any) -> str:
+  """The runtime's name of a device: 'cuda:0' -> 'CUDA', None -> DEVICE."""
+  if name is None: return DEVICE.value
+  if isinstance(name, int): return DEVICE.value if name == 0 else f"{DEVICE.value}:{name}"
+  text = str(name)
+  if text in ("cpu", "cpu:0") and DEVICE.value in HOST_DEVICES: return DEVICE.value
+  return text.upper().removesuffix(":0")
+
+class Default:
+  """dtype of Python floats; set by set_default_dtype."""
+  dtype: DType = dtypes.float32
+def get_default_dtype() -> DType: return Default.dtype
+def set_default_dtype(dtype: DType) -> None: Default.dtype = dtype
+
+# ---- gradient modes: a `with` block, a decorator ---------------------------------------------------------------------
+
+class GradMode:
+  """Whether operations are recorded for backward()."""
+  recording = True
+
+@contextlib.contextmanager
+def set_mode(recording: Any) -> Iterator[None]:
+  before, GradMode.recording = GradMode.recording, bool(recording)
+  try: yield
+  finally: GradMode.recording = before
+
+class set_grad_enabled(contextlib.ContextDecorator):
+  """Sets the mode at once; as a context, until the end of the block."""
+  def __init__(self, mode: bool):
+    self.before: list[bool] = [GradMode.recording]
+    self.mode = GradMode.recording = mode
+  def __enter__(self) -> "set_grad_enabled":
+    GradMode.recording = self.mode
+    return self
+  def __exit__(self, *_: Any) -> None: GradMode.recording = self.before[0]
+
+def is_grad_enabled() -> bool: return GradMode.recording
+
+class mode_block(contextlib.ContextDecorator):
+  """A block (or function) in which gradients are recorded, or not."""
+  mode = False
+  def __new__(cls, function: Any = None):
+    block = object.__new__(cls)
+    block.before = []
+    return block(function) if callable(function) else block
+  def __init__(self, _: Any = True): self.before: list[bool] = []
+  def __enter__(self) -> "mode_block":
+    self.before.append(GradMode.recording)
+    GradMode.recording = self.mode
+    return self
+  def __exit__(self, *_: Any) -> None: GradMode.recording = self.before.pop()
+
+class no_grad(mode_block): pass
+class inference_mode(mode_block): pass
+class enable_grad(mode_block): mode = True
+
+def number_dtype(x: Any) -> DType:
+  if isinstance(x, bool): return dtypes.bool
+  return dtypes.int64 if isinstance(x, int) else Default.dtype
+
+# ---- dimensions, sizes, strides --------------------------------------------------------------------------------------
+
+def axis_of(dim: int, rank: int) -> int:
+  """A dimension counted from the start."""
+  if not -max(rank, 1) <= dim < max(rank, 1):
+    raise IndexError(f"Dimension out of range (expected to be in range of [{-max(rank, 1)}, {max(rank, 1) - 1}], but got {dim})")
+  return dim % max(rank, 1)
+
+def axes_of(dim: Any, rank: int) -> tuple[int, ...]:
+  """The dimensions that dim names; None and () name all."""
+  if dim is None: return tuple(range(rank))
+  if isinstance(dim, int): return (axis_of(dim, rank),)[:rank]
+  return tuple(sorted({axis_of(int(d), rank) for d in dim})) or tuple(range(rank))
+
+def sizes_of(sizes: Sequence[Any]) -> tuple[int, ...]:
+  """Sizes given one by one or as one sequence."""
+  if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)): sizes = sizes[0]
+  return tuple(int(n) for n in sizes)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+SPELLINGS = {"axis": "dim", "keepdims": "keepdim", "axes": "dims"}
+
+def either_spelling(function: Function) -> Function:
+  """Also takes NumPy's names for the keywords."""
+  @functools.wraps(function)
+  def spelled(*args: Any, **kwargs: Any) -> Any:
+    return function(*args, **{SPELLINGS.get(name, name): value for name, value in kwargs.items()})
+  return spelled  # type: ignore[return-value]
+
+def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
+  """Elements from one index to the next in each dimension of a contiguous tensor."""
+  steps = [1]
+  for n in reversed(shape[1:]): steps.append(steps[-1] * max(1, n))
+  return tuple(reversed(steps[:len(shape)]))
+
+def reshaped_strides(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -> tuple[int, ...] | None:
+  """Strides that show the same memory in another shape; None where elements would have to move."""
+  old = [(n, s) for n, s in zip(shape, strides) if n != 1]
+  if prod(shape) == 0 or not old: return strides_of(new)
+  runs = [list(old[0])]                                  # (elements, stride) of dimensions that are contiguous together
+  for n, s in old[1:]:
+    if runs[-1][1] == n * s: runs[-1] = [runs[-1][0] * n, s]
+    else: runs.append([n, s])
+  out: list[int] = []
+  size, stride = runs.pop()
+  left = size
+  for n in reversed(new):
+    if n != 1 and left == 1 and runs: left, stride = runs.pop()
+    if n > left or left % n: return None
+    out.append(stride)
+    stride, left = stride * n, left // n
+  return tuple(reversed(out)) if left == 1 and not runs else None
