@@ -8,6 +8,7 @@ from picograd.codegen.schedule import schedule
 from picograd.dtype import dtypes
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops
+from picograd.ops.spec import verify
 from picograd.ops.uop import UOp
 from picograd.runtime import realize
 from picograd.runtime.realize import plans, programs
@@ -57,6 +58,16 @@ def test_maximum_of_padded_lanes_ignores_the_padding(forced):
   forced(Opt(Axis.VECTOR, 1, 16))
   negative = -np.abs(A) - 1
   close(value(leaf(negative).reduce(Ops.MAX, (1,))), negative.max(1, keepdims=True))
+
+def test_padding_of_a_sum_gates_nothing_outside_the_sum():
+  """out[i] = data[number of elements below data[i]]: the position is a sum over j, and j ends with the sum."""
+  five = UOp.const(dtypes.index, 5)
+  i, j = [UOp(Ops.RANGE, dtypes.index, (five,), arg) for arg in ((0, Axis.LOOP), (1, Axis.REDUCE))]
+  out, data = [UOp(Ops.PARAM, dtypes.int32, (), slot) for slot in range(2)]
+  below = (data.index(j).load() < data.index(i).load()).where(UOp.const(dtypes.int32, 1), 0)
+  position = UOp(Ops.REDUCE, dtypes.int32, (below, j), (Ops.ADD, ())).cast(dtypes.index)
+  kernel = UOp.sink(out.index(i).store(data.index(position).load()).end(i))
+  verify("kernel", apply_opts(kernel, [Opt(Axis.VECTOR, 1, 4)]))
 
 def test_unknown_range_is_named():
   kernel = schedule([leaf(A) * 2], "CPU").kernels[0].ast

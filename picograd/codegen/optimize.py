@@ -61,13 +61,13 @@ def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
   for u in toposort([kernel]):
     if u in new: continue
     closes = u.op in (Ops.END, Ops.REDUCE) and r in u.src[1:]
-    if any(s in depends for s in u.src) and not closes: depends.add(u)
+    if not closes and any(s in depends for s in u.src): depends.add(u)
     src = tuple([new[s] for s in u.src])
     if u.op in (Ops.END, Ops.REDUCE): src = (src[0], *flat_ranges(src[1:]))
-    if inside is not None and u.op is Ops.INDEX and u.src[1] in depends:
-      src = (*src[:2], src[2] & inside if len(src) > 2 else inside)
-    if inside is not None and u.op is Ops.REDUCE and closes:
-      src = (inside.where(src[0], UOp.const(u.dtype, identity(u.arg[0], u.dtype))), *src[1:])
+    if inside is not None:
+      if u.op is Ops.INDEX and u.src[1] in depends: src = (*src[:2], src[2] & inside if len(src) > 2 else inside)
+      if u.op is Ops.REDUCE and closes:
+        src = (inside.where(src[0], UOp.const(u.dtype, identity(u.arg[0], u.dtype))), *src[1:])
     new[u] = UOp(u.op, u.dtype, src, u.arg)
   return new[kernel]
 
