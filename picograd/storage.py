@@ -82,7 +82,7 @@ class Storage:
   leads to leaves that require grad. leaf: a tensor on it is such a leaf. written: changed in place since it was last in
   memory. users: the tensors on it, weakly."""
   __slots__ = ("uop", "memory", "history", "leaf", "written", "users", "device", "__weakref__")
-  waiting: "weakref.WeakSet[Storage]" = weakref.WeakSet()          # without memory of their own
+  waiting: "weakref.WeakKeyDictionary[Storage, None]" = weakref.WeakKeyDictionary()   # without memory of their own, in order
   owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
   landed: "weakref.WeakKeyDictionary[UOp, UOp]" = weakref.WeakKeyDictionary()   # unique leaf -> its BUFFER, reshaped
 
@@ -95,8 +95,8 @@ class Storage:
     """From now on the value is uop."""
     self.uop = uop
     self.memory = memory_of(uop)
-    if self.memory is not None and self.owns_memory(): Storage.waiting.discard(self)
-    else: Storage.waiting.add(self)
+    if self.memory is not None and self.owns_memory(): Storage.waiting.pop(self, None)
+    else: Storage.waiting[self] = None
 
   def owns_memory(self) -> bool:
     """Whether my memory may be overwritten: no other storage holds its value there. Unowned memory becomes mine."""
@@ -135,7 +135,7 @@ class Storage:
       self.history = False
       self.uop = memory.reshape(self.uop.shape)
       if before.op is Ops.CONTIGUOUS and before.arg is not None: Storage.landed[before] = self.uop
-    if self.owns_memory(): Storage.waiting.discard(self)
+    if self.owns_memory(): Storage.waiting.pop(self, None)
 
   def write(self, steps: Steps, value: UOp) -> None:
     """What a view sees becomes value. Memory of my own is overwritten; else I name a new value."""
