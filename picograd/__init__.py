@@ -1,31 +1,32 @@
-# picograd: torch's namespace, so that `import picograd as torch` runs a program. Nothing is imported until it is asked for:
-# the C compiler uses picograd.ops without NumPy. A name is found by the first table below that lists it.
+# picograd: torch's namespace, so that `import picograd as torch` runs a program. Nothing is imported until it is asked
+# for: the C compiler uses picograd.ops without NumPy. A name is found by the first table below that lists it.
 from __future__ import annotations
 import importlib, math, sys, types
 from typing import Any
 
 # module of picograd -> the names it gives to torch's top level
 HOMES = {
-  "tensor": """Tensor Size device tensor as_tensor from_numpy full zeros ones empty arange linspace eye meshgrid full_like zeros_like
-    ones_like empty_like where matmul cat concat concatenate stack hstack vstack broadcast_tensors einsum no_grad inference_mode
-    enable_grad set_grad_enabled is_grad_enabled get_default_dtype set_default_dtype result_type""",
-  "random": """Generator manual_seed initial_seed seed get_rng_state set_rng_state rand randn randint randperm normal bernoulli
-    multinomial rand_like randn_like randint_like""",
+  "tensor": """Tensor Size device tensor as_tensor from_numpy full zeros ones empty arange linspace eye meshgrid
+    full_like zeros_like ones_like empty_like where matmul cat concat concatenate stack hstack vstack
+    broadcast_tensors einsum no_grad inference_mode enable_grad set_grad_enabled is_grad_enabled get_default_dtype
+    set_default_dtype result_type""",
+  "random": """Generator manual_seed initial_seed seed get_rng_state set_rng_state rand randn randint randperm normal
+    bernoulli multinomial rand_like randn_like randint_like""",
   "io": "save load",
   "compat": "autocast compile set_float32_matmul_precision get_float32_matmul_precision is_tensor numel",
 }
 # Tensor's methods that are also functions of a tensor
-METHODS = set("""abs absolute acos add all allclose amax amin any arctan argmax argmin argsort asin atan atan2 bitwise_and
-  bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor bmm broadcast_to ceil chunk clamp clip clone cos cosh
-  count_nonzero cumprod cumsum detach diag diagonal div divide dot eq equal erf exp exp2 expm1 flatten flip floor floor_divide
-  fmod frac gather ge gt index_select isclose isfinite isinf isnan le lerp log log10 log1p log2 log_softmax logical_and
-  logical_not logical_or logical_xor logsumexp lt masked_fill masked_select max maximum mean min minimum mm moveaxis movedim mul
-  multiply mv nan_to_num narrow ne neg nonzero norm outer permute pow prod ravel reciprocal relu remainder repeat_interleave
-  reshape roll round rsqrt scatter scatter_add select sigmoid sign sin sinh softmax sort split sqrt square squeeze std sub
-  subtract sum swapaxes t tan tanh tile topk trace transpose tril triu true_divide trunc unbind unflatten unique unsqueeze
-  var""".split())
-DTYPES = set("""bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 bfloat16 float32 float64 half float double short int
-  long""".split())
+METHODS = set("""abs absolute acos add all allclose amax amin any arctan argmax argmin argsort asin atan atan2
+  bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor bmm broadcast_to ceil chunk
+  clamp clip clone cos cosh count_nonzero cumprod cumsum detach diag diagonal div divide dot eq equal erf exp exp2
+  expm1 flatten flip floor floor_divide fmod frac gather ge gt index_select isclose isfinite isinf isnan le lerp log
+  log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp lt masked_fill masked_select
+  max maximum mean min minimum mm moveaxis movedim mul multiply mv nan_to_num narrow ne neg nonzero norm outer permute
+  pow prod ravel reciprocal relu remainder repeat_interleave reshape roll round rsqrt scatter scatter_add select
+  sigmoid sign sin sinh softmax sort split sqrt square squeeze std sub subtract sum swapaxes t tan tanh tile topk
+  trace transpose tril triu true_divide trunc unbind unflatten unique unsqueeze var""".split())
+DTYPES = set("""bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 bfloat16 float32 float64 half float
+  double short int long""".split())
 CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan, "newaxis": None}
 PACKAGES = "autograd cuda distributions func linalg nn optim utils".split()
 
@@ -55,8 +56,8 @@ def find(name: str) -> Any:
   raise AttributeError(f"module 'picograd' has no attribute {name!r}")
 
 class Namespace(types.ModuleType):
-  """This module: names are found when first asked for. The import of picograd/tensor.py must not put the module where the
-  function torch.tensor is expected, nor that of picograd/einsum.py."""
+  """This module: names are found when first asked for. The import of picograd/tensor.py must not put the module where
+  the function torch.tensor is expected, nor that of picograd/einsum.py."""
   def __getattr__(self, name: str) -> Any:
     value = find(name)
     self.__dict__[name] = value

@@ -1,5 +1,5 @@
-# common.py: what torch has besides tensors: Size, device, the default dtype, gradient modes; and the rules by which arguments
-# name dimensions and sizes. In: arguments as users write them. Out: tuples of ints, or torch's errors.
+# common.py: what torch has besides tensors: Size, device, the default dtype, gradient modes; and the rules by which
+# arguments name dimensions and sizes. In: arguments as users write them. Out: tuples of ints, or torch's errors.
 from __future__ import annotations
 import contextlib, functools
 from typing import Any, Callable, Iterator, Sequence, TypeVar
@@ -17,14 +17,15 @@ class Size(tuple):
     return Size(part) if isinstance(i, slice) else part
 
 class device(str):
-  """A device's name in torch's spelling; equals that string in any case. 'cpu' stands for DEVICE where that runs on the host."""
+  """A device's name in torch's spelling; equals that string in any case. 'cpu' means DEVICE where that is a host's."""
   def __new__(cls, name: Any = "cpu", index: int | None = None) -> "device":
     text = str(name).lower()
     return str.__new__(cls, text if index is None else f"{text}:{index}")
   @property
   def type(self) -> str: return self.split(":")[0]
   @property
-  def index(self) -> int | None: return int(self.split(":")[1]) if ":" in self else None
+  def index(self) -> int | None:  # type: ignore[override]
+    return int(self.split(":")[1]) if ":" in self else None
   def __eq__(self, other: object) -> bool: return isinstance(other, str) and str.__eq__(self, other.lower())
   def __ne__(self, other: object) -> bool: return not self == other
   def __hash__(self) -> int: return str.__hash__(self)
@@ -95,9 +96,10 @@ def number_dtype(x: Any) -> DType:
 
 def axis_of(dim: int, rank: int) -> int:
   """A dimension counted from the start."""
-  if not -max(rank, 1) <= dim < max(rank, 1):
-    raise IndexError(f"Dimension out of range (expected to be in range of [{-max(rank, 1)}, {max(rank, 1) - 1}], but got {dim})")
-  return dim % max(rank, 1)
+  count = max(rank, 1)
+  if not -count <= dim < count:
+    raise IndexError(f"Dimension out of range (expected to be in range of [{-count}, {count - 1}], but got {dim})")
+  return dim % count
 
 def axes_of(dim: Any, rank: int) -> tuple[int, ...]:
   """The dimensions that dim names; None and () name all."""

@@ -1,4 +1,4 @@
-# compat.py: switches of torch that programs set and that change nothing here: every graph is compiled, float32 stays float32.
+# compat.py: switches of torch that programs set and that change nothing here: all graphs are compiled, float32 stays.
 from __future__ import annotations
 import contextlib
 from typing import Any

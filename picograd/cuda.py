@@ -1,4 +1,4 @@
-# cuda.py: torch.cuda's names for programs that ask what the machine has. True only where the registry has a CUDA device.
+# cuda.py: torch.cuda's names for programs that ask what the machine has: true where the registry has a CUDA device.
 from __future__ import annotations
 from typing import Any
 from picograd.runtime import device

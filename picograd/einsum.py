@@ -1,8 +1,9 @@
-# einsum.py: sums of products over named dimensions. In: an equation 'bik,bkj->bij' and tensors. Out: one tensor, made by
-# permute, reshape, * and sum alone.
+# einsum.py: sums of products over named dimensions. In: an equation 'bik,bkj->bij' and tensors. Out: one tensor, made
+# by permute, reshape, * and sum alone.
 from __future__ import annotations
-from typing import TYPE_CHECKING, Any, Sequence
-if TYPE_CHECKING: from picograd.tensor import Tensor
+from typing import Any, Sequence
+
+Tensor = Any          # tensor.py stands above this file
 
 def einsum(equation: str, *operands: Any) -> Tensor:
   """Sums of products over named dimensions: 'bik,bkj->bij'. Operands are joined from left to right; a name is summed as
@@ -14,7 +15,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     later = set(output).union(*names[i + 1:])
     other, more = einsum_diagonal(tensors[i], names[i]) if i < len(tensors) else (None, "")
     joined = labels + "".join(c for c in more if c not in labels)
-    if other is not None: current, labels = einsum_align(current, labels, joined) * einsum_align(other, more, joined), joined
+    if other is not None:
+      current, labels = einsum_align(current, labels, joined) * einsum_align(other, more, joined), joined
     done = tuple(d for d, c in enumerate(labels) if c not in later)
     if done: current, labels = current.sum(done), "".join(c for c in labels if c in later)
   return current.permute([labels.index(c) for c in output])
@@ -23,12 +25,14 @@ def einsum_names(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], s
   """The names of each operand's dimensions and of the output's, '...' replaced by capital Greek letters."""
   inputs, arrow, output = equation.partition("->")
   terms = inputs.split(",")
-  if len(terms) != len(tensors): raise ValueError(f"einsum '{equation}' names {len(terms)} operands, but {len(tensors)} were given")
+  if len(terms) != len(tensors):
+    raise ValueError(f"einsum '{equation}' names {len(terms)} operands, but {len(tensors)} were given")
   hidden = [max(0, t.ndim - len(term.replace("...", ""))) for term, t in zip(terms, tensors)]
   letters = "".join(chr(0x391 + i) for i in range(max(hidden) if "..." in inputs else 0))
   names = [term.replace("...", letters[len(letters) - n:]) for term, n in zip(terms, hidden)]
   for term, t in zip(names, tensors):
-    if len(term) != t.ndim: raise ValueError(f"einsum '{equation}': '{term}' does not fit a tensor of shape {list(t.shape)}")
+    if len(term) != t.ndim:
+      raise ValueError(f"einsum '{equation}': '{term}' does not fit a tensor of shape {list(t.shape)}")
   every = "".join(names)
   if not arrow: output = "..." + "".join(sorted(c for c in set(every) if every.count(c) == 1 and c not in letters))
   return names, output.replace("...", letters)

@@ -1,5 +1,5 @@
-# formulas.py: torch's arithmetic in the ops of the first bank. In: UOps of equal shape and dtype (tensor.py promotes and
-# broadcasts). Out: one UOp. Formulas are written so that the value and the chain rule's derivative are both accurate.
+# formulas.py: torch's arithmetic in the ops of the first bank. In: UOps of equal shape and dtype (tensor.py promotes
+# and broadcasts). Out: one UOp. Formulas are written so that value and derivative by the chain rule are both accurate.
 from __future__ import annotations
 import functools, math
 from typing import Callable, Sequence
@@ -235,15 +235,12 @@ def power_of(x: UOp, n: int) -> UOp:
   assert result is not None
   return result
 
-def power_const(x: UOp, y: float) -> UOp | None:
-  """x^y where y is a number that needs no logarithm."""
+def needs_no_logarithm(y: float) -> bool: return y in (0.5, -0.5) or (y == int(y) and abs(y) <= 64)
+def power_const(x: UOp, y: float) -> UOp:
+  """x^y for a number y that needs no logarithm."""
   if y == 0: return never(x).where(x, x.like(1))                              # 1, and a derivative of zero
-  if y == int(y) and abs(y) <= 64:
-    whole = power_of(x, abs(int(y)))
-    return whole if y > 0 else x.like(1) / whole
-  if y == 0.5: return x.alu(Ops.SQRT)
-  if y == -0.5: return x.like(1) / x.alu(Ops.SQRT)
-  return None
+  whole = x.alu(Ops.SQRT) if abs(y) == 0.5 else power_of(x, abs(int(y)))
+  return whole if y > 0 else x.like(1) / whole
 
 @in_float32
 def power(x: UOp, y: UOp) -> UOp:

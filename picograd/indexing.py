@@ -1,5 +1,5 @@
-# indexing.py: selecting by position. In: what stands between the brackets, or index tensors as UOps. Out: movement steps
-# for ints, slices, None and Ellipsis (a view), one-hot formulas for everything else. A gather is
+# indexing.py: selecting by position. In: what stands between the brackets, or index tensors as UOps. Out: movement
+# steps for ints, slices, None and Ellipsis (a view), one-hot formulas for everything else. A gather is
 #   sum over n of where(n == index, x[n], 0)
 # which the index rules collapse into a load. Sorting is by rank: how many elements come before each one.
 from __future__ import annotations
@@ -39,16 +39,16 @@ def basic_index(shape: Shape, strides: Sequence[int], index: Sequence[Any]) -> B
       continue
     if isinstance(entry, slice):
       if spans[dim].step < 0: view.flips.append(len(view.shape))
-      view.shape.append(spans[dim].count)
+      view.shape.append(spans[dim].length)
       view.strides.append(strides[dim] * abs(spans[dim].step))
     dim += 1
-  if tuple(view.shape) != tuple(s.count for s in spans): steps.append((Ops.RESHAPE, tuple(view.shape)))
+  if tuple(view.shape) != tuple(s.length for s in spans): steps.append((Ops.RESHAPE, tuple(view.shape)))
   return view
 
 class Span(NamedTuple):
-  """count elements, every |step|-th from the lowest; a negative step reads them backwards."""
+  """length elements, every |step|-th from the lowest; a negative step reads them backwards."""
   low: int
-  count: int
+  length: int
   step: int
 
 def span(entry: Any, dim: int, n: int) -> Span:
@@ -63,15 +63,15 @@ def span(entry: Any, dim: int, n: int) -> Span:
 def strided_steps(shape: Shape, spans: Sequence[Span]) -> list[Step]:
   """Steps that leave of each dimension its span. Every s-th element is column 0 of the rows of length s."""
   steps: list[Step] = []
-  strides = [abs(s.step) if s.count > 1 else 1 for s in spans]
-  bounds = tuple((s.low, min(n, s.low + s.count * step)) for s, n, step in zip(spans, shape, strides))
+  strides = [abs(s.step) if s.length > 1 else 1 for s in spans]
+  bounds = tuple((s.low, min(n, s.low + s.length * step)) for s, n, step in zip(spans, shape, strides))
   if bounds != tuple((0, n) for n in shape): steps.append((Ops.SHRINK, bounds))
   if all(step == 1 for step in strides): return steps
-  missing = tuple((0, s.count * step - (hi - lo)) for s, step, (lo, hi) in zip(spans, strides, bounds))
+  missing = tuple((0, s.length * step - (hi - lo)) for s, step, (lo, hi) in zip(spans, strides, bounds))
   if any(hi for _, hi in missing): steps.append((Ops.PAD, missing))
-  rows = tuple(m for s, step in zip(spans, strides) for m in (s.count, step))
-  columns = tuple(b for s, step in zip(spans, strides) for b in ((0, s.count), (0, 1)))
-  return steps + [(Ops.RESHAPE, rows), (Ops.SHRINK, columns), (Ops.RESHAPE, tuple(s.count for s in spans))]
+  rows = tuple(m for s, step in zip(spans, strides) for m in (s.length, step))
+  columns = tuple(b for s, step in zip(spans, strides) for b in ((0, s.length), (0, 1)))
+  return steps + [(Ops.RESHAPE, rows), (Ops.SHRINK, columns), (Ops.RESHAPE, tuple(s.length for s in spans))]
 
 # ---- index tensors ---------------------------------------------------------------------------------------------------
 

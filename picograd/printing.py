@@ -20,12 +20,11 @@ def corners(data: np.ndarray) -> np.ndarray:
 
 def choose_format(data: np.ndarray) -> Format:
   """One format for all elements, right-aligned to the widest (of floats: the widest that is finite and not zero)."""
-  if data.dtype.kind != "f": one, sized = plain, data.reshape(-1)
-  else: one, sized = choose_float_format(data), data[np.isfinite(data) & (data != 0)]
+  is_float = data.dtype.kind == "f"
+  one: Format = choose_float_format(data) if is_float else str
+  sized = data[np.isfinite(data) & (data != 0)] if is_float else data.reshape(-1)
   width = max((len(one(v)) for v in sized), default=0)
   return lambda v: one(v).rjust(width)
-
-def plain(v: Any) -> str: return str(v)
 
 def choose_float_format(data: np.ndarray) -> Format:
   sizes = np.abs(data[np.isfinite(data) & (data != 0)].astype(np.float64))

@@ -1,5 +1,5 @@
-# storage.py: the mutable cell under a tensor and all its views, and when its value comes into memory. In: graphs. Out: graphs
-# whose leaves are BUFFERs. A value is immutable; what changes is the node a Storage names: `t.add_(1)` makes it
+# storage.py: the mutable cell under a tensor and all its views, and when its value comes into memory. In: graphs. Out:
+# graphs whose leaves are BUFFERs. A value is immutable; what changes is the node a Storage names: `t.add_(1)` makes it
 # AFTER(BUFFER, STORE(view of BUFFER, value)), an assignment that runs with the next realize().
 from __future__ import annotations
 import itertools, weakref
@@ -109,11 +109,11 @@ class Storage:
     return True
 
   def has_history(self) -> bool:
-    """Whether a gradient may still be asked of my value: it has a history, and a tensor that reads it with its history."""
+    """Whether a gradient may still be asked of my value: there is a history, and a tensor that reads me with it."""
     return self.history and any((t := user()) is not None and not t.detached for user in self.users)
 
   def is_due(self) -> bool:
-    """Whether the next realize() must compute my value: state that a loop changes step by step would else pile up a graph."""
+    """Whether the next realize() must compute my value: the graph of a state that a loop changes would grow else."""
     return self.memory is None and (self.leaf or self.written) and not self.has_history()
 
   def plain(self) -> UOp:

@@ -1,17 +1,17 @@
 # tensor.py: the user's object, with torch's names and semantics. A Tensor is a view of a Storage, whose value is a UOp
-# graph: every method only builds nodes; item(), numpy(), print and realize() compute. In: Python and NumPy data. Out: the
-# same, and gradients.   Below: storage.py (memory and assignment), formulas.py (arithmetic), indexing.py (selection).
+# graph: every method only builds nodes; item(), numpy(), print and realize() compute. In: Python and NumPy data. Out:
+# the same, and gradients. Below: storage.py (memory and assignment), formulas.py (arithmetic), indexing.py (selection).
 from __future__ import annotations
-import contextlib, functools, inspect, itertools, math, weakref
+import functools, inspect, itertools, math, weakref
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 import numpy as np
 from picograd import formulas as fm, indexing, storage as st
-from picograd.common import (Default, GradMode, Size, axes_of, axis_of, device, device_name, either_spelling, enable_grad,
-                             get_default_dtype, inference_mode, is_grad_enabled, no_grad, number_dtype, reshaped_strides,
-                             set_default_dtype, set_grad_enabled, set_mode, sizes_of, strides_of)
+from picograd.common import (Default, GradMode, Size, axes_of, axis_of, device, device_name, either_spelling,
+                             enable_grad, get_default_dtype, inference_mode, is_grad_enabled, no_grad, number_dtype,
+                             reshaped_strides, set_default_dtype, set_grad_enabled, set_mode, sizes_of, strides_of)
 from picograd.dtype import DType, dtypes, promote
 from picograd.einsum import einsum
-from picograd.formulas import Formula, accumulator, convert, iota_along, stretch
+from picograd.formulas import Formula, accumulator, convert, stretch
 from picograd.helpers import DEVICE, EAGER, prod
 from picograd.ops.gradient import gradient
 from picograd.ops.ops import Ops
@@ -21,8 +21,8 @@ from picograd.printing import array_text
 from picograd.runtime.device import buffer_from_host, numpy_dtype
 from picograd.storage import Steps, Storage
 
-__all__ = ["Tensor", "device", "einsum", "enable_grad", "get_default_dtype", "inference_mode", "is_grad_enabled", "no_grad",
-           "set_default_dtype", "set_grad_enabled"]
+__all__ = ["Tensor", "device", "einsum", "enable_grad", "get_default_dtype", "inference_mode", "is_grad_enabled",
+           "no_grad", "set_default_dtype", "set_grad_enabled"]
 
 # ---- results ---------------------------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def common_device(tensors: Sequence["Tensor"]) -> str:
 CATEGORY = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 def result_type(*operands: Any) -> DType:
-  """torch's promotion: tensors with dimensions first; a scalar tensor, then a Python number, only raises the category."""
+  """torch's promotion: tensors with dimensions first; a scalar tensor, then a number, only raises the category."""
   tensors = [x for x in operands if isinstance(x, Tensor)]
   groups = [[t.dtype for t in tensors if t.ndim], [t.dtype for t in tensors if not t.ndim],
             [number_dtype(x) for x in operands if not isinstance(x, Tensor)]]
@@ -62,7 +62,8 @@ def elementwise(formula: Formula, dtype: DType, *operands: Any) -> "Tensor":
   tensors = [x for x in operands if isinstance(x, Tensor)]
   home = common_device(tensors)
   shape = broadcast(*(t.uop.shape for t in tensors))
-  uops = [stretch(convert(moved_to(x, home), dtype) if isinstance(x, Tensor) else UOp.const(dtype, x), shape) for x in operands]
+  uops = [stretch(convert(moved_to(x, home), dtype) if isinstance(x, Tensor) else UOp.const(dtype, x), shape)
+          for x in operands]
   return result(formula(*uops), *tensors, device=home)
 
 def moved_to(t: "Tensor", home: str) -> UOp:
@@ -127,9 +128,10 @@ class Tensor:
   if TYPE_CHECKING:                          # what the tables below this class add
     def __getattr__(self, name: str) -> Any: ...
     def operator_with(self, other: Any) -> "Tensor": ...
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __floordiv__ = operator_with
-    __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __and__ = __or__ = __xor__ = operator_with
-    __lshift__ = __rshift__ = __rand__ = __ror__ = __rxor__ = __lt__ = __gt__ = __le__ = __ge__ = operator_with
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = operator_with
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = operator_with
+    __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = operator_with
+    __rand__ = __ror__ = __rxor__ = __lt__ = __gt__ = __le__ = __ge__ = operator_with
     def __eq__(self, other: Any) -> Any: ...
     def __ne__(self, other: Any) -> Any: ...
 
@@ -190,7 +192,8 @@ class Tensor:
   @property
   def nbytes(self) -> int: return self.numel() * self.itemsize
 
-  def size(self, dim: int | None = None) -> Any: return self.shape if dim is None else self.shape[axis_of(dim, self.ndim)]
+  def size(self, dim: int | None = None) -> Any:
+    return self.shape if dim is None else self.shape[axis_of(dim, self.ndim)]
   def dim(self) -> int: return self.ndim
   def numel(self) -> int: return prod(self.uop.shape)
   nelement = numel
@@ -216,7 +219,8 @@ class Tensor:
     if self.requires_grad and GradMode.recording:
       raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
     return np.array(self.host())
-  def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray: return self.numpy().astype(dtype or self.host().dtype)
+  def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+    return self.numpy().astype(dtype or self.host().dtype)
   def item(self) -> Any:
     if self.numel() != 1: raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
     return self.host().reshape(-1)[0].item()
@@ -224,7 +228,8 @@ class Tensor:
   def __float__(self) -> float: return float(self.item())
   def __int__(self) -> int: return int(self.item())
   def __index__(self) -> int:
-    if self.dtype.is_floating_point: raise TypeError("only integer tensors of a single element can be converted to an index")
+    if self.dtype.is_floating_point:
+      raise TypeError("only integer tensors of a single element can be converted to an index")
     return int(self.item())
   def __bool__(self) -> bool:
     if self.numel() > 1: raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
@@ -237,7 +242,8 @@ class Tensor:
     return iter(self.unbind(0))
   def __contains__(self, x: Any) -> bool: return bool((self == x).any())
   def __hash__(self) -> int: return id(self)
-  def __format__(self, spec: str) -> str: return format(self.item(), spec) if not self.ndim else format(repr(self), spec)
+  def __format__(self, spec: str) -> str:
+    return format(self.item(), spec) if not self.ndim else format(repr(self), spec)
   def __repr__(self) -> str:
     data = self.host()
     text = array_text(data, len("tensor(")) if data.size else "[]"
@@ -250,7 +256,8 @@ class Tensor:
 
   # ---- dtype, device, memory -----------------------------------------------------------------------------------------
 
-  def cast(self, dtype: DType) -> "Tensor": return self if dtype is self.dtype else result(convert(self.uop, dtype), self)
+  def cast(self, dtype: DType) -> "Tensor":
+    return self if dtype is self.dtype else result(convert(self.uop, dtype), self)
   def to(self, *args: Any, dtype: DType | None = None, device: Any = None, copy: bool = False, **_: Any) -> "Tensor":
     """In another dtype, on another device, or like another tensor."""
     for arg in args:
@@ -261,7 +268,8 @@ class Tensor:
     name = device_name(device) if device is not None else self.storage.device
     if name != moved.storage.device: return result(UOp(Ops.COPY, moved.dtype, (moved.uop,), name), moved, device=name)
     return moved.clone() if copy and moved is self else moved
-  def type(self, dtype: DType | None = None) -> Any: return self.cast(dtype) if dtype is not None else f"picograd.{self.dtype.name}"
+  def type(self, dtype: DType | None = None) -> Any:
+    return self.cast(dtype) if dtype is not None else f"picograd.{self.dtype.name}"
   def type_as(self, other: "Tensor") -> "Tensor": return self.to(other.dtype)
   def cpu(self) -> "Tensor": return self.to(device="cpu")
   def cuda(self, index: int | None = None) -> "Tensor": return self.to(device=device("cuda", index))
@@ -276,7 +284,8 @@ class Tensor:
     if not self.is_leaf: raise RuntimeError("Only Tensors created explicitly by the user support the deepcopy protocol")
     copy = type(self).__new__(type(self))
     copy.attach(Storage(self.detach().uop, self.storage.device), (), None)
-    copy.__dict__.update({k: v for k, v in self.__dict__.items() if k not in Tensor.__annotations__ and k not in OWN_STATE})
+    copy.__dict__.update({k: v for k, v in self.__dict__.items()
+                          if k not in Tensor.__annotations__ and k not in OWN_STATE})
     if self.requires: copy.requires_grad_()
     memo[id(self)] = copy
     return copy
@@ -338,11 +347,11 @@ class Tensor:
   def backward(self, gradient: "Tensor | None" = None, retain_graph: Any = None, create_graph: Any = False,
                inputs: "Tensor | Sequence[Tensor] | None" = None) -> None:
     """Adds d self / d leaf to the .grad of every leaf that requires grad (or of inputs)."""
-    wanted = list(Tensor.wanting.values()) if inputs is None else [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    wanted = [t for t in wanted if t.requires_grad]
+    if inputs is None: inputs = list(Tensor.wanting.values())
+    wanted = [t for t in ([inputs] if isinstance(inputs, Tensor) else inputs) if t.requires_grad]
     for t, g in zip(wanted, derivatives(self, gradient, wanted)):
       if g is None: continue
-      new = result(g if create_graph else fm.detach(g), *([t, self] if create_graph else []), device=t.storage.device)
+      new = gradient_tensor(g, t, create_graph)
       with set_mode(create_graph): t.grad = new if t.grad is None else t.grad + new
 
   # ---- in place ------------------------------------------------------------------------------------------------------
@@ -435,7 +444,8 @@ class Tensor:
   def bitwise_right_shift(self, other: Any) -> "Tensor": return binary_bits(Ops.SHR, self, other)
   def __invert__(self) -> "Tensor": return self.bitwise_not()
   def bitwise_not(self) -> "Tensor":
-    if self.dtype.is_floating_point: raise TypeError(f"~ (bitwise_not) needs an integer or bool tensor, not {self.dtype.name}")
+    if self.dtype.is_floating_point:
+      raise TypeError(f"~ (bitwise_not) needs an integer or bool tensor, not {self.dtype.name}")
     return self.map(UOp.not_ if self.dtype is dtypes.bool else lambda x: x ^ -1)
   def isnan(self) -> "Tensor": return self.map(fm.is_nan)
   def isinf(self) -> "Tensor": return self.map(fm.is_inf)
@@ -496,7 +506,8 @@ class Tensor:
     count = self.numel()
     if -1 in shape and known and count % known == 0: shape = tuple(count // known if n == -1 else n for n in shape)
     if prod(shape) != count or any(n < 0 for n in shape):
-      raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}: this tensor's shape is {list(self.shape)}")
+      raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}: this tensor's shape is "
+                         f"{list(self.shape)}")
     return shape
   def view(self, *sizes: Any) -> "Tensor":
     """The same memory in another shape, or the same bits in another dtype."""
@@ -504,8 +515,8 @@ class Tensor:
     shape = self.new_shape(sizes)
     strides = reshaped_strides(self.uop.shape, self.stride(), shape)
     if strides is None:
-      raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension spans across "
-                         "two contiguous subspaces). Use .reshape(...) instead.")
+      raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension "
+                         "spans across two contiguous subspaces). Use .reshape(...) instead.")
     return self if shape == self.uop.shape else self.see([(Ops.RESHAPE, shape)], strides)
   def reshape(self, *sizes: Any) -> "Tensor":
     shape = self.new_shape(sizes)
@@ -516,7 +527,8 @@ class Tensor:
   def permute(self, *dims: Any) -> "Tensor":
     axes = tuple(axis_of(d, self.ndim) for d in sizes_of(dims))
     if sorted(axes) != list(range(self.ndim)):
-      raise RuntimeError(f"permute(dims={axes}) of a tensor of shape {list(self.shape)}: each dimension must appear once")
+      raise RuntimeError(f"permute(dims={axes}) of a tensor of shape {list(self.shape)}: each dimension must appear "
+                         "once")
     return self.see([(Ops.PERMUTE, axes)], tuple(self.stride(a) for a in axes))
   def transpose(self, dim0: Any, dim1: Any) -> "Tensor":
     axes = list(range(self.ndim))
@@ -555,10 +567,11 @@ class Tensor:
     missing = len(wanted) - self.ndim
     ones = (1,) * missing + self.uop.shape
     shape = tuple(n if m == -1 else m for n, m in zip(ones, wanted))
-    if missing < 0 or any(n != m and n != 1 for n, m in zip(ones, shape)) or any(m == -1 for m in wanted[:max(0, missing)]):
-      raise RuntimeError(f"The expanded size of the tensor {list(wanted)} must match the existing size {list(self.shape)} at "
-                         "every dimension that is not 1")
-    strides = (0,) * missing + tuple(s if n == m else 0 for s, n, m in zip(self.stride(), self.uop.shape, shape[missing:]))
+    if missing < 0 or -1 in wanted[:missing] or any(n not in (1, m) for n, m in zip(ones, shape)):
+      raise RuntimeError(f"The expanded size of the tensor {list(wanted)} must match the existing size "
+                         f"{list(self.shape)} at every dimension that is not 1")
+    kept = [s if n == m else 0 for s, n, m in zip(self.stride(), self.uop.shape, shape[missing:])]
+    strides = (0,) * missing + tuple(kept)
     steps = [(Ops.RESHAPE, ones)] if missing else []
     return self.see([*steps, (Ops.EXPAND, shape)], strides) if shape != self.uop.shape else self
   def expand_as(self, other: "Tensor") -> "Tensor": return self.expand(other.shape)
@@ -589,11 +602,12 @@ class Tensor:
     n, sizes = self.size(dim), split_size_or_sections
     if isinstance(sizes, int): sizes = [min(sizes, n - low) for low in range(0, max(n, 1), sizes)]
     if sum(sizes) != n:
-      raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {dim}), "
-                         f"but got split_sizes={list(sizes)}")
+      raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at "
+                         f"dimension {dim}), but got split_sizes={list(sizes)}")
     starts = itertools.accumulate(sizes, initial=0)
     return tuple(self.narrow(dim, low, size) for low, size in zip(starts, sizes))
-  def chunk(self, chunks: Any, dim: Any = 0) -> "tuple[Tensor, ...]": return self.split(max(1, -(-self.size(dim) // chunks)), dim)
+  def chunk(self, chunks: Any, dim: Any = 0) -> "tuple[Tensor, ...]":
+    return self.split(max(1, -(-self.size(dim) // chunks)), dim)
   def diagonal(self, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) -> "Tensor":
     """The elements [i, i+offset] of the last two of dims, as the last dimension."""
     x = self.movedim((dim1, dim2), (-2, -1))
@@ -625,7 +639,8 @@ class Tensor:
     at, shape = axis_of(dim, self.ndim), self.uop.shape
     if isinstance(repeats, Tensor):
       return self.index_select(at, tensor(np.repeat(np.arange(shape[at]), repeats.host()), device=self.device))
-    grown = self.uop.reshape(shape[:at + 1] + (1,) + shape[at + 1:]).expand(shape[:at + 1] + (repeats,) + shape[at + 1:])
+    before, after = shape[:at + 1], shape[at + 1:]
+    grown = self.uop.reshape(before + (1,) + after).expand(before + (repeats,) + after)
     return result(grown.reshape(shape[:at] + (shape[at] * repeats,) + shape[at + 1:]), self)
   def roll(self, shifts: Any, dims: Any = None) -> "Tensor":
     if dims is None: return self.flatten().roll(shifts, 0).reshape(self.shape)
@@ -677,9 +692,10 @@ class Tensor:
 
   def __setitem__(self, index: Any, value: Any) -> None:
     value = operand(value)
-    if isinstance(index, Tensor) and index.dtype is dtypes.bool and (not isinstance(value, Tensor) or value.numel() == 1):
+    if isinstance(value, Tensor) and value.numel() == 1: value = value.reshape(())
+    if isinstance(index, Tensor) and index.dtype is dtypes.bool and not (isinstance(value, Tensor) and value.ndim):
       mask = index.reshape(tuple(index.shape) + (1,) * (self.ndim - index.ndim))
-      self.assign(where(mask, value.reshape(()) if isinstance(value, Tensor) else value, self).cast(self.dtype))
+      self.assign(where(mask, value, self).cast(self.dtype))
       return
     entries = index_entries(self, index)
     at, tensors = tensor_entries(entries)
@@ -700,12 +716,14 @@ class Tensor:
     shape = rest[:before] + index.shape + rest[before:]
     if not isinstance(value, Tensor): value = full((), value, dtype=self.dtype, device=self.device)
     while value.ndim > len(shape) and value.shape[0] == 1: value = value.squeeze(0)
-    spread = value.cast(self.dtype).expand(shape).movedim(tuple(range(before, before + rank)), tuple(range(rank))) if rank else value
+    spread = value.cast(self.dtype).expand(shape)
+    if rank: spread = spread.movedim(tuple(range(before, before + rank)), tuple(range(rank)))
     values = convert(stretch(spread.uop, index.shape + rest), self.dtype).reshape((prod(index.shape),) + rest)
     put = indexing.put(indexing.flat_rows(moved, len(at)), index.reshape((prod(index.shape),)), values)
     return result(put.reshape(moved.shape).permute(st.argsort(order)), self, value, device=self.storage.device)
 
-  def index_select(self, dim: Any, index: "Tensor") -> "Tensor": return self.gather_at([axis_of(dim, self.ndim)], [index])
+  def index_select(self, dim: Any, index: "Tensor") -> "Tensor":
+    return self.gather_at([axis_of(dim, self.ndim)], [index])
   def gather(self, dim: Any, index: "Tensor") -> "Tensor":
     """out[.., k, ..] = self[.., index[.., k, ..], ..]"""
     at = axis_of(dim, self.ndim)
@@ -713,13 +731,17 @@ class Tensor:
     x = self.uop.shrink(tuple((0, n if d == at else m) for d, (n, m) in enumerate(zip(self.uop.shape, place.shape))))
     out = indexing.take_along(last_axis(x, at), last_axis(place, at))
     return result(axis_back(out, at), self)
-  def scatter(self, dim: Any, index: "Tensor", src: Any = None, value: Any = None, reduce: str | None = None) -> "Tensor":
-    """Myself with [.., index[.., k, ..], ..] replaced by (or with reduce='add' or 'multiply', combined with) src[.., k, ..]."""
+  def scatter(self, dim: Any, index: "Tensor", src: Any = None, value: Any = None,
+              reduce: str | None = None) -> "Tensor":
+    """Myself with [.., index[.., k, ..], ..] replaced by src[.., k, ..]; reduce='add' or 'multiply' combines them."""
     return scattered(self, dim, index, src if src is not None else value, SCATTER[reduce])
-  def scatter_(self, dim: Any, index: "Tensor", src: Any = None, value: Any = None, reduce: str | None = None) -> "Tensor":
+  def scatter_(self, dim: Any, index: "Tensor", src: Any = None, value: Any = None,
+               reduce: str | None = None) -> "Tensor":
     return self.assign(self.scatter(dim, index, src if src is not None else value, reduce=reduce))
-  def scatter_add(self, dim: Any, index: "Tensor", src: "Tensor") -> "Tensor": return self.scatter(dim, index, src, reduce="add")
-  def scatter_add_(self, dim: Any, index: "Tensor", src: "Tensor") -> "Tensor": return self.assign(self.scatter_add(dim, index, src))
+  def scatter_add(self, dim: Any, index: "Tensor", src: "Tensor") -> "Tensor":
+    return self.scatter(dim, index, src, reduce="add")
+  def scatter_add_(self, dim: Any, index: "Tensor", src: "Tensor") -> "Tensor":
+    return self.assign(self.scatter_add(dim, index, src))
   def index_add_(self, dim: Any, index: "Tensor", source: "Tensor", alpha: Any = 1) -> "Tensor":
     at = axis_of(dim, self.ndim)
     spread = index.reshape((-1,) + (1,) * (self.ndim - at - 1)).expand(source.shape)
@@ -771,7 +793,8 @@ class Tensor:
     if not self.ndim: return Extremes(self, zeros(dtype=dtypes.int64, device=self.device))
     axis = axis_of(dim, self.ndim)
     where_it_is = self.reduced(where_is(self.uop, axis), (), True)
-    values = self.gather(axis, where_it_is) if self.requires_grad else self.reduced(formula(self.uop, (axis,)), (), True)
+    if self.requires_grad: values = self.gather(axis, where_it_is)       # ties: the gradient goes to the first alone
+    else: values = self.reduced(formula(self.uop, (axis,)), (), True)
     return Extremes(*(t if keepdim else t.squeeze(axis) for t in (values, where_it_is)))
   def max(self, dim: Any = None, keepdim: Any = False, other: Any = None) -> Any:
     if isinstance(dim, Tensor) or other is not None: return self.maximum(other if other is not None else dim)
@@ -830,12 +853,14 @@ class Tensor:
     """The first `count` elements along dim in sorted order, and where they were."""
     if not self.ndim: return Extremes(self, zeros(dtype=dtypes.int64, device=self.device))
     axis = axis_of(dim, self.ndim)
-    places = result(axis_back(indexing.order(last_axis(self.uop, axis), count, descending), axis), device=self.storage.device)
+    places = result(axis_back(indexing.order(last_axis(self.uop, axis), count, descending), axis),
+                    device=self.storage.device)
     values = indexing.take_along(last_axis(self.uop, axis), last_axis(places.uop, axis))
     return Extremes(result(axis_back(values, axis), self), places)
   def sort(self, dim: Any = -1, descending: Any = False, stable: Any = True) -> Extremes:
     return self.ordered(self.size(dim) if self.ndim else 1, dim, descending)
-  def argsort(self, dim: Any = -1, descending: Any = False, stable: Any = True) -> "Tensor": return self.sort(dim, descending).indices
+  def argsort(self, dim: Any = -1, descending: Any = False, stable: Any = True) -> "Tensor":
+    return self.sort(dim, descending).indices
   def topk(self, k: Any, dim: Any = -1, largest: Any = True, sorted: Any = True) -> Extremes:
     if self.ndim and not 0 <= k <= self.size(dim):
       raise RuntimeError(f"selected index k out of range: k is {k} and dimension {dim} has size {self.size(dim)}")
@@ -846,34 +871,39 @@ class Tensor:
   def matmul(self, other: "Tensor") -> "Tensor": return matmul(as_tensor(self), as_tensor(other))
   def mm(self, other: "Tensor") -> "Tensor": return matmul(self, other)
   def bmm(self, other: "Tensor") -> "Tensor":
-    if self.ndim != 3 or other.ndim != 3: raise RuntimeError(f"bmm needs two 3-D tensors, not {list(self.shape)} and {list(other.shape)}")
+    if self.ndim != 3 or other.ndim != 3:
+      raise RuntimeError(f"bmm needs two 3-D tensors, not {list(self.shape)} and {list(other.shape)}")
     return matmul(self, other)
   def mv(self, vector: "Tensor") -> "Tensor": return matmul(self, vector)
   def dot(self, other: "Tensor") -> "Tensor":
-    if self.ndim != 1 or other.ndim != 1: raise RuntimeError(f"1D tensors expected, but got {self.ndim}D and {other.ndim}D tensors")
+    if self.ndim != 1 or other.ndim != 1:
+      raise RuntimeError(f"1D tensors expected, but got {self.ndim}D and {other.ndim}D tensors")
     return matmul(self, other)
   def outer(self, other: "Tensor") -> "Tensor": return self.unsqueeze(1) * other.unsqueeze(0)
   def trace(self) -> "Tensor": return self.diagonal().sum()
   def diag(self, diagonal: Any = 0) -> "Tensor":
     """The diagonal of a matrix, or the matrix with this diagonal."""
     if self.ndim == 2: return self.diagonal(diagonal)
-    n = len(self) + abs(diagonal)
-    square = result(indexing.identity_mask(len(self), len(self)).where(stretch(self.uop.reshape((len(self), 1)), (len(self),) * 2), 0), self)
-    return square.pad([(max(0, -diagonal), n - len(self) - max(0, -diagonal)), (max(0, diagonal), n - len(self) - max(0, diagonal))])
+    n, down, right = len(self), max(0, -diagonal), max(0, diagonal)
+    column = stretch(self.uop.reshape((n, 1)), (n, n))
+    square = result(indexing.identity_mask(n, n).where(column, 0), self)
+    return square.pad([(down, right), (right, down)])
 
   # ---- like me -------------------------------------------------------------------------------------------------------
 
   def new_zeros(self, *sizes: Any, **options: Any) -> "Tensor": return self.new_full(sizes_of(sizes), 0, **options)
   def new_ones(self, *sizes: Any, **options: Any) -> "Tensor": return self.new_full(sizes_of(sizes), 1, **options)
   new_empty = new_zeros
-  def new_full(self, size: Any, value: Any, dtype: DType | None = None, device: Any = None, requires_grad: Any = False) -> "Tensor":
+  def new_full(self, size: Any, value: Any, dtype: DType | None = None, device: Any = None,
+               requires_grad: Any = False) -> "Tensor":
     return full(size, value, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
-  def new_tensor(self, data: Any, dtype: DType | None = None, device: Any = None, requires_grad: Any = False) -> "Tensor":
+  def new_tensor(self, data: Any, dtype: DType | None = None, device: Any = None,
+                 requires_grad: Any = False) -> "Tensor":
     return tensor(data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
 
 OWN_STATE = ("grad", "requires", "leaf", "detached", "looked", "storage", "steps", "known_strides")
 
-def rebuild(cls: type, data: np.ndarray, dtype: str, where_: str, requires_grad: bool) -> Tensor:
+def rebuild(cls: Any, data: np.ndarray, dtype: str, where_: str, requires_grad: bool) -> Tensor:
   """The tensor that was pickled."""
   source = tensor(data, dtype=DType.rows[dtype], device=where_)
   t = cls.__new__(cls)
@@ -883,10 +913,12 @@ def rebuild(cls: type, data: np.ndarray, dtype: str, where_: str, requires_grad:
 # ---- formulas that need tensors --------------------------------------------------------------------------------------
 
 def subtract(x: UOp, y: UOp) -> UOp:
-  if x.dtype is dtypes.bool: raise RuntimeError("Subtraction, the `-` operator, with a bool tensor is not supported: use ^ or ~")
+  if x.dtype is dtypes.bool:
+    raise RuntimeError("Subtraction, the `-` operator, with a bool tensor is not supported: use ^ or ~")
   return x - y
 def truncated_quotient(x: UOp, y: UOp) -> UOp: return fm.trunc(x / y) if x.dtype.is_floating_point else x // y
-def arg_min(x: UOp, axis: int) -> UOp: return fm.arg_max(x.not_() if x.dtype is dtypes.bool else x ^ -1 if x.dtype.is_int else -x, axis)
+def arg_min(x: UOp, axis: int) -> UOp:
+  return fm.arg_max(x.not_() if x.dtype is dtypes.bool else x ^ -1 if x.dtype.is_int else -x, axis)
 def int_of(x: Any) -> int: return int(x)
 
 def binary_bits(op: Ops, x: Any, y: Any) -> Tensor:
@@ -901,8 +933,7 @@ def power(x: Any, y: Any) -> Tensor:
   dtype = result_type(x, y)
   if not isinstance(y, Tensor):
     if not dtype.is_floating_point and y < 0: raise RuntimeError("Integers to negative integer powers are not allowed.")
-    known = fm.in_float32(lambda u: fm.power_const(u, y) or u) if fm.power_const(UOp.const(dtypes.float32, 1), y) is not None else None
-    if known is not None: return elementwise(known, dtype, x)
+    if fm.needs_no_logarithm(y): return elementwise(fm.in_float32(lambda u: fm.power_const(u, y)), dtype, x)
     if not dtype.is_floating_point: return elementwise(lambda u: fm.power_of(u, y), dtype, x)
   return elementwise(fm.power if dtype.is_floating_point else fm.power_int, dtype, x, y)
 
@@ -914,7 +945,8 @@ def where(condition: Tensor, x: Any = None, y: Any = None) -> Any:
   dtype = result_type(x, y)
   home = common_device(tensors)
   shape = broadcast(*(t.uop.shape for t in tensors))
-  yes, no = (stretch(convert(moved_to(t, home), dtype) if isinstance(t, Tensor) else UOp.const(dtype, t), shape) for t in (x, y))
+  yes, no = (stretch(convert(moved_to(t, home), dtype) if isinstance(t, Tensor) else UOp.const(dtype, t), shape)
+             for t in (x, y))
   return result(stretch(convert(moved_to(condition, home), dtypes.bool), shape).where(yes, no), *tensors, device=home)
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -926,7 +958,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
   if left.shape[-1] != right.shape[-2]:
     raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied: {list(a.shape)} @ {list(b.shape)}, "
                        f"{left.shape[-1]} is not {right.shape[-2]}")
-  if a.dtype is not b.dtype: raise RuntimeError(f"expected m1 and m2 to have the same dtype, but got: {a.dtype.name} != {b.dtype.name}")
+  if a.dtype is not b.dtype:
+    raise RuntimeError(f"expected m1 and m2 to have the same dtype, but got: {a.dtype.name} != {b.dtype.name}")
   rows, columns = left.unsqueeze(-2), right.mT.unsqueeze(-3)           # (.., m, 1, k), (.., 1, n, k)
   wide = accumulator(a.dtype)
   product = elementwise(UOp.__mul__, wide, rows, columns) if a.dtype is not dtypes.bool else rows & columns
@@ -947,7 +980,7 @@ def axis_back(x: UOp, axis: int) -> UOp:
 # ---- index tensors ---------------------------------------------------------------------------------------------------
 
 def index_entries(x: Tensor, index: Any) -> list[Any]:
-  """What stands in the brackets, one entry per dimension besides the Nones; a mask becomes the indices of its True elements."""
+  """What stands in the brackets, one entry per dimension besides the Nones; a mask becomes the indices of its Trues."""
   given: list[Any] = []
   for entry in index if isinstance(index, tuple) else (index,): given.extend(index_entry(entry, x))
   used = sum(1 for e in given if e is not None and e is not Ellipsis)
@@ -958,14 +991,17 @@ def index_entries(x: Tensor, index: Any) -> list[Any]:
   return given[:at] + [slice(None)] * (x.ndim - used) + rest
 
 def index_entry(entry: Any, x: Tensor) -> list[Any]:
-  if entry is None or entry is Ellipsis or isinstance(entry, (int, slice)) and not isinstance(entry, bool): return [entry]
+  if entry is None or entry is Ellipsis or isinstance(entry, (int, slice)) and not isinstance(entry, bool):
+    return [entry]
   if isinstance(entry, np.integer): return [int(entry)]
-  if isinstance(entry, (list, tuple, np.ndarray, range)): entry = tensor(np.asarray(entry) if len(entry) else np.zeros(0, np.int64), device=x.device)
+  if isinstance(entry, (list, tuple, np.ndarray, range)):
+    entry = tensor(np.asarray(entry) if len(entry) else np.zeros(0, np.int64), device=x.device)
   if not isinstance(entry, Tensor):
     raise IndexError("only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid indices "
                      f"(got {type(entry).__name__})")
   if entry.dtype is dtypes.bool: return list(entry.nonzero(as_tuple=True))
-  if entry.dtype.is_floating_point: raise IndexError(f"tensors used as indices must be long, int or bool tensors, not {entry.dtype.name}")
+  if entry.dtype.is_floating_point:
+    raise IndexError(f"tensors used as indices must be long, int or bool tensors, not {entry.dtype.name}")
   return [entry]
 
 def tensor_entries(entries: Sequence[Any]) -> tuple[list[int], list[Tensor]]:
@@ -988,7 +1024,7 @@ def joint_index(x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> UOp:
 bounds_known: "weakref.WeakKeyDictionary[UOp, tuple[int, int]]" = weakref.WeakKeyDictionary()   # BUFFER -> min, max
 
 def checked_index(index: Tensor, n: int, dim: int) -> UOp:
-  """index as positions 0..n-1. IndexError if it is outside, at once where its values are in memory, else with realize()."""
+  """index as positions 0..n-1. IndexError outside: at once where the values are in memory, else with realize()."""
   u = index.uop if index.dtype in (dtypes.int32, dtypes.int64) else index.uop.cast(dtypes.int64)
   if not index.numel(): return u
   memory = index.storage.memory
@@ -1019,8 +1055,8 @@ def scattered(x: Tensor, dim: Any, index: Tensor, src: Any, combine: tuple[Ops, 
   touched = tuple((0, n if d == axis else m) for d, (n, m) in enumerate(zip(x.uop.shape, place.shape)))
   part = last_axis(x.uop.shrink(touched), axis)
   rows = prod(part.shape[:-1])
-  flat = [u.reshape((rows, u.shape[-1])) for u in (part, last_axis(place, axis), last_axis(values, axis))]
-  new = indexing.put_along(*flat) if combine is None else indexing.combine_along(*flat, *combine)
+  old, to, add = [u.reshape((rows, u.shape[-1])) for u in (part, last_axis(place, axis), last_axis(values, axis))]
+  new = indexing.put_along(old, to, add) if combine is None else indexing.combine_along(old, to, add, *combine)
   steps = ((Ops.SHRINK, touched),) if touched != tuple((0, n) for n in x.uop.shape) else ()
   return result(st.merged(x.uop, steps, axis_back(new.reshape(part.shape), axis)), x, src)
 
@@ -1028,11 +1064,13 @@ def scattered(x: Tensor, dim: Any, index: Tensor, src: Any, combine: tuple[Ops, 
 
 def derivatives(output: Tensor, seed: Tensor | None, wanted: Sequence[Tensor]) -> list[UOp | None]:
   """d output / d t for each t, weighted by seed; None for a t that output does not depend on."""
-  if not output.requires_grad: raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
+  if not output.requires_grad:
+    raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
   if seed is None and output.numel() != 1: raise RuntimeError("grad can be implicitly created only for scalar outputs, "
                                                              f"not for shape {list(output.shape)}: pass gradient=")
   if seed is not None and seed.shape != output.shape:
-    raise RuntimeError(f"Mismatch in shape: gradient has a shape of {list(seed.shape)} and the output has {list(output.shape)}.")
+    raise RuntimeError(f"Mismatch in shape: gradient has a shape of {list(seed.shape)} and the output has "
+                       f"{list(output.shape)}.")
   first = UOp.const(output.dtype, 1).spread(output.uop.shape) if seed is None else convert(seed.uop, output.dtype)
   root, *targets = st.current([output.uop, *(t.uop for t in wanted)])
   inside = set(toposort([root]))
@@ -1051,10 +1089,13 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: Any 
       old = totals[i]
       if g is not None: totals[i] = g if old is None else old + g
   if None in totals and not allow_unused:
-    raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if "
-                       "this is the desired behavior.")
-  return tuple(None if g is None else result(g if create_graph else fm.detach(g), *([t] if create_graph else []), device=t.storage.device)
-               for t, g in zip(ins, totals))
+    raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. Set "
+                       "allow_unused=True if this is the desired behavior.")
+  return tuple(None if g is None else gradient_tensor(g, t, create_graph) for t, g in zip(ins, totals))
+
+def gradient_tensor(g: UOp, of: Tensor, create_graph: bool) -> Tensor:
+  """A gradient as a tensor, which itself can be differentiated if create_graph."""
+  return result(g, of, device=of.storage.device) if create_graph else result(fm.detach(g), device=of.storage.device)
 
 # ---- creation --------------------------------------------------------------------------------------------------------
 
@@ -1068,12 +1109,15 @@ def host_array(data: Any) -> np.ndarray:
   try: array = np.array(data)
   except ValueError as error: raise ValueError(f"expected sequences of equal length: {error}") from None
   if array.dtype == np.float64 or not array.size: return array.astype(numpy_dtype(Default.dtype))
-  if array.dtype.kind in "OUS": raise TypeError(f"cannot make a tensor of {type(data).__name__} data: numbers are expected")
+  if array.dtype.kind in "OUS":
+    raise TypeError(f"cannot make a tensor of {type(data).__name__} data: numbers are expected")
   return array
 
-def tensor(data: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+def tensor(data: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+           pin_memory: bool = False) -> Tensor:
   """A copy of Python or NumPy data."""
-  if isinstance(data, Tensor): return data.detach().clone().to(dtype or data.dtype, device=device).requires_grad_(requires_grad)
+  if isinstance(data, Tensor):
+    return data.detach().clone().to(dtype or data.dtype, device=device).requires_grad_(requires_grad)
   array = host_array(data)
   if array.dtype not in NUMPY_DTYPES: raise TypeError(f"cannot make a tensor of NumPy's dtype {array.dtype}")
   dtype = dtype or NUMPY_DTYPES[array.dtype]
@@ -1087,7 +1131,8 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
   return data.to(dtype or data.dtype, device=device) if isinstance(data, Tensor) else tensor(data, dtype, device)
 def from_numpy(data: np.ndarray) -> Tensor: return tensor(data)
 
-def full(size: Any, fill_value: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def full(size: Any, fill_value: Any, dtype: DType | None = None, device: Any = None,
+         requires_grad: bool = False) -> Tensor:
   value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
   shape = sizes_of((size,))
   uop = UOp.const(dtype or number_dtype(value), value).spread(shape)
@@ -1097,31 +1142,37 @@ def zeros(*size: Any, dtype: DType | None = None, device: Any = None, requires_g
 def ones(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
   return full(sizes_of(size), 1, dtype or Default.dtype, device, requires_grad)
 empty = zeros
-def full_like(x: Tensor, fill_value: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def full_like(x: Tensor, fill_value: Any, dtype: DType | None = None, device: Any = None,
+              requires_grad: bool = False) -> Tensor:
   return full(tuple(x.shape), fill_value, dtype or x.dtype, device or x.device, requires_grad)
 def zeros_like(x: Tensor, **options: Any) -> Tensor: return full_like(x, 0, **options)
 def ones_like(x: Tensor, **options: Any) -> Tensor: return full_like(x, 1, **options)
 empty_like = zeros_like
 
-def arange(start: Any, end: Any = None, step: Any = 1, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def arange(start: Any, end: Any = None, step: Any = 1, dtype: DType | None = None, device: Any = None,
+           requires_grad: bool = False) -> Tensor:
   """start, start+step, .. below end."""
   if end is None: start, end = 0, start
   start, end, step = (x.item() if isinstance(x, (Tensor, np.generic)) else x for x in (start, end, step))
   if step == 0: raise RuntimeError("step must be nonzero")
   count = max(0, math.ceil((end - start) / step))
   dtype = dtype or (Default.dtype if any(isinstance(x, float) for x in (start, end, step)) else dtypes.int64)
-  line = UOp.iota(count, dtypes.int64 if dtype is dtypes.float64 else dtype if dtype.is_int else dtypes.int32).cast(dtype)
+  counter = dtype if dtype.is_int else dtypes.int64 if dtype is dtypes.float64 else dtypes.int32
+  line = UOp.iota(count, counter).cast(dtype)
   return result(line * step + start, device=device_name(device)).requires_grad_(requires_grad)
 
-def linspace(start: Any, end: Any, steps: int, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def linspace(start: Any, end: Any, steps: int, dtype: DType | None = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
   """steps numbers from start to end, both included; each half counts from its own end."""
   dtype = dtype or Default.dtype
   step = (end - start) / max(1, steps - 1)
   line = UOp.iota(steps, dtypes.int32).cast(dtype)
-  values = (line < steps // 2).where(line * step + start, end - (steps - 1 - line) * step) if steps > 1 else line.like(start)
+  rising, falling = line * step + start, end - (steps - 1 - line) * step
+  values = (line < steps // 2).where(rising, falling) if steps > 1 else line.like(start)
   return result(values, device=device_name(device)).requires_grad_(requires_grad)
 
-def eye(n: int, m: int | None = None, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def eye(n: int, m: int | None = None, dtype: DType | None = None, device: Any = None,
+        requires_grad: bool = False) -> Tensor:
   uop = indexing.identity_mask(n, n if m is None else m).cast(dtype or Default.dtype)
   return result(uop, device=device_name(device)).requires_grad_(requires_grad)
 
@@ -1142,14 +1193,16 @@ def cat(tensors: Iterable[Tensor], dim: int = 0) -> Tensor:
   axis = axis_of(dim, parts[0].ndim)
   for t in parts:
     if t.ndim != parts[0].ndim or any(n != m for d, (n, m) in enumerate(zip(t.shape, parts[0].shape)) if d != axis):
-      raise RuntimeError(f"Sizes of tensors must match except in dimension {axis}: {list(t.shape)} and {list(parts[0].shape)}")
+      raise RuntimeError(f"Sizes of tensors must match except in dimension {axis}: {list(t.shape)} and "
+                         f"{list(parts[0].shape)}")
   home = common_device(parts)
   dtype = result_type(*parts)
   sizes = [t.shape[axis] for t in parts]
   total, starts = sum(sizes), itertools.accumulate(sizes, initial=0)
-  still = ((0, 0),)
-  padded = [convert(moved_to(t, home), dtype).pad(still * axis + ((low, total - low - n),) + still * (t.ndim - axis - 1))
-            for t, n, low in zip(parts, sizes, starts)]
+  padded: list[UOp] = []
+  for t, n, low in zip(parts, sizes, starts):
+    widths = tuple((low, total - low - n) if d == axis else (0, 0) for d in range(t.ndim))
+    padded.append(convert(moved_to(t, home), dtype).pad(widths))
   while len(padded) > 1: padded = [fm.add(*pair) if len(pair) == 2 else pair[0] for pair in by_two(padded)]
   return result(padded[0], *parts, device=home)
 concat = concatenate = cat
@@ -1159,8 +1212,9 @@ def by_two(xs: Sequence[UOp]) -> list[Sequence[UOp]]: return [xs[i:i + 2] for i 
 @either_spelling
 def stack(tensors: Iterable[Tensor], dim: int = 0) -> Tensor:
   parts = list(tensors)
-  if any(t.shape != parts[0].shape for t in parts): raise RuntimeError("stack expects each tensor to be equal size, but got " +
-                                                                      " and ".join(str(list(t.shape)) for t in parts))
+  shapes = dict.fromkeys(t.shape for t in parts)
+  if len(shapes) > 1:
+    raise RuntimeError("stack expects each tensor to be equal size, but got " + " and ".join(map(str, shapes)))
   return cat([t.unsqueeze(dim) for t in parts], axis_of(dim, parts[0].ndim + 1))
 def hstack(tensors: Sequence[Tensor]) -> Tensor: return cat(tensors, 0 if tensors[0].ndim < 2 else 1)
 def vstack(tensors: Sequence[Tensor]) -> Tensor: return cat([t if t.ndim > 1 else t.reshape(1, -1) for t in tensors], 0)
@@ -1170,19 +1224,19 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 # ---- methods that are one row of a table -----------------------------------------------------------------------------
 
-OF_FLOATS = """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal sin cos tan asin acos atan sinh cosh tanh sigmoid
-  erf""".split()
+OF_FLOATS = """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal sin cos tan asin acos atan sinh cosh tanh
+  sigmoid erf""".split()
 FLAT = "sign floor ceil trunc".split()
-CASTS = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "int": "int32", "long": "int64",
-         "short": "int16", "byte": "uint8", "char": "int8", "bool": "bool"}
-IN_PLACE = """add sub mul div pow clamp sqrt rsqrt reciprocal exp log neg abs relu tanh sigmoid lerp addcmul addcdiv masked_fill tril
-  triu floor ceil round floor_divide remainder logical_not""".split()
-OPERATORS = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floor_divide", "mod": "remainder", "pow": "pow",
-             "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "bitwise_left_shift",
-             "rshift": "bitwise_right_shift"}
+CASTS = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "int": "int32",
+         "long": "int64", "short": "int16", "byte": "uint8", "char": "int8", "bool": "bool"}
+IN_PLACE = """add sub mul div pow clamp sqrt rsqrt reciprocal exp log neg abs relu tanh sigmoid lerp addcmul addcdiv
+  masked_fill tril triu floor ceil round floor_divide remainder logical_not""".split()
+OPERATORS = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floor_divide", "mod": "remainder",
+             "pow": "pow", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+             "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift"}
 COMPARISONS = "eq ne lt gt le ge".split()
-TWO_SPELLINGS = """roll index_select gather scatter sum mean var std prod max min amax amin argmax argmin any all count_nonzero
-  logsumexp softmax log_softmax norm cumsum cumprod sort argsort topk""".split()
+TWO_SPELLINGS = """roll index_select gather scatter sum mean var std prod max min amax amin argmax argmin any all
+  count_nonzero logsumexp softmax log_softmax norm cumsum cumprod sort argsort topk""".split()
 
 def of_floats(formula: Formula) -> Callable[[Tensor], Tensor]: return lambda self: self.map_float(formula)
 def flat(formula: Formula) -> Callable[[Tensor], Tensor]: return lambda self: self.map_flat(formula)
@@ -1231,9 +1285,11 @@ def eager(function: Callable[..., Any]) -> Callable[..., Any]:
 computed_depth = [0]
 SILENT = {"attach", "on", "see", "requires_grad_", "become_leaf", "assign", "update"}
 
+EAGER_OPERATORS = {*OPERATORS, *COMPARISONS, "neg", "getitem", "setitem"}
+
 def make_eager() -> None:
   for name, member in list(vars(Tensor).items()):
-    operates = name.strip("_").removeprefix("r").removeprefix("i") in {*OPERATORS, *COMPARISONS, "neg", "getitem", "setitem"}
+    operates = name.strip("_").removeprefix("r").removeprefix("i") in EAGER_OPERATORS
     if inspect.isfunction(member) and name not in SILENT and (operates or not name.startswith("__")):
       setattr(Tensor, name, eager(member))
 

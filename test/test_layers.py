@@ -56,11 +56,13 @@ LAYERS = {
   "storage": ("ops.uop", "runtime.realize"),
   "indexing": ("formulas", "storage"),
   "printing": (),
-  "tensor": ("ops.*", "runtime.realize", "formulas", "storage", "indexing", "printing"),
+  "common": (),
+  "einsum": (),
+  "tensor": ("ops.*", "runtime.realize", "formulas", "storage", "indexing", "printing", "common", "einsum"),
 }
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
-NAMESPACES = ("nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda")
+NAMESPACES = ("nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd", "compat")
 
 ALWAYS = ("helpers", "dtype")
 ORDER = list(LAYERS)
