@@ -180,7 +180,7 @@ def test_reduce(dt, axes):
   wide = np.float32 if dt is dtypes.float16 else x.dtype
   for op, function in ((Ops.ADD, np.add), (Ops.MUL, np.multiply), (Ops.MAX, np.maximum)):
     with np.errstate(all="ignore"): expected = function.reduce(x, axis=axes, keepdims=True, dtype=wide).astype(x.dtype)
-    check(lambda a: a.reduce(op, axes), x, expected=expected)
+    check(lambda a, op=op: a.reduce(op, axes), x, expected=expected)
 
 def test_empty_reductions_give_the_identity():
   empty = np.zeros((0, 2), np.float32)

@@ -1,4 +1,4 @@
-# show.py: programs as text, in each of their forms: graph, structured list, function of blocks; and what a pass changed.
+# show.py: programs as text, in each of their forms: graph, structured list, function of blocks; and what passes change.
 # One line per node: `%3 = MUL float32 (4, 4) %1 %2`. Constants stand where they are used. Reads only; changes nothing.
 #   show(graph)      sources before users                 show(function)   blocks with their parameters, in order
 #   show(list)       indented by the loops around         diff(a, b)       the lines that went (-) and came (+)

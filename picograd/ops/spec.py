@@ -111,7 +111,7 @@ of_kernels = (
   Law({Ops.END}, "its sources are effects, then the loops it closes", is_end),
   Law({Ops.LOAD, Ops.AFTER}, "it comes after effects or in loops", lambda u: all_of(u.src[1:], ORDER | {Ops.RANGE})),
   Law({Ops.REDUCE}, "it reduces over loops, or a vector's lanes", lambda u: all_of(u.src[1:], {Ops.RANGE})),
-  Law({Ops.REDUCE}, "it has the dtype that it reduces", 
+  Law({Ops.REDUCE}, "it has the dtype that it reduces",
       lambda u: u.dtype is (u.src[0].dtype if u.src[1:] else u.src[0].dtype.scalar)),
 )
 no_index = Law(ALL, "index numbers are machine integers by now", lambda u: u.dtype.scalar is not dtypes.index)

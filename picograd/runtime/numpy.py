@@ -132,7 +132,7 @@ def fit(x: Any, dt: DType) -> Array:
 
 def round_to_bfloat16(x: Array) -> Array:
   """Nearest, ties to even: half a last place is added to the bits and the lower 16 are dropped. A NaN stays one."""
-  bits = x.view(np.uint32)
+  bits: Array = x.view(np.uint32)
   rounded = (bits + np.uint32(0x7fff) + ((bits >> 16) & 1)) & np.uint32(0xffff0000)
   return np.where(np.isnan(x), np.float32(np.nan), np.asarray(rounded, np.uint32).view(np.float32))
 
