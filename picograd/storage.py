@@ -7,10 +7,10 @@ from typing import Any, Callable, Iterable, Sequence
 import numpy as np
 from picograd.dtype import DType, dtypes
 from picograd.helpers import argsort, dedup
-from picograd.ops.ops import ALU, MOVEMENT, Ops
+from picograd.ops.ops import Ops
 from picograd.ops.shape import Shape
 from picograd.ops.uop import UOp, fresh, substitute, toposort
-from picograd.runtime.device import to_host
+from picograd.runtime.device import numpy_dtype, to_host
 from picograd.runtime import realize as runtime
 
 unique = itertools.count(1)
@@ -152,7 +152,7 @@ class Storage:
     target = look(self.uop, steps)
     if any(op in (Ops.PAD, Ops.CONTIGUOUS) for op, _ in steps):
       target, value = self.uop, merged(self.uop, steps, value)
-    self.set(base.after(target.store(independent(value, target))).reshape(self.uop.shape))
+    self.set(base.after(target.store(value)).reshape(self.uop.shape))
 
   def settle(self) -> None:
     """Puts the value into memory of my own."""
@@ -167,20 +167,6 @@ class Storage:
 def waiting_by_age() -> list[Storage]:
   """In the same order in every run: equal programs become equal graphs."""
   return sorted(Storage.waiting.values(), key=lambda s: s.serial)
-
-def independent(value: UOp, target: UOp) -> UOp:
-  """value, safe to compute element by element while target is overwritten: what it reads of the same memory at other
-  places is stored first. Reductions are stored too, without a look at what they read: they mostly are anyway."""
-  base = target
-  while base.op in MOVEMENT: base = base.src[0]
-  reductions: list[UOp] = []
-  moved: set[UOp] = set()                                  # nodes read through a movement op
-  elementwise = ALU | MOVEMENT | {Ops.DETACH}
-  for u in reversed(toposort([value], stop=lambda u: u is target or u.op not in elementwise)):
-    if u is base and u is not target or u is target and u in moved: return UOp(Ops.CONTIGUOUS, value.dtype, (value,))
-    if u.op is Ops.REDUCE: reductions.append(u)
-    if u is not target and (u in moved or u.op in MOVEMENT): moved.update(u.src)
-  return substitute([value], {u: UOp(Ops.CONTIGUOUS, u.dtype, (u,)) for u in reductions})[0]
 
 # ---- checks: conditions on values that are not known yet -------------------------------------------------------------
 
@@ -256,6 +242,12 @@ def host_copy(storage: Storage, steps: Steps, dtype: DType) -> np.ndarray:
   data = flat.reshape(storage.uop.shape)
   for op, arg in steps: data = NUMPY_STEPS[op](data, arg)
   return data
+
+def host_bits(data: np.ndarray, dtype: DType) -> np.ndarray:
+  """Host data as the elements of a buffer."""
+  with np.errstate(all="ignore"):
+    if dtype is dtypes.bfloat16: return bfloat16_bits(data.astype(np.float32))
+    return data.astype(numpy_dtype(dtype))
 
 def bfloat16_bits(data: np.ndarray) -> np.ndarray:
   """float32 values as the bits of the nearest bfloat16, ties to even."""

@@ -9,7 +9,7 @@ from picograd.helpers import dedup
 from picograd.nn.functional import working_dtype
 from picograd.nn.module import clear_grads
 from picograd.optim import lr_scheduler as lr_scheduler
-from picograd.tensor import Tensor, enable_grad, no_grad, tensor, zeros_like
+from picograd.library import Tensor, enable_grad, no_grad, tensor, zeros_like
 
 Group = dict[str, Any]
 Update = dict[str, Tensor]               # name of a state tensor, or "param" -> its new value

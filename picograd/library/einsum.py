@@ -2,8 +2,7 @@
 # by permute, reshape, * and sum alone.
 from __future__ import annotations
 from typing import Any, Sequence
-
-Tensor = Any          # tensor.py stands above this file
+from picograd.tensor import Tensor
 
 def einsum(equation: str, *operands: Any) -> Tensor:
   """Sums of products over named dimensions: 'bik,bkj->bij'. Operands are joined from left to right; a name is summed as

@@ -1,0 +1,119 @@
+# reductions.py: statistics, norms, the softmax family and running sums. Formulas take (UOp, axes) and keep the axes with
+# size 1; 16-bit floats are added up in float32.
+from __future__ import annotations
+import math
+from typing import Any
+from picograd.arithmetic import Axes, accumulator, convert, detach, in_float32, iota_along, mean_over, stored, stretch
+from picograd.common import axes_of, axis_of
+from picograd.dtype import DType
+from picograd.helpers import ceildiv, prod
+from picograd.indexing import axis_back, before_last, last_axis
+from picograd.library.formulas import is_inf, log, scaled_exp2
+from picograd.library.movement import pad_with
+from picograd.ops.ops import Ops
+from picograd.ops.uop import UOp
+from picograd.tensor import Tensor, result
+
+def var_over(x: UOp, axes: Axes, count: int, correction: float) -> UOp:
+  """Two passes: the mean of squared distances from the mean."""
+  wide = x.cast(accumulator(x.dtype))
+  distance = wide - mean_over(wide, axes, count).expand(wide.shape)
+  return mean_over(distance * distance, axes, max(count - correction, 0)).cast(x.dtype)
+
+def var(self: Tensor, dim: Any = None, unbiased: Any = True, keepdim: Any = False, correction: Any = None) -> Tensor:
+  """The mean squared distance from the mean, over n - correction (1 by default)."""
+  self.floats("var")
+  if isinstance(dim, bool): dim, unbiased = None, dim
+  if correction is None: correction = 1 if unbiased else 0
+  count = prod(self.uop.shape[a] for a in axes_of(dim, self.ndim))
+  return self.over(lambda x, axes: var_over(x, axes, count, correction), dim, keepdim)
+def std(self: Tensor, dim: Any = None, unbiased: Any = True, keepdim: Any = False, correction: Any = None) -> Tensor:
+  return var(self, dim, unbiased, keepdim, correction).sqrt()
+
+def count_nonzero(self: Tensor, dim: Any = None) -> Tensor: return self.ne(0).sum(dim)
+
+@in_float32
+def root(x: UOp) -> UOp:
+  """sqrt(x) with derivative 0 at zero."""
+  zero = x.eq(0)
+  return zero.where(0, zero.where(1, x).alu(Ops.SQRT))
+
+def norm(self: Tensor, p: Any = 2, dim: Any = None, keepdim: Any = False) -> Tensor:
+  """(sum |x|^p)^(1/p); the largest or smallest |x| for p = inf or -inf."""
+  self.floats("norm")
+  if p in ("fro", 2): return (self * self).sum(dim, keepdim).map(root)
+  size = self.abs()
+  if p == 0: return self.ne(0).cast(self.dtype).sum(dim, keepdim)
+  if p == 1: return size.sum(dim, keepdim)
+  if math.isinf(p): return size.amax(dim, keepdim) if p > 0 else size.amin(dim, keepdim)
+  return (size ** p).sum(dim, keepdim) ** (1 / p)
+
+# ---- softmax ---------------------------------------------------------------------------------------------------------
+
+def shifted(x: UOp, axis: int) -> UOp:
+  """x minus its maximum, which carries no gradient because softmax does not depend on it."""
+  return x - detach(x.reduce(Ops.MAX, (axis,))).expand(x.shape)
+
+def softmax_along(x: UOp, axis: int) -> UOp:
+  e = scaled_exp2(shifted(x.cast(accumulator(x.dtype)), axis))
+  return (e / e.reduce(Ops.ADD, (axis,)).expand(e.shape)).cast(x.dtype)
+
+def log_softmax_along(x: UOp, axis: int) -> UOp:
+  wide = shifted(x.cast(accumulator(x.dtype)), axis)
+  total = scaled_exp2(wide).reduce(Ops.ADD, (axis,))
+  return (wide - log(total).expand(wide.shape)).cast(x.dtype)
+
+def along(x: Tensor, formula: Any, dim: Any, dtype: DType | None) -> Tensor:
+  """formula along one dimension of floats; a scalar counts as a vector of one."""
+  line = x.cast(dtype or x.dtype)
+  if not x.ndim: line = line.reshape(1)
+  axis = axis_of(dim, x.ndim)
+  out = line.map_float(lambda u: formula(u, axis))
+  return out if x.ndim else out.reshape(())
+def softmax(self: Tensor, dim: Any = -1, dtype: DType | None = None) -> Tensor:
+  return along(self, softmax_along, dim, dtype)
+def log_softmax(self: Tensor, dim: Any = -1, dtype: DType | None = None) -> Tensor:
+  return along(self, log_softmax_along, dim, dtype)
+
+def log_sum_exp(x: UOp, axes: Axes) -> UOp:
+  """log(sum(exp(x - m))) + m, m the maximum where it is finite."""
+  wide = x.cast(accumulator(x.dtype))
+  top = detach(wide.reduce(Ops.MAX, axes))
+  top = is_inf(top).where(0, top)
+  total = scaled_exp2(wide - top.expand(wide.shape)).reduce(Ops.ADD, axes)
+  return (log(total) + top).cast(x.dtype)
+def logsumexp(self: Tensor, dim: Any, keepdim: Any = False) -> Tensor: return self.over(log_sum_exp, dim, keepdim)
+
+# ---- scans -----------------------------------------------------------------------------------------------------------
+
+BLOCK = 256          # a scan over more elements than this goes in blocks, then over the blocks' totals
+
+def scan(x: UOp, op: Ops, neutral: float) -> UOp:
+  """op over all elements up to each one, along the last axis."""
+  *rows, n = x.shape
+  if n <= BLOCK: return scan_triangle(x, op, neutral)
+  blocks = ceildiv(n, BLOCK)
+  every, all_rows = ((0, 0),) * len(rows), tuple((0, m) for m in rows)
+  padded = pad_with(x, every + ((0, blocks * BLOCK - n),), neutral).reshape((*rows, blocks, BLOCK))
+  inside = stored(scan_triangle(padded, op, neutral))
+  totals = inside.shrink(all_rows + ((0, blocks), (BLOCK - 1, BLOCK))).reshape((*rows, blocks))
+  before = pad_with(scan(totals, op, neutral), every + ((1, -1),), neutral)
+  joined = inside.alu(op, stretch(before.reshape((*rows, blocks, 1)), inside.shape))
+  return joined.reshape((*rows, blocks * BLOCK)).shrink(all_rows + ((0, n),))
+
+def scan_triangle(x: UOp, op: Ops, neutral: float) -> UOp:
+  """out[i] = op over j <= i of x[j]."""
+  shape = x.shape + x.shape[-1:]                                       # (.., i, j)
+  later = iota_along(shape, len(shape) - 2) < iota_along(shape, len(shape) - 1)
+  inputs = stretch(before_last(x), shape)
+  return later.not_().where(inputs, neutral).reduce(op, (len(shape) - 1,)).reshape(x.shape)
+
+def scanned(x: Tensor, dim: Any, op: Ops, neutral: float, dtype: DType | None) -> Tensor:
+  wide = dtype or x.total_dtype()
+  source = convert(x.uop, wide)
+  if not x.ndim: return result(source, x)
+  axis = axis_of(dim, x.ndim)
+  line = last_axis(source.cast(accumulator(wide)), axis)
+  return result(axis_back(scan(line, op, neutral), axis).cast(wide), x)
+def cumsum(self: Tensor, dim: Any, dtype: DType | None = None) -> Tensor: return scanned(self, dim, Ops.ADD, 0, dtype)
+def cumprod(self: Tensor, dim: Any, dtype: DType | None = None) -> Tensor: return scanned(self, dim, Ops.MUL, 1, dtype)
