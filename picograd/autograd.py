@@ -7,17 +7,17 @@ from picograd.tensor import derivatives, gradient_tensor
 
 __all__ = ["backward", "enable_grad", "grad", "inference_mode", "no_grad", "set_grad_enabled"]
 
-def as_list(x: Any) -> list[Tensor]: return [x] if isinstance(x, Tensor) else list(x)
-def with_seeds(outputs: Any, seeds: Any) -> list[tuple[Tensor, Tensor | None]]:
+def as_list(x) -> list[Tensor]: return [x] if isinstance(x, Tensor) else list(x)
+def with_seeds(outputs, seeds) -> list[tuple[Tensor, Tensor | None]]:
   """Each output with the tensor that weights its derivatives."""
   roots = as_list(outputs)
   return list(zip(roots, [None] * len(roots) if seeds is None else as_list(seeds)))
 
-def backward(tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: bool = False) -> None:
+def backward(tensors, grad_tensors=None, retain_graph=None, create_graph: bool = False) -> None:
   """tensor.backward() for each of the tensors."""
   for root, seed in with_seeds(tensors, grad_tensors): root.backward(seed, retain_graph, create_graph)
 
-def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: Any = None, create_graph: bool = False,
+def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph: bool = False,
          allow_unused: bool = False) -> tuple[Tensor | None, ...]:
   """The gradients of the sum of outputs with respect to inputs."""
   wanted = as_list(inputs)

@@ -50,7 +50,7 @@ class Span(NamedTuple):
   length: int
   step: int
 
-def span(entry: Any, dim: int, n: int) -> Span:
+def span(entry, dim: int, n: int) -> Span:
   if not isinstance(entry, slice):
     i = int(entry)
     if not -n <= i < n: raise index_error(i, dim, n)

@@ -37,7 +37,7 @@ def common_device(tensors: Sequence[Tensor]) -> str:
 
 CATEGORY = {"b": 0, "u": 1, "i": 1, "f": 2}
 
-def result_type(*operands: Any) -> DType:
+def result_type(*operands) -> DType:
   """torch's promotion: tensors with dimensions first; a scalar tensor, then a number, only raises the category."""
   tensors = [x for x in operands if isinstance(x, Tensor)]
   numbers = [x for x in operands if not isinstance(x, Tensor)]
@@ -57,15 +57,15 @@ def combined(formula: Formula, operands: Sequence[Any], kinds: Sequence[DType]) 
   uops = [stretch(operand_uop(x, dtype, home), shape) for x, dtype in zip(operands, kinds)]
   return result(formula(*uops), *tensors, device=home)
 
-def operand_uop(x: Any, dtype: DType, home: str) -> UOp:
+def operand_uop(x, dtype: DType, home: str) -> UOp:
   return convert(moved_to(x, home), dtype) if isinstance(x, Tensor) else UOp.const(dtype, x)
 
 def moved_to(t: Tensor, home: str) -> UOp:
   return t.uop if t.storage.device == home else UOp(Ops.COPY, t.dtype, (t.uop,), home)
 
-def is_operand(x: Any) -> bool: return isinstance(x, (Tensor, bool, int, float, np.generic, np.ndarray))
+def is_operand(x) -> bool: return isinstance(x, (Tensor, bool, int, float, np.generic, np.ndarray))
 
-def operand(x: Any) -> Any:
+def operand(x) -> Any:
   """What an operator accepts, as a Tensor or a Python number."""
   if isinstance(x, (Tensor, bool, int, float)): return x
   return x.item() if isinstance(x, np.generic) else as_tensor(x)
@@ -74,19 +74,19 @@ def operand(x: Any) -> Any:
 
 DtypeRule = Callable[[DType, Any], DType]
 
-def any_dtype(dtype: DType, y: Any) -> DType: return dtype
-def float_dtype(dtype: DType, y: Any) -> DType: return dtype if dtype.is_floating_point else Default.dtype
+def any_dtype(dtype: DType, y) -> DType: return dtype
+def float_dtype(dtype: DType, y) -> DType: return dtype if dtype.is_floating_point else Default.dtype
 
-def whole_dtype(dtype: DType, y: Any) -> DType:
+def whole_dtype(dtype: DType, y) -> DType:
   if not dtype.is_floating_point: return dtype
   raise RuntimeError(f"a bitwise operation needs integer or bool tensors, not {dtype.name}")
 
-def division_dtype(dtype: DType, y: Any) -> DType:
+def division_dtype(dtype: DType, y) -> DType:
   """Integers cannot be divided by zero: ZeroDivisionError now if y's value is known, else with the next realize()."""
   if not dtype.is_floating_point: check_divisor(y)
   return dtype
 
-def check_divisor(y: Any) -> None:
+def check_divisor(y) -> None:
   error = ZeroDivisionError("integer division or modulo by zero")
   if not isinstance(y, Tensor): known = y == 0
   elif y.storage.memory is not None or is_constant(y.uop): known = bool((y.host() == 0).any())
@@ -100,14 +100,14 @@ def is_constant(u: UOp) -> bool:
   while u.op in (Ops.RESHAPE, Ops.EXPAND): u = u.src[0]
   return u.op is Ops.CONST
 
-def binary(formula: Formula, x: Any, y: Any, rule: DtypeRule = any_dtype) -> Tensor:
+def binary(formula: Formula, x, y, rule: DtypeRule = any_dtype) -> Tensor:
   x, y = operand(x), operand(y)
   dtype = rule(result_type(x, y), y)
   return combined(formula, (x, y), (dtype, dtype))
 
-def scaled(x: Any, alpha: Any) -> Any: return x if isinstance(alpha, int) and alpha == 1 else operand(x) * alpha
+def scaled(x, alpha) -> Any: return x if isinstance(alpha, int) and alpha == 1 else operand(x) * alpha
 
-def power(x: Any, y: Any) -> Tensor:
+def power(x, y) -> Tensor:
   """x ** y: a known exponent without logarithms where it can be, integers exactly."""
   x, y = operand(x), operand(y)
   dtype = result_type(x, y)
@@ -118,7 +118,7 @@ def power(x: Any, y: Any) -> Tensor:
   if ar.needs_no_logarithm(y): return combined(ar.in_float32(lambda u: ar.power_const(u, y)), (x,), (dtype,))
   return combined(lambda u: ar.power_of(u, y), (x,), (dtype,))
 
-def where(condition: Tensor, x: Any = None, y: Any = None) -> Any:
+def where(condition: Tensor, x=None, y=None) -> Any:
   """x where condition holds, else y. With the condition alone: the indices where it holds."""
   if x is None: return positions(condition)
   x, y = operand(x), operand(y)
@@ -150,19 +150,19 @@ class Tensor:
 
   if TYPE_CHECKING:                          # what the tables below this class and in library/ add
     def __getattr__(self, name: str) -> Any: ...
-    def operator_with(self, other: Any) -> Tensor: ...
+    def operator_with(self, other) -> Tensor: ...
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = operator_with
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = operator_with
     __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = operator_with
     __rand__ = __ror__ = __rxor__ = __lt__ = __gt__ = __le__ = __ge__ = operator_with
     def __neg__(self) -> Tensor: ...
     def __invert__(self) -> Tensor: ...
-    def __eq__(self, other: Any) -> Any: ...
-    def __ne__(self, other: Any) -> Any: ...
+    def __eq__(self, other) -> Any: ...
+    def __ne__(self, other) -> Any: ...
 
   wanting: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()     # who gets a .grad in backward()
 
-  def __init__(self, *data: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False):
+  def __init__(self, *data, dtype: DType | None = None, device=None, requires_grad: bool = False):
     """Shares the memory of a Tensor, names a UOp's value, or copies host data; several ints are the sizes of zeros."""
     source = data[0] if len(data) == 1 else np.zeros(data, np.float32) if data else []
     if isinstance(source, UOp): source = result(source, device=source.device or device_name(device))
@@ -242,7 +242,7 @@ class Tensor:
       raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
     return np.array(self.host())
 
-  def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
     data = self.numpy()
     return data.astype(dtype or data.dtype)
 
@@ -264,7 +264,7 @@ class Tensor:
   def __iter__(self) -> Iterator[Tensor]:
     if not self.ndim: raise TypeError("iteration over a 0-d tensor")
     return iter(self.unbind(0))
-  def __contains__(self, x: Any) -> bool: return bool((self == x).any())
+  def __contains__(self, x) -> bool: return bool((self == x).any())
   def __hash__(self) -> int: return id(self)
   def __format__(self, spec: str) -> str: return format(repr(self) if self.ndim else self.item(), spec)
 
@@ -273,7 +273,7 @@ class Tensor:
   def cast(self, dtype: DType) -> Tensor:
     return self if dtype is self.dtype else result(convert(self.uop, dtype), self)
 
-  def to(self, *args: Any, dtype: DType | None = None, device: Any = None, copy: bool = False, **_: Any) -> Tensor:
+  def to(self, *args, dtype: DType | None = None, device=None, copy: bool = False, **_) -> Tensor:
     """In another dtype, on another device, or like another tensor."""
     for arg in args:
       if isinstance(arg, DType): dtype = arg
@@ -310,9 +310,9 @@ class Tensor:
   @property
   def requires_grad(self) -> Any: return self.requires or (self.storage.history and not self.detached)
   @requires_grad.setter
-  def requires_grad(self, value: Any) -> None: self.requires_grad_(value)
+  def requires_grad(self, value) -> None: self.requires_grad_(value)
 
-  def requires_grad_(self, requires_grad: Any = True) -> Tensor:
+  def requires_grad_(self, requires_grad=True) -> Tensor:
     if requires_grad == self.requires_grad: return self
     if not requires_grad:
       if not self.leaf: raise RuntimeError("you can only change requires_grad flags of leaf variables.")
@@ -358,7 +358,7 @@ class Tensor:
   @property
   def grad_fn(self) -> Any: return None if self.is_leaf else self.uop
 
-  def backward(self, gradient: Tensor | None = None, retain_graph: Any = None, create_graph: Any = False,
+  def backward(self, gradient: Tensor | None = None, retain_graph=None, create_graph=False,
                inputs: Tensor | Sequence[Tensor] | None = None) -> None:
     """Adds d self / d leaf to the .grad of every leaf that requires grad (or of inputs)."""
     if inputs is None: inputs = list(Tensor.wanting.values())
@@ -370,7 +370,7 @@ class Tensor:
 
   # ---- in place ------------------------------------------------------------------------------------------------------
 
-  def assign(self, value: Any) -> Tensor:
+  def assign(self, value) -> Tensor:
     """My elements become value's, converted and stretched; what was there before has a gradient of zero."""
     self.refuse_recorded_leaf()
     new = self.fitted(value)
@@ -378,7 +378,7 @@ class Tensor:
       new = result(ar.never(new.uop).where(self.uop, new.uop), self, new)
     return self.become(new)
 
-  def fitted(self, value: Any) -> Tensor:
+  def fitted(self, value) -> Tensor:
     """value in my shape and dtype, on my device."""
     if not isinstance(value, Tensor): value = full((), value, dtype=self.dtype, device=self.device)
     uop, shape = moved_to(value, self.storage.device), self.uop.shape
@@ -414,8 +414,8 @@ class Tensor:
     self.refuse_recorded_leaf()
     return self.become(self.fitted(value))
 
-  def copy_(self, src: Tensor, non_blocking: Any = False) -> Tensor: return self.assign(operand(src))
-  def fill_(self, value: Any) -> Tensor: return self.assign(value)
+  def copy_(self, src: Tensor, non_blocking=False) -> Tensor: return self.assign(operand(src))
+  def fill_(self, value) -> Tensor: return self.assign(value)
   def zero_(self) -> Tensor: return self.assign(0)
 
   # ---- arithmetic: the tables below this class add the rest ----------------------------------------------------------
@@ -430,17 +430,17 @@ class Tensor:
     x = self.uop
     return result(ar.never(x).where(x, ar.detach(formula(x))), self)
 
-  def add(self, other: Any, alpha: Any = 1) -> Tensor: return binary(ar.add, self, scaled(other, alpha))
-  def sub(self, other: Any, alpha: Any = 1) -> Tensor: return binary(ar.subtract, self, scaled(other, alpha))
-  def div(self, other: Any, rounding_mode: str | None = None) -> Tensor:
+  def add(self, other, alpha=1) -> Tensor: return binary(ar.add, self, scaled(other, alpha))
+  def sub(self, other, alpha=1) -> Tensor: return binary(ar.subtract, self, scaled(other, alpha))
+  def div(self, other, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode == "floor": return self // other
     if rounding_mode == "trunc": return binary(ar.truncated_quotient, self, other, division_dtype)
     return binary(UOp.__truediv__, self, other, float_dtype)
-  def pow(self, exponent: Any) -> Tensor: return power(self, exponent)
-  def matmul(self, other: Any) -> Tensor: return matmul(as_tensor(self), as_tensor(other))
-  def where(self, condition: Tensor, other: Any) -> Tensor: return where(condition, self, other)
-  def masked_fill(self, mask: Tensor, value: Any) -> Tensor: return where(mask, value, self).cast(self.dtype)
-  def round(self, decimals: Any = 0) -> Tensor:
+  def pow(self, exponent) -> Tensor: return power(self, exponent)
+  def matmul(self, other) -> Tensor: return matmul(as_tensor(self), as_tensor(other))
+  def where(self, condition: Tensor, other) -> Tensor: return where(condition, self, other)
+  def masked_fill(self, mask: Tensor, value) -> Tensor: return where(mask, value, self).cast(self.dtype)
+  def round(self, decimals=0) -> Tensor:
     """To the nearest, ties to even."""
     if not decimals: return self.map_flat(ar.round_half_even)
     return (self * 10.0**decimals).round() / 10.0**decimals
@@ -458,7 +458,7 @@ class Tensor:
     raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}: this tensor's shape is "
                        f"{list(self.shape)}")
 
-  def view(self, *sizes: Any) -> Tensor:
+  def view(self, *sizes) -> Tensor:
     """The same memory in another shape, or the same bits in another dtype."""
     if len(sizes) == 1 and isinstance(sizes[0], DType): return self.bitcast(sizes[0])
     shape = self.new_shape(sizes)
@@ -467,18 +467,18 @@ class Tensor:
     raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension "
                        "spans across two contiguous subspaces). Use .reshape(...) instead.")
 
-  def reshape(self, *sizes: Any) -> Tensor:
+  def reshape(self, *sizes) -> Tensor:
     shape = self.new_shape(sizes)
     if reshaped_strides(self.uop.shape, self.stride(), shape) is not None: return self.view(shape)
     return result(self.uop.reshape(shape), self)
 
-  def permute(self, *dims: Any) -> Tensor:
+  def permute(self, *dims) -> Tensor:
     axes = tuple(axis_of(d, self.ndim) for d in sizes_of(dims))
     if sorted(axes) == list(range(self.ndim)): return self.see([(Ops.PERMUTE, axes)], self.strides_at(axes))
     raise RuntimeError(f"permute(dims={axes}) of a tensor of shape {list(self.shape)}: each dimension must appear once")
   def strides_at(self, axes: Sequence[int]) -> tuple[int, ...]: return tuple(self.stride(a) for a in axes)
 
-  def transpose(self, dim0: Any, dim1: Any) -> Tensor:
+  def transpose(self, dim0, dim1) -> Tensor:
     axes = list(range(self.ndim))
     if not axes: return self
     a, b = axis_of(dim0, self.ndim), axis_of(dim1, self.ndim)
@@ -490,27 +490,27 @@ class Tensor:
   @property
   def mT(self) -> Tensor: return self.transpose(-1, -2)
 
-  def movedim(self, source: Any, destination: Any) -> Tensor:
+  def movedim(self, source, destination) -> Tensor:
     sources = [axis_of(d, self.ndim) for d in ([source] if isinstance(source, int) else source)]
     targets = [axis_of(d, self.ndim) for d in ([destination] if isinstance(destination, int) else destination)]
     rest = iter(d for d in range(self.ndim) if d not in sources)
     return self.permute([sources[targets.index(d)] if d in targets else next(rest) for d in range(self.ndim)])
 
-  def squeeze(self, dim: Any = None) -> Tensor:
+  def squeeze(self, dim=None) -> Tensor:
     shape = self.uop.shape
     axes = {a for a in axes_of(dim, self.ndim) if shape[a] == 1}
     if not axes: return self
     kept = [d for d in range(self.ndim) if d not in axes]
     return self.see([(Ops.RESHAPE, tuple(shape[d] for d in kept))], self.strides_at(kept))
 
-  def unsqueeze(self, dim: Any) -> Tensor:
+  def unsqueeze(self, dim) -> Tensor:
     at = axis_of(dim, self.ndim + 1)
     shape, strides = list(self.uop.shape), list(self.stride())
     strides.insert(at, 1 if at == self.ndim else strides[at] * shape[at])
     shape.insert(at, 1)
     return self.see([(Ops.RESHAPE, tuple(shape))], tuple(strides))
 
-  def expand(self, *sizes: Any) -> Tensor:
+  def expand(self, *sizes) -> Tensor:
     """Repeated along dimensions of size 1 without copying; -1 keeps a size."""
     wanted = sizes_of(sizes)
     missing = len(wanted) - self.ndim
@@ -524,12 +524,12 @@ class Tensor:
     steps = [(Ops.RESHAPE, ones)] if missing else []
     return self.see([*steps, (Ops.EXPAND, shape)], (0,) * missing + tuple(kept))
 
-  def flatten(self, start_dim: Any = 0, end_dim: Any = -1) -> Tensor:
+  def flatten(self, start_dim=0, end_dim=-1) -> Tensor:
     first, last = axis_of(start_dim, self.ndim), axis_of(end_dim, self.ndim)
     shape = self.uop.shape
     return self.reshape(shape[:first] + (prod(shape[first:last + 1]),) + shape[last + 1:])
 
-  def narrow(self, dim: Any, start: Any, length: Any) -> Tensor:
+  def narrow(self, dim, start, length) -> Tensor:
     at, low = axis_of(dim, self.ndim), int(start)
     n = self.uop.shape[at]
     if low < 0: low %= max(1, n)
@@ -537,18 +537,18 @@ class Tensor:
     bounds = tuple((low, low + length) if d == at else (0, m) for d, m in enumerate(self.uop.shape))
     return self.see([(Ops.SHRINK, bounds)], tuple(self.stride()))
 
-  def select(self, dim: Any, index: Any) -> Tensor:
+  def select(self, dim, index) -> Tensor:
     return self[(slice(None),) * axis_of(dim, self.ndim) + (index,)]
-  def unbind(self, dim: Any = 0) -> tuple[Tensor, ...]:
+  def unbind(self, dim=0) -> tuple[Tensor, ...]:
     return tuple(self.select(dim, i) for i in range(self.size(dim)))
 
-  def flip(self, *sizes: Any, dims: Any = None) -> Tensor:
+  def flip(self, *sizes, dims=None) -> Tensor:
     axes = sizes_of(sizes if dims is None else (dims,))
     return result(self.uop.flip(axes_of(axes, self.ndim) if axes else ()), self)
 
   # ---- indexing ------------------------------------------------------------------------------------------------------
 
-  def __getitem__(self, index: Any) -> Tensor:
+  def __getitem__(self, index) -> Tensor:
     entries = index_entries(self, index)
     view = self.basic(entries)
     at, tensors = tensor_entries(entries)
@@ -569,7 +569,7 @@ class Tensor:
     rank = len(place.index.shape)
     return out.movedim(range(rank), range(place.before, place.before + rank)) if place.before and rank else out
 
-  def __setitem__(self, index: Any, value: Any) -> None:
+  def __setitem__(self, index, value) -> None:
     value = operand(value)
     if isinstance(value, Tensor) and value.numel() == 1: value = value.reshape(())
     is_scalar = not isinstance(value, Tensor) or not value.ndim
@@ -585,7 +585,7 @@ class Tensor:
     view.assign(view.put_at(at, tensors, value) if tensors else value)
     if view.storage.history: self.detached = False
 
-  def put_at(self, at: Sequence[int], tensors: Sequence[Tensor], value: Any) -> Tensor:
+  def put_at(self, at: Sequence[int], tensors: Sequence[Tensor], value) -> Tensor:
     """Myself with the elements that index tensors name replaced by value."""
     place = Place(self, at, tensors)
     index, before = place.index, place.before
@@ -601,36 +601,36 @@ class Tensor:
     put = indexing.put(indexing.flat_rows(moved, len(at)), index.reshape((count,)), values)
     return result(put.reshape(moved.shape).permute(argsort(place.order)), self, value, device=self.storage.device)
 
-  def gather(self, dim: Any, index: Tensor) -> Tensor:
+  def gather(self, dim, index: Tensor) -> Tensor:
     """out[.., k, ..] = self[.., index[.., k, ..], ..]"""
     axis = axis_of(dim, self.ndim)
     return result(indexing.gather_axis(self.uop, axis, checked_index(index, self.uop.shape[axis], axis)), self)
 
   # ---- reductions ----------------------------------------------------------------------------------------------------
 
-  def reduced(self, uop: UOp, axes: tuple[int, ...], keepdim: Any) -> Tensor:
+  def reduced(self, uop: UOp, axes: tuple[int, ...], keepdim) -> Tensor:
     """A result whose reduced axes have size 1: they stay or go."""
     if not keepdim: uop = uop.reshape(tuple(n for d, n in enumerate(uop.shape) if d not in axes))
     return result(uop, self)
 
-  def over(self, formula: Formula, dim: Any, keepdim: Any, dtype: DType | None = None) -> Tensor:
+  def over(self, formula: Formula, dim, keepdim, dtype: DType | None = None) -> Tensor:
     """formula over the axes that dim names, of me converted to dtype."""
     axes = axes_of(dim, self.ndim)
     return self.reduced(formula(convert(self.uop, dtype or self.dtype), axes), axes, keepdim)
 
   def total_dtype(self) -> DType: return self.dtype if self.dtype.is_floating_point else dtypes.int64
-  def sum(self, dim: Any = None, keepdim: Any = False, dtype: DType | None = None) -> Tensor:
+  def sum(self, dim=None, keepdim=False, dtype: DType | None = None) -> Tensor:
     return self.over(ar.sum_over, dim, keepdim, dtype or self.total_dtype())
-  def prod(self, dim: Any = None, keepdim: Any = False, dtype: DType | None = None) -> Tensor:
+  def prod(self, dim=None, keepdim=False, dtype: DType | None = None) -> Tensor:
     return self.over(ar.prod_over, dim, keepdim, dtype or self.total_dtype())
-  def amax(self, dim: Any = (), keepdim: Any = False) -> Tensor: return self.over(ar.max_over, dim, keepdim)
-  def amin(self, dim: Any = (), keepdim: Any = False) -> Tensor: return self.over(ar.min_over, dim, keepdim)
-  def any(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+  def amax(self, dim=(), keepdim=False) -> Tensor: return self.over(ar.max_over, dim, keepdim)
+  def amin(self, dim=(), keepdim=False) -> Tensor: return self.over(ar.min_over, dim, keepdim)
+  def any(self, dim=None, keepdim=False) -> Tensor:
     return self.over(ar.max_over, dim, keepdim, dtypes.bool)
-  def all(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+  def all(self, dim=None, keepdim=False) -> Tensor:
     return self.over(ar.min_over, dim, keepdim, dtypes.bool)
 
-  def mean(self, dim: Any = None, keepdim: Any = False, dtype: DType | None = None) -> Tensor:
+  def mean(self, dim=None, keepdim=False, dtype: DType | None = None) -> Tensor:
     x = self.cast(dtype or self.dtype)
     x.floats("mean")
     count = prod(x.uop.shape[a] for a in axes_of(dim, x.ndim))
@@ -639,14 +639,14 @@ class Tensor:
     if self.dtype.is_floating_point: return
     raise RuntimeError(f"{what}(): a floating point dtype is expected, got {self.dtype.name}: call .float() first")
 
-  def max(self, dim: Any = None, keepdim: Any = False, other: Any = None) -> Any:
+  def max(self, dim=None, keepdim=False, other=None) -> Any:
     if other is None and not isinstance(dim, Tensor): return self.extreme(ar.max_over, ar.arg_max, dim, keepdim)
     return self.maximum(dim if other is None else other)
-  def min(self, dim: Any = None, keepdim: Any = False, other: Any = None) -> Any:
+  def min(self, dim=None, keepdim=False, other=None) -> Any:
     if other is None and not isinstance(dim, Tensor): return self.extreme(ar.min_over, ar.arg_min, dim, keepdim)
     return self.minimum(dim if other is None else other)
 
-  def extreme(self, formula: Formula, where_is: Formula, dim: Any, keepdim: Any) -> Any:
+  def extreme(self, formula: Formula, where_is: Formula, dim, keepdim) -> Any:
     """max and min: of all elements, or along dim with positions. Of ties the first alone gets the gradient."""
     if self.numel() == 0: raise RuntimeError("max and min need at least one element, but the tensor is empty")
     if dim is None: return self.over(formula, None, False)
@@ -656,9 +656,9 @@ class Tensor:
     values = self.gather(axis, indices) if self.requires_grad else self.over(formula, axis, True)
     return Extremes(values, indices) if keepdim else Extremes(values.squeeze(axis), indices.squeeze(axis))
 
-  def argmax(self, dim: Any = None, keepdim: Any = False) -> Tensor: return self.position(ar.arg_max, dim, keepdim)
-  def argmin(self, dim: Any = None, keepdim: Any = False) -> Tensor: return self.position(ar.arg_min, dim, keepdim)
-  def position(self, where_is: Formula, dim: Any, keepdim: Any) -> Tensor:
+  def argmax(self, dim=None, keepdim=False) -> Tensor: return self.position(ar.arg_max, dim, keepdim)
+  def argmin(self, dim=None, keepdim=False) -> Tensor: return self.position(ar.arg_min, dim, keepdim)
+  def position(self, where_is: Formula, dim, keepdim) -> Tensor:
     if self.numel() == 0: raise IndexError("argmax() and argmin() need at least one element, but the tensor is empty")
     if dim is None: return self.flatten().position(where_is, 0, False).reshape((1,) * self.ndim if keepdim else ())
     if not self.ndim: return zeros(dtype=dtypes.int64, device=self.device)
@@ -667,7 +667,7 @@ class Tensor:
 
 OWN_STATE = ("grad", "requires", "leaf", "detached", "looked", "storage", "steps", "known_strides")
 
-def rebuild(cls: Any, data: np.ndarray, dtype: str, home: str, requires_grad: bool) -> Tensor:
+def rebuild(cls, data: np.ndarray, dtype: str, home: str, requires_grad: bool) -> Tensor:
   """The tensor that was pickled."""
   source = tensor(data, dtype=DType.rows[dtype], device=home)
   t = cls.__new__(cls)
@@ -700,7 +700,7 @@ def check_factors(a: Tensor, b: Tensor) -> None:
 
 # ---- index tensors ---------------------------------------------------------------------------------------------------
 
-def index_entries(x: Tensor, index: Any) -> list[Any]:
+def index_entries(x: Tensor, index) -> list[Any]:
   """What stands in the brackets, one entry per dimension besides the Nones; a mask becomes the indices of its Trues."""
   given: list[Any] = []
   for entry in index if isinstance(index, tuple) else (index,): given.extend(index_entry(entry, x))
@@ -711,7 +711,7 @@ def index_entries(x: Tensor, index: Any) -> list[Any]:
   if any(e is Ellipsis for e in rest): raise IndexError("an index can only have a single ellipsis ('...')")
   return given[:at] + [slice(None)] * (x.ndim - used) + rest
 
-def index_entry(entry: Any, x: Tensor) -> list[Any]:
+def index_entry(entry, x: Tensor) -> list[Any]:
   if entry is None or entry is Ellipsis or isinstance(entry, slice): return [entry]
   if isinstance(entry, (int, np.integer)) and not isinstance(entry, bool): return [int(entry)]
   if isinstance(entry, (list, tuple, np.ndarray, range)):
@@ -790,7 +790,7 @@ def check_output(output: Tensor, seed: Tensor | None) -> None:
   if seed is not None and seed.shape != output.shape:
     raise RuntimeError(f"Mismatch in shape: gradient has a shape of {list(seed.shape)} and the output has {shape}.")
 
-def gradient_tensor(g: UOp, of: Tensor, create_graph: Any) -> Tensor:
+def gradient_tensor(g: UOp, of: Tensor, create_graph) -> Tensor:
   """A gradient as a tensor, which itself can be differentiated if create_graph."""
   home = of.storage.device
   return result(g, of, device=home) if create_graph else result(ar.detach(g), device=home)
@@ -799,7 +799,7 @@ def gradient_tensor(g: UOp, of: Tensor, create_graph: Any) -> Tensor:
 
 NUMPY_DTYPES = {np.dtype(numpy_dtype(dt)): dt for dt in dtypes.all if dt is not dtypes.bfloat16}
 
-def host_array(data: Any) -> np.ndarray:
+def host_array(data) -> np.ndarray:
   """Python data as an array: whole numbers int64, other numbers of the default dtype."""
   if isinstance(data, (np.ndarray, np.generic)): return np.asarray(data)
   if isinstance(data, (list, tuple)) and any(isinstance(x, (Tensor, np.ndarray)) for x in data):
@@ -810,7 +810,7 @@ def host_array(data: Any) -> np.ndarray:
   if array.dtype.kind not in "OUS": return array
   raise TypeError(f"cannot make a tensor of {type(data).__name__} data: numbers are expected")
 
-def tensor(data: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+def tensor(data, dtype: DType | None = None, device=None, requires_grad: bool = False,
            pin_memory: bool = False) -> Tensor:
   """A copy of Python or NumPy data."""
   if isinstance(data, Tensor):
@@ -821,23 +821,23 @@ def tensor(data: Any, dtype: DType | None = None, device: Any = None, requires_g
   leaf = buffer_from_host(st.host_bits(array, dtype), dtype, device_name(device))
   return created(leaf.reshape(array.shape), device, requires_grad)
 
-def created(uop: UOp, device: Any = None, requires_grad: bool = False) -> Tensor:
+def created(uop: UOp, device=None, requires_grad: bool = False) -> Tensor:
   return result(uop, device=device_name(device)).requires_grad_(requires_grad)
 
-def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
+def as_tensor(data, dtype: DType | None = None, device=None) -> Tensor:
   return data.to(dtype or data.dtype, device=device) if isinstance(data, Tensor) else tensor(data, dtype, device)
 
-def full(size: Any, fill_value: Any, dtype: DType | None = None, **options: Any) -> Tensor:
+def full(size, fill_value, dtype: DType | None = None, **options) -> Tensor:
   """options, here and below: device, requires_grad."""
   value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
   number = UOp.const(dtype or number_dtype(value), value)
   return created(number.spread(sizes_of((size,))), **options)
-def zeros(*size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
+def zeros(*size, dtype: DType | None = None, **options) -> Tensor:
   return full(sizes_of(size), 0, dtype or Default.dtype, **options)
-def ones(*size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
+def ones(*size, dtype: DType | None = None, **options) -> Tensor:
   return full(sizes_of(size), 1, dtype or Default.dtype, **options)
 
-def arange(start: Any, end: Any = None, step: Any = 1, dtype: DType | None = None, **options: Any) -> Tensor:
+def arange(start, end=None, step=1, dtype: DType | None = None, **options) -> Tensor:
   """start, start+step, .. below end."""
   if end is None: start, end = 0, start
   start, end, step = (x.item() if isinstance(x, (Tensor, np.generic)) else x for x in (start, end, step))

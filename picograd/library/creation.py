@@ -11,13 +11,13 @@ from picograd.tensor import Tensor, created, full, tensor, zeros
 empty = zeros
 def from_numpy(data: np.ndarray) -> Tensor: return tensor(data)
 
-def full_like(x: Tensor, fill_value: Any, dtype: DType | None = None, device: Any = None, **options: Any) -> Tensor:
+def full_like(x: Tensor, fill_value, dtype: DType | None = None, device=None, **options) -> Tensor:
   return full(tuple(x.shape), fill_value, dtype or x.dtype, device=device or x.device, **options)
-def zeros_like(x: Tensor, **options: Any) -> Tensor: return full_like(x, 0, **options)
-def ones_like(x: Tensor, **options: Any) -> Tensor: return full_like(x, 1, **options)
+def zeros_like(x: Tensor, **options) -> Tensor: return full_like(x, 0, **options)
+def ones_like(x: Tensor, **options) -> Tensor: return full_like(x, 1, **options)
 empty_like = zeros_like
 
-def linspace(start: Any, end: Any, steps: int, dtype: DType | None = None, **options: Any) -> Tensor:
+def linspace(start, end, steps: int, dtype: DType | None = None, **options) -> Tensor:
   """steps numbers from start to end, both included; each half counts from its own end."""
   step = (end - start) / max(1, steps - 1)
   line = UOp.iota(steps, dtypes.int32).cast(dtype or Default.dtype)
@@ -30,11 +30,11 @@ def identity_mask(n: int, m: int) -> UOp:
   """True where row == column."""
   return iota_along((n, m), 0).eq(iota_along((n, m), 1))
 
-def eye(n: int, m: int | None = None, dtype: DType | None = None, **options: Any) -> Tensor:
+def eye(n: int, m: int | None = None, dtype: DType | None = None, **options) -> Tensor:
   mask = identity_mask(n, n if m is None else m)
   return created(mask.cast(dtype or Default.dtype), **options)
 
-def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
+def meshgrid(*tensors, indexing: str = "ij") -> tuple[Tensor, ...]:
   alone = len(tensors) == 1 and not isinstance(tensors[0], Tensor)
   lines = list(tensors[0] if alone else tensors)
   shape = [len(x) for x in lines]
@@ -44,13 +44,13 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
 
 # ---- like a tensor ---------------------------------------------------------------------------------------------------
 
-def new_full(self: Tensor, size: Any, value: Any, dtype: DType | None = None, device: Any = None,
-             **options: Any) -> Tensor:
+def new_full(self: Tensor, size, value, dtype: DType | None = None, device=None,
+             **options) -> Tensor:
   return full(size, value, dtype or self.dtype, device=device or self.device, **options)
-def new_zeros(self: Tensor, *sizes: Any, **options: Any) -> Tensor: return new_full(self, sizes_of(sizes), 0, **options)
-def new_ones(self: Tensor, *sizes: Any, **options: Any) -> Tensor: return new_full(self, sizes_of(sizes), 1, **options)
+def new_zeros(self: Tensor, *sizes, **options) -> Tensor: return new_full(self, sizes_of(sizes), 0, **options)
+def new_ones(self: Tensor, *sizes, **options) -> Tensor: return new_full(self, sizes_of(sizes), 1, **options)
 new_empty = new_zeros
-def new_tensor(self: Tensor, data: Any, dtype: DType | None = None, device: Any = None, **options: Any) -> Tensor:
+def new_tensor(self: Tensor, data, dtype: DType | None = None, device=None, **options) -> Tensor:
   return tensor(data, dtype=dtype or self.dtype, device=device or self.device, **options)
 
 # ---- dtype and device ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ class Depth:
 def computed(function: Callable[..., Any]) -> Callable[..., Any]:
   """function, whose results are realised when the outermost of nested calls returns."""
   @functools.wraps(function)
-  def call(*args: Any, **kwargs: Any) -> Any:
+  def call(*args, **kwargs) -> Any:
     Depth.calls += 1
     try: out = function(*args, **kwargs)
     finally: Depth.calls -= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any, Sequence
 from picograd.tensor import Tensor
 
-def einsum(equation: str, *operands: Any) -> Tensor:
+def einsum(equation: str, *operands) -> Tensor:
   """Sums of products over named dimensions: 'bik,bkj->bij'. Operands are joined from left to right; a name is summed as
   soon as no later operand and not the output needs it."""
   tensors = list(operands[0]) if isinstance(operands[0], (list, tuple)) else list(operands)

@@ -59,7 +59,7 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
   shape = broadcast(*(t.uop.shape for t in tensors))
   return tuple(t.expand(shape) for t in tensors)
 
-def split(self: Tensor, split_size_or_sections: Any, dim: Any = 0) -> tuple[Tensor, ...]:
+def split(self: Tensor, split_size_or_sections, dim=0) -> tuple[Tensor, ...]:
   """Parts of one size (the last may be smaller), or of the given sizes."""
   n, sizes = self.size(dim), split_size_or_sections
   if isinstance(sizes, int): sizes = [min(sizes, n - low) for low in range(0, max(n, 1), sizes)]
@@ -69,10 +69,10 @@ def split(self: Tensor, split_size_or_sections: Any, dim: Any = 0) -> tuple[Tens
   starts = itertools.accumulate(sizes, initial=0)
   return tuple(self.narrow(dim, low, size) for low, size in zip(starts, sizes))
 
-def chunk(self: Tensor, chunks: Any, dim: Any = 0) -> tuple[Tensor, ...]:
+def chunk(self: Tensor, chunks, dim=0) -> tuple[Tensor, ...]:
   return split(self, max(1, ceildiv(self.size(dim), chunks)), dim)
 
-def roll(self: Tensor, shifts: Any, dims: Any = None) -> Tensor:
+def roll(self: Tensor, shifts, dims=None) -> Tensor:
   """Elements move by shifts along dims; what leaves at the end comes in at the start."""
   if dims is None: return roll(self.flatten(), shifts, 0).reshape(self.shape)
   out = self
@@ -81,4 +81,4 @@ def roll(self: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     low = -shift % n if n else 0
     if low: out = cat([out.narrow(dim, low, n - low), out.narrow(dim, 0, low)], dim)
   return out
-def as_list(x: Any) -> list[int]: return [x] if isinstance(x, int) else list(x)
+def as_list(x) -> list[int]: return [x] if isinstance(x, int) else list(x)

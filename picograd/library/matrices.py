@@ -20,7 +20,7 @@ def dot(self: Tensor, other: Tensor) -> Tensor:
   if self.ndim == other.ndim == 1: return matmul(self, other)
   raise RuntimeError(f"1D tensors expected, but got {self.ndim}D and {other.ndim}D tensors")
 
-def diagonal(self: Tensor, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) -> Tensor:
+def diagonal(self: Tensor, offset=0, dim1=0, dim2=1) -> Tensor:
   """The elements [i, i+offset] of two dimensions, as the last dimension."""
   x = self.movedim((dim1, dim2), (-2, -1))
   rows, columns = x.shape[-2:]
@@ -33,7 +33,7 @@ def diagonal(self: Tensor, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) -> Ten
 
 def trace(self: Tensor) -> Tensor: return diagonal(self).sum()
 
-def diag(self: Tensor, diagonal: Any = 0) -> Tensor:
+def diag(self: Tensor, diagonal=0) -> Tensor:
   """The diagonal of a matrix, or the matrix with this diagonal."""
   if self.ndim == 2: return self.diagonal(diagonal)
   n, down, right = len(self), max(0, -diagonal), max(0, diagonal)
@@ -45,5 +45,5 @@ def lower(x: UOp, diagonal: int) -> UOp:
   """Where the column is at most the row + diagonal, in the shape of x."""
   rows, columns = (iota_along(x.shape, len(x.shape) - d, dtypes.int64) for d in (2, 1))
   return (rows + diagonal < columns).not_()
-def tril(self: Tensor, diagonal: Any = 0) -> Tensor: return self.map(lambda x: lower(x, diagonal).where(x, 0))
-def triu(self: Tensor, diagonal: Any = 0) -> Tensor: return self.map(lambda x: lower(x, diagonal - 1).where(0, x))
+def tril(self: Tensor, diagonal=0) -> Tensor: return self.map(lambda x: lower(x, diagonal).where(x, 0))
+def triu(self: Tensor, diagonal=0) -> Tensor: return self.map(lambda x: lower(x, diagonal - 1).where(0, x))

@@ -11,21 +11,21 @@ from picograd.tensor import Tensor, arange, result, tensor
 def view_as(self: Tensor, other: Tensor) -> Tensor: return self.view(other.shape)
 def reshape_as(self: Tensor, other: Tensor) -> Tensor: return self.reshape(other.shape)
 def expand_as(self: Tensor, other: Tensor) -> Tensor: return self.expand(other.shape)
-def broadcast_to(self: Tensor, size: Any) -> Tensor: return self.expand(size)
+def broadcast_to(self: Tensor, size) -> Tensor: return self.expand(size)
 def ravel(self: Tensor) -> Tensor: return self.reshape(-1)
 
 def t(self: Tensor) -> Tensor:
   if self.ndim <= 2: return self.T
   raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {self.ndim}D")
 
-def unflatten(self: Tensor, dim: Any, sizes: Sequence[Any]) -> Tensor:
+def unflatten(self: Tensor, dim, sizes: Sequence[Any]) -> Tensor:
   """One dimension as several."""
   at, shape = axis_of(dim, self.ndim), self.uop.shape
   inner = list(sizes)
   if -1 in inner: inner[inner.index(-1)] = shape[at] // -math.prod(inner)
   return self.reshape(shape[:at] + tuple(inner) + shape[at + 1:])
 
-def repeat(self: Tensor, *sizes: Any) -> Tensor:
+def repeat(self: Tensor, *sizes) -> Tensor:
   """The whole tensor several times along each dimension."""
   counts = sizes_of(sizes)
   if len(counts) < self.ndim:
@@ -36,11 +36,11 @@ def repeat(self: Tensor, *sizes: Any) -> Tensor:
   total = tuple(n * count for n, count in zip(shape, counts))
   return result(self.uop.reshape(pairs).expand(grown).reshape(total), self)
 
-def tile(self: Tensor, *sizes: Any) -> Tensor:
+def tile(self: Tensor, *sizes) -> Tensor:
   counts = sizes_of(sizes)
   return repeat(self, (1,) * (self.ndim - len(counts)) + counts)
 
-def repeat_interleave(self: Tensor, repeats: Any, dim: Any = None) -> Tensor:
+def repeat_interleave(self: Tensor, repeats, dim=None) -> Tensor:
   """Each element several times in a row."""
   if dim is None: return repeat_interleave(self.flatten(), repeats, 0)
   at, shape = axis_of(dim, self.ndim), self.uop.shape
@@ -60,11 +60,11 @@ def pad_with(x: UOp, widths: Sequence[tuple[int, int]], value: float) -> UOp:
   inside = UOp.const(dtypes.bool, True).spread(x.shape).pad(grow)
   return inside.where(x.pad(grow), value)
 
-def pad(self: Tensor, widths: Sequence[tuple[Any, Any]], value: Any = 0) -> Tensor:
+def pad(self: Tensor, widths: Sequence[tuple[Any, Any]], value=0) -> Tensor:
   """(before, after) for each dimension; a negative width cuts off."""
   return result(pad_with(self.uop, widths, value), self)
 
-def unfold(self: Tensor, dimension: Any, size: Any, step: Any) -> Tensor:
+def unfold(self: Tensor, dimension, size, step) -> Tensor:
   """Windows of `size` elements, every `step`, as a new last dimension."""
   at = axis_of(dimension, self.ndim)
   count = (self.uop.shape[at] - size) // step + 1

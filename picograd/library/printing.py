@@ -50,9 +50,9 @@ def choose_float_format(sizes: np.ndarray) -> Format:
   if is_whole: return whole
   return scientific if low < 1e-4 else fixed
 
-def whole(v: Any) -> str: return f"{v:.0f}." if np.isfinite(v) else f"{v:.0f}"
-def fixed(v: Any) -> str: return f"{v:.{DIGITS}f}"
-def scientific(v: Any) -> str: return f"{v:.{DIGITS}e}"
+def whole(v) -> str: return f"{v:.0f}." if np.isfinite(v) else f"{v:.0f}"
+def fixed(v) -> str: return f"{v:.{DIGITS}f}"
+def scientific(v) -> str: return f"{v:.{DIGITS}e}"
 
 def nested(data: np.ndarray, indent: int, one: Format, edge: int) -> str:
   if data.ndim == 0: return one(data[()]).strip()

@@ -20,17 +20,17 @@ def var_over(x: UOp, axes: Axes, count: int, correction: float) -> UOp:
   distance = wide - mean_over(wide, axes, count).expand(wide.shape)
   return mean_over(distance * distance, axes, max(count - correction, 0)).cast(x.dtype)
 
-def var(self: Tensor, dim: Any = None, unbiased: Any = True, keepdim: Any = False, correction: Any = None) -> Tensor:
+def var(self: Tensor, dim=None, unbiased=True, keepdim=False, correction=None) -> Tensor:
   """The mean squared distance from the mean, over n - correction (1 by default)."""
   self.floats("var")
   if isinstance(dim, bool): dim, unbiased = None, dim
   if correction is None: correction = 1 if unbiased else 0
   count = prod(self.uop.shape[a] for a in axes_of(dim, self.ndim))
   return self.over(lambda x, axes: var_over(x, axes, count, correction), dim, keepdim)
-def std(self: Tensor, dim: Any = None, unbiased: Any = True, keepdim: Any = False, correction: Any = None) -> Tensor:
+def std(self: Tensor, dim=None, unbiased=True, keepdim=False, correction=None) -> Tensor:
   return var(self, dim, unbiased, keepdim, correction).sqrt()
 
-def count_nonzero(self: Tensor, dim: Any = None) -> Tensor: return self.ne(0).sum(dim)
+def count_nonzero(self: Tensor, dim=None) -> Tensor: return self.ne(0).sum(dim)
 
 @in_float32
 def root(x: UOp) -> UOp:
@@ -38,7 +38,7 @@ def root(x: UOp) -> UOp:
   zero = x.eq(0)
   return zero.where(0, zero.where(1, x).alu(Ops.SQRT))
 
-def norm(self: Tensor, p: Any = 2, dim: Any = None, keepdim: Any = False) -> Tensor:
+def norm(self: Tensor, p=2, dim=None, keepdim=False) -> Tensor:
   """(sum |x|^p)^(1/p); the largest or smallest |x| for p = inf or -inf."""
   self.floats("norm")
   if p in ("fro", 2): return (self * self).sum(dim, keepdim).map(root)
@@ -63,16 +63,16 @@ def log_softmax_along(x: UOp, axis: int) -> UOp:
   total = scaled_exp2(wide).reduce(Ops.ADD, (axis,))
   return (wide - log(total).expand(wide.shape)).cast(x.dtype)
 
-def along(x: Tensor, formula: Any, dim: Any, dtype: DType | None) -> Tensor:
+def along(x: Tensor, formula, dim, dtype: DType | None) -> Tensor:
   """formula along one dimension of floats; a scalar counts as a vector of one."""
   line = x.cast(dtype or x.dtype)
   if not x.ndim: line = line.reshape(1)
   axis = axis_of(dim, x.ndim)
   out = line.map_float(lambda u: formula(u, axis))
   return out if x.ndim else out.reshape(())
-def softmax(self: Tensor, dim: Any = -1, dtype: DType | None = None) -> Tensor:
+def softmax(self: Tensor, dim=-1, dtype: DType | None = None) -> Tensor:
   return along(self, softmax_along, dim, dtype)
-def log_softmax(self: Tensor, dim: Any = -1, dtype: DType | None = None) -> Tensor:
+def log_softmax(self: Tensor, dim=-1, dtype: DType | None = None) -> Tensor:
   return along(self, log_softmax_along, dim, dtype)
 
 def log_sum_exp(x: UOp, axes: Axes) -> UOp:
@@ -82,7 +82,7 @@ def log_sum_exp(x: UOp, axes: Axes) -> UOp:
   top = is_inf(top).where(0, top)
   total = scaled_exp2(wide - top.expand(wide.shape)).reduce(Ops.ADD, axes)
   return (log(total) + top).cast(x.dtype)
-def logsumexp(self: Tensor, dim: Any, keepdim: Any = False) -> Tensor: return self.over(log_sum_exp, dim, keepdim)
+def logsumexp(self: Tensor, dim, keepdim=False) -> Tensor: return self.over(log_sum_exp, dim, keepdim)
 
 # ---- scans -----------------------------------------------------------------------------------------------------------
 
@@ -108,12 +108,12 @@ def scan_triangle(x: UOp, op: Ops, neutral: float) -> UOp:
   inputs = stretch(before_last(x), shape)
   return later.not_().where(inputs, neutral).reduce(op, (len(shape) - 1,)).reshape(x.shape)
 
-def scanned(x: Tensor, dim: Any, op: Ops, neutral: float, dtype: DType | None) -> Tensor:
+def scanned(x: Tensor, dim, op: Ops, neutral: float, dtype: DType | None) -> Tensor:
   wide = dtype or x.total_dtype()
   source = convert(x.uop, wide)
   if not x.ndim: return result(source, x)
   axis = axis_of(dim, x.ndim)
   line = last_axis(source.cast(accumulator(wide)), axis)
   return result(axis_back(scan(line, op, neutral), axis).cast(wide), x)
-def cumsum(self: Tensor, dim: Any, dtype: DType | None = None) -> Tensor: return scanned(self, dim, Ops.ADD, 0, dtype)
-def cumprod(self: Tensor, dim: Any, dtype: DType | None = None) -> Tensor: return scanned(self, dim, Ops.MUL, 1, dtype)
+def cumsum(self: Tensor, dim, dtype: DType | None = None) -> Tensor: return scanned(self, dim, Ops.ADD, 0, dtype)
+def cumprod(self: Tensor, dim, dtype: DType | None = None) -> Tensor: return scanned(self, dim, Ops.MUL, 1, dtype)

@@ -15,20 +15,20 @@ from picograd.storage import merged
 from picograd.tensor import Tensor, checked_index, full, positions, result, tensor, zeros
 from picograd.library.joining import stack
 
-def index_select(self: Tensor, dim: Any, index: Tensor) -> Tensor:
+def index_select(self: Tensor, dim, index: Tensor) -> Tensor:
   return self.gather_at([axis_of(dim, self.ndim)], [index])
 
 def masked_select(self: Tensor, mask: Tensor) -> Tensor:
   shape = broadcast(self.uop.shape, mask.uop.shape)
   return self.expand(shape)[mask.expand(shape)]
 
-def nonzero(self: Tensor, as_tuple: Any = False) -> Any:
+def nonzero(self: Tensor, as_tuple=False) -> Any:
   """The positions of elements that are not zero: a row each, or a tensor per dimension."""
   columns = positions(self)
   if as_tuple: return columns
   return stack(columns, 1) if columns else zeros(1 if self else 0, 0, dtype=dtypes.int64)
 
-def unique(self: Tensor, sorted: Any = True, return_inverse: Any = False, return_counts: Any = False) -> Any:
+def unique(self: Tensor, sorted=True, return_inverse=False, return_counts=False) -> Any:
   """The different elements in ascending order; the number of them has to be known, so this computes."""
   values, inverse, counts = np.unique(self.host(), return_inverse=True, return_counts=True)
   out = [tensor(values, dtype=self.dtype, device=self.device)]
@@ -52,7 +52,7 @@ def combine_along(x: UOp, index: UOp, values: UOp, op: Ops, neutral: float) -> U
   candidates = stretch(before_last(values), hit.shape)
   return x.alu(op, hit.where(candidates, neutral).reduce(op, (2,)).reshape(x.shape))
 
-def scatter(self: Tensor, dim: Any, index: Tensor, src: Any = None, value: Any = None,
+def scatter(self: Tensor, dim, index: Tensor, src=None, value=None,
             reduce: str | None = None) -> Tensor:
   """Myself with [.., index[.., k, ..], ..] replaced by src[.., k, ..]; reduce='add' or 'multiply' combines them."""
   axis, x = axis_of(dim, self.ndim), self.uop
@@ -70,18 +70,18 @@ def scatter(self: Tensor, dim: Any, index: Tensor, src: Any = None, value: Any =
   steps = () if whole else ((Ops.SHRINK, touched),)
   return result(merged(x, steps, axis_back(new.reshape(part.shape), axis)), self, src)
 
-def scatter_(self: Tensor, dim: Any, index: Tensor, src: Any = None, value: Any = None,
+def scatter_(self: Tensor, dim, index: Tensor, src=None, value=None,
              reduce: str | None = None) -> Tensor:
   return self.update(self.scatter(dim, index, src, value, reduce))
-def scatter_add(self: Tensor, dim: Any, index: Tensor, src: Tensor) -> Tensor:
+def scatter_add(self: Tensor, dim, index: Tensor, src: Tensor) -> Tensor:
   return self.scatter(dim, index, src, reduce="add")
-def scatter_add_(self: Tensor, dim: Any, index: Tensor, src: Tensor) -> Tensor:
+def scatter_add_(self: Tensor, dim, index: Tensor, src: Tensor) -> Tensor:
   return self.update(scatter_add(self, dim, index, src))
 
-def index_add_(self: Tensor, dim: Any, index: Tensor, source: Tensor, alpha: Any = 1) -> Tensor:
+def index_add_(self: Tensor, dim, index: Tensor, source: Tensor, alpha=1) -> Tensor:
   at = axis_of(dim, self.ndim)
   spread = index.reshape((-1,) + (1,) * (self.ndim - at - 1)).expand(source.shape)
   return scatter_add_(self, at, spread, source * alpha)
-def index_copy_(self: Tensor, dim: Any, index: Tensor, source: Tensor) -> Tensor:
+def index_copy_(self: Tensor, dim, index: Tensor, source: Tensor) -> Tensor:
   self[(slice(None),) * axis_of(dim, self.ndim) + (index,)] = source
   return self

@@ -14,7 +14,7 @@ def less(x: UOp, y: UOp) -> UOp:
   if x.dtype is dtypes.bool: return x.not_() & y
   return (x < y) | (is_nan(y) & is_nan(x).not_()) if x.dtype.is_floating_point else x < y
 
-def rank(x: UOp, descending: Any) -> UOp:
+def rank(x: UOp, descending) -> UOp:
   """For each element of the last axis its place in sorted order; equal elements keep their order."""
   shape = x.shape + x.shape[-1:]                                       # (.., i, j): does j come before i
   mine, theirs = stretch(x.reshape(x.shape + (1,)), shape), stretch(before_last(x), shape)
@@ -23,7 +23,7 @@ def rank(x: UOp, descending: Any) -> UOp:
   before = less(first, second) | (less(second, first).not_() & earlier)
   return before.cast(dtypes.int32).reduce(Ops.ADD, (len(shape) - 1,)).reshape(x.shape)
 
-def order(x: UOp, count: int, descending: Any) -> UOp:
+def order(x: UOp, count: int, descending) -> UOp:
   """The positions of the first `count` elements of the last axis in sorted order. int64."""
   place = stored(rank(x, descending))
   shape = x.shape[:-1] + (count,) + x.shape[-1:]                       # (.., place, i)
@@ -31,7 +31,7 @@ def order(x: UOp, count: int, descending: Any) -> UOp:
   found = at.where(iota_along(shape, len(shape) - 1), 0).reduce(Ops.ADD, (len(shape) - 1,))
   return found.reshape(shape[:-1]).cast(dtypes.int64)
 
-def ordered(x: Tensor, count: int, dim: Any, descending: Any) -> Extremes:
+def ordered(x: Tensor, count: int, dim, descending) -> Extremes:
   """The first `count` elements along dim in sorted order, and where they were."""
   if not x.ndim: return Extremes(x, zeros(dtype=dtypes.int64, device=x.device))
   axis = axis_of(dim, x.ndim)
@@ -39,10 +39,10 @@ def ordered(x: Tensor, count: int, dim: Any, descending: Any) -> Extremes:
   values = result(gather_axis(x.uop, axis, places), x)
   return Extremes(values, result(places, device=x.storage.device))
 
-def sort(self: Tensor, dim: Any = -1, descending: Any = False, stable: Any = True) -> Extremes:
+def sort(self: Tensor, dim=-1, descending=False, stable=True) -> Extremes:
   return ordered(self, self.size(dim) if self.ndim else 1, dim, descending)
-def argsort(self: Tensor, dim: Any = -1, descending: Any = False, stable: Any = True) -> Tensor:
+def argsort(self: Tensor, dim=-1, descending=False, stable=True) -> Tensor:
   return sort(self, dim, descending).indices
-def topk(self: Tensor, k: Any, dim: Any = -1, largest: Any = True, sorted: Any = True) -> Extremes:
+def topk(self: Tensor, k, dim=-1, largest=True, sorted=True) -> Extremes:
   if not self.ndim or 0 <= k <= self.size(dim): return ordered(self, k, dim, largest)
   raise RuntimeError(f"selected index k out of range: k is {k} and dimension {dim} has size {self.size(dim)}")
