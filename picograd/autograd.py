@@ -1,6 +1,5 @@
 # autograd.py: torch.autograd's names. The work is done in tensor.py and ops/gradient.py.
 from __future__ import annotations
-from typing import Any
 from picograd.library import Tensor, enable_grad, inference_mode, no_grad, set_grad_enabled
 from picograd.ops.uop import UOp
 from picograd.tensor import derivatives, gradient_tensor

@@ -1,6 +1,6 @@
 # tensor.py: the user's object, with torch's names and semantics. A Tensor is a view of a Storage, whose value is a UOp
 # graph: every method only builds nodes; item(), numpy(), print and realize() compute. In: Python and NumPy data. Out:
-# the same, and gradients. Below: storage.py (memory and assignment), arithmetic.py (operators), indexing.py (selection).
+# the same, and gradients. Below: storage.py (memory, assignment), arithmetic.py (operators), indexing.py (positions).
 # Above: library/ (what is composed of these methods).
 from __future__ import annotations
 import functools, math, weakref
@@ -11,7 +11,7 @@ from picograd.arithmetic import Formula, accumulator, convert, stretch
 from picograd.common import Default, GradMode, Size, axes_of, axis_of, device, device_name, number_dtype
 from picograd.common import reshaped_strides, set_mode, sizes_of, strides_of
 from picograd.dtype import DType, dtypes, promote
-from picograd.helpers import DEVICE, argsort, prod
+from picograd.helpers import DEVICE, prod
 from picograd.ops.gradient import gradient
 from picograd.ops.ops import Ops
 from picograd.ops.shape import broadcast
@@ -292,19 +292,6 @@ class Tensor:
     """A copy, made when either is overwritten; the gradient of the copy is the original's."""
     return self.map(ar.stored) if self.requires_grad else result(self.uop, self)
 
-  def __deepcopy__(self, memo: dict) -> Tensor:
-    if not self.is_leaf: raise RuntimeError("Only Tensors created explicitly by the user support the deepcopy protocol")
-    copy = type(self).__new__(type(self))
-    copy.attach(Storage(self.detach().uop, self.storage.device), (), None)
-    copy.__dict__.update({name: value for name, value in self.__dict__.items() if name not in OWN_STATE})
-    if self.requires: copy.requires_grad_()
-    memo[id(self)] = copy
-    return copy
-
-  def __reduce__(self) -> Any:
-    data = self.detach().numpy()
-    return rebuild, (type(self), data, self.dtype.name, str(self.device), self.requires_grad)
-
   # ---- autograd ------------------------------------------------------------------------------------------------------
 
   @property
@@ -440,10 +427,6 @@ class Tensor:
   def matmul(self, other) -> Tensor: return matmul(as_tensor(self), as_tensor(other))
   def where(self, condition: Tensor, other) -> Tensor: return where(condition, self, other)
   def masked_fill(self, mask: Tensor, value) -> Tensor: return where(mask, value, self).cast(self.dtype)
-  def round(self, decimals=0) -> Tensor:
-    """To the nearest, ties to even."""
-    if not decimals: return self.map_flat(ar.round_half_even)
-    return (self * 10.0**decimals).round() / 10.0**decimals
   def __pos__(self) -> Tensor: return self
 
   # ---- movement: views -----------------------------------------------------------------------------------------------
@@ -561,14 +544,6 @@ class Tensor:
     view = self.see(found.steps, tuple(found.strides))
     return view.flip(found.flips) if found.flips else view
 
-  def gather_at(self, at: Sequence[int], tensors: Sequence[Tensor]) -> Tensor:
-    """Elements at the positions that tensors name in the dimensions `at`."""
-    place = Place(self, at, tensors)
-    rows = indexing.flat_rows(self.uop.permute(place.order), len(at))
-    out = result(indexing.take(rows, place.index), self, *tensors, device=self.storage.device)
-    rank = len(place.index.shape)
-    return out.movedim(range(rank), range(place.before, place.before + rank)) if place.before and rank else out
-
   def __setitem__(self, index, value) -> None:
     value = operand(value)
     if isinstance(value, Tensor) and value.numel() == 1: value = value.reshape(())
@@ -584,27 +559,6 @@ class Tensor:
     view = self.basic(entries)
     view.assign(view.put_at(at, tensors, value) if tensors else value)
     if view.storage.history: self.detached = False
-
-  def put_at(self, at: Sequence[int], tensors: Sequence[Tensor], value) -> Tensor:
-    """Myself with the elements that index tensors name replaced by value."""
-    place = Place(self, at, tensors)
-    index, before = place.index, place.before
-    moved = self.uop.permute(place.order)
-    rest = moved.shape[len(at):]
-    if not isinstance(value, Tensor): value = full((), value, dtype=self.dtype, device=self.device)
-    shape = rest[:before] + index.shape + rest[before:]
-    while value.ndim > len(shape) and value.shape[0] == 1: value = value.squeeze(0)
-    spread = value.cast(self.dtype).expand(shape)
-    rank, count = len(index.shape), prod(index.shape)
-    if rank: spread = spread.movedim(range(before, before + rank), range(rank))
-    values = stretch(spread.uop, index.shape + rest).reshape((count,) + rest)
-    put = indexing.put(indexing.flat_rows(moved, len(at)), index.reshape((count,)), values)
-    return result(put.reshape(moved.shape).permute(argsort(place.order)), self, value, device=self.storage.device)
-
-  def gather(self, dim, index: Tensor) -> Tensor:
-    """out[.., k, ..] = self[.., index[.., k, ..], ..]"""
-    axis = axis_of(dim, self.ndim)
-    return result(indexing.gather_axis(self.uop, axis, checked_index(index, self.uop.shape[axis], axis)), self)
 
   # ---- reductions ----------------------------------------------------------------------------------------------------
 
@@ -653,7 +607,8 @@ class Tensor:
     if not self.ndim: return Extremes(self, zeros(dtype=dtypes.int64, device=self.device))
     axis = axis_of(dim, self.ndim)
     indices = self.map(lambda x: where_is(x, axis))
-    values = self.gather(axis, indices) if self.requires_grad else self.over(formula, axis, True)
+    if self.requires_grad: values = result(indexing.gather_axis(self.uop, axis, indices.uop), self)
+    else: values = self.over(formula, axis, True)
     return Extremes(values, indices) if keepdim else Extremes(values.squeeze(axis), indices.squeeze(axis))
 
   def argmax(self, dim=None, keepdim=False) -> Tensor: return self.position(ar.arg_max, dim, keepdim)
@@ -664,15 +619,6 @@ class Tensor:
     if not self.ndim: return zeros(dtype=dtypes.int64, device=self.device)
     axis = axis_of(dim, self.ndim)
     return self.reduced(where_is(self.uop, axis), (axis,), keepdim)
-
-OWN_STATE = ("grad", "requires", "leaf", "detached", "looked", "storage", "steps", "known_strides")
-
-def rebuild(cls, data: np.ndarray, dtype: str, home: str, requires_grad: bool) -> Tensor:
-  """The tensor that was pickled."""
-  source = tensor(data, dtype=DType.rows[dtype], device=home)
-  t = cls.__new__(cls)
-  t.attach(source.storage, (), None)
-  return t.requires_grad_(requires_grad)
 
 # ---- matrix products -------------------------------------------------------------------------------------------------
 
@@ -728,47 +674,6 @@ def tensor_entries(entries: Sequence[Any]) -> tuple[list[int], list[Tensor]]:
   kept = [e for e in entries if not isinstance(e, int)]
   at = [d for d, e in enumerate(kept) if isinstance(e, Tensor)]
   return at, [kept[d] for d in at]
-
-class Place:
-  """The positions that index tensors name in the dimensions `at`. order: these dimensions first, then the others.
-  before: how many other dimensions stand before theirs in the result; index tensors with gaps between them go first."""
-  def __init__(self, x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]):
-    self.index = joint_index(x, at, tensors)
-    self.order = tuple(at) + tuple(d for d in range(x.ndim) if d not in at)
-    self.before = at[0] if at[-1] - at[0] + 1 == len(at) else 0
-
-def joint_index(x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> UOp:
-  """The positions in the dimensions `at` taken as one."""
-  sizes = [x.uop.shape[d] for d in at]
-  try: shape = broadcast(*(t.uop.shape for t in tensors))
-  except ValueError:
-    shapes = ", ".join(str(list(t.shape)) for t in tensors)
-    raise IndexError(f"shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}") from None
-  indices = [stretch(checked_index(t, n, d), shape) for t, n, d in zip(tensors, sizes, at)]
-  dtype = functools.reduce(promote, (i.dtype for i in indices))
-  return indexing.linear_index([i.cast(dtype) for i in indices], sizes)
-
-bounds_known: weakref.WeakKeyDictionary[UOp, tuple[int, int]] = weakref.WeakKeyDictionary()     # BUFFER -> min, max
-
-def checked_index(index: Tensor, n: int, dim: int) -> UOp:
-  """index as positions 0..n-1. IndexError outside: at once where the values are in memory, else with realize()."""
-  u = index.uop if index.dtype in (dtypes.int32, dtypes.int64) else index.uop.cast(dtypes.int64)
-  if not index.numel(): return u
-  memory = index.storage.memory
-  if memory is None and not is_constant(u):
-    error = IndexError(f"index is out of bounds for dimension {dim} with size {n}")
-    st.check_later(indexing.outside(u, n), error)
-    return indexing.from_start(u, n)
-  if memory is not None and memory not in bounds_known:
-    bounds_known[memory] = extremes_of(st.host_copy(index.storage, (), index.dtype))
-  low, high = (0, n) if memory is None else bounds_known[memory]
-  if low >= 0 and high < n: return u
-  low, high = extremes_of(index.host())                                # a view may see fewer than the memory holds
-  for i in (low, high):
-    if not -n <= i < n: raise indexing.index_error(i, dim, n)
-  return u if low >= 0 else indexing.from_start(u, n)
-
-def extremes_of(data: np.ndarray) -> tuple[int, int]: return int(data.min()), int(data.max())
 
 # ---- autograd --------------------------------------------------------------------------------------------------------
 

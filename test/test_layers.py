@@ -60,7 +60,8 @@ LAYERS = {
 }
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
-NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd", "compat")
+NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
+              "compat")
 
 ALWAYS = ("helpers", "dtype")
 ORDER = list(LAYERS)

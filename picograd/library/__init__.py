@@ -5,8 +5,8 @@ from picograd.common import either_spelling, enable_grad, get_default_dtype, inf
 from picograd.common import set_default_dtype, set_grad_enabled, Size, device
 from picograd.dtype import dtypes
 from picograd.helpers import EAGER
-from picograd.library import creation, eager, elementwise, formulas, joining, matrices, movement, printing, reductions
-from picograd.library import selecting, sorting
+from picograd.library import copying, creation, eager, elementwise, formulas, joining, matrices, movement, printing
+from picograd.library import reductions, selecting, sorting
 from picograd.library.creation import empty, empty_like, eye, from_numpy, full_like, linspace, meshgrid, ones_like
 from picograd.library.creation import zeros_like
 from picograd.library.einsum import einsum
@@ -24,15 +24,16 @@ __all__ = [
 
 # subject -> the functions in it that are methods too
 METHODS = {
+  copying: "__deepcopy__ __reduce__",
   creation: "cpu cuda element_size new_empty new_full new_ones new_tensor new_zeros pin_memory type_as",
   elementwise: """addcdiv addcmul allclose atan2 clamp equal frac isclose isfinite lerp logical_and logical_not
-    logical_or logical_xor nan_to_num sign square""",
+    logical_or logical_xor nan_to_num round sign square""",
   joining: "chunk roll split",
   matrices: "bmm diag diagonal dot mm mv outer trace tril triu",
   movement: """broadcast_to expand_as pad ravel repeat repeat_interleave reshape_as t tile unflatten unfold view_as""",
   printing: "__repr__",
   reductions: "count_nonzero cumprod cumsum log_softmax logsumexp norm softmax std var",
-  selecting: """index_add_ index_copy_ index_select masked_select nonzero scatter scatter_ scatter_add scatter_add_
+  selecting: """gather gather_at index_add_ index_copy_ index_select masked_select nonzero put_at scatter scatter_ scatter_add scatter_add_
     unique""",
   sorting: "argsort sort topk",
 }

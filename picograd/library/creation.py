@@ -1,6 +1,5 @@
 # creation.py: tensors from sizes and from other tensors, beside the core's tensor, full, zeros, ones and arange.
 from __future__ import annotations
-from typing import Any
 import numpy as np
 from picograd.arithmetic import iota_along
 from picograd.common import Default, device, sizes_of

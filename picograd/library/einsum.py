@@ -1,7 +1,7 @@
 # einsum.py: sums of products over named dimensions. In: an equation 'bik,bkj->bij' and tensors. Out: one tensor, made
 # by permute, reshape, * and sum alone.
 from __future__ import annotations
-from typing import Any, Sequence
+from typing import Sequence
 from picograd.tensor import Tensor
 
 def einsum(equation: str, *operands) -> Tensor:

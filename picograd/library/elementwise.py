@@ -1,7 +1,7 @@
 # elementwise.py: functions of one element at a time that are composed of operators on tensors.
 from __future__ import annotations
 from typing import Any
-from picograd.arithmetic import Formula, convert, is_nan
+from picograd.arithmetic import Formula, convert, is_nan, round_half_even
 from picograd.dtype import dtypes
 from picograd.library import formulas
 from picograd.ops.ops import Ops
@@ -11,6 +11,10 @@ from picograd.tensor import Tensor, binary, float_dtype
 def square(self: Tensor) -> Tensor: return self * self
 def sign(self: Tensor) -> Tensor: return self.map_flat(formulas.sign)
 def frac(self: Tensor) -> Tensor: return self - self.trunc()
+def round(self: Tensor, decimals=0) -> Tensor:
+  """To the nearest, ties to even."""
+  if not decimals: return self.map_flat(round_half_even)
+  return (self * 10.0**decimals).round() / 10.0**decimals
 def atan2(self: Tensor, other) -> Tensor: return binary(formulas.atan2, self, other, float_dtype)
 def lerp(self: Tensor, end: Tensor, weight) -> Tensor: return self + (end - self) * weight
 def addcmul(self: Tensor, x, y, value=1) -> Tensor: return self + x * y * value

@@ -1,7 +1,7 @@
 # joining.py: several tensors from one, and one from several.
 from __future__ import annotations
 import itertools
-from typing import Any, Iterable, Sequence
+from typing import Iterable, Sequence
 from picograd.arithmetic import add, convert, stored
 from picograd.common import axis_of, either_spelling
 from picograd.helpers import ceildiv

@@ -1,6 +1,5 @@
 # matrices.py: products with a name of their own, diagonals and triangles.
 from __future__ import annotations
-from typing import Any
 from picograd.arithmetic import iota_along, stretch
 from picograd.dtype import dtypes
 from picograd.library.creation import identity_mask

@@ -45,7 +45,7 @@ def repeat_interleave(self: Tensor, repeats, dim=None) -> Tensor:
   if dim is None: return repeat_interleave(self.flatten(), repeats, 0)
   at, shape = axis_of(dim, self.ndim), self.uop.shape
   if isinstance(repeats, Tensor):
-    places = np.repeat(np.arange(shape[at]), repeats.host())
+    places: np.ndarray = np.repeat(np.arange(shape[at]), repeats.host())
     return self.index_select(at, tensor(places, device=self.device))
   before, after = shape[:at + 1], shape[at + 1:]
   grown = self.uop.reshape(before + (1,) + after).expand(before + (repeats,) + after)

@@ -1,5 +1,6 @@
-# printing.py: a tensor as torch prints it. In: a tensor, whose value is computed. Out: text. Four decimals, one width for all elements,
-# whole numbers as `1.`, scientific notation where the magnitudes differ by more than 1000, `...` above 1000 elements.
+# printing.py: a tensor as torch prints it. In: a tensor, whose value is computed. Out: text. Four decimals, one width
+# for all elements, whole numbers as `1.`, scientific notation where the magnitudes differ by more than 1000, `...` for
+# the middle of more than 1000 elements.
 from __future__ import annotations
 from typing import Any, Callable
 import numpy as np

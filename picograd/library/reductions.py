@@ -1,8 +1,7 @@
-# reductions.py: statistics, norms, the softmax family and running sums. Formulas take (UOp, axes) and keep the axes with
-# size 1; 16-bit floats are added up in float32.
+# reductions.py: statistics, norms, the softmax family and running sums. Formulas take (UOp, axes) and keep the axes
+# with size 1; 16-bit floats are added up in float32.
 from __future__ import annotations
 import math
-from typing import Any
 from picograd.arithmetic import Axes, accumulator, convert, detach, in_float32, iota_along, mean_over, stored, stretch
 from picograd.common import axes_of, axis_of
 from picograd.dtype import DType

@@ -1,19 +1,94 @@
 # selecting.py: elements at positions that a tensor names, and values put or added up there.
 from __future__ import annotations
-from typing import Any
+import functools, weakref
+from typing import Any, Sequence
 import numpy as np
 from picograd import indexing
 from picograd.arithmetic import convert, stretch
 from picograd.common import axis_of
-from picograd.dtype import dtypes
-from picograd.helpers import prod
+from picograd.dtype import dtypes, promote
+from picograd.helpers import argsort, prod
 from picograd.indexing import axis_back, before_last, last_axis
-from picograd.ops.ops import Ops
+from picograd.library.joining import stack
+from picograd.ops.ops import Ops, identity
 from picograd.ops.shape import broadcast
 from picograd.ops.uop import UOp
-from picograd.storage import merged
-from picograd.tensor import Tensor, checked_index, full, positions, result, tensor, zeros
-from picograd.library.joining import stack
+from picograd.storage import check_later, host_copy, merged
+from picograd.tensor import Tensor, full, is_constant, positions, result, tensor, zeros
+
+# ---- index tensors in brackets ---------------------------------------------------------------------------------------
+
+class Place:
+  """The positions that index tensors name in the dimensions `at`. order: these dimensions first, then the others.
+  before: how many other dimensions stand before theirs in the result; index tensors with gaps between them go first."""
+  def __init__(self, x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]):
+    self.index = joint_index(x, at, tensors)
+    self.order = tuple(at) + tuple(d for d in range(x.ndim) if d not in at)
+    self.before = at[0] if at[-1] - at[0] + 1 == len(at) else 0
+
+def joint_index(x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> UOp:
+  """The positions in the dimensions `at` taken as one."""
+  sizes = [x.uop.shape[d] for d in at]
+  try: shape = broadcast(*(t.uop.shape for t in tensors))
+  except ValueError:
+    shapes = ", ".join(str(list(t.shape)) for t in tensors)
+    raise IndexError(f"shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}") from None
+  indices = [stretch(checked_index(t, n, d), shape) for t, n, d in zip(tensors, sizes, at)]
+  dtype = functools.reduce(promote, (i.dtype for i in indices))
+  return indexing.linear_index([i.cast(dtype) for i in indices], sizes)
+
+bounds_known: weakref.WeakKeyDictionary[UOp, tuple[int, int]] = weakref.WeakKeyDictionary()     # BUFFER -> min, max
+
+def checked_index(index: Tensor, n: int, dim: int) -> UOp:
+  """index as positions 0..n-1. IndexError outside: at once where the values are in memory, else with realize()."""
+  u = index.uop if index.dtype in (dtypes.int32, dtypes.int64) else index.uop.cast(dtypes.int64)
+  if not index.numel(): return u
+  memory = index.storage.memory
+  if memory is None and not is_constant(u):
+    error = IndexError(f"index is out of bounds for dimension {dim} with size {n}")
+    check_later(indexing.outside(u, n), error)
+    return indexing.from_start(u, n)
+  if memory is not None and memory not in bounds_known:
+    bounds_known[memory] = extremes_of(host_copy(index.storage, (), index.dtype))
+  low, high = (0, n) if memory is None else bounds_known[memory]
+  if low >= 0 and high < n: return u
+  low, high = extremes_of(index.host())                                # a view may see fewer than the memory holds
+  for i in (low, high):
+    if not -n <= i < n: raise indexing.index_error(i, dim, n)
+  return u if low >= 0 else indexing.from_start(u, n)
+
+def extremes_of(data: np.ndarray) -> tuple[int, int]: return int(data.min()), int(data.max())
+
+def gather_at(self: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> Tensor:
+  """Elements at the positions that tensors name in the dimensions `at`."""
+  place = Place(self, at, tensors)
+  rows = indexing.flat_rows(self.uop.permute(place.order), len(at))
+  out = result(indexing.take(rows, place.index), self, *tensors, device=self.storage.device)
+  rank = len(place.index.shape)
+  return out.movedim(range(rank), range(place.before, place.before + rank)) if place.before and rank else out
+
+def put_at(self: Tensor, at: Sequence[int], tensors: Sequence[Tensor], value) -> Tensor:
+  """Myself with the elements that index tensors name replaced by value."""
+  place = Place(self, at, tensors)
+  index, before = place.index, place.before
+  moved = self.uop.permute(place.order)
+  rest = moved.shape[len(at):]
+  if not isinstance(value, Tensor): value = full((), value, dtype=self.dtype, device=self.device)
+  shape = rest[:before] + index.shape + rest[before:]
+  while value.ndim > len(shape) and value.shape[0] == 1: value = value.squeeze(0)
+  spread = value.cast(self.dtype).expand(shape)
+  rank, count = len(index.shape), prod(index.shape)
+  if rank: spread = spread.movedim(range(before, before + rank), range(rank))
+  values = stretch(spread.uop, index.shape + rest).reshape((count,) + rest)
+  put = indexing.put(indexing.flat_rows(moved, len(at)), index.reshape((count,)), values)
+  return result(put.reshape(moved.shape).permute(argsort(place.order)), self, value, device=self.storage.device)
+
+# ---- selection -------------------------------------------------------------------------------------------------------
+
+def gather(self: Tensor, dim, index: Tensor) -> Tensor:
+  """out[.., k, ..] = self[.., index[.., k, ..], ..]"""
+  axis = axis_of(dim, self.ndim)
+  return result(indexing.gather_axis(self.uop, axis, checked_index(index, self.uop.shape[axis], axis)), self)
 
 def index_select(self: Tensor, dim, index: Tensor) -> Tensor:
   return self.gather_at([axis_of(dim, self.ndim)], [index])
@@ -38,19 +113,18 @@ def unique(self: Tensor, sorted=True, return_inverse=False, return_counts=False)
 
 # ---- scatter ---------------------------------------------------------------------------------------------------------
 
-ADD, MULTIPLY = (Ops.ADD, 0), (Ops.MUL, 1)           # an operation and the value that changes nothing
-COMBINE = {"add": ADD, "sum": ADD, "multiply": MULTIPLY, "prod": MULTIPLY}
+COMBINE = {"add": Ops.ADD, "sum": Ops.ADD, "multiply": Ops.MUL, "prod": Ops.MUL}
 
 def put_along(x: UOp, index: UOp, values: UOp) -> UOp:
   """x with x[row, index[row, k]] = values[row, k]; of several values for one place the last counts."""
   last = indexing.last_writer(index, x.shape[1])
   return last.ne(0).where(indexing.take_along(values, last - 1), x)
 
-def combine_along(x: UOp, index: UOp, values: UOp, op: Ops, neutral: float) -> UOp:
+def combine_along(x: UOp, index: UOp, values: UOp, op: Ops) -> UOp:
   """x[row, place] combined by op with every values[row, k] where index[row, k] == place."""
   hit = indexing.hits(index, x.shape[1])                               # (rows, n, k)
   candidates = stretch(before_last(values), hit.shape)
-  return x.alu(op, hit.where(candidates, neutral).reduce(op, (2,)).reshape(x.shape))
+  return x.alu(op, hit.where(candidates, identity(op, x.dtype)).reduce(op, (2,)).reshape(x.shape))
 
 def scatter(self: Tensor, dim, index: Tensor, src=None, value=None,
             reduce: str | None = None) -> Tensor:
@@ -64,8 +138,8 @@ def scatter(self: Tensor, dim, index: Tensor, src=None, value=None,
   touched = tuple((0, n if d == axis else m) for d, (n, m) in enumerate(zip(x.shape, place.shape)))
   part = last_axis(x.shrink(touched), axis)
   rows = prod(part.shape[:-1])
-  operands = [u.reshape((rows, u.shape[-1])) for u in (part, last_axis(place, axis), last_axis(values, axis))]
-  new = put_along(*operands) if reduce is None else combine_along(*operands, *COMBINE[reduce])
+  old, to, add = [u.reshape((rows, u.shape[-1])) for u in (part, last_axis(place, axis), last_axis(values, axis))]
+  new = put_along(old, to, add) if reduce is None else combine_along(old, to, add, COMBINE[reduce])
   whole = touched == tuple((0, n) for n in x.shape)
   steps = () if whole else ((Ops.SHRINK, touched),)
   return result(merged(x, steps, axis_back(new.reshape(part.shape), axis)), self, src)

@@ -1,6 +1,5 @@
 # sorting.py: sorting by rank: how many elements come before each one.
 from __future__ import annotations
-from typing import Any
 from picograd.arithmetic import iota_along, is_nan, stored, stretch
 from picograd.common import axis_of
 from picograd.dtype import dtypes
