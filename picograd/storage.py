@@ -189,21 +189,29 @@ def realize(storages: Iterable[Storage]) -> None:
   asked = set(wanted)
   wanted += [s for s in waiting_by_age() if s not in asked and s.is_due()]
   requests: list[Request] = [(s, s.uop) for s in wanted]
-  while True:
-    readers = readers_of_old(requests)
-    if not readers: break
-    requests += readers
+  lost = add_readers(requests)
   due, checks[:] = checks[:], []
-  lost = overwritten_by([u for _, u in requests])
-  memories = runtime.realize([kept(u, lost) for _, u in requests] + [bad for bad, _ in due])
+  values = [kept(u, lost) for _, u in requests]
+  memories = runtime.realize(values + [bad for bad, _ in due])
   for (storage, _), memory in zip(requests, memories): storage.land(memory)
   for (_, error), memory in zip(due, memories[len(requests):]):
     if to_host(memory)[0]: raise error
 
-def overwritten_by(uops: Sequence[UOp]) -> set[UOp]:
-  """The values in memory that assignments in these graphs overwrite."""
-  if not any(assignment_of(s.uop) is not None for s in waiting_by_age()): return set()
-  return {u.src[0] for u in toposort(uops) if u.op is Ops.AFTER}
+def add_readers(requests: list[Request]) -> set[UOp]:
+  """Adds who reads a buffer as it was before an assignment in the requests. Returns what is assigned to. Every graph is
+  walked once."""
+  lost: set[UOp] = set()
+  if all(assignment_of(s.uop) is None for s in Storage.waiting.values()): return lost
+  seen: set[UOp] = set()
+  roots = [u for _, u in requests]
+  while roots:
+    nodes = toposort(roots, stop=seen.__contains__)
+    seen.update(nodes)
+    lost.update(u.src[0] for u in nodes if u.op is Ops.AFTER)
+    readers = readers_of_old(requests, lost) if lost else []
+    requests += readers
+    roots = [u for _, u in readers]
+  return lost
 
 def kept(u: UOp, lost: set[UOp]) -> UOp:
   """u, copied if its value has been computed before and lies where it will be overwritten."""
@@ -211,20 +219,19 @@ def kept(u: UOp, lost: set[UOp]) -> UOp:
   while below.op is Ops.RESHAPE: below = below.src[0]
   return unique_leaf(u) if lost and runtime.computed.get(below) in lost else u
 
-def readers_of_old(requests: Sequence[Request]) -> list[Request]:
-  """What must be computed besides the requests: storages that read a buffer as it was before an assignment in them."""
+def readers_of_old(requests: Sequence[Request], lost: set[UOp]) -> list[Request]:
+  """The storages besides the requests whose value is, or depends on, one that will be overwritten."""
   asked = {storage for storage, _ in requests}
   others = [s for s in waiting_by_age() if s not in asked]
-  if not others: return []
-  overwritten = overwritten_by([u for _, u in requests])
-  if not overwritten: return []
   old: set[UOp] = set()                        # nodes that depend on an overwritten value
   for u in toposort([s.uop for s in others], stop=lambda u: u.op in (Ops.AFTER, Ops.BUFFER)):
     source = memory_of(Storage.landed[u]) if u in Storage.landed else u
-    if source in overwritten or (u.op is not Ops.AFTER and any(s in old for s in u.src)): old.add(u)
-  copies: list[Request] = [(s, unique_leaf(s.memory.reshape(s.uop.shape))) for s in others if s.memory in overwritten
-                           and s.memory is not None]
-  return copies + [(s, s.uop) for s in others if s.memory is None and s.uop in old]
+    if source in lost or u.op is not Ops.AFTER and not old.isdisjoint(u.src): old.add(u)
+  found: list[Request] = []
+  for s in others:
+    if s.memory is None and s.uop in old: found.append((s, s.uop))
+    if s.memory is not None and s.memory in lost: found.append((s, unique_leaf(s.memory.reshape(s.uop.shape))))
+  return found
 
 def current(uops: Sequence[UOp]) -> list[UOp]:
   """The graphs with everything that has run since they were built replaced by the memory that holds it."""
