@@ -21,7 +21,8 @@ def stretch(u: UOp, shape: Shape) -> UOp:
 
 def convert(u: UOp, dtype: DType) -> UOp:
   """u in another dtype; a number becomes True unless it is zero."""
-  if dtype is dtypes.bool and u.dtype is not dtypes.bool: return u.ne(0)
+  if dtype is dtypes.bool and u.dtype is not dtypes.bool:
+    return u.ne(0)
   return u.cast(dtype)
 
 def accumulator(dtype: DType) -> DType:
@@ -37,27 +38,34 @@ def in_float32(formula: Formula) -> Formula:
     return formula(*operands).cast(x.dtype)
   return wide
 
-def detach(u: UOp) -> UOp: return UOp(Ops.DETACH, u.dtype, (u,))
-def stored(u: UOp) -> UOp: return UOp(Ops.CONTIGUOUS, u.dtype, (u,))
-def never(u: UOp) -> UOp: return UOp.const(dtypes.bool, False).spread(u.shape)
+def detach(u: UOp) -> UOp:
+  return UOp(Ops.DETACH, u.dtype, (u,))
+def stored(u: UOp) -> UOp:
+  return UOp(Ops.CONTIGUOUS, u.dtype, (u,))
+def never(u: UOp) -> UOp:
+  return UOp.const(dtypes.bool, False).spread(u.shape)
 
 def iota_along(shape: Shape, axis: int, dtype: DType = dtypes.int32) -> UOp:
-  """The position along one axis, in a shape."""
+  """The position along one axis (-1: the last), in a shape."""
   line = UOp.iota(shape[axis], dtype)
-  after = (1,) * (len(shape) - axis - 1)
+  after = (1,) * (-axis - 1 if axis < 0 else len(shape) - axis - 1)
   return stretch(line.reshape((shape[axis],) + after), shape)
 
 # ---- operators -------------------------------------------------------------------------------------------------------
 
-def is_nan(x: UOp) -> UOp: return x.ne(x) if x.dtype.is_floating_point else never(x)
+def is_nan(x: UOp) -> UOp:
+  return x.ne(x) if x.dtype.is_floating_point else never(x)
 
 def less_equal(x: UOp, y: UOp) -> UOp:
   """x <= y; for floats not the negation of x > y, because of NaN."""
   return (x < y) | x.eq(y) if x.dtype.is_floating_point else (y < x).not_()
-def greater_equal(x: UOp, y: UOp) -> UOp: return less_equal(y, x)
+def greater_equal(x: UOp, y: UOp) -> UOp:
+  return less_equal(y, x)
 
-def add(x: UOp, y: UOp) -> UOp: return x | y if x.dtype is dtypes.bool else x + y
-def multiply(x: UOp, y: UOp) -> UOp: return x & y if x.dtype is dtypes.bool else x * y
+def add(x: UOp, y: UOp) -> UOp:
+  return x | y if x.dtype is dtypes.bool else x + y
+def multiply(x: UOp, y: UOp) -> UOp:
+  return x & y if x.dtype is dtypes.bool else x * y
 def subtract(x: UOp, y: UOp) -> UOp:
   if x.dtype is not dtypes.bool: return x - y
   raise RuntimeError("Subtraction, the `-` operator, with a bool tensor is not supported: use ^ or ~")
@@ -70,8 +78,10 @@ def opposite(x: UOp) -> UOp:
   """A value of x's dtype in the reverse order: min(x) is the opposite of max(opposite of x). Integers: ~x, not -x."""
   return -x if x.dtype.is_floating_point else invert(x)
 
-def maximum(x: UOp, y: UOp) -> UOp: return x | y if x.dtype is dtypes.bool else x.maximum(y)
-def minimum(x: UOp, y: UOp) -> UOp: return opposite(maximum(opposite(x), opposite(y)))
+def maximum(x: UOp, y: UOp) -> UOp:
+  return x | y if x.dtype is dtypes.bool else x.maximum(y)
+def minimum(x: UOp, y: UOp) -> UOp:
+  return opposite(maximum(opposite(x), opposite(y)))
 
 def magnitude(x: UOp) -> UOp:
   """|x| with derivative 1 at zero: for formulas that are smooth there."""
@@ -90,7 +100,8 @@ def floor_divide(x: UOp, y: UOp) -> UOp:
 
 def remainder(x: UOp, y: UOp) -> UOp:
   """x - floor(x/y)*y: the divisor's sign."""
-  if x.dtype.is_floating_point: return x - floor(x / y) * y
+  if x.dtype.is_floating_point:
+    return x - floor(x / y) * y
   if x.dtype.is_unsigned: return x % y
   return opposite_remainder(x, y).where(x % y + y, x % y)
 
@@ -99,8 +110,10 @@ def opposite_remainder(x: UOp, y: UOp) -> UOp:
   r = x % y
   return r.ne(0) & (r ^ y < 0)
 
-def truncated_quotient(x: UOp, y: UOp) -> UOp: return trunc(x / y) if x.dtype.is_floating_point else x // y
-def fmod(x: UOp, y: UOp) -> UOp: return x - trunc(x / y) * y if x.dtype.is_floating_point else x % y
+def truncated_quotient(x: UOp, y: UOp) -> UOp:
+  return trunc(x / y) if x.dtype.is_floating_point else x // y
+def fmod(x: UOp, y: UOp) -> UOp:
+  return x - trunc(x / y) * y if x.dtype.is_floating_point else x % y
 
 # ---- rounding: through an integer, below the size from which on every float is integral ------------------------------
 
@@ -116,10 +129,14 @@ def rounded(x: UOp, nearest: Callable[[UOp, UOp], UOp]) -> UOp:
   signed = found.eq(0).where(inside * 0, found)                        # x*0 is the zero of x's sign
   return small.where(signed, wide).cast(x.dtype)
 
-def trunc(x: UOp) -> UOp: return rounded(x, lambda x, t: t)
-def floor(x: UOp) -> UOp: return rounded(x, lambda x, t: (x < t).where(t - 1, t))
-def ceil(x: UOp) -> UOp: return rounded(x, lambda x, t: (t < x).where(t + 1, t))
-def round_half_even(x: UOp) -> UOp: return rounded(x, nearest_even)
+def trunc(x: UOp) -> UOp:
+  return rounded(x, lambda x, t: t)
+def floor(x: UOp) -> UOp:
+  return rounded(x, lambda x, t: (x < t).where(t - 1, t))
+def ceil(x: UOp) -> UOp:
+  return rounded(x, lambda x, t: (t < x).where(t + 1, t))
+def round_half_even(x: UOp) -> UOp:
+  return rounded(x, nearest_even)
 def nearest_even(x: UOp, t: UOp) -> UOp:
   """t = trunc(x) moved away from zero where the fraction is above a half, or a half and t is odd."""
   fraction = magnitude(x - t)
@@ -140,11 +157,13 @@ def power_of(x: UOp, n: int) -> UOp:
   assert result is not None
   return result
 
-def needs_no_logarithm(y: float) -> bool: return abs(y) == 0.5 or abs(y) <= 64 and y == int(y)
+def needs_no_logarithm(y: float) -> bool:
+  return abs(y) == 0.5 or abs(y) <= 64 and y == int(y)
 
 def power_const(x: UOp, y: float) -> UOp:
   """x^y for a number y that needs no logarithm."""
-  if y == 0: return never(x).where(x, x.like(1))                              # 1, and a derivative of zero
+  if y == 0:
+    return never(x).where(x, x.like(1))                              # 1, and a derivative of zero
   whole = x.alu(Ops.SQRT) if abs(y) == 0.5 else power_of(x, abs(int(y)))
   return whole if y > 0 else x.like(1) / whole
 
@@ -174,23 +193,29 @@ def power_int(x: UOp, y: UOp) -> UOp:
 
 Axes = tuple[int, ...]
 
-def sum_over(x: UOp, axes: Axes) -> UOp: return x.cast(accumulator(x.dtype)).reduce(Ops.ADD, axes).cast(x.dtype)
-def prod_over(x: UOp, axes: Axes) -> UOp: return x.cast(accumulator(x.dtype)).reduce(Ops.MUL, axes).cast(x.dtype)
+def sum_over(x: UOp, axes: Axes) -> UOp:
+  return x.cast(accumulator(x.dtype)).reduce(Ops.ADD, axes).cast(x.dtype)
+def prod_over(x: UOp, axes: Axes) -> UOp:
+  return x.cast(accumulator(x.dtype)).reduce(Ops.MUL, axes).cast(x.dtype)
 def mean_over(x: UOp, axes: Axes, count: float) -> UOp:
   total = x.cast(accumulator(x.dtype)).reduce(Ops.ADD, axes)
   return (total / count).cast(x.dtype)
 
 def max_over(x: UOp, axes: Axes) -> UOp:
   """The largest; of no booleans, False."""
-  if x.dtype is dtypes.bool: return x.cast(dtypes.int32).reduce(Ops.MAX, axes) > 0
+  if x.dtype is dtypes.bool:
+    return x.cast(dtypes.int32).reduce(Ops.MAX, axes) > 0
   return x.reduce(Ops.MAX, axes)
-def min_over(x: UOp, axes: Axes) -> UOp: return opposite(max_over(opposite(x), axes))
+def min_over(x: UOp, axes: Axes) -> UOp:
+  return opposite(max_over(opposite(x), axes))
 
 def arg_max(x: UOp, axis: int) -> UOp:
   """The smallest position of the maximum; NaN counts as the largest. int64."""
   n = x.shape[axis]
-  found = x.eq(max_over(x, (axis,)).expand(x.shape)) | is_nan(x)
+  top = max_over(x, (axis,)).expand(x.shape)
+  found = x.eq(top) | is_nan(x)
   from_end = UOp.const(dtypes.int32, n - 1).spread(x.shape) - iota_along(x.shape, axis)
   best = found.where(from_end, 0).reduce(Ops.MAX, (axis,))
   return (n - 1 - best).cast(dtypes.int64)
-def arg_min(x: UOp, axis: int) -> UOp: return arg_max(opposite(x), axis)
+def arg_min(x: UOp, axis: int) -> UOp:
+  return arg_max(opposite(x), axis)

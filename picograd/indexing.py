@@ -37,11 +37,13 @@ def basic_index(shape: Shape, strides: Sequence[int], index: Sequence[Any]) -> B
       view.strides.append(shape[dim] * strides[dim] if dim < len(shape) else 1)
       continue
     if isinstance(entry, slice):
-      if spans[dim].step < 0: view.flips.append(len(view.shape))
+      if spans[dim].step < 0:
+        view.flips.append(len(view.shape))
       view.shape.append(spans[dim].length)
       view.strides.append(strides[dim] * abs(spans[dim].step))
     dim += 1
-  if view.shape != [s.length for s in spans]: view.steps.append((Ops.RESHAPE, tuple(view.shape)))
+  if view.shape != [s.length for s in spans]:
+    view.steps.append((Ops.RESHAPE, tuple(view.shape)))
   return view
 
 class Span(NamedTuple):
@@ -53,7 +55,8 @@ class Span(NamedTuple):
 def span(entry, dim: int, n: int) -> Span:
   if not isinstance(entry, slice):
     i = int(entry)
-    if not -n <= i < n: raise index_error(i, dim, n)
+    if not -n <= i < n:
+      raise index_error(i, dim, n)
     return Span(i % n, 1, 1)
   if entry.step == 0: raise ValueError("slice step cannot be zero")
   bounds = [None if b is None else int(b) for b in (entry.start, entry.stop, entry.step)]
@@ -67,10 +70,12 @@ def strided_steps(shape: Shape, spans: Sequence[Span]) -> list[Step]:
   wanted = [n * step for n, step in zip(lengths, strides)]
   bounds = tuple((s.low, min(n, s.low + m)) for s, n, m in zip(spans, shape, wanted))
   steps: list[Step] = []
-  if bounds != tuple((0, n) for n in shape): steps.append((Ops.SHRINK, bounds))
+  if bounds != tuple((0, n) for n in shape):
+    steps.append((Ops.SHRINK, bounds))
   if all(step == 1 for step in strides): return steps
   missing = tuple((0, m - (high - low)) for m, (low, high) in zip(wanted, bounds))
-  if any(high for _, high in missing): steps.append((Ops.PAD, missing))
+  if any(high for _, high in missing):
+    steps.append((Ops.PAD, missing))
   rows = tuple(m for pair in zip(lengths, strides) for m in pair)
   columns = tuple(b for n in lengths for b in ((0, n), (0, 1)))
   return steps + [(Ops.RESHAPE, rows), (Ops.SHRINK, columns), (Ops.RESHAPE, lengths)]
@@ -81,12 +86,14 @@ def from_start(index: UOp, n: int) -> UOp:
   """index with negative positions counted from the end."""
   return (index < 0).where(index + n, index)
 
-def outside(index: UOp, n: int) -> UOp: return (index < -n) | less_equal(index.like(n), index)
+def outside(index: UOp, n: int) -> UOp:
+  return (index < -n) | less_equal(index.like(n), index)
 
 def linear_index(indices: Sequence[UOp], sizes: Sequence[int]) -> UOp:
   """The position in row-major order that several indices name together."""
   position = indices[0]
-  for index, n in zip(indices[1:], sizes[1:]): position = position * n + index
+  for index, n in zip(indices[1:], sizes[1:]):
+    position = position * n + index
   return position
 
 def flat_rows(x: UOp, axes: int) -> UOp:
@@ -97,44 +104,35 @@ def before_last(x: UOp) -> UOp:
   """x with an axis of size 1 before its last."""
   return x.reshape(x.shape[:-1] + (1,) + x.shape[-1:])
 
+def after_last(x: UOp) -> UOp:
+  """x with an axis of size 1 after its last."""
+  return x.reshape(x.shape + (1,))
+
+def over_last(x: UOp, op: Ops) -> UOp:
+  """op over the last axis, which goes."""
+  last = len(x.shape) - 1
+  return x.reduce(op, (last,)).reshape(x.shape[:-1])
+
 def take(x: UOp, index: UOp) -> UOp:
   """out[b.., r..] = x[index[b..], r..]: the sum over n of where(n == index, x[n], 0)."""
   if x.dtype is dtypes.bool: return take(x.cast(dtypes.uint8), index).ne(0)
   n, rest = x.shape[0], x.shape[1:]
   shape = index.shape + (n,) + rest
   at = len(index.shape)
-  here = stretch(index.reshape(index.shape + (1,) * (1 + len(rest))), shape)
-  chosen = iota_along(shape, at, index.dtype).eq(here)
-  return chosen.where(stretch(x, shape), 0).reduce(Ops.ADD, (at,)).reshape(index.shape + rest)
+  here = index.reshape(index.shape + (1,) * (1 + len(rest)))
+  chosen = iota_along(shape, at, index.dtype).eq(stretch(here, shape))
+  found = chosen.where(stretch(x, shape), 0).reduce(Ops.ADD, (at,))
+  return found.reshape(index.shape + rest)
 
 def take_along(x: UOp, index: UOp) -> UOp:
   """out[.., k] = x[.., index[.., k]] for equal leading dimensions."""
-  if x.dtype is dtypes.bool: return take_along(x.cast(dtypes.uint8), index).ne(0)
+  if x.dtype is dtypes.bool:
+    return take_along(x.cast(dtypes.uint8), index).ne(0)
   shape = index.shape + x.shape[-1:]                                   # (.., k, n)
-  here = stretch(index.reshape(index.shape + (1,)), shape)
-  chosen = iota_along(shape, len(shape) - 1, index.dtype).eq(here)
+  here = stretch(after_last(index), shape)
+  chosen = iota_along(shape, -1, index.dtype).eq(here)
   source = stretch(before_last(x), shape)
-  return chosen.where(source, 0).reduce(Ops.ADD, (len(shape) - 1,)).reshape(index.shape)
-
-def put(x: UOp, index: UOp, values: UOp) -> UOp:
-  """x with x[index[b], r..] = values[b, r..]; of several values for one place the last counts."""
-  if 0 in index.shape: return x
-  n, rest = x.shape[0], x.shape[1:]
-  last = last_writer(index.reshape((1,) + index.shape), n).reshape((n,))
-  written = last.ne(0).reshape((n,) + (1,) * len(rest))
-  return stretch(written, x.shape).where(take(values, last - 1), x)
-
-def hits(index: UOp, n: int) -> UOp:
-  """(rows, n, count): whether index[row, k] names the place."""
-  rows, count = index.shape
-  shape = (rows, n, count)
-  return stretch(before_last(index), shape).eq(iota_along(shape, 1, index.dtype))
-
-def last_writer(index: UOp, n: int) -> UOp:
-  """For each row and place 0..n-1: one plus the largest k with index[row, k] == place, 0 where there is none."""
-  hit = hits(index, n)
-  found = hit.where(iota_along(hit.shape, 2) + 1, 0)
-  return found.reduce(Ops.MAX, (2,)).reshape(hit.shape[:2])
+  return over_last(chosen.where(source, 0), Ops.ADD)
 
 # ---- one axis of several ---------------------------------------------------------------------------------------------
 
@@ -150,6 +148,12 @@ def axis_back(x: UOp, axis: int) -> UOp:
 
 def gather_axis(x: UOp, axis: int, index: UOp) -> UOp:
   """out[.., k, ..] = x[.., index[.., k, ..], ..] along one axis; index may be shorter along the others."""
-  touched = tuple((0, n if d == axis else m) for d, (n, m) in enumerate(zip(x.shape, index.shape)))
-  found = take_along(last_axis(x.shrink(touched), axis), last_axis(index, axis))
+  part = x.shrink(touched(x.shape, index.shape, axis))
+  found = take_along(last_axis(part, axis), last_axis(index, axis))
   return axis_back(found, axis)
+
+def touched(shape: Shape, index_shape: Shape, axis: int) -> tuple[tuple[int, int], ...]:
+  """The part of a shape that an index along one axis can name."""
+  sizes = list(index_shape)
+  sizes[axis] = shape[axis]
+  return tuple((0, n) for n in sizes)

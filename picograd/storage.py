@@ -34,12 +34,15 @@ def sees_all(steps: Steps) -> bool: return all(op in IN_PLACE for op, _ in steps
 def put_back(value: UOp, shape: Shape, steps: Steps) -> UOp:
   """The inverse of look: what the view sees, where it is in the base; zeros elsewhere."""
   shapes = [shape]
-  for step in steps: shapes.append(look(UOp.const(dtypes.bool, False).spread(shapes[-1]), (step,)).shape)
+  for step in steps:
+    shapes.append(look(UOp.const(dtypes.bool, False).spread(shapes[-1]), (step,)).shape)
   for (op, arg), before in zip(reversed(steps), reversed(shapes[:-1])):
     if op is Ops.RESHAPE: value = value.reshape(before)
     elif op is Ops.PERMUTE: value = value.permute(argsort(arg))
-    elif op is Ops.SHRINK: value = value.pad(tuple((lo, n - hi) for n, (lo, hi) in zip(before, arg)))
-    elif op is Ops.PAD: value = value.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(before, arg)))
+    elif op is Ops.SHRINK:
+      value = value.pad(tuple((lo, n - hi) for n, (lo, hi) in zip(before, arg)))
+    elif op is Ops.PAD:
+      value = value.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(before, arg)))
     elif op is Ops.EXPAND:
       raise RuntimeError(f"cannot write into a tensor expanded from {before} to {arg}: several elements share one "
                          "place in memory; call clone() first")

@@ -31,7 +31,8 @@ def result(uop: UOp, *inputs: Tensor, device: str | None = None) -> Tensor:
 def common_device(tensors: Sequence[Tensor]) -> str:
   """Where the result of an operation on tensors lives: scalars join any device."""
   homes = list(dict.fromkeys(t.storage.device for t in tensors if t.ndim))
-  if len(homes) < 2: return homes[0] if homes else tensors[0].storage.device
+  if len(homes) < 2:
+    return homes[0] if homes else tensors[0].storage.device
   names = " and ".join(device(h) for h in homes)
   raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {names}")
 
@@ -63,7 +64,8 @@ def operand_uop(x, dtype: DType, home: str) -> UOp:
 def moved_to(t: Tensor, home: str) -> UOp:
   return t.uop if t.storage.device == home else UOp(Ops.COPY, t.dtype, (t.uop,), home)
 
-def is_operand(x) -> bool: return isinstance(x, (Tensor, bool, int, float, np.generic, np.ndarray))
+def is_operand(x) -> bool:
+  return isinstance(x, (Tensor, bool, int, float, np.generic, np.ndarray))
 
 def operand(x) -> Any:
   """What an operator accepts, as a Tensor or a Python number."""
@@ -89,7 +91,8 @@ def division_dtype(dtype: DType, y) -> DType:
 def check_divisor(y) -> None:
   error = ZeroDivisionError("integer division or modulo by zero")
   if not isinstance(y, Tensor): known = y == 0
-  elif y.storage.memory is not None or is_constant(y.uop): known = bool((y.host() == 0).any())
+  elif y.storage.memory is not None or is_constant(y.uop):
+    known = bool((y.host() == 0).any())
   else:
     st.check_later(y.uop.eq(0), error)
     known = False
@@ -105,7 +108,8 @@ def binary(formula: Formula, x, y, rule: DtypeRule = any_dtype) -> Tensor:
   dtype = rule(result_type(x, y), y)
   return combined(formula, (x, y), (dtype, dtype))
 
-def scaled(x, alpha) -> Any: return x if isinstance(alpha, int) and alpha == 1 else operand(x) * alpha
+def scaled(x, alpha) -> Any:
+  return x if isinstance(alpha, int) and alpha == 1 else operand(x) * alpha
 
 def power(x, y) -> Tensor:
   """x ** y: a known exponent without logarithms where it can be, integers exactly."""
@@ -113,9 +117,11 @@ def power(x, y) -> Tensor:
   dtype = result_type(x, y)
   if isinstance(y, Tensor):
     return combined(ar.power if dtype.is_floating_point else ar.power_int, (x, y), (dtype, dtype))
-  if dtype.is_floating_point and not ar.needs_no_logarithm(y): return combined(ar.power, (x, y), (dtype, dtype))
+  if dtype.is_floating_point and not ar.needs_no_logarithm(y):
+    return combined(ar.power, (x, y), (dtype, dtype))
   if not dtype.is_floating_point and y < 0: raise RuntimeError("Integers to negative integer powers are not allowed.")
-  if ar.needs_no_logarithm(y): return combined(ar.in_float32(lambda u: ar.power_const(u, y)), (x,), (dtype,))
+  if ar.needs_no_logarithm(y):
+    return combined(ar.in_float32(lambda u: ar.power_const(u, y)), (x,), (dtype,))
   return combined(lambda u: ar.power_of(u, y), (x,), (dtype,))
 
 def where(condition: Tensor, x=None, y=None) -> Any:
@@ -165,15 +171,18 @@ class Tensor:
   def __init__(self, *data, dtype: DType | None = None, device=None, requires_grad: bool = False):
     """Shares the memory of a Tensor, names a UOp's value, or copies host data; several ints are the sizes of zeros."""
     source = data[0] if len(data) == 1 else np.zeros(data, np.float32) if data else []
-    if isinstance(source, UOp): source = result(source, device=source.device or device_name(device))
-    if not isinstance(source, Tensor): source = tensor(source, dtype=dtype or Default.dtype, device=device)
+    if isinstance(source, UOp):
+      source = result(source, device=source.device or device_name(device))
+    if not isinstance(source, Tensor):
+      source = tensor(source, dtype=dtype or Default.dtype, device=device)
     self.attach(source.storage, source.steps, source.known_strides)
     self.detached = source.detached
     if requires_grad: self.requires_grad_()
 
   def attach(self, storage: Storage, steps: Steps, strides: tuple[int, ...] | None) -> None:
     self.storage, self.steps, self.known_strides = storage, steps, strides
-    if len(storage.users) >= 8: storage.users = [user for user in storage.users if user() is not None]
+    if len(storage.users) >= 8:
+      storage.users = [user for user in storage.users if user() is not None]
     storage.users.append(weakref.ref(self))
 
   @classmethod
@@ -197,7 +206,8 @@ class Tensor:
     """The node of my value."""
     source = self.storage.uop if self.requires_grad else self.storage.plain()
     if not self.steps: return source
-    if self.looked is None or self.looked[0] is not source: self.looked = (source, st.look(source, self.steps))
+    if self.looked is None or self.looked[0] is not source:
+      self.looked = (source, st.look(source, self.steps))
     return self.looked[1]
 
   @property
@@ -235,7 +245,8 @@ class Tensor:
     st.realize([self.storage])
     return self
 
-  def host(self) -> np.ndarray: return st.host_copy(self.storage, self.steps, self.dtype)
+  def host(self) -> np.ndarray:
+    return st.host_copy(self.storage, self.steps, self.dtype)
   def numpy(self) -> np.ndarray:
     """A copy as a NumPy array; bfloat16, which NumPy lacks, as float32."""
     if self.requires_grad and GradMode.recording:
@@ -266,7 +277,8 @@ class Tensor:
     return iter(self.unbind(0))
   def __contains__(self, x) -> bool: return bool((self == x).any())
   def __hash__(self) -> int: return id(self)
-  def __format__(self, spec: str) -> str: return format(repr(self) if self.ndim else self.item(), spec)
+  def __format__(self, spec: str) -> str:
+    return format(repr(self) if self.ndim else self.item(), spec)
 
   # ---- dtype, device, memory -----------------------------------------------------------------------------------------
 
@@ -281,13 +293,16 @@ class Tensor:
       elif isinstance(arg, (str, int)) and not isinstance(arg, bool): device = arg
     moved = self.cast(dtype or self.dtype)
     home = self.storage.device if device is None else device_name(device)
-    if home != moved.storage.device: return result(moved_to(moved, home), moved, device=home)
+    if home != moved.storage.device:
+      return result(moved_to(moved, home), moved, device=home)
     return moved.clone() if copy and moved is self else moved
 
   def type(self, dtype: DType | None = None) -> Any:
     return f"picograd.{self.dtype.name}" if dtype is None else self.cast(dtype)
-  def bitcast(self, dtype: DType) -> Tensor: return result(self.uop.bitcast(dtype), self)
-  def contiguous(self) -> Tensor: return self if self.is_contiguous() else self.map(ar.stored)
+  def bitcast(self, dtype: DType) -> Tensor:
+    return result(self.uop.bitcast(dtype), self)
+  def contiguous(self) -> Tensor:
+    return self if self.is_contiguous() else self.map(ar.stored)
   def clone(self) -> Tensor:
     """A copy, made when either is overwritten; the gradient of the copy is the original's."""
     return self.map(ar.stored) if self.requires_grad else result(self.uop, self)
@@ -295,7 +310,8 @@ class Tensor:
   # ---- autograd ------------------------------------------------------------------------------------------------------
 
   @property
-  def requires_grad(self) -> Any: return self.requires or (self.storage.history and not self.detached)
+  def requires_grad(self) -> Any:
+    return self.requires or (self.storage.history and not self.detached)
   @requires_grad.setter
   def requires_grad(self, value) -> None: self.requires_grad_(value)
 
@@ -367,9 +383,11 @@ class Tensor:
 
   def fitted(self, value) -> Tensor:
     """value in my shape and dtype, on my device."""
-    if not isinstance(value, Tensor): value = full((), value, dtype=self.dtype, device=self.device)
+    if not isinstance(value, Tensor):
+      value = full((), value, dtype=self.dtype, device=self.device)
     uop, shape = moved_to(value, self.storage.device), self.uop.shape
-    while len(uop.shape) > len(shape) and uop.shape[0] == 1: uop = uop.reshape(uop.shape[1:])
+    while len(uop.shape) > len(shape) and uop.shape[0] == 1:
+      uop = uop.reshape(uop.shape[1:])
     if broadcast(shape, uop.shape) != shape:
       raise RuntimeError(f"shape mismatch: a value of shape {tuple(value.shape)} does not broadcast to {tuple(shape)}")
     return result(stretch(convert(uop, self.dtype), shape), value, device=self.storage.device)
@@ -401,13 +419,15 @@ class Tensor:
     self.refuse_recorded_leaf()
     return self.become(self.fitted(value))
 
-  def copy_(self, src: Tensor, non_blocking=False) -> Tensor: return self.assign(operand(src))
+  def copy_(self, src: Tensor, non_blocking=False) -> Tensor:
+    return self.assign(operand(src))
   def fill_(self, value) -> Tensor: return self.assign(value)
   def zero_(self) -> Tensor: return self.assign(0)
 
   # ---- arithmetic: the tables below this class add the rest ----------------------------------------------------------
 
-  def map(self, formula: Formula) -> Tensor: return result(formula(self.uop), self)
+  def map(self, formula: Formula) -> Tensor:
+    return result(formula(self.uop), self)
   def map_float(self, formula: Formula) -> Tensor:
     """formula of me as floats."""
     return result(formula(self.uop.cast(float_dtype(self.dtype, self))), self)
@@ -417,16 +437,20 @@ class Tensor:
     x = self.uop
     return result(ar.never(x).where(x, ar.detach(formula(x))), self)
 
-  def add(self, other, alpha=1) -> Tensor: return binary(ar.add, self, scaled(other, alpha))
-  def sub(self, other, alpha=1) -> Tensor: return binary(ar.subtract, self, scaled(other, alpha))
+  def add(self, other, alpha=1) -> Tensor:
+    return binary(ar.add, self, scaled(other, alpha))
+  def sub(self, other, alpha=1) -> Tensor:
+    return binary(ar.subtract, self, scaled(other, alpha))
   def div(self, other, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode == "floor": return self // other
     if rounding_mode == "trunc": return binary(ar.truncated_quotient, self, other, division_dtype)
     return binary(UOp.__truediv__, self, other, float_dtype)
   def pow(self, exponent) -> Tensor: return power(self, exponent)
   def matmul(self, other) -> Tensor: return matmul(as_tensor(self), as_tensor(other))
-  def where(self, condition: Tensor, other) -> Tensor: return where(condition, self, other)
-  def masked_fill(self, mask: Tensor, value) -> Tensor: return where(mask, value, self).cast(self.dtype)
+  def where(self, condition: Tensor, other) -> Tensor:
+    return where(condition, self, other)
+  def masked_fill(self, mask: Tensor, value) -> Tensor:
+    return where(mask, value, self).cast(self.dtype)
   def __pos__(self) -> Tensor: return self
 
   # ---- movement: views -----------------------------------------------------------------------------------------------
@@ -436,30 +460,36 @@ class Tensor:
     shape, count = sizes_of(sizes), self.numel()
     if shape.count(-1) > 1: raise RuntimeError("only one dimension can be inferred")
     known = prod(n for n in shape if n != -1)
-    if known and count % known == 0: shape = tuple(count // known if n == -1 else n for n in shape)
+    if known and count % known == 0:
+      shape = tuple(count // known if n == -1 else n for n in shape)
     if prod(shape) == count and all(n >= 0 for n in shape): return shape
     raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}: this tensor's shape is "
                        f"{list(self.shape)}")
 
   def view(self, *sizes) -> Tensor:
     """The same memory in another shape, or the same bits in another dtype."""
-    if len(sizes) == 1 and isinstance(sizes[0], DType): return self.bitcast(sizes[0])
+    if len(sizes) == 1 and isinstance(sizes[0], DType):
+      return self.bitcast(sizes[0])
     shape = self.new_shape(sizes)
     strides = reshaped_strides(self.uop.shape, self.stride(), shape)
-    if strides is not None: return self if shape == self.uop.shape else self.see([(Ops.RESHAPE, shape)], strides)
+    if strides is not None:
+      return self if shape == self.uop.shape else self.see([(Ops.RESHAPE, shape)], strides)
     raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension "
                        "spans across two contiguous subspaces). Use .reshape(...) instead.")
 
   def reshape(self, *sizes) -> Tensor:
     shape = self.new_shape(sizes)
-    if reshaped_strides(self.uop.shape, self.stride(), shape) is not None: return self.view(shape)
+    if reshaped_strides(self.uop.shape, self.stride(), shape) is not None:
+      return self.view(shape)
     return result(self.uop.reshape(shape), self)
 
   def permute(self, *dims) -> Tensor:
     axes = tuple(axis_of(d, self.ndim) for d in sizes_of(dims))
-    if sorted(axes) == list(range(self.ndim)): return self.see([(Ops.PERMUTE, axes)], self.strides_at(axes))
+    if sorted(axes) == list(range(self.ndim)):
+      return self.see([(Ops.PERMUTE, axes)], self.strides_at(axes))
     raise RuntimeError(f"permute(dims={axes}) of a tensor of shape {list(self.shape)}: each dimension must appear once")
-  def strides_at(self, axes: Sequence[int]) -> tuple[int, ...]: return tuple(self.stride(a) for a in axes)
+  def strides_at(self, axes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(self.stride(a) for a in axes)
 
   def transpose(self, dim0, dim1) -> Tensor:
     axes = list(range(self.ndim))
@@ -469,7 +499,8 @@ class Tensor:
     return self.permute(axes)
 
   @property
-  def T(self) -> Tensor: return self.permute(tuple(reversed(range(self.ndim))))
+  def T(self) -> Tensor:
+    return self.permute(tuple(reversed(range(self.ndim))))
   @property
   def mT(self) -> Tensor: return self.transpose(-1, -2)
 
@@ -546,7 +577,8 @@ class Tensor:
 
   def __setitem__(self, index, value) -> None:
     value = operand(value)
-    if isinstance(value, Tensor) and value.numel() == 1: value = value.reshape(())
+    if isinstance(value, Tensor) and value.numel() == 1:
+      value = value.reshape(())
     is_scalar = not isinstance(value, Tensor) or not value.ndim
     if is_scalar and isinstance(index, Tensor) and index.dtype is dtypes.bool:
       mask = index.reshape(tuple(index.shape) + (1,) * (self.ndim - index.ndim))
@@ -564,7 +596,8 @@ class Tensor:
 
   def reduced(self, uop: UOp, axes: tuple[int, ...], keepdim) -> Tensor:
     """A result whose reduced axes have size 1: they stay or go."""
-    if not keepdim: uop = uop.reshape(tuple(n for d, n in enumerate(uop.shape) if d not in axes))
+    if not keepdim:
+      uop = uop.reshape(tuple(n for d, n in enumerate(uop.shape) if d not in axes))
     return result(uop, self)
 
   def over(self, formula: Formula, dim, keepdim, dtype: DType | None = None) -> Tensor:
@@ -577,8 +610,10 @@ class Tensor:
     return self.over(ar.sum_over, dim, keepdim, dtype or self.total_dtype())
   def prod(self, dim=None, keepdim=False, dtype: DType | None = None) -> Tensor:
     return self.over(ar.prod_over, dim, keepdim, dtype or self.total_dtype())
-  def amax(self, dim=(), keepdim=False) -> Tensor: return self.over(ar.max_over, dim, keepdim)
-  def amin(self, dim=(), keepdim=False) -> Tensor: return self.over(ar.min_over, dim, keepdim)
+  def amax(self, dim=(), keepdim=False) -> Tensor:
+    return self.over(ar.max_over, dim, keepdim)
+  def amin(self, dim=(), keepdim=False) -> Tensor:
+    return self.over(ar.min_over, dim, keepdim)
   def any(self, dim=None, keepdim=False) -> Tensor:
     return self.over(ar.max_over, dim, keepdim, dtypes.bool)
   def all(self, dim=None, keepdim=False) -> Tensor:
@@ -594,28 +629,35 @@ class Tensor:
     raise RuntimeError(f"{what}(): a floating point dtype is expected, got {self.dtype.name}: call .float() first")
 
   def max(self, dim=None, keepdim=False, other=None) -> Any:
-    if other is None and not isinstance(dim, Tensor): return self.extreme(ar.max_over, ar.arg_max, dim, keepdim)
+    if other is None and not isinstance(dim, Tensor):
+      return self.extreme(ar.max_over, ar.arg_max, dim, keepdim)
     return self.maximum(dim if other is None else other)
   def min(self, dim=None, keepdim=False, other=None) -> Any:
-    if other is None and not isinstance(dim, Tensor): return self.extreme(ar.min_over, ar.arg_min, dim, keepdim)
+    if other is None and not isinstance(dim, Tensor):
+      return self.extreme(ar.min_over, ar.arg_min, dim, keepdim)
     return self.minimum(dim if other is None else other)
 
   def extreme(self, formula: Formula, where_is: Formula, dim, keepdim) -> Any:
     """max and min: of all elements, or along dim with positions. Of ties the first alone gets the gradient."""
     if self.numel() == 0: raise RuntimeError("max and min need at least one element, but the tensor is empty")
     if dim is None: return self.over(formula, None, False)
-    if not self.ndim: return Extremes(self, zeros(dtype=dtypes.int64, device=self.device))
+    if not self.ndim:
+      return Extremes(self, zeros(dtype=dtypes.int64, device=self.device))
     axis = axis_of(dim, self.ndim)
     indices = self.map(lambda x: where_is(x, axis))
-    if self.requires_grad: values = result(indexing.gather_axis(self.uop, axis, indices.uop), self)
+    if self.requires_grad:
+      values = result(indexing.gather_axis(self.uop, axis, indices.uop), self)
     else: values = self.over(formula, axis, True)
     return Extremes(values, indices) if keepdim else Extremes(values.squeeze(axis), indices.squeeze(axis))
 
-  def argmax(self, dim=None, keepdim=False) -> Tensor: return self.position(ar.arg_max, dim, keepdim)
-  def argmin(self, dim=None, keepdim=False) -> Tensor: return self.position(ar.arg_min, dim, keepdim)
+  def argmax(self, dim=None, keepdim=False) -> Tensor:
+    return self.position(ar.arg_max, dim, keepdim)
+  def argmin(self, dim=None, keepdim=False) -> Tensor:
+    return self.position(ar.arg_min, dim, keepdim)
   def position(self, where_is: Formula, dim, keepdim) -> Tensor:
     if self.numel() == 0: raise IndexError("argmax() and argmin() need at least one element, but the tensor is empty")
-    if dim is None: return self.flatten().position(where_is, 0, False).reshape((1,) * self.ndim if keepdim else ())
+    if dim is None:
+      return self.flatten().position(where_is, 0, False).reshape((1,) * self.ndim if keepdim else ())
     if not self.ndim: return zeros(dtype=dtypes.int64, device=self.device)
     axis = axis_of(dim, self.ndim)
     return self.reduced(where_is(self.uop, axis), (axis,), keepdim)
@@ -649,7 +691,8 @@ def check_factors(a: Tensor, b: Tensor) -> None:
 def index_entries(x: Tensor, index) -> list[Any]:
   """What stands in the brackets, one entry per dimension besides the Nones; a mask becomes the indices of its Trues."""
   given: list[Any] = []
-  for entry in index if isinstance(index, tuple) else (index,): given.extend(index_entry(entry, x))
+  for entry in index if isinstance(index, tuple) else (index,):
+    given.extend(index_entry(entry, x))
   used = sum(1 for e in given if e is not None and e is not Ellipsis)
   if used > x.ndim: raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
   at = next((i for i, e in enumerate(given) if e is Ellipsis), len(given))
@@ -659,7 +702,8 @@ def index_entries(x: Tensor, index) -> list[Any]:
 
 def index_entry(entry, x: Tensor) -> list[Any]:
   if entry is None or entry is Ellipsis or isinstance(entry, slice): return [entry]
-  if isinstance(entry, (int, np.integer)) and not isinstance(entry, bool): return [int(entry)]
+  if isinstance(entry, (int, np.integer)) and not isinstance(entry, bool):
+    return [int(entry)]
   if isinstance(entry, (list, tuple, np.ndarray, range)):
     entry = tensor(np.asarray(entry) if len(entry) else np.zeros(0, np.int64), device=x.device)
   if not isinstance(entry, Tensor):
@@ -706,12 +750,14 @@ NUMPY_DTYPES = {np.dtype(numpy_dtype(dt)): dt for dt in dtypes.all if dt is not 
 
 def host_array(data) -> np.ndarray:
   """Python data as an array: whole numbers int64, other numbers of the default dtype."""
-  if isinstance(data, (np.ndarray, np.generic)): return np.asarray(data)
+  if isinstance(data, (np.ndarray, np.generic)):
+    return np.asarray(data)
   if isinstance(data, (list, tuple)) and any(isinstance(x, (Tensor, np.ndarray)) for x in data):
     return np.array([x.host() if isinstance(x, Tensor) else np.asarray(x) for x in data])
   try: array = np.array(data)
   except ValueError as error: raise ValueError(f"expected sequences of equal length: {error}") from None
-  if array.dtype == np.float64 or not array.size: return array.astype(numpy_dtype(Default.dtype))
+  if array.dtype == np.float64 or not array.size:
+    return array.astype(numpy_dtype(Default.dtype))
   if array.dtype.kind not in "OUS": return array
   raise TypeError(f"cannot make a tensor of {type(data).__name__} data: numbers are expected")
 
@@ -791,7 +837,8 @@ def define(name: str, method: Method) -> None:
   method.__name__ = name
   setattr(Tensor, name, method)
 
-def of_two(formula: Formula, rule: DtypeRule) -> Method: return lambda self, other: binary(formula, self, other, rule)
+def of_two(formula: Formula, rule: DtypeRule) -> Method:
+  return lambda self, other: binary(formula, self, other, rule)
 def of_one(formula: Formula) -> Method: return lambda self: self.map(formula)
 def of_floats(formula: Formula) -> Method: return lambda self: self.map_float(formula)
 def flat(formula: Formula) -> Method: return lambda self: self.map_flat(formula)
@@ -807,7 +854,8 @@ def define_operators() -> None:
   for name, row in BINARY.items(): define(name, of_two(*row))
   for name, formula in UNARY.items(): define(name, of_one(formula))
   for name, formula in FLAT.items(): define(name, flat(formula))
-  for symbol, name in PREFIXES.items(): setattr(Tensor, f"__{symbol}__", getattr(Tensor, name))
+  for symbol, name in PREFIXES.items():
+    setattr(Tensor, f"__{symbol}__", getattr(Tensor, name))
   for name in COMPARISONS: define(f"__{name}__", operator(getattr(Tensor, name)))
   for symbol, name in OPERATORS.items():
     method = getattr(Tensor, name)

@@ -33,8 +33,8 @@ METHODS = {
   movement: """broadcast_to expand_as pad ravel repeat repeat_interleave reshape_as t tile unflatten unfold view_as""",
   printing: "__repr__",
   reductions: "count_nonzero cumprod cumsum log_softmax logsumexp norm softmax std var",
-  selecting: """gather gather_at index_add_ index_copy_ index_select masked_select nonzero put_at scatter scatter_ scatter_add scatter_add_
-    unique""",
+  selecting: """gather gather_at index_add_ index_copy_ index_select masked_select nonzero put_at scatter scatter_
+    scatter_add scatter_add_ unique""",
   sorting: "argsort sort topk",
 }
 # formulas of one number: of floats (integers count as floats), and of any dtype

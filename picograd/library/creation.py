@@ -8,12 +8,15 @@ from picograd.ops.uop import UOp
 from picograd.tensor import Tensor, created, full, tensor, zeros
 
 empty = zeros
-def from_numpy(data: np.ndarray) -> Tensor: return tensor(data)
+def from_numpy(data: np.ndarray) -> Tensor:
+  return tensor(data)
 
 def full_like(x: Tensor, fill_value, dtype: DType | None = None, device=None, **options) -> Tensor:
   return full(tuple(x.shape), fill_value, dtype or x.dtype, device=device or x.device, **options)
-def zeros_like(x: Tensor, **options) -> Tensor: return full_like(x, 0, **options)
-def ones_like(x: Tensor, **options) -> Tensor: return full_like(x, 1, **options)
+def zeros_like(x: Tensor, **options) -> Tensor:
+  return full_like(x, 0, **options)
+def ones_like(x: Tensor, **options) -> Tensor:
+  return full_like(x, 1, **options)
 empty_like = zeros_like
 
 def linspace(start, end, steps: int, dtype: DType | None = None, **options) -> Tensor:
@@ -46,17 +49,24 @@ def meshgrid(*tensors, indexing: str = "ij") -> tuple[Tensor, ...]:
 def new_full(self: Tensor, size, value, dtype: DType | None = None, device=None,
              **options) -> Tensor:
   return full(size, value, dtype or self.dtype, device=device or self.device, **options)
-def new_zeros(self: Tensor, *sizes, **options) -> Tensor: return new_full(self, sizes_of(sizes), 0, **options)
-def new_ones(self: Tensor, *sizes, **options) -> Tensor: return new_full(self, sizes_of(sizes), 1, **options)
+def new_zeros(self: Tensor, *sizes, **options) -> Tensor:
+  return new_full(self, sizes_of(sizes), 0, **options)
+def new_ones(self: Tensor, *sizes, **options) -> Tensor:
+  return new_full(self, sizes_of(sizes), 1, **options)
 new_empty = new_zeros
 def new_tensor(self: Tensor, data, dtype: DType | None = None, device=None, **options) -> Tensor:
   return tensor(data, dtype=dtype or self.dtype, device=device or self.device, **options)
 
 # ---- dtype and device ------------------------------------------------------------------------------------------------
 
-def type_as(self: Tensor, other: Tensor) -> Tensor: return self.to(other.dtype)
-def cpu(self: Tensor) -> Tensor: return self.to(device="cpu")
-def cuda(self: Tensor, index: int | None = None) -> Tensor: return self.to(device=device("cuda", index))
-def is_cuda(self: Tensor) -> bool: return self.device.type == "cuda"
+def type_as(self: Tensor, other: Tensor) -> Tensor:
+  return self.to(other.dtype)
+def cpu(self: Tensor) -> Tensor:
+  return self.to(device="cpu")
+def cuda(self: Tensor, index: int | None = None) -> Tensor:
+  return self.to(device=device("cuda", index))
+def is_cuda(self: Tensor) -> bool:
+  return self.device.type == "cuda"
 def pin_memory(self: Tensor) -> Tensor: return self
-def element_size(self: Tensor) -> int: return self.dtype.itemsize
+def element_size(self: Tensor) -> int:
+  return self.dtype.itemsize

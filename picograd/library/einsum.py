@@ -17,7 +17,8 @@ def einsum(equation: str, *operands) -> Tensor:
     if other is not None:
       current, labels = einsum_align(current, labels, joined) * einsum_align(other, more, joined), joined
     done = tuple(d for d, c in enumerate(labels) if c not in later)
-    if done: current, labels = current.sum(done), "".join(c for c in labels if c in later)
+    if done:
+      current, labels = current.sum(done), "".join(c for c in labels if c in later)
   return current.permute([labels.index(c) for c in output])
 
 def einsum_names(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], str]:
@@ -33,7 +34,8 @@ def einsum_names(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], s
     if len(term) != t.ndim:
       raise ValueError(f"einsum '{equation}': '{term}' does not fit a tensor of shape {list(t.shape)}")
   every = "".join(names)
-  if not arrow: output = "..." + "".join(sorted(c for c in set(every) if every.count(c) == 1 and c not in letters))
+  if not arrow:
+    output = "..." + "".join(sorted(c for c in set(every) if every.count(c) == 1 and c not in letters))
   return names, output.replace("...", letters)
 
 def einsum_diagonal(t: Tensor, names: str) -> tuple[Tensor, str]:

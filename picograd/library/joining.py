@@ -26,7 +26,8 @@ def cat(tensors: Iterable[Tensor], dim: int = 0) -> Tensor:
   return result(joined(pieces, axis), *parts, device=home)
 
 def check_sizes(t: Tensor, first: Tensor, axis: int) -> None:
-  if t.ndim == first.ndim and all(n == m for d, (n, m) in enumerate(zip(t.shape, first.shape)) if d != axis): return
+  if t.ndim == first.ndim and all(n == m for d, (n, m) in enumerate(zip(t.shape, first.shape)) if d != axis):
+    return
   raise RuntimeError(f"Sizes of tensors must match except in dimension {axis}: {list(t.shape)} and {list(first.shape)}")
 
 def joined(pieces: Sequence[UOp], axis: int) -> UOp:
@@ -39,10 +40,12 @@ def joined(pieces: Sequence[UOp], axis: int) -> UOp:
     widths = [(0, 0)] * rank
     widths[axis] = (low, total - low - n)
     padded.append(u.pad(tuple(widths)))
-  while len(padded) > 1: padded = [add(*pair) if len(pair) == 2 else pair[0] for pair in in_groups(padded, 2)]
+  while len(padded) > 1:
+    padded = [add(*pair) if len(pair) == 2 else pair[0] for pair in in_groups(padded, 2)]
   return padded[0]
 
-def in_groups(xs: Sequence[UOp], n: int) -> list[Sequence[UOp]]: return [xs[i:i + n] for i in range(0, len(xs), n)]
+def in_groups(xs: Sequence[UOp], n: int) -> list[Sequence[UOp]]:
+  return [xs[i:i + n] for i in range(0, len(xs), n)]
 
 @either_spelling
 def stack(tensors: Iterable[Tensor], dim: int = 0) -> Tensor:
@@ -52,8 +55,10 @@ def stack(tensors: Iterable[Tensor], dim: int = 0) -> Tensor:
     raise RuntimeError("stack expects each tensor to be equal size, but got " + " and ".join(map(str, shapes)))
   return cat([t.unsqueeze(dim) for t in parts], axis_of(dim, parts[0].ndim + 1))
 
-def hstack(tensors: Sequence[Tensor]) -> Tensor: return cat(tensors, 0 if tensors[0].ndim < 2 else 1)
-def vstack(tensors: Sequence[Tensor]) -> Tensor: return cat([t if t.ndim > 1 else t.reshape(1, -1) for t in tensors], 0)
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+  return cat(tensors, 0 if tensors[0].ndim < 2 else 1)
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+  return cat([t if t.ndim > 1 else t.reshape(1, -1) for t in tensors], 0)
 
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
   shape = broadcast(*(t.uop.shape for t in tensors))
@@ -62,7 +67,8 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
 def split(self: Tensor, split_size_or_sections, dim=0) -> tuple[Tensor, ...]:
   """Parts of one size (the last may be smaller), or of the given sizes."""
   n, sizes = self.size(dim), split_size_or_sections
-  if isinstance(sizes, int): sizes = [min(sizes, n - low) for low in range(0, max(n, 1), sizes)]
+  if isinstance(sizes, int):
+    sizes = [min(sizes, n - low) for low in range(0, max(n, 1), sizes)]
   if sum(sizes) != n:
     raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension "
                        f"{dim}), but got split_sizes={list(sizes)}")
@@ -79,6 +85,7 @@ def roll(self: Tensor, shifts, dims=None) -> Tensor:
   for shift, dim in zip(as_list(shifts), as_list(dims)):
     n = self.size(dim)
     low = -shift % n if n else 0
-    if low: out = cat([out.narrow(dim, low, n - low), out.narrow(dim, 0, low)], dim)
+    if low:
+      out = cat([out.narrow(dim, low, n - low), out.narrow(dim, 0, low)], dim)
   return out
 def as_list(x) -> list[int]: return [x] if isinstance(x, int) else list(x)

@@ -7,16 +7,21 @@ from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.tensor import Tensor, matmul, result
 
-def mm(self: Tensor, other: Tensor) -> Tensor: return matmul(self, other)
-def mv(self: Tensor, vector: Tensor) -> Tensor: return matmul(self, vector)
-def outer(self: Tensor, other: Tensor) -> Tensor: return self.unsqueeze(1) * other.unsqueeze(0)
+def mm(self: Tensor, other: Tensor) -> Tensor:
+  return matmul(self, other)
+def mv(self: Tensor, vector: Tensor) -> Tensor:
+  return matmul(self, vector)
+def outer(self: Tensor, other: Tensor) -> Tensor:
+  return self.unsqueeze(1) * other.unsqueeze(0)
 
 def bmm(self: Tensor, other: Tensor) -> Tensor:
-  if self.ndim == other.ndim == 3: return matmul(self, other)
+  if self.ndim == other.ndim == 3:
+    return matmul(self, other)
   raise RuntimeError(f"bmm needs two 3-D tensors, not {list(self.shape)} and {list(other.shape)}")
 
 def dot(self: Tensor, other: Tensor) -> Tensor:
-  if self.ndim == other.ndim == 1: return matmul(self, other)
+  if self.ndim == other.ndim == 1:
+    return matmul(self, other)
   raise RuntimeError(f"1D tensors expected, but got {self.ndim}D and {other.ndim}D tensors")
 
 def diagonal(self: Tensor, offset=0, dim1=0, dim2=1) -> Tensor:
@@ -30,7 +35,8 @@ def diagonal(self: Tensor, offset=0, dim1=0, dim2=1) -> Tensor:
   kept = on.where(square, 0).reduce(Ops.ADD, (x.ndim - 1,))
   return result(kept.reshape(square.shape[:-1]), self)
 
-def trace(self: Tensor) -> Tensor: return diagonal(self).sum()
+def trace(self: Tensor) -> Tensor:
+  return diagonal(self).sum()
 
 def diag(self: Tensor, diagonal=0) -> Tensor:
   """The diagonal of a matrix, or the matrix with this diagonal."""
@@ -44,5 +50,7 @@ def lower(x: UOp, diagonal: int) -> UOp:
   """Where the column is at most the row + diagonal, in the shape of x."""
   rows, columns = (iota_along(x.shape, len(x.shape) - d, dtypes.int64) for d in (2, 1))
   return (rows + diagonal < columns).not_()
-def tril(self: Tensor, diagonal=0) -> Tensor: return self.map(lambda x: lower(x, diagonal).where(x, 0))
-def triu(self: Tensor, diagonal=0) -> Tensor: return self.map(lambda x: lower(x, diagonal - 1).where(0, x))
+def tril(self: Tensor, diagonal=0) -> Tensor:
+  return self.map(lambda x: lower(x, diagonal).where(x, 0))
+def triu(self: Tensor, diagonal=0) -> Tensor:
+  return self.map(lambda x: lower(x, diagonal - 1).where(0, x))

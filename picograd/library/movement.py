@@ -8,11 +8,16 @@ from picograd.dtype import dtypes
 from picograd.ops.uop import UOp
 from picograd.tensor import Tensor, arange, result, tensor
 
-def view_as(self: Tensor, other: Tensor) -> Tensor: return self.view(other.shape)
-def reshape_as(self: Tensor, other: Tensor) -> Tensor: return self.reshape(other.shape)
-def expand_as(self: Tensor, other: Tensor) -> Tensor: return self.expand(other.shape)
-def broadcast_to(self: Tensor, size) -> Tensor: return self.expand(size)
-def ravel(self: Tensor) -> Tensor: return self.reshape(-1)
+def view_as(self: Tensor, other: Tensor) -> Tensor:
+  return self.view(other.shape)
+def reshape_as(self: Tensor, other: Tensor) -> Tensor:
+  return self.reshape(other.shape)
+def expand_as(self: Tensor, other: Tensor) -> Tensor:
+  return self.expand(other.shape)
+def broadcast_to(self: Tensor, size) -> Tensor:
+  return self.expand(size)
+def ravel(self: Tensor) -> Tensor:
+  return self.reshape(-1)
 
 def t(self: Tensor) -> Tensor:
   if self.ndim <= 2: return self.T
@@ -22,7 +27,8 @@ def unflatten(self: Tensor, dim, sizes: Sequence[Any]) -> Tensor:
   """One dimension as several."""
   at, shape = axis_of(dim, self.ndim), self.uop.shape
   inner = list(sizes)
-  if -1 in inner: inner[inner.index(-1)] = shape[at] // -math.prod(inner)
+  if -1 in inner:
+    inner[inner.index(-1)] = shape[at] // -math.prod(inner)
   return self.reshape(shape[:at] + tuple(inner) + shape[at + 1:])
 
 def repeat(self: Tensor, *sizes) -> Tensor:
@@ -42,7 +48,8 @@ def tile(self: Tensor, *sizes) -> Tensor:
 
 def repeat_interleave(self: Tensor, repeats, dim=None) -> Tensor:
   """Each element several times in a row."""
-  if dim is None: return repeat_interleave(self.flatten(), repeats, 0)
+  if dim is None:
+    return repeat_interleave(self.flatten(), repeats, 0)
   at, shape = axis_of(dim, self.ndim), self.uop.shape
   if isinstance(repeats, Tensor):
     places: np.ndarray = np.repeat(np.arange(shape[at]), repeats.host())
@@ -56,7 +63,8 @@ def pad_with(x: UOp, widths: Sequence[tuple[int, int]], value: float) -> UOp:
   kept = tuple((max(0, -low), n - max(0, -high)) for n, (low, high) in zip(x.shape, widths))
   grow = tuple((max(0, low), max(0, high)) for low, high in widths)
   x = x.shrink(kept)
-  if value == 0 and math.copysign(1, value) > 0: return x.pad(grow)
+  if value == 0 and math.copysign(1, value) > 0:
+    return x.pad(grow)
   inside = UOp.const(dtypes.bool, True).spread(x.shape).pad(grow)
   return inside.where(x.pad(grow), value)
 

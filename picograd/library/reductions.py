@@ -6,7 +6,7 @@ from picograd.arithmetic import Axes, accumulator, convert, detach, in_float32, 
 from picograd.common import axes_of, axis_of
 from picograd.dtype import DType
 from picograd.helpers import ceildiv, prod
-from picograd.indexing import axis_back, before_last, last_axis
+from picograd.indexing import after_last, axis_back, before_last, last_axis, over_last
 from picograd.library.formulas import is_inf, log, scaled_exp2
 from picograd.library.movement import pad_with
 from picograd.ops.ops import Ops
@@ -22,14 +22,16 @@ def var_over(x: UOp, axes: Axes, count: int, correction: float) -> UOp:
 def var(self: Tensor, dim=None, unbiased=True, keepdim=False, correction=None) -> Tensor:
   """The mean squared distance from the mean, over n - correction (1 by default)."""
   self.floats("var")
-  if isinstance(dim, bool): dim, unbiased = None, dim
+  if isinstance(dim, bool):
+    dim, unbiased = None, dim
   if correction is None: correction = 1 if unbiased else 0
   count = prod(self.uop.shape[a] for a in axes_of(dim, self.ndim))
   return self.over(lambda x, axes: var_over(x, axes, count, correction), dim, keepdim)
 def std(self: Tensor, dim=None, unbiased=True, keepdim=False, correction=None) -> Tensor:
   return var(self, dim, unbiased, keepdim, correction).sqrt()
 
-def count_nonzero(self: Tensor, dim=None) -> Tensor: return self.ne(0).sum(dim)
+def count_nonzero(self: Tensor, dim=None) -> Tensor:
+  return self.ne(0).sum(dim)
 
 @in_float32
 def root(x: UOp) -> UOp:
@@ -40,22 +42,28 @@ def root(x: UOp) -> UOp:
 def norm(self: Tensor, p=2, dim=None, keepdim=False) -> Tensor:
   """(sum |x|^p)^(1/p); the largest or smallest |x| for p = inf or -inf."""
   self.floats("norm")
-  if p in ("fro", 2): return (self * self).sum(dim, keepdim).map(root)
+  if p in ("fro", 2):
+    return (self * self).sum(dim, keepdim).map(root)
   size = self.abs()
-  if p == 0: return self.ne(0).cast(self.dtype).sum(dim, keepdim)
+  if p == 0:
+    return self.ne(0).cast(self.dtype).sum(dim, keepdim)
   if p == 1: return size.sum(dim, keepdim)
-  if math.isinf(p): return size.amax(dim, keepdim) if p > 0 else size.amin(dim, keepdim)
+  if math.isinf(p):
+    return size.amax(dim, keepdim) if p > 0 else size.amin(dim, keepdim)
   return (size ** p).sum(dim, keepdim) ** (1 / p)
 
 # ---- softmax ---------------------------------------------------------------------------------------------------------
 
 def shifted(x: UOp, axis: int) -> UOp:
   """x minus its maximum, which carries no gradient because softmax does not depend on it."""
-  return x - detach(x.reduce(Ops.MAX, (axis,))).expand(x.shape)
+  top = detach(x.reduce(Ops.MAX, (axis,)))
+  return x - top.expand(x.shape)
 
 def softmax_along(x: UOp, axis: int) -> UOp:
-  e = scaled_exp2(shifted(x.cast(accumulator(x.dtype)), axis))
-  return (e / e.reduce(Ops.ADD, (axis,)).expand(e.shape)).cast(x.dtype)
+  wide = shifted(x.cast(accumulator(x.dtype)), axis)
+  e = scaled_exp2(wide)
+  total = e.reduce(Ops.ADD, (axis,))
+  return (e / total.expand(e.shape)).cast(x.dtype)
 
 def log_softmax_along(x: UOp, axis: int) -> UOp:
   wide = shifted(x.cast(accumulator(x.dtype)), axis)
@@ -81,7 +89,8 @@ def log_sum_exp(x: UOp, axes: Axes) -> UOp:
   top = is_inf(top).where(0, top)
   total = scaled_exp2(wide - top.expand(wide.shape)).reduce(Ops.ADD, axes)
   return (log(total) + top).cast(x.dtype)
-def logsumexp(self: Tensor, dim, keepdim=False) -> Tensor: return self.over(log_sum_exp, dim, keepdim)
+def logsumexp(self: Tensor, dim, keepdim=False) -> Tensor:
+  return self.over(log_sum_exp, dim, keepdim)
 
 # ---- scans -----------------------------------------------------------------------------------------------------------
 
@@ -92,20 +101,27 @@ def scan(x: UOp, op: Ops, neutral: float) -> UOp:
   *rows, n = x.shape
   if n <= BLOCK: return scan_triangle(x, op, neutral)
   blocks = ceildiv(n, BLOCK)
-  every, all_rows = ((0, 0),) * len(rows), tuple((0, m) for m in rows)
-  padded = pad_with(x, every + ((0, blocks * BLOCK - n),), neutral).reshape((*rows, blocks, BLOCK))
-  inside = stored(scan_triangle(padded, op, neutral))
-  totals = inside.shrink(all_rows + ((0, blocks), (BLOCK - 1, BLOCK))).reshape((*rows, blocks))
-  before = pad_with(scan(totals, op, neutral), every + ((1, -1),), neutral)
-  joined = inside.alu(op, stretch(before.reshape((*rows, blocks, 1)), inside.shape))
-  return joined.reshape((*rows, blocks * BLOCK)).shrink(all_rows + ((0, n),))
+  missing = blocks * BLOCK - n
+  padded = pad_last(x, 0, missing, neutral)
+  inside = stored(scan_triangle(padded.reshape((*rows, blocks, BLOCK)), op, neutral))
+  totals = pad_last(inside, 1 - BLOCK, 0, neutral).reshape((*rows, blocks))
+  before = pad_last(scan(totals, op, neutral), 1, -1, neutral)
+  earlier = stretch(after_last(before), inside.shape)
+  joined = inside.alu(op, earlier)
+  return pad_last(joined.reshape(padded.shape), 0, -missing, neutral)
+
+def pad_last(x: UOp, before: int, after: int, value: float) -> UOp:
+  """The last axis longer, or shorter where a width is negative."""
+  widths = [(0, 0)] * len(x.shape)
+  widths[-1] = (before, after)
+  return pad_with(x, widths, value)
 
 def scan_triangle(x: UOp, op: Ops, neutral: float) -> UOp:
   """out[i] = op over j <= i of x[j]."""
   shape = x.shape + x.shape[-1:]                                       # (.., i, j)
-  later = iota_along(shape, len(shape) - 2) < iota_along(shape, len(shape) - 1)
+  later = iota_along(shape, -2) < iota_along(shape, -1)
   inputs = stretch(before_last(x), shape)
-  return later.not_().where(inputs, neutral).reduce(op, (len(shape) - 1,)).reshape(x.shape)
+  return over_last(later.where(neutral, inputs), op)
 
 def scanned(x: Tensor, dim, op: Ops, neutral: float, dtype: DType | None) -> Tensor:
   wide = dtype or x.total_dtype()
@@ -114,5 +130,7 @@ def scanned(x: Tensor, dim, op: Ops, neutral: float, dtype: DType | None) -> Ten
   axis = axis_of(dim, x.ndim)
   line = last_axis(source.cast(accumulator(wide)), axis)
   return result(axis_back(scan(line, op, neutral), axis).cast(wide), x)
-def cumsum(self: Tensor, dim, dtype: DType | None = None) -> Tensor: return scanned(self, dim, Ops.ADD, 0, dtype)
-def cumprod(self: Tensor, dim, dtype: DType | None = None) -> Tensor: return scanned(self, dim, Ops.MUL, 1, dtype)
+def cumsum(self: Tensor, dim, dtype: DType | None = None) -> Tensor:
+  return scanned(self, dim, Ops.ADD, 0, dtype)
+def cumprod(self: Tensor, dim, dtype: DType | None = None) -> Tensor:
+  return scanned(self, dim, Ops.MUL, 1, dtype)

@@ -3,12 +3,12 @@ from __future__ import annotations
 import functools, weakref
 from typing import Any, Sequence
 import numpy as np
-from picograd import indexing
-from picograd.arithmetic import convert, stretch
+from picograd.arithmetic import convert, iota_along, stretch
 from picograd.common import axis_of
 from picograd.dtype import dtypes, promote
 from picograd.helpers import argsort, prod
-from picograd.indexing import axis_back, before_last, last_axis
+from picograd.indexing import axis_back, before_last, flat_rows, from_start, gather_axis, index_error, last_axis
+from picograd.indexing import linear_index, outside, over_last, take, take_along, touched
 from picograd.library.joining import stack
 from picograd.ops.ops import Ops, identity
 from picograd.ops.shape import broadcast
@@ -29,13 +29,14 @@ class Place:
 def joint_index(x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> UOp:
   """The positions in the dimensions `at` taken as one."""
   sizes = [x.uop.shape[d] for d in at]
-  try: shape = broadcast(*(t.uop.shape for t in tensors))
+  try:
+    shape = broadcast(*(t.uop.shape for t in tensors))
   except ValueError:
     shapes = ", ".join(str(list(t.shape)) for t in tensors)
     raise IndexError(f"shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}") from None
   indices = [stretch(checked_index(t, n, d), shape) for t, n, d in zip(tensors, sizes, at)]
   dtype = functools.reduce(promote, (i.dtype for i in indices))
-  return indexing.linear_index([i.cast(dtype) for i in indices], sizes)
+  return linear_index([i.cast(dtype) for i in indices], sizes)
 
 bounds_known: weakref.WeakKeyDictionary[UOp, tuple[int, int]] = weakref.WeakKeyDictionary()     # BUFFER -> min, max
 
@@ -46,24 +47,26 @@ def checked_index(index: Tensor, n: int, dim: int) -> UOp:
   memory = index.storage.memory
   if memory is None and not is_constant(u):
     error = IndexError(f"index is out of bounds for dimension {dim} with size {n}")
-    check_later(indexing.outside(u, n), error)
-    return indexing.from_start(u, n)
+    check_later(outside(u, n), error)
+    return from_start(u, n)
   if memory is not None and memory not in bounds_known:
     bounds_known[memory] = extremes_of(host_copy(index.storage, (), index.dtype))
   low, high = (0, n) if memory is None else bounds_known[memory]
   if low >= 0 and high < n: return u
   low, high = extremes_of(index.host())                                # a view may see fewer than the memory holds
   for i in (low, high):
-    if not -n <= i < n: raise indexing.index_error(i, dim, n)
-  return u if low >= 0 else indexing.from_start(u, n)
+    if not -n <= i < n:
+      raise index_error(i, dim, n)
+  return u if low >= 0 else from_start(u, n)
 
-def extremes_of(data: np.ndarray) -> tuple[int, int]: return int(data.min()), int(data.max())
+def extremes_of(data: np.ndarray) -> tuple[int, int]:
+  return int(data.min()), int(data.max())
 
 def gather_at(self: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> Tensor:
   """Elements at the positions that tensors name in the dimensions `at`."""
   place = Place(self, at, tensors)
-  rows = indexing.flat_rows(self.uop.permute(place.order), len(at))
-  out = result(indexing.take(rows, place.index), self, *tensors, device=self.storage.device)
+  rows = flat_rows(self.uop.permute(place.order), len(at))
+  out = result(take(rows, place.index), self, *tensors, device=self.storage.device)
   rank = len(place.index.shape)
   return out.movedim(range(rank), range(place.before, place.before + rank)) if place.before and rank else out
 
@@ -73,22 +76,26 @@ def put_at(self: Tensor, at: Sequence[int], tensors: Sequence[Tensor], value) ->
   index, before = place.index, place.before
   moved = self.uop.permute(place.order)
   rest = moved.shape[len(at):]
-  if not isinstance(value, Tensor): value = full((), value, dtype=self.dtype, device=self.device)
+  if not isinstance(value, Tensor):
+    value = full((), value, dtype=self.dtype, device=self.device)
   shape = rest[:before] + index.shape + rest[before:]
-  while value.ndim > len(shape) and value.shape[0] == 1: value = value.squeeze(0)
+  while value.ndim > len(shape) and value.shape[0] == 1:
+    value = value.squeeze(0)
   spread = value.cast(self.dtype).expand(shape)
   rank, count = len(index.shape), prod(index.shape)
-  if rank: spread = spread.movedim(range(before, before + rank), range(rank))
+  if rank:
+    spread = spread.movedim(range(before, before + rank), range(rank))
   values = stretch(spread.uop, index.shape + rest).reshape((count,) + rest)
-  put = indexing.put(indexing.flat_rows(moved, len(at)), index.reshape((count,)), values)
-  return result(put.reshape(moved.shape).permute(argsort(place.order)), self, value, device=self.storage.device)
+  rows = put(flat_rows(moved, len(at)), index.reshape((count,)), values)
+  out = rows.reshape(moved.shape).permute(argsort(place.order))
+  return result(out, self, value, device=self.storage.device)
 
 # ---- selection -------------------------------------------------------------------------------------------------------
 
 def gather(self: Tensor, dim, index: Tensor) -> Tensor:
   """out[.., k, ..] = self[.., index[.., k, ..], ..]"""
   axis = axis_of(dim, self.ndim)
-  return result(indexing.gather_axis(self.uop, axis, checked_index(index, self.uop.shape[axis], axis)), self)
+  return result(gather_axis(self.uop, axis, checked_index(index, self.uop.shape[axis], axis)), self)
 
 def index_select(self: Tensor, dim, index: Tensor) -> Tensor:
   return self.gather_at([axis_of(dim, self.ndim)], [index])
@@ -107,46 +114,70 @@ def unique(self: Tensor, sorted=True, return_inverse=False, return_counts=False)
   """The different elements in ascending order; the number of them has to be known, so this computes."""
   values, inverse, counts = np.unique(self.host(), return_inverse=True, return_counts=True)
   out = [tensor(values, dtype=self.dtype, device=self.device)]
-  if return_inverse: out.append(tensor(inverse.reshape(self.shape), device=self.device))
-  if return_counts: out.append(tensor(counts, device=self.device))
+  if return_inverse:
+    out.append(tensor(inverse.reshape(self.shape), device=self.device))
+  if return_counts:
+    out.append(tensor(counts, device=self.device))
   return tuple(out) if len(out) > 1 else out[0]
 
 # ---- scatter ---------------------------------------------------------------------------------------------------------
 
 COMBINE = {"add": Ops.ADD, "sum": Ops.ADD, "multiply": Ops.MUL, "prod": Ops.MUL}
 
+def hits(index: UOp, n: int) -> UOp:
+  """(rows, n, count): whether index[row, k] names the place."""
+  rows, count = index.shape
+  shape = (rows, n, count)
+  here = stretch(before_last(index), shape)
+  return here.eq(iota_along(shape, 1, index.dtype))
+
+def last_writer(index: UOp, n: int) -> UOp:
+  """For each row and place 0..n-1: one plus the largest k with index[row, k] == place, 0 where there is none."""
+  hit = hits(index, n)
+  return over_last(hit.where(iota_along(hit.shape, -1) + 1, 0), Ops.MAX)
+
+def put(x: UOp, index: UOp, values: UOp) -> UOp:
+  """x with x[index[b], r..] = values[b, r..]; of several values for one place the last counts."""
+  if 0 in index.shape: return x
+  n, *rest = x.shape
+  last = last_writer(index.reshape((1,) + index.shape), n).reshape((n,))
+  written = last.ne(0).reshape((n,) + (1,) * len(rest))
+  return stretch(written, x.shape).where(take(values, last - 1), x)
+
 def put_along(x: UOp, index: UOp, values: UOp) -> UOp:
   """x with x[row, index[row, k]] = values[row, k]; of several values for one place the last counts."""
-  last = indexing.last_writer(index, x.shape[1])
-  return last.ne(0).where(indexing.take_along(values, last - 1), x)
+  last = last_writer(index, x.shape[1])
+  return last.ne(0).where(take_along(values, last - 1), x)
 
 def combine_along(x: UOp, index: UOp, values: UOp, op: Ops) -> UOp:
   """x[row, place] combined by op with every values[row, k] where index[row, k] == place."""
-  hit = indexing.hits(index, x.shape[1])                               # (rows, n, k)
+  hit = hits(index, x.shape[1])                                        # (rows, n, k)
   candidates = stretch(before_last(values), hit.shape)
-  return x.alu(op, hit.where(candidates, identity(op, x.dtype)).reduce(op, (2,)).reshape(x.shape))
+  chosen = hit.where(candidates, identity(op, x.dtype))
+  return x.alu(op, over_last(chosen, op))
 
-def scatter(self: Tensor, dim, index: Tensor, src=None, value=None,
-            reduce: str | None = None) -> Tensor:
+def scatter(self: Tensor, dim, index: Tensor, src=None, value=None, reduce: str | None = None) -> Tensor:
   """Myself with [.., index[.., k, ..], ..] replaced by src[.., k, ..]; reduce='add' or 'multiply' combines them."""
   axis, x = axis_of(dim, self.ndim), self.uop
   place = checked_index(index, x.shape[axis], axis)
   if 0 in place.shape: return self.clone()
   if src is None: src = value
-  if not isinstance(src, Tensor): src = full(index.shape, src, dtype=self.dtype, device=self.device)
+  if not isinstance(src, Tensor):
+    src = full(index.shape, src, dtype=self.dtype, device=self.device)
+  bounds = touched(x.shape, place.shape, axis)
   values = convert(src.uop, self.dtype).shrink(tuple((0, n) for n in place.shape))
-  touched = tuple((0, n if d == axis else m) for d, (n, m) in enumerate(zip(x.shape, place.shape)))
-  part = last_axis(x.shrink(touched), axis)
-  rows = prod(part.shape[:-1])
-  old, to, add = [u.reshape((rows, u.shape[-1])) for u in (part, last_axis(place, axis), last_axis(values, axis))]
-  new = put_along(old, to, add) if reduce is None else combine_along(old, to, add, COMBINE[reduce])
-  whole = touched == tuple((0, n) for n in x.shape)
-  steps = () if whole else ((Ops.SHRINK, touched),)
-  return result(merged(x, steps, axis_back(new.reshape(part.shape), axis)), self, src)
+  part = last_axis(x.shrink(bounds), axis)
+  old, to, new = in_rows(part), in_rows(last_axis(place, axis)), in_rows(last_axis(values, axis))
+  out = put_along(old, to, new) if reduce is None else combine_along(old, to, new, COMBINE[reduce])
+  steps = () if x.shrink(bounds) is x else ((Ops.SHRINK, bounds),)
+  changed = axis_back(out.reshape(part.shape), axis)
+  return result(merged(x, steps, changed), self, src)
 
-def scatter_(self: Tensor, dim, index: Tensor, src=None, value=None,
-             reduce: str | None = None) -> Tensor:
-  return self.update(self.scatter(dim, index, src, value, reduce))
+def in_rows(x: UOp) -> UOp:
+  return x.reshape((prod(x.shape[:-1]), x.shape[-1]))
+
+def scatter_(self: Tensor, dim, index: Tensor, src=None, value=None, reduce: str | None = None) -> Tensor:
+  return self.update(scatter(self, dim, index, src, value, reduce))
 def scatter_add(self: Tensor, dim, index: Tensor, src: Tensor) -> Tensor:
   return self.scatter(dim, index, src, reduce="add")
 def scatter_add_(self: Tensor, dim, index: Tensor, src: Tensor) -> Tensor:
