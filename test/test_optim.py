@@ -75,6 +75,19 @@ def test_a_later_step_compiles_nothing():
     compiled.append(Counters.compiled)
   assert compiled[5] == compiled[3]
 
+def test_unread_steps_do_not_pile_up():
+  p = picograd.ones(8, requires_grad=True)
+  optimizer = optim.AdamW([p], lr=0.1)
+  sizes = []
+  for _ in range(6):
+    train([p], optimizer, [picograd.ones(8)])
+    sizes.append(len(p.storage.uop.toposort()))
+  assert sizes[5] <= sizes[2]
+  expected = torch.ones(8, requires_grad=True)
+  reference = torch.optim.AdamW([expected], lr=0.1)
+  for _ in range(6): train([expected], reference, [torch.ones(8)])
+  np.testing.assert_allclose(p.detach().numpy(), expected.detach().numpy(), rtol=1e-5)
+
 def test_closure_and_zero_grad():
   p = picograd.ones(2, requires_grad=True)
   optimizer = optim.SGD([p], lr=0.5)

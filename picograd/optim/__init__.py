@@ -9,6 +9,7 @@ from picograd.helpers import dedup
 from picograd.nn.functional import working_dtype
 from picograd.nn.module import clear_grads
 from picograd.optim import lr_scheduler as lr_scheduler
+from picograd.storage import Storage, realize
 from picograd.tensor import Tensor, enable_grad, no_grad, tensor, zeros_like
 
 Group = dict[str, Any]
@@ -24,6 +25,7 @@ class Optimizer:
     self.defaults = defaults
     self.param_groups: list[Group] = []
     self.state: dict[Tensor, dict[str, Any]] = {}
+    self.written: list[Storage] = []                             # by the last step
     for group in groups: self.add_param_group(group)
 
   def add_param_group(self, group: Group) -> None:
@@ -50,7 +52,9 @@ class Optimizer:
     return loss
 
   def update_all(self) -> None:
-    """Computes all new values, then stores them: no value is computed from one that is stored in the same step."""
+    """Computes all new values, then stores them: no value is computed from one that is stored in the same step. What
+    nobody has read since the last step runs first, else the graph would grow with every step."""
+    realize(self.written)
     jobs: list[tuple[Tensor, Tensor, Group, tuple[float, ...]]] = []
     for group in self.param_groups:
       for p in group["params"]:
@@ -73,7 +77,7 @@ class Optimizer:
       work, state = working_dtype(p.dtype), self.state[p]
       new = self.update(p.detach().to(work), grad.detach().to(work), group, state, [s.to(work) for s in scalars])
       stores += [(p if name == "param" else state[name], value) for name, value in new.items()]
-    for target, value in stores: target.copy_(value)
+    self.written = [target.copy_(value).storage for target, value in stores]
 
   def state_names(self, group: Group) -> tuple[str, ...]:
     """The tensors like the parameter, zeros at first, that the update keeps."""
