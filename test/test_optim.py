@@ -56,6 +56,32 @@ def test_state_dict_resumes(name):
   resumed.load_state_dict(saved)
   steps((resumed, optimizers[1]), (copies, params[1]), 2)
 
+def test_muon():
+  if not hasattr(torch.optim, "Muon"): pytest.skip("this torch has no Muon")
+  for shape in ((4, 6), (6, 4)):
+    params = parameters([rng.normal(size=shape).astype(np.float32)])
+    optimizers = optim.Muon(params[0], lr=0.1), torch.optim.Muon(params[1], lr=0.1)
+    for _ in range(3):
+      slope = rng.normal(size=shape).astype(np.float32)
+      train(params[0], optimizers[0], [picograd.tensor(slope)])
+      train(params[1], optimizers[1], [torch.tensor(slope)])
+    ours, theirs = params[0][0].detach().numpy(), params[1][0].detach().numpy()
+    np.testing.assert_allclose(ours, theirs, atol=0.02)                                   # torch computes in bfloat16
+  with pytest.raises(ValueError, match="only supports 2D"): optim.Muon([picograd.ones(3)])
+
+def test_lamb():
+  p, slope = rng.normal(size=5), rng.normal(size=5)
+  ours = picograd.tensor(p.astype(np.float32), requires_grad=True)
+  optimizer = optim.LAMB([ours], lr=0.1, weight_decay=0.01)
+  m = v = np.zeros(5)
+  for t in range(1, 4):
+    train([ours], optimizer, [picograd.tensor(slope.astype(np.float32))])
+    g = 2 * p * slope
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+    r = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-6) + 0.01 * p
+    p = p - 0.1 * np.linalg.norm(p) / np.linalg.norm(r) * r
+    np.testing.assert_allclose(ours.detach().numpy(), p, rtol=1e-3, atol=1e-5)
+
 def test_parameter_without_gradient_stays():
   a, b = picograd.ones(2, requires_grad=True), picograd.ones(2, requires_grad=True)
   optimizer = optim.AdamW([a, b], lr=0.1)
