@@ -99,7 +99,7 @@ class Layer(nn.Module):
     scores = q @ k.unsqueeze(2).transpose(3, 4) / math.sqrt(c.head_dim)           # (B, n_kv_heads, group, T, L)
     weights = scores.masked_fill(now.future, -math.inf).softmax(dim=-1)
     mixed = weights @ v.unsqueeze(2)                                              # (B, n_kv_heads, group, T, head_dim)
-    return self.wo(mixed.permute(0, 3, 1, 2, 4).reshape(B, T, c.n_heads * c.head_dim))
+    return self.wo(mixed.permute(0, 3, 1, 2, 4).contiguous().view(B, T, c.n_heads * c.head_dim))
 
   def feed_forward(self, x: Tensor) -> Tensor:
     gate, up = self.w13(x).chunk(2, dim=-1)                           # (B, T, hidden_dim)

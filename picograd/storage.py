@@ -81,22 +81,24 @@ class Storage:
   """uop: the value, in the base tensor's shape. memory: the BUFFER that holds it, if it has been computed. history: uop
   leads to leaves that require grad. leaf: a tensor on it is such a leaf. written: changed in place since it was last in
   memory. users: the tensors on it, weakly."""
-  __slots__ = ("uop", "memory", "history", "leaf", "written", "users", "device", "__weakref__")
-  waiting: "weakref.WeakSet[Storage]" = weakref.WeakSet()          # without memory of their own
+  __slots__ = ("uop", "memory", "history", "leaf", "written", "users", "device", "number", "__weakref__")
+  waiting: "weakref.WeakValueDictionary[int, Storage]" = weakref.WeakValueDictionary()   # without memory of their own. By
+  # number, in the order they came: equal steps of a loop ask for their values in the same order, and share one schedule
   owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
   landed: "weakref.WeakKeyDictionary[UOp, UOp]" = weakref.WeakKeyDictionary()   # unique leaf -> its BUFFER, reshaped
 
   def __init__(self, uop: UOp, device: str, history: bool = False):
     self.device, self.history, self.leaf, self.written = device, history, False, False
     self.users: list[weakref.ref] = []
+    self.number = next(unique)
     self.set(uop)
 
   def set(self, uop: UOp) -> None:
     """From now on the value is uop."""
     self.uop = uop
     self.memory = memory_of(uop)
-    if self.memory is not None and self.owns_memory(): Storage.waiting.discard(self)
-    else: Storage.waiting.add(self)
+    if self.memory is not None and self.owns_memory(): Storage.waiting.pop(self.number, None)
+    else: Storage.waiting[self.number] = self
 
   def owns_memory(self) -> bool:
     """Whether my memory may be overwritten: no other storage holds its value there. Unowned memory becomes mine."""
@@ -135,7 +137,7 @@ class Storage:
       self.history = False
       self.uop = memory.reshape(self.uop.shape)
       if before.op is Ops.CONTIGUOUS and before.arg is not None: Storage.landed[before] = self.uop
-    if self.owns_memory(): Storage.waiting.discard(self)
+    if self.owns_memory(): Storage.waiting.pop(self.number, None)
 
   def write(self, steps: Steps, value: UOp) -> None:
     """What a view sees becomes value. Memory of my own is overwritten; else I name a new value."""
@@ -196,7 +198,7 @@ def realize(storages: Iterable[Storage]) -> None:
   wanted = [s for s in dedup(storages) if s.memory is None]
   if not wanted and not checks: return
   asked = set(wanted)
-  wanted += [s for s in list(Storage.waiting) if s not in asked and s.is_due()]
+  wanted += [s for s in list(Storage.waiting.values()) if s not in asked and s.is_due()]
   requests: list[Request] = [(s, s.uop) for s in wanted]
   while True:
     readers = readers_of_old(requests)
@@ -211,7 +213,7 @@ def realize(storages: Iterable[Storage]) -> None:
 
 def overwritten_by(uops: Sequence[UOp]) -> set[UOp]:
   """The values in memory that assignments in these graphs overwrite."""
-  if not any(assignment_of(s.uop) is not None for s in list(Storage.waiting)): return set()
+  if not any(assignment_of(s.uop) is not None for s in list(Storage.waiting.values())): return set()
   return {u.src[0] for u in toposort(uops) if u.op is Ops.AFTER}
 
 def kept(u: UOp, lost: set[UOp]) -> UOp:
@@ -223,7 +225,7 @@ def kept(u: UOp, lost: set[UOp]) -> UOp:
 def readers_of_old(requests: Sequence[Request]) -> list[Request]:
   """What must be computed besides the requests: storages that read a buffer as it was before an assignment in them."""
   asked = {storage for storage, _ in requests}
-  others = [s for s in list(Storage.waiting) if s not in asked]
+  others = [s for s in list(Storage.waiting.values()) if s not in asked]
   if not others: return []
   overwritten = overwritten_by([u for _, u in requests])
   if not overwritten: return []

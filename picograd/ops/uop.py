@@ -166,9 +166,15 @@ class UOp:
   @property
   def device(self) -> str:
     """Where a tensor node's value lives: the device of the first buffer or copy below it; '' where there is none."""
-    for u in self.toposort(stop=lambda u: u.op is Ops.COPY):
+    seen: set[UOp] = set()
+    stack = [self]
+    while stack:
+      u = stack.pop()
+      if u in seen: continue
       if u.op is Ops.COPY: return u.arg
       if u.op is Ops.BUFFER: return u.arg.device
+      seen.add(u)
+      stack.extend(reversed(u.src))
     return ""
 
   def toposort(self, stop: Callable[["UOp"], bool] | None = None) -> list["UOp"]:
