@@ -9,7 +9,7 @@ from picograd.dtype import DType, dtypes
 from picograd.helpers import argsort, dedup
 from picograd.ops.ops import ALU, MOVEMENT, Ops
 from picograd.ops.shape import Shape
-from picograd.ops.uop import UOp, substitute, toposort
+from picograd.ops.uop import UOp, fresh, substitute, toposort
 from picograd.runtime.device import to_host
 from picograd.runtime import realize as runtime
 
@@ -81,24 +81,23 @@ class Storage:
   """uop: the value, in the base tensor's shape. memory: the BUFFER that holds it, if it has been computed. history: uop
   leads to leaves that require grad. leaf: a tensor on it is such a leaf. written: changed in place since it was last in
   memory. users: the tensors on it, weakly."""
-  __slots__ = ("uop", "memory", "history", "leaf", "written", "users", "device", "number", "__weakref__")
-  waiting: "weakref.WeakValueDictionary[int, Storage]" = weakref.WeakValueDictionary()   # without memory of their own. By
-  # number, in the order they came: equal steps of a loop ask for their values in the same order, and share one schedule
+  __slots__ = ("uop", "memory", "history", "leaf", "written", "users", "device", "serial", "__weakref__")
+  waiting: "weakref.WeakValueDictionary[int, Storage]" = weakref.WeakValueDictionary()   # without own memory, by serial
   owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
   landed: "weakref.WeakKeyDictionary[UOp, UOp]" = weakref.WeakKeyDictionary()   # unique leaf -> its BUFFER, reshaped
 
   def __init__(self, uop: UOp, device: str, history: bool = False):
     self.device, self.history, self.leaf, self.written = device, history, False, False
     self.users: list[weakref.ref] = []
-    self.number = next(unique)
+    self.serial = next(fresh)
     self.set(uop)
 
   def set(self, uop: UOp) -> None:
     """From now on the value is uop."""
     self.uop = uop
     self.memory = memory_of(uop)
-    if self.memory is not None and self.owns_memory(): Storage.waiting.pop(self.number, None)
-    else: Storage.waiting[self.number] = self
+    if self.memory is not None and self.owns_memory(): Storage.waiting.pop(self.serial, None)
+    else: Storage.waiting[self.serial] = self
 
   def owns_memory(self) -> bool:
     """Whether my memory may be overwritten: no other storage holds its value there. Unowned memory becomes mine."""
@@ -137,7 +136,7 @@ class Storage:
       self.history = False
       self.uop = memory.reshape(self.uop.shape)
       if before.op is Ops.CONTIGUOUS and before.arg is not None: Storage.landed[before] = self.uop
-    if self.owns_memory(): Storage.waiting.pop(self.number, None)
+    if self.owns_memory(): Storage.waiting.pop(self.serial, None)
 
   def write(self, steps: Steps, value: UOp) -> None:
     """What a view sees becomes value. Memory of my own is overwritten; else I name a new value."""
@@ -164,6 +163,10 @@ class Storage:
     if not self.owns_memory():
       self.set(unique_leaf(self.uop))
       realize([self])
+
+def waiting_by_age() -> list[Storage]:
+  """In the same order in every run: equal programs become equal graphs."""
+  return sorted(Storage.waiting.values(), key=lambda s: s.serial)
 
 def independent(value: UOp, target: UOp) -> UOp:
   """value, safe to compute element by element while target is overwritten: what it reads of the same memory at other
@@ -198,7 +201,7 @@ def realize(storages: Iterable[Storage]) -> None:
   wanted = [s for s in dedup(storages) if s.memory is None]
   if not wanted and not checks: return
   asked = set(wanted)
-  wanted += [s for s in list(Storage.waiting.values()) if s not in asked and s.is_due()]
+  wanted += [s for s in waiting_by_age() if s not in asked and s.is_due()]
   requests: list[Request] = [(s, s.uop) for s in wanted]
   while True:
     readers = readers_of_old(requests)
@@ -213,7 +216,7 @@ def realize(storages: Iterable[Storage]) -> None:
 
 def overwritten_by(uops: Sequence[UOp]) -> set[UOp]:
   """The values in memory that assignments in these graphs overwrite."""
-  if not any(assignment_of(s.uop) is not None for s in list(Storage.waiting.values())): return set()
+  if not any(assignment_of(s.uop) is not None for s in waiting_by_age()): return set()
   return {u.src[0] for u in toposort(uops) if u.op is Ops.AFTER}
 
 def kept(u: UOp, lost: set[UOp]) -> UOp:
@@ -225,7 +228,7 @@ def kept(u: UOp, lost: set[UOp]) -> UOp:
 def readers_of_old(requests: Sequence[Request]) -> list[Request]:
   """What must be computed besides the requests: storages that read a buffer as it was before an assignment in them."""
   asked = {storage for storage, _ in requests}
-  others = [s for s in list(Storage.waiting.values()) if s not in asked]
+  others = [s for s in waiting_by_age() if s not in asked]
   if not others: return []
   overwritten = overwritten_by([u for _, u in requests])
   if not overwritten: return []

@@ -105,7 +105,7 @@ def store_in_lanes(u: UOp, r: UOp, new: dict[UOp, UOp]) -> UOp:
   if value.dtype.count == 1: value = value.stack(width(r))
   if address is not None: return address.store(value)
   targets = each_lane(u.src[0], r)
-  return UOp.sink(*[t.store(value.index(r.like(i))) for i, t in enumerate(targets)])
+  return UOp.sink(*[t.store(UOp(Ops.INDEX, value.dtype.scalar, (value, r.like(i)))) for i, t in enumerate(targets)])
 
 # ---- REDUCE ----------------------------------------------------------------------------------------------------------
 

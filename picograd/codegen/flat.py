@@ -1,8 +1,8 @@
 # flat.py: the flat form of a program, LABEL -> [effects.., terminator], and what every back end asks of it. DESIGN.md
 # has the table of ops. In: a structured kernel (list of UOps, RANGE..END nested), or a front end's calls of Builder.
-# Out: a Function whose blocks list effects in order; pure nodes hang below them. True afterwards: the first block has no
-# predecessors; both targets of a BRANCH have exactly one predecessor; definitions dominate uses; PHI(label, k) is the
-# k-th value that every JUMP to label passes; the last source of LOAD, STORE and CALL is the memory state: the last
+# Out: a Function whose blocks list effects in order; pure nodes hang below them. True afterwards: the first block has
+# no predecessors; both targets of a BRANCH have exactly one predecessor; definitions dominate uses; PHI(label, k) is
+# the k-th value that every JUMP to label passes; the last source of LOAD, STORE and CALL is the memory state: the last
 # STORE or CALL before it in its block, else its LABEL.
 from __future__ import annotations
 import math

@@ -2,7 +2,7 @@
 # becomes; the heuristic, a search and a user's hand all write the same list. In: kernel. Out: kernel with THREAD, UPCAST,
 # UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
-from typing import NamedTuple
+from typing import Iterator, NamedTuple
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup
 from picograd.ops.index import simplify_index
@@ -53,6 +53,25 @@ def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
   left = size - thread * chunk
   bound = UOp.const(dtypes.index, chunk) if size % chunk == 0 else (left < chunk).where(left, chunk)
   return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
+
+def split_divided_ranges(kernel: UOp) -> UOp:
+  """A range that is only used as r // c and r % c, or mostly so, as two ranges: every position becomes a sum of multiples
+  again, and neighbours in memory can be seen. Reshapes that split or merge dimensions leave such ranges behind."""
+  while True:
+    found = next(divided_ranges(kernel), None)
+    if found is None: return kernel
+    r, step = found
+    fresh = 1 + max(u.arg[0] for u in ranges_in(kernel))
+    inner = UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, step),), (fresh, r.axis))
+    outer = UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, r.bound.arg // step),), r.arg)
+    kernel = rewrite(replace_range(kernel, r, outer * step + inner, None), simplify_index)
+
+def divided_ranges(kernel: UOp) -> Iterator[tuple[UOp, int]]:
+  """(range, c) for each r // c or r % c in the kernel where c divides the range's size."""
+  for u in toposort([kernel]):
+    if u.op not in (Ops.IDIV, Ops.MOD) or u.src[1].op is not Ops.CONST: continue
+    r, step = u.src[0], u.src[1].arg
+    if r.op is Ops.RANGE and r.bound.op is Ops.CONST and 1 < step < r.bound.arg and r.bound.arg % step == 0: yield r, step
 
 def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
   """The kernel with r computed as value from new ranges; where `inside` is false nothing is read, written or reduced."""

@@ -125,6 +125,7 @@ class Rangeifier:
   def reduce_must_store(self, u: UOp, request: Request, scope: Scope) -> bool:
     inside = ranges_of(request.index)
     if any(r.axis is Axis.REDUCE for r in inside): return True          # it would run again in another reduction's loop
+    if request.gate is not TRUE and is_contraction(u): return True     # a part of a larger result: the rest would wait for it
     repeated = [r for r in scope.ranges if r.axis is Axis.LOOP and r not in inside]
     if not repeated and not scope.contraction: return False             # one result per element: nothing is repeated
     if is_contraction(u): return True

@@ -267,7 +267,7 @@ polynomials = Rules([
 def is_half(dt: DType) -> bool: return dt.kind == "f" and dt.bits == 16
 
 def in_float32(u: UOp) -> UOp:
-  return UOp(u.op, dtypes.float32.vec(u.dtype.count), tuple(widen(s) for s in u.src)).cast(u.dtype)
+  return UOp(u.op, dtypes.float32.vec(u.dtype.count), tuple(widen(s) for s in u.src), u.arg).cast(u.dtype)
 
 def widen(u: UOp) -> UOp:
   """u as float32, which holds every 16-bit float."""
@@ -286,6 +286,7 @@ def cast_by_float32(u: UOp, x: UOp) -> UOp | None:
 UNTOUCHED = COMPARE | {Ops.CAST, Ops.BITCAST, Ops.WHERE}
 half_by_float32 = Rules([
   (Pat(ALU - UNTOUCHED, dtype=is_half, name="u"), in_float32),                  # f(x) = round(f(float32(x)))
+  (Pat(Ops.REDUCE, (Pat.var("x"),), dtype=is_half, name="u"), lambda u, x: in_float32(u)),       # of lanes, likewise
   (Pat(COMPARE, name="u"), compare_in_float32),                                 # float32 keeps the order
   (Pat(Ops.CAST, (Pat.var("x"),), name="u"), cast_by_float32),
 ])

@@ -165,16 +165,14 @@ class UOp:
   def bound(self) -> "UOp": return self.src[0]
   @property
   def device(self) -> str:
-    """Where a tensor node's value lives: the device of the first buffer or copy below it; '' where there is none."""
-    seen: set[UOp] = set()
-    stack = [self]
+    """Where a tensor node's value lives: the device of a buffer or copy below it; '' where there is none."""
+    stack, seen = [self], {self}
     while stack:
       u = stack.pop()
-      if u in seen: continue
       if u.op is Ops.COPY: return u.arg
       if u.op is Ops.BUFFER: return u.arg.device
-      seen.add(u)
-      stack.extend(reversed(u.src))
+      stack.extend(s for s in u.src if s not in seen)
+      seen.update(u.src)
     return ""
 
   def toposort(self, stop: Callable[["UOp"], bool] | None = None) -> list["UOp"]:

@@ -210,11 +210,12 @@ def prepare(where: Device, kernel: Kernel) -> Launch:
   known = programs.get((where.name, kernel.ast))
   if known is not None: return known._replace(kernel=kernel)
   assert where.target is not None
-  opts = codegen.opts_for(kernel.ast, where.target)
+  ast = codegen.prepared(kernel.ast)
+  opts = codegen.opts_for(ast, where.target)
   name = kernel_name(kernel.ast)
   if DEBUG >= 3: print(f"{name}: {opts}")
-  if DEBUG >= 5: print(show(kernel.ast))
-  source = where.render(codegen.compile(name, kernel.ast, where.target, opts))
+  if DEBUG >= 5: print(show(ast))
+  source = where.render(codegen.compile(name, ast, where.target, opts))
   if DEBUG >= 4: print(source)
   launch = Launch(name, where.load(name, binary_of(where, source)), kernel, operations(kernel), bytes_moved(kernel))
   programs[where.name, kernel.ast] = launch
