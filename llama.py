@@ -12,6 +12,7 @@ import numpy as np
 import picograd
 import picograd.nn.functional as F
 from picograd import Tensor, nn
+from picograd.helpers import DEVICE
 from picograd.io import load_safetensors
 
 BUNDLED_MODEL = Path(picograd.__file__).parent / "models" / "shakespeare"
@@ -469,6 +470,7 @@ def parse_arguments() -> argparse.Namespace:
   flag("--top-p", type=SHARE, default=0.95, metavar="P",
        help="choose among the likeliest tokens that together have probability P; default: 0.95")
   flag("--seed", type=SEED, metavar="S", help="of the choices; default: a new one each time")
+  flag("--device", type=str.upper, default=DEVICE.value, metavar="D", help=f"default: {DEVICE.value}")
   args = parser.parse_args()
   if args.prompt is None: args.prompt = BUNDLED_PROMPT if args.model == BUNDLED_MODEL else ""
   if args.seed is None: args.seed = int.from_bytes(os.urandom(4), "little")
@@ -486,9 +488,8 @@ def prepare(args: argparse.Namespace) -> tuple[Llama, Tokenizer, list[int], int]
   room = min(config.context, -(-positions // CACHE_STEP) * CACHE_STEP)
   return load_model(args.model, config, room), tokenizer, prompt, positions
 
-def main() -> None:
-  args = parse_arguments()
-  if isinstance(sys.stdout, io.TextIOWrapper): sys.stdout.reconfigure(encoding="utf-8")        # in any locale
+def run(args: argparse.Namespace) -> int:
+  """The program's exit status."""
   try: model, tokenizer, prompt, positions = prepare(args)
   except OSError as error: fail(f"{error.filename}: {error.strerror}")
   except ValueError as error: fail(error)
@@ -498,6 +499,11 @@ def main() -> None:
   except KeyboardInterrupt: status = 130                  # what a shell reports for a program that SIGINT ended
   except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())    # as in llama.py | head
   print(f"{meter} (seed {args.seed})", file=sys.stderr)
-  sys.exit(status)
+  return status
+
+def main() -> None:
+  args = parse_arguments()
+  if isinstance(sys.stdout, io.TextIOWrapper): sys.stdout.reconfigure(encoding="utf-8")        # in any locale
+  with DEVICE.set(args.device): sys.exit(run(args))
 
 if __name__ == "__main__": main()

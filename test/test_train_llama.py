@@ -1,10 +1,8 @@
 # test_train_llama.py: a small run learns, writes what llama.py reads, and continues in the same bits after a pause.
-import csv, json, sys
+import csv, json
 from pathlib import Path
 import numpy as np
 import pytest
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 import llama
 import picograd
 from extra import train_llama
