@@ -127,7 +127,7 @@ class Llama(nn.Module):
   def new_cache(self) -> list[Tensor]:
     """Space for the keys and values of one sequence, one tensor a layer, which passes fill in place. They are data, not
     the formula `zeros`, so that there is memory to assign to from the first pass on."""
-    empty = np.zeros((1, 2 * self.config.n_kv_heads, self.room, self.config.head_dim), np.float32)
+    empty: np.ndarray = np.zeros((1, 2 * self.config.n_kv_heads, self.room, self.config.head_dim), np.float32)
     return [picograd.tensor(empty) for _ in self.layers]
 
   def hidden(self, tokens: Tensor, positions: Tensor, cache: list[Tensor] | None) -> Tensor:
