@@ -52,7 +52,7 @@ FEW_ROWS = 4                   # with fewer rows than this, long rows are split 
 SMALL_WORK = 1 << 15           # elements under which one kernel on one thread is always best
 ROW_PASSES = 4                 # loops over one row in which a value may be computed again
 LONGEST_CHAIN = 400            # operations in sequence in one kernel: compilers take more than linear time
-CHEAP_OPS = 4                  # operations that are cheaper to repeat than to store
+CHEAP_OPS = 8                  # operations that are cheaper to repeat than to store
 
 class Rangeifier:
   """The state of the two walks over one graph."""
@@ -165,7 +165,7 @@ class Rangeifier:
     if repeated == 1: return False
     rows = prod(range_size(r) for r in inside if r.axis is Axis.LOOP)
     work = [v for v in toposort([u], stop=lambda v: v.op in LEAVES or v.op is Ops.REDUCE) if v.op in ALU and v.op is not Ops.CAST]
-    if rows == 1: return len(work) > 2 * CHEAP_OPS or any(v.op in TRANSCENDENTAL for v in work)
+    if rows == 1: return len(work) > CHEAP_OPS or any(v.op in TRANSCENDENTAL for v in work)
     return bool(work)
 
   # ---- forward: the expression of each store -------------------------------------------------------------------------
