@@ -218,7 +218,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
   flag("--layers", type=int, default=4)
   flag("--block", type=int, default=256, help="characters in a sequence, and the model's context; default: 256")
   flag("--batch", type=int, default=4, help="sequences in a step; default: 4")
-  flag("--steps", type=int, default=1500)
+  flag("--steps", type=int, default=2000)
   flag("--warmup", type=int, default=100, help="steps over which the learning rate rises; default: 100")
   flag("--lr", type=float, default=3e-3, help="the highest learning rate; default: 0.003")
   flag("--eval-every", type=int, default=100, help="steps between checkpoints; default: 100")
