@@ -132,6 +132,7 @@ def test_errors():
   with pytest.raises(ValueError, match="Invalid learning rate: -1"): optim.SGD([p], lr=-1)
   with pytest.raises(ValueError, match="beta parameter at index 1: 2"): optim.Adam([p], betas=(0.9, 2))
   with pytest.raises(ValueError, match="Nesterov momentum requires"): optim.SGD([p], nesterov=True)
+  with pytest.raises(TypeError, match="unexpected keyword argument 'beta'"): optim.AdamW([p], fused=True, beta=1)
   with pytest.raises(ValueError, match="non-leaf"): optim.SGD([p * 2])
   with pytest.raises(TypeError, match="one of the params is int"): optim.SGD([3])
   with pytest.raises(ValueError, match="more than one parameter group"): optim.SGD([{"params": [p]}, {"params": [p]}])

@@ -9,6 +9,7 @@ class Parameter(Tensor):
   """A tensor that a Module it is assigned to lists among its parameters. It shares the memory of data."""
   def __init__(self, data: Tensor, requires_grad: bool = True):
     super().__init__(data.detach(), requires_grad=requires_grad)
+  def __repr__(self) -> str: return "Parameter containing:\n" + super().__repr__()
 
 class LoadResult(NamedTuple):
   """What load_state_dict(strict=False) passed over."""

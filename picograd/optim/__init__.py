@@ -123,13 +123,19 @@ def at_least_zero(**values: float) -> None:
   for name, value in values.items():
     if not value >= 0: raise ValueError(f"Invalid {name.replace('_', ' ')}: {value}")
 
+def check_speed(options: dict[str, Any]) -> None:
+  """torch's options that choose an implementation have no effect: an update is one kernel anyway."""
+  for name in options:
+    if name not in ("fused", "foreach", "capturable"): raise TypeError(f"got an unexpected keyword argument {name!r}")
+
 # ---- the optimizers --------------------------------------------------------------------------------------------------
 
 class SGD(Optimizer):
   """b = momentum*b + (1-dampening)*g (b = g at first), p -= lr*b; with nesterov p -= lr*(g + momentum*b).
   Weight decay adds weight_decay*p to g."""
   def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
-               weight_decay: float = 0.0, nesterov: bool = False):
+               weight_decay: float = 0.0, nesterov: bool = False, **speed: Any):
+    check_speed(speed)
     at_least_zero(learning_rate=lr, momentum_value=momentum, weight_decay_value=weight_decay)
     if nesterov and (momentum <= 0 or dampening != 0):
       raise ValueError("Nesterov momentum requires a momentum and zero dampening")
@@ -155,7 +161,8 @@ class Adam(Optimizer):
   decoupled = False
 
   def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-               eps: float = 1e-8, weight_decay: float = 0.0):
+               eps: float = 1e-8, weight_decay: float = 0.0, **speed: Any):
+    check_speed(speed)
     at_least_zero(learning_rate=lr, epsilon_value=eps, weight_decay_value=weight_decay)
     for i, beta in enumerate(betas):
       if not 0 <= beta < 1: raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
@@ -186,8 +193,8 @@ class AdamW(Adam):
   decoupled = True
 
   def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-               eps: float = 1e-8, weight_decay: float = 1e-2):
-    super().__init__(params, lr, betas, eps, weight_decay)
+               eps: float = 1e-8, weight_decay: float = 1e-2, **speed: Any):
+    super().__init__(params, lr, betas, eps, weight_decay, **speed)
 
 class LAMB(Adam):
   """Adam whose step r = m^/(sqrt(v^) + eps) + weight_decay*p is scaled to the size of the parameter,
