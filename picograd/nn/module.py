@@ -152,6 +152,7 @@ class Module:
     for tensor in (*self.parameters(), *self.buffers()):
       moved = tensor.data if device is None else tensor.data.to(device)
       if dtype is not None and tensor.dtype.is_floating_point: moved = moved.to(dtype)
+      if moved.dtype is tensor.dtype and moved.device == tensor.device: continue
       tensor.data = moved
       if tensor.grad is not None: tensor.grad = tensor.grad.to(moved.device).to(moved.dtype)
     return self
