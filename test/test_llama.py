@@ -5,12 +5,11 @@ import dataclasses, json, os, signal, struct, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 import llama
 import picograd
 from picograd.io import load_safetensors, save_safetensors
 
+ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("PICOGRAD_DATA") or ROOT.parent / "shared" / "data")
 STORIES, PIECES, EXPECTED = DATA / "stories260K.bin", DATA / "tok512.bin", DATA / "stories260K.expected.txt"
 STORY_FLAGS = ["--model", str(STORIES), "--tokenizer", str(PIECES)]
@@ -64,7 +63,8 @@ def test_ctrl_c_ends_cleanly():
 
 @pytest.mark.parametrize("flags", [
   ["--steps", "0"], ["--steps", "x"], ["--temperature", "-1"], ["--temperature", "nan"], ["--top-k", "0"],
-  ["--top-p", "1.5"], ["--seed", "-1"], ["--unknown"], ["--model", "absent.bin"], ["--model", "absent"]], ids=" ".join)
+  ["--top-p", "1.5"], ["--seed", "-1"], ["--unknown"], ["--device", "ABACUS"], ["--model", "absent.bin"],
+  ["--model", "absent"]], ids=" ".join)
 def test_a_wrong_flag_gives_one_line(flags):
   assert_one_line(run_llama(*flags), flags[-1])
 
