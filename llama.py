@@ -81,7 +81,8 @@ class Layer(nn.Module):
     self.wqkv = nn.Linear(c.dim, (c.n_heads + 2 * c.n_kv_heads) * c.head_dim, bias=False)
     self.wo = nn.Linear(c.n_heads * c.head_dim, c.dim, bias=False)
     self.ffn_norm = nn.RMSNorm(c.dim, eps=c.norm_eps)
-    self.w13 = nn.Linear(c.dim, 2 * c.hidden_dim, bias=False)
+    self.w1 = nn.Linear(c.dim, c.hidden_dim, bias=False)
+    self.w3 = nn.Linear(c.dim, c.hidden_dim, bias=False)
     self.w2 = nn.Linear(c.hidden_dim, c.dim, bias=False)
 
   def attend(self, x: Tensor, now: Pass, cache: Tensor | None) -> Tensor:
@@ -103,8 +104,7 @@ class Layer(nn.Module):
     return self.wo(mixed.permute(0, 3, 1, 2, 4).contiguous().view(B, T, c.n_heads * c.head_dim))
 
   def feed_forward(self, x: Tensor) -> Tensor:
-    gate, up = self.w13(x).chunk(2, dim=-1)                           # (B, T, hidden_dim)
-    return self.w2(F.silu(gate) * up)
+    return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
   def forward(self, x: Tensor, now: Pass, cache: Tensor | None) -> Tensor:
     x = x + self.attend(self.attention_norm(x), now, cache)
@@ -242,7 +242,8 @@ HF_LAYER = {
   "wqkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
   "wo": ("self_attn.o_proj",),
   "ffn_norm": ("post_attention_layernorm",),
-  "w13": ("mlp.gate_proj", "mlp.up_proj"),
+  "w1": ("mlp.gate_proj",),
+  "w3": ("mlp.up_proj",),
   "w2": ("mlp.down_proj",),
 }
 

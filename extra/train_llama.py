@@ -176,11 +176,10 @@ def hf_tensors(model: Llama) -> dict[str, Tensor]:
   """The model's weights under HF's names, in float16; a weight that holds several of HF's is cut into their rows."""
   c, state = model.config, model.state_dict()
   q_rows, kv_rows = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-  rows = {"wqkv": [q_rows, kv_rows, kv_rows], "w13": [c.hidden_dim, c.hidden_dim]}
   tensors = {}
   for ours, theirs in hf_names(c).items():
-    weight, kind = state[ours].detach().half(), ours.split(".")[-2]
-    parts = weight.split(rows[kind], dim=0) if kind in rows else [weight]
+    weight = state[ours].detach().half()
+    parts = weight.split([q_rows, kv_rows, kv_rows], dim=0) if len(theirs) == 3 else [weight]
     for name, part in zip(theirs, parts): tensors[name] = part.contiguous()
   return tensors
 
