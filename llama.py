@@ -82,8 +82,8 @@ class Layer(nn.Module):
     self.wo = nn.Linear(c.n_heads * c.head_dim, c.dim, bias=False)
     self.ffn_norm = nn.RMSNorm(c.dim, eps=c.norm_eps)
     self.w1 = nn.Linear(c.dim, c.hidden_dim, bias=False)
-    self.w3 = nn.Linear(c.dim, c.hidden_dim, bias=False)
     self.w2 = nn.Linear(c.hidden_dim, c.dim, bias=False)
+    self.w3 = nn.Linear(c.dim, c.hidden_dim, bias=False)
 
   def attend(self, x: Tensor, now: Pass, cache: Tensor | None) -> Tensor:
     c = self.config
@@ -104,7 +104,7 @@ class Layer(nn.Module):
     return self.wo(mixed.permute(0, 3, 1, 2, 4).contiguous().view(B, T, c.n_heads * c.head_dim))
 
   def feed_forward(self, x: Tensor) -> Tensor:
-    return self.w2(F.silu(self.w1(x)) * self.w3(x))
+    return self.w2(F.silu(self.w1(x)) * self.w3(x))                   # (B, T, hidden_dim) -> (B, T, dim)
 
   def forward(self, x: Tensor, now: Pass, cache: Tensor | None) -> Tensor:
     x = x + self.attend(self.attention_norm(x), now, cache)
@@ -243,8 +243,8 @@ HF_LAYER = {
   "wo": ("self_attn.o_proj",),
   "ffn_norm": ("post_attention_layernorm",),
   "w1": ("mlp.gate_proj",),
-  "w3": ("mlp.up_proj",),
   "w2": ("mlp.down_proj",),
+  "w3": ("mlp.up_proj",),
 }
 
 def hf_names(c: Config) -> dict[str, list[str]]:

@@ -179,7 +179,7 @@ def hf_tensors(model: Llama) -> dict[str, Tensor]:
   tensors = {}
   for ours, theirs in hf_names(c).items():
     weight = state[ours].detach().half()
-    parts = weight.split([q_rows, kv_rows, kv_rows], dim=0) if len(theirs) == 3 else [weight]
+    parts = [weight] if len(theirs) == 1 else weight.split([q_rows, kv_rows, kv_rows], dim=0)
     for name, part in zip(theirs, parts): tensors[name] = part.contiguous()
   return tensors
 

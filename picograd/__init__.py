@@ -51,7 +51,9 @@ def method(name: str) -> Any:
 def find(name: str) -> Any:
   """What picograd.name means. AttributeError where it means nothing."""
   for home, names in HOMES.items():
-    if name in names.split(): return getattr(importlib.import_module(f"picograd.{home}"), name)
+    if name not in names.split(): continue
+    if home == "tensor": importlib.import_module("picograd.random")          # gives Tensor normal_, uniform_, ..
+    return getattr(importlib.import_module(f"picograd.{home}"), name)
   if name in METHODS: return method(name)
   if name in CONSTANTS: return CONSTANTS[name]
   if name in DTYPES: return getattr(importlib.import_module("picograd.dtype").dtypes, name)

@@ -1,7 +1,7 @@
 # io.py: tensors in files. The format is safetensors (https://github.com/huggingface/safetensors): 8 bytes with the
 # length of a JSON header, the header {name: {dtype, shape, data_offsets}}, the data. `save` adds a tree of containers
-# and numbers as JSON in the header's metadata: a checkpoint is one file without pickle. A damaged file is a ValueError of
-# one line.
+# and numbers as JSON in the header's metadata: a checkpoint is one file without pickle. A damaged file is a ValueError
+# of one line.
 from __future__ import annotations
 import json, os, struct
 from typing import Any, Mapping
@@ -17,7 +17,7 @@ CODES = {"F64": dtypes.float64, "I64": dtypes.int64, "U64": dtypes.uint64,      
          "F16": dtypes.float16, "BF16": dtypes.bfloat16, "I16": dtypes.int16, "U16": dtypes.uint16,
          "I8": dtypes.int8, "U8": dtypes.uint8, "BOOL": dtypes.bool}
 NAMES = {dtype: code for code, dtype in CODES.items()}
-Path = "str | os.PathLike[str]"
+Path = str | os.PathLike
 
 # ---- safetensors -----------------------------------------------------------------------------------------------------
 

@@ -61,18 +61,19 @@ def test_parameter_without_gradient_stays():
   optimizer = optim.AdamW([a, b], lr=0.1)
   a.sum().backward()
   optimizer.step()
-  assert np.array_equal(b.detach().numpy(), [1, 1]) and b not in optimizer.state and not np.array_equal(a.detach().numpy(), [1, 1])
+  assert np.array_equal(b.detach().numpy(), [1, 1]) and b not in optimizer.state
+  assert not np.array_equal(a.detach().numpy(), [1, 1])
 
 def test_a_later_step_compiles_nothing():
   p = picograd.ones(8, requires_grad=True)
   optimizer = optim.AdamW([p], lr=0.1)
   compiled = []
-  for step in range(5):
+  for step in range(6):
     optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
     train([p], optimizer, [picograd.ones(8)])
     p.detach().numpy()
     compiled.append(Counters.compiled)
-  assert compiled[4] == compiled[2]
+  assert compiled[5] == compiled[3]
 
 def test_closure_and_zero_grad():
   p = picograd.ones(2, requires_grad=True)
@@ -107,7 +108,8 @@ SCHEDULERS = {
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_rates_equal_torch(name):
-  ours, theirs = optim.SGD([picograd.ones(1)], lr=0.1, momentum=0.9), torch.optim.SGD([torch.ones(1)], lr=0.1, momentum=0.9)
+  ours = optim.SGD([picograd.ones(1)], lr=0.1, momentum=0.9)
+  theirs = torch.optim.SGD([torch.ones(1)], lr=0.1, momentum=0.9)
   a, b = SCHEDULERS[name](optim.lr_scheduler, ours), SCHEDULERS[name](torch.optim.lr_scheduler, theirs)
   for _ in range(11):
     assert a.get_last_lr() == pytest.approx(b.get_last_lr())

@@ -122,7 +122,8 @@ def test_multinomial_without_replacement():
 
 def test_multinomial_errors():
   draw = picograd.multinomial
-  for weights, count, message in (([1.0, -1.0], 1, "element < 0"), ([1.0, math.nan], 1, "nan"), ([0.0, 0.0], 1, "sum of prob"),
-                                  ([1.0, 0.0], 2, "not enough non-negative"), ([1.0, 1.0], 3, r"n_sample > prob_dist"),
-                                  ([1.0], 0, "n_sample <= 0"), ([[[1.0]]], 1, "1 or 2 dim"), ([1, 2], 1, "floating-point")):
+  cases = [([1.0, -1.0], 1, "element < 0"), ([1.0, math.nan], 1, "nan"), ([0.0, 0.0], 1, "sum of prob"),
+           ([1.0, 0.0], 2, "not enough non-negative"), ([1.0, 1.0], 3, r"n_sample > prob_dist"),
+           ([1.0], 0, "n_sample <= 0"), ([[[1.0]]], 1, "1 or 2 dim"), ([1, 2], 1, "floating-point")]
+  for weights, count, message in cases:
     with pytest.raises(RuntimeError, match=message): draw(picograd.tensor(weights), count)

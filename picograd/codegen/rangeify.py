@@ -140,12 +140,22 @@ class Rangeifier:
   def is_cheap(self, u: UOp) -> bool:
     """Whether computing u again costs no more than storing and loading it: few plain operations on little memory."""
     operations, elements = 0, 0
-    for v in toposort([u], stop=lambda v: v.op in LEAVES or v.op in (Ops.REDUCE, Ops.CONTIGUOUS)):
+    for v in self.inside_kernel(u):
       if v.op in (Ops.REDUCE, Ops.CONTIGUOUS) or v.op in TRANSCENDENTAL: return False
-      if v.op in ALU and v.op is not Ops.CAST: operations += 1
-      if v.op in LEAVES: elements += prod(v.shape)
+      if v.op in LEAVES or v is not u and self.is_shared_epilogue(v): elements += prod(v.shape)
+      elif v.op in ALU and v.op is not Ops.CAST: operations += 1
       if operations > CHEAP_OPS or elements > 1.25 * prod(u.shape) + 64: return False
     return True
+
+  def inside_kernel(self, u: UOp) -> list[UOp]:
+    """u and what a kernel that computes it computes too, as far as can be said before u's sources are decided."""
+    def stop(v: UOp) -> bool:
+      return v.op in LEAVES or v.op in (Ops.REDUCE, Ops.CONTIGUOUS) or v is not u and self.is_shared_epilogue(v)
+    return toposort([u], stop)
+
+  def is_shared_epilogue(self, v: UOp) -> bool:
+    """Whether v will be stored for certain: several readers of the end of a reduction, such as a residual stream."""
+    return len(self.users[v]) > 1 and v.op in ALU and self.ends_a_reduction(v)
 
   def ends_a_reduction(self, u: UOp) -> bool:
     """Whether u is elementwise work on the results of a reduction that nothing else reads: its epilogue."""
@@ -164,7 +174,7 @@ class Rangeifier:
     repeated = prod(range_size(r) for r in scope.ranges if r not in inside and r.axis is Axis.LOOP)
     if repeated == 1: return False
     rows = prod(range_size(r) for r in inside if r.axis is Axis.LOOP)
-    work = [v for v in toposort([u], stop=lambda v: v.op in LEAVES or v.op is Ops.REDUCE) if v.op in ALU and v.op is not Ops.CAST]
+    work = [v for v in self.inside_kernel(u) if v.op in ALU and v.op is not Ops.CAST and (v is u or not self.is_shared_epilogue(v))]
     if rows == 1: return len(work) > CHEAP_OPS or any(v.op in TRANSCENDENTAL for v in work)
     return bool(work)
 

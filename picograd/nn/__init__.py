@@ -1,250 +1,17 @@
-# nn: torch.nn on top of Tensor. A Module is a tree of modules whose leaves are parameters and buffers; names are the
-# paths in that tree, and a state dict is the flat table of them. Layers hold parameters and call nn.functional. Layers
-# take device= and dtype= for their parameters: `**kind` below.
+# nn: torch.nn on top of Tensor. Layers hold parameters and call nn.functional; all take device= and dtype= for their
+# parameters: `**kind` below. Module, Parameter and the containers are in module.py.
 from __future__ import annotations
 import math
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
-from picograd.dtype import DType, dtypes
+from typing import Any, Mapping, Sequence
+from picograd.dtype import dtypes
 from picograd.nn import functional, init
 from picograd.nn import utils as utils
 from picograd.nn.functional import Ints, as_tuple
+from picograd.nn.module import Module, ModuleDict as ModuleDict, ModuleList as ModuleList, Parameter
+from picograd.nn.module import Sequential as Sequential
 from picograd.tensor import Tensor, cat, no_grad, ones, stack, zeros
 
 F = functional
-
-class Parameter(Tensor):
-  """A tensor that a Module it is assigned to lists among its parameters. It shares the memory of data."""
-  def __init__(self, data: Tensor, requires_grad: bool = True):
-    super().__init__(data.detach(), requires_grad=requires_grad)
-
-class LoadResult(NamedTuple):
-  """What load_state_dict(strict=False) passed over."""
-  missing_keys: list[str]
-  unexpected_keys: list[str]
-
-# ---- Module ----------------------------------------------------------------------------------------------------------
-
-class Module:
-  """The base of all layers and models. Assigning a Parameter or a Module to an attribute registers it by that name."""
-  training: bool
-  _parameters: dict[str, Parameter | None]
-  _buffers: dict[str, Tensor | None]
-  _modules: dict[str, "Module | None"]
-  _transient: set[str]                    # buffers that state_dict leaves out
-
-  def __init__(self) -> None:
-    self.__dict__.update(_parameters={}, _buffers={}, _modules={}, _transient=set(), training=True)
-
-  def forward(self, *args: Any, **kwargs: Any) -> Any:
-    raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
-  def __call__(self, *args: Any, **kwargs: Any) -> Any: return self.forward(*args, **kwargs)
-
-  # attributes
-  def __setattr__(self, name: str, value: Any) -> None:
-    tables = self.__dict__.get("_parameters"), self.__dict__.get("_modules"), self.__dict__.get("_buffers")
-    if None in tables:
-      if isinstance(value, (Parameter, Module)):
-        raise AttributeError(f"cannot assign {type(value).__name__} {name!r} before Module.__init__() call")
-      return object.__setattr__(self, name, value)
-    parameters, modules, buffers = tables
-    if isinstance(value, Parameter): home = parameters
-    elif isinstance(value, Module): home = modules
-    elif name in parameters and value is not None:
-      raise TypeError(f"cannot assign '{type(value).__name__}' as parameter '{name}' (nn.Parameter or None expected)")
-    else: home = next((table for table in tables if name in table), self.__dict__)
-    for table in (*tables, self.__dict__):
-      if table is not home: table.pop(name, None)
-    home[name] = value
-
-  def __getattr__(self, name: str) -> Any:
-    for table in ("_parameters", "_buffers", "_modules"):
-      if name in self.__dict__.get(table, ()): return self.__dict__[table][name]
-    raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-  def __delattr__(self, name: str) -> None:
-    for table in (self._parameters, self._buffers, self._modules, self.__dict__):
-      if name in table:
-        del table[name]
-        return
-    raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-  def register_parameter(self, name: str, param: Parameter | None) -> None: self._parameters[name] = param
-  def add_module(self, name: str, module: "Module | None") -> None: self._modules[name] = module
-  def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-    """A tensor that moves and is saved with the module but is not trained."""
-    self._buffers[name] = tensor
-    if not persistent: self._transient.add(name)
-
-  # the tree
-  def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-    """(path, module) of the tree, each module once, a parent before its children."""
-    seen: set[int] = set()
-    stack: list[tuple[str, Module]] = [(prefix, self)]
-    while stack:
-      path, module = stack.pop()
-      if id(module) in seen: continue
-      seen.add(id(module))
-      yield path, module
-      children = [(join(path, name), child) for name, child in module._modules.items() if child is not None]
-      stack.extend(reversed(children))
-
-  def modules(self) -> Iterator["Module"]: return (m for _, m in self.named_modules())
-  def named_children(self) -> Iterator[tuple[str, "Module"]]:
-    return ((name, m) for name, m in self._modules.items() if m is not None)
-  def children(self) -> Iterator["Module"]: return (m for _, m in self.named_children())
-
-  def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
-    """(path, parameter), each parameter once: one that is tied under two names has the first."""
-    return named_members(self, "_parameters", prefix, recurse)
-  def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
-    return named_members(self, "_buffers", prefix, recurse)
-  def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-    return (p for _, p in self.named_parameters("", recurse))
-  def buffers(self, recurse: bool = True) -> Iterator[Tensor]: return (b for _, b in self.named_buffers("", recurse))
-
-  # state
-  def state_tensors(self) -> dict[str, Tensor]:
-    """Every parameter and persistent buffer under every path it has."""
-    out: dict[str, Tensor] = {}
-    stack: list[tuple[str, Module]] = [("", self)]
-    while stack:
-      path, module = stack.pop()
-      kept = {name: b for name, b in module._buffers.items() if name not in module._transient}
-      for name, value in {**module._parameters, **kept}.items():
-        if value is not None: out[join(path, name)] = value
-      stack.extend(reversed([(join(path, name), child) for name, child in module.named_children()]))
-    return out
-
-  def state_dict(self) -> dict[str, Tensor]:
-    """Path -> tensor that shares memory with the parameter or buffer."""
-    return {name: value.detach() for name, value in self.state_tensors().items()}
-
-  def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> LoadResult:
-    """Copies the tensors into the parameters and buffers of the same path. RuntimeError lists every path that is
-    missing or unexpected (if strict) and every shape that differs; nothing is copied then."""
-    own = self.state_tensors()
-    missing = [name for name in own if name not in state_dict]
-    unexpected = [name for name in state_dict if name not in own]
-    problems = []
-    if strict and missing: problems.append(f"Missing key(s) in state_dict: {quoted(missing)}. ")
-    if strict and unexpected: problems.append(f"Unexpected key(s) in state_dict: {quoted(unexpected)}. ")
-    for name, value in own.items():
-      if name in state_dict and tuple(state_dict[name].shape) != tuple(value.shape):
-        problems.append(f"size mismatch for {name}: copying a param with shape {tuple(state_dict[name].shape)} from "
-                        f"checkpoint, the shape in current model is {tuple(value.shape)}.")
-    title = f"Error(s) in loading state_dict for {type(self).__name__}:"
-    if problems: raise RuntimeError("\n\t".join([title, *problems]))
-    with no_grad():
-      for name, value in own.items():
-        if name in state_dict: value.copy_(state_dict[name])
-    return LoadResult(missing, unexpected)
-
-  # what is done to a whole tree
-  def apply(self, fn: Callable[["Module"], Any]) -> "Module":
-    """Calls fn on every module, children first."""
-    for module in reversed(list(self.modules())): fn(module)
-    return self
-  def train(self, mode: bool = True) -> "Module":
-    for module in self.modules(): module.training = mode
-    return self
-  def eval(self) -> "Module": return self.train(False)
-  def requires_grad_(self, requires_grad: bool = True) -> "Module":
-    for p in self.parameters(): p.requires_grad_(requires_grad)
-    return self
-  def zero_grad(self, set_to_none: bool = True) -> None: clear_grads(self.parameters(), set_to_none)
-
-  def to(self, *args: Any, device: Any = None, dtype: DType | None = None) -> "Module":
-    """Moves every parameter and buffer to a device, a dtype, or both, in place; a dtype changes floats only."""
-    for a in args:
-      if isinstance(a, DType): dtype = a
-      else: device = a
-    for tensor in (*self.parameters(), *self.buffers()):
-      moved = tensor.data if device is None else tensor.data.to(device)
-      if dtype is not None and tensor.dtype.is_floating_point: moved = moved.to(dtype)
-      tensor.data = moved
-      if tensor.grad is not None: tensor.grad = tensor.grad.to(moved.device).to(moved.dtype)
-    return self
-  def float(self) -> "Module": return self.to(dtypes.float32)
-  def double(self) -> "Module": return self.to(dtypes.float64)
-  def half(self) -> "Module": return self.to(dtypes.float16)
-  def bfloat16(self) -> "Module": return self.to(dtypes.bfloat16)
-  def cpu(self) -> "Module": return self.to("cpu")
-  def cuda(self) -> "Module": return self.to("cuda")
-
-  # text
-  def extra_repr(self) -> str: return ""
-  def __repr__(self) -> str:
-    lines = self.extra_repr().split("\n") if self.extra_repr() else []
-    inner = [f"({name}): " + repr(child).replace("\n", "\n  ") for name, child in self._modules.items()]
-    if len(lines) == 1 and not inner: return f"{type(self).__name__}({lines[0]})"
-    if not lines and not inner: return f"{type(self).__name__}()"
-    return f"{type(self).__name__}(\n  " + "\n  ".join(lines + inner) + "\n)"
-
-def join(path: str, name: str) -> str: return f"{path}.{name}" if path else name
-def quoted(names: Iterable[str]) -> str: return ", ".join(f'"{name}"' for name in names)
-
-def named_members(root: Module, table: str, prefix: str, recurse: bool) -> Iterator[tuple[str, Any]]:
-  """(path, tensor) of the tables _parameters or _buffers in a tree, each tensor once."""
-  seen: set[int] = set()
-  for path, module in root.named_modules(prefix) if recurse else [(prefix, root)]:
-    for name, value in getattr(module, table).items():
-      if value is None or id(value) in seen: continue
-      seen.add(id(value))
-      yield join(path, name), value
-
-def clear_grads(parameters: Iterable[Tensor], set_to_none: bool) -> None:
-  for p in parameters:
-    if set_to_none: p.grad = None
-    elif p.grad is not None: p.grad = zeros(*p.shape, dtype=p.dtype, device=p.device)
-
-# ---- containers ------------------------------------------------------------------------------------------------------
-
-class ModuleList(Module):
-  """Modules by position, registered as "0", "1", ..."""
-  def __init__(self, modules: Iterable[Module] = ()):
-    super().__init__()
-    self.extend(modules)
-  def __len__(self) -> int: return len(self._modules)
-  def __iter__(self) -> Iterator[Any]: return iter(list(self._modules.values()))
-  def __getitem__(self, i: int | slice) -> Any:
-    items = list(self._modules.values())
-    return type(self)(items[i]) if isinstance(i, slice) else items[i]
-  def __setitem__(self, i: int, module: Module) -> None: self._modules[list(self._modules)[i]] = module
-  def append(self, module: Module) -> "ModuleList":
-    self._modules[str(len(self._modules))] = module
-    return self
-  def extend(self, modules: Iterable[Module]) -> "ModuleList":
-    for m in modules: self.append(m)
-    return self
-
-class ModuleDict(Module):
-  """Modules by name."""
-  def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()):
-    super().__init__()
-    self.update(modules)
-  def __len__(self) -> int: return len(self._modules)
-  def __iter__(self) -> Iterator[str]: return iter(self._modules)
-  def __contains__(self, name: str) -> bool: return name in self._modules
-  def __getitem__(self, name: str) -> Any: return self._modules[name]
-  def __setitem__(self, name: str, module: Module) -> None: self._modules[name] = module
-  def keys(self) -> Iterable[str]: return self._modules.keys()
-  def values(self) -> Iterable[Any]: return self._modules.values()
-  def items(self) -> Iterable[tuple[str, Any]]: return self._modules.items()
-  def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
-    self._modules.update(dict(modules))
-
-class Sequential(ModuleList):
-  """Each module applied to the output of the one before. Takes modules, or one dict of them."""
-  def __init__(self, *modules: Any):
-    named = dict(modules[0]) if len(modules) == 1 and isinstance(modules[0], Mapping) else None
-    super().__init__(() if named is not None else modules)
-    for name, module in (named or {}).items(): self.add_module(name, module)
-  def __getitem__(self, i: int | slice) -> Any:
-    if not isinstance(i, slice): return super().__getitem__(i)
-    return Sequential(*list(self._modules.values())[i])
-  def forward(self, input: Any) -> Any:
-    for module in self: input = module(input)
-    return input
 
 # ---- layers with weights ---------------------------------------------------------------------------------------------
 
@@ -400,6 +167,7 @@ class Conv2d(ConvNd):
 class ConvTranspose2d(ConvNd):
   """(N, C, H, W) -> (N, out_channels, H', W'), H' = (H-1)*stride - 2*padding + dilation*(k-1) + output_padding + 1."""
   transposed = True
+  padding: tuple[int, ...]
   def __init__(self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0,
                output_padding: Ints = 0, groups: int = 1, bias: bool = True, dilation: Ints = 1, **kind: Any):
     super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, **kind)
@@ -430,7 +198,8 @@ class AvgPool2d(Options):
   def __init__(self, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None):
     super().__init__(kernel_size=kernel_size, stride=kernel_size if stride is None else stride, padding=padding)
-    self.rest = {"ceil_mode": ceil_mode, "count_include_pad": count_include_pad, "divisor_override": divisor_override}
+    self.rest: dict[str, Any] = {"ceil_mode": ceil_mode, "count_include_pad": count_include_pad,
+                                 "divisor_override": divisor_override}
   def forward(self, input: Tensor) -> Tensor: return F.avg_pool2d(input, **self.options(), **self.rest)
 
 class Dropout(Options):
@@ -568,8 +337,9 @@ class Layers(Recurrent):
   def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
     if input.ndim == 2:
       given = None if hx is None else self.unpacked(tuple(s.unsqueeze(1) for s in self.packed(hx)))
-      out, last = self.forward(input.unsqueeze(0 if self.batch_first else 1), given)
-      return out.squeeze(0 if self.batch_first else 1), self.unpacked(tuple(s.squeeze(1) for s in self.packed(last)))
+      batch = 0 if self.batch_first else 1
+      out, end = self.forward(input.unsqueeze(batch), given)
+      return out.squeeze(batch), self.unpacked(tuple(s.squeeze(1) for s in self.packed(end)))
     x = input.transpose(0, 1) if self.batch_first else input                                 # (T, N, input_size)
     rows = self.num_layers * len(self.suffixes)
     first = self.blank(x, rows, x.shape[1]) if hx is None else self.packed(hx)

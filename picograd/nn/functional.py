@@ -223,14 +223,14 @@ def interpolate(input: Tensor, size: Ints | None = None, scale_factor: float | S
   """(N, C, i_1 ..) -> (N, C, o_1 ..) by mode nearest, linear (one dimension) or bilinear (two)."""
   n = input.ndim - 2
   if mode not in ("nearest", "linear", "bilinear"): raise NotImplementedError(f"interpolate(mode={mode!r})")
-  if (size is None) == (scale_factor is None): raise ValueError("only one of size or scale_factor should be defined")
-  if scale_factor is not None:
+  if scale_factor is not None and size is None:
     factors = [float(scale_factor)] * n if isinstance(scale_factor, (int, float)) else [float(f) for f in scale_factor]
     sizes = tuple(math.floor(i * f) for i, f in zip(input.shape[2:], factors))
     steps = [1 / f for f in factors]
-  else:
+  elif size is not None and scale_factor is None:
     sizes = as_tuple(size, n, "size")
     steps = [i / o for i, o in zip(input.shape[2:], sizes)]
+  else: raise ValueError("either size or scale_factor should be defined, not both")
   for d, (out, step) in enumerate(zip(sizes, steps), 2):
     if mode == "nearest": input = take(input, d, [min(int(i * step), input.shape[d] - 1) for i in range(out)])
     else: input = blend_neighbours(input, d, source_positions(input.shape[d], out, step, bool(align_corners)))
@@ -332,14 +332,15 @@ def pool_widths(size: int, kernel: int, stride: int, padding: int, dilation: int
 
 def max_pool2d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, dilation: Ints = 1,
                ceil_mode: bool = False) -> Tensor:
-  """(..., H, W) -> (..., H', W'), the maximum of each window; padding counts as -inf."""
+  """(..., H, W) -> (..., H', W'), the maximum of each window; padding counts as -inf. Of equal elements only the first
+  gets the gradient."""
   kernel, dilations = as_tuple(kernel_size, 2, "kernel_size"), as_tuple(dilation, 2, "dilation")
   strides, pads = as_tuple(stride or kernel_size, 2, "stride"), as_tuple(padding, 2, "padding")
   widths = [pool_widths(*row, ceil_mode) for row in zip(input.shape[-2:], kernel, strides, pads, dilations)]
   check_windows(input, kernel, dilations, widths)
   lowest = -math.inf if input.dtype.is_floating_point else input.dtype.min
   x = input.pad([(0, 0)] * (input.ndim - 2) + widths, lowest)
-  return windows(x, kernel, strides, dilations).amax((-2, -1))
+  return windows(x, kernel, strides, dilations).flatten(-2).max(-1).values
 
 def avg_pool2d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:

@@ -6,8 +6,8 @@ import math
 from typing import Any, Callable, Iterable
 from picograd.dtype import dtypes
 from picograd.helpers import dedup
-from picograd.nn import clear_grads
 from picograd.nn.functional import working_dtype
+from picograd.nn.module import clear_grads
 from picograd.optim import lr_scheduler as lr_scheduler
 from picograd.tensor import Tensor, enable_grad, no_grad, tensor, zeros_like
 
@@ -51,7 +51,7 @@ class Optimizer:
 
   def update_all(self) -> None:
     """Computes all new values, then stores them: no value is computed from one that is stored in the same step."""
-    jobs: list[tuple[Tensor, Group, tuple[float, ...]]] = []
+    jobs: list[tuple[Tensor, Tensor, Group, tuple[float, ...]]] = []
     for group in self.param_groups:
       for p in group["params"]:
         if p.grad is None: continue
@@ -59,19 +59,19 @@ class Optimizer:
         for name in self.state_names(group):
           if name not in state: state[name] = zeros_like(p)
         state["step"] += 1
-        jobs.append((p, group, self.numbers(group, state["step"])))
-    rows = dedup(numbers for _, _, numbers in jobs)
+        jobs.append((p, p.grad, group, self.numbers(group, state["step"])))
+    rows = dedup(numbers for *_, numbers in jobs)
     if not rows: return
     width = len(rows[0])
     shared: dict[Any, Tensor] = {}                                # device -> the leaf, flat
     stores: list[tuple[Tensor, Tensor]] = []
-    for p, group, numbers in jobs:
+    for p, grad, group, numbers in jobs:
       if p.device not in shared:
         shared[p.device] = tensor([x for row in rows for x in row], dtype=dtypes.float32, device=p.device)
       first = rows.index(numbers) * width
       scalars = [shared[p.device][first + i] for i in range(width)]
       work, state = working_dtype(p.dtype), self.state[p]
-      new = self.update(p.detach().to(work), p.grad.detach().to(work), group, state, [s.to(work) for s in scalars])
+      new = self.update(p.detach().to(work), grad.detach().to(work), group, state, [s.to(work) for s in scalars])
       stores += [(p if name == "param" else state[name], value) for name, value in new.items()]
     for target, value in stores: target.copy_(value)
 
