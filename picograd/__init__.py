@@ -2,7 +2,13 @@
 # for: the C compiler uses picograd.ops without NumPy. A name is found by the first table below that lists it.
 from __future__ import annotations
 import importlib, math, sys, types
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:                        # to a type checker, what is not a module may be anything
+  from picograd.tensor import Tensor as Tensor
+  tensor: Any
+  einsum: Any
+  def __getattr__(name: str) -> Any: ...
 
 # module of picograd -> the names it gives to torch's top level
 HOMES = {
@@ -57,7 +63,7 @@ def find(name: str) -> Any:
 
 class Namespace(types.ModuleType):
   """This module: names are found when first asked for. The import of picograd/tensor.py must not put the module where
-  the function torch.tensor is expected, nor that of picograd/einsum.py."""
+  the function torch.tensor is expected, or another of that name, where a function is."""
   def __getattr__(self, name: str) -> Any:
     value = find(name)
     self.__dict__[name] = value

@@ -25,12 +25,16 @@ def linspace(start, end, steps: int, dtype: DType | None = None, **options) -> T
   line = UOp.iota(steps, dtypes.int32).cast(dtype or Default.dtype)
   rising = line * step + start
   falling = end - (steps - 1 - line) * step
-  values = (line < steps // 2).where(rising, falling) if steps > 1 else line.like(start)
+  if steps == 1:
+    return created(rising, **options)
+  values = (line < steps // 2).where(rising, falling)
   return created(values, **options)
 
 def identity_mask(n: int, m: int) -> UOp:
   """True where row == column."""
-  return iota_along((n, m), 0).eq(iota_along((n, m), 1))
+  rows = iota_along((n, m), 0)
+  columns = iota_along((n, m), 1)
+  return rows.eq(columns)
 
 def eye(n: int, m: int | None = None, dtype: DType | None = None, **options) -> Tensor:
   mask = identity_mask(n, n if m is None else m)
@@ -41,13 +45,15 @@ def meshgrid(*tensors, indexing: str = "ij") -> tuple[Tensor, ...]:
   lines = list(tensors[0] if alone else tensors)
   shape = [len(x) for x in lines]
   ones = [1] * len(lines)
-  grids = [x.reshape([*ones[:i], -1, *ones[i + 1:]]).expand(shape) for i, x in enumerate(lines)]
-  return tuple(g.transpose(0, 1) for g in grids) if indexing == "xy" and len(grids) > 1 else tuple(grids)
+  columns = [x.reshape([-1, *ones[i + 1:]]) for i, x in enumerate(lines)]
+  grids = [column.expand(shape) for column in columns]
+  if indexing == "xy" and len(grids) > 1:
+    grids = [g.transpose(0, 1) for g in grids]
+  return tuple(grids)
 
 # ---- like a tensor ---------------------------------------------------------------------------------------------------
 
-def new_full(self: Tensor, size, value, dtype: DType | None = None, device=None,
-             **options) -> Tensor:
+def new_full(self: Tensor, size, value, dtype: DType | None = None, device=None, **options) -> Tensor:
   return full(size, value, dtype or self.dtype, device=device or self.device, **options)
 def new_zeros(self: Tensor, *sizes, **options) -> Tensor:
   return new_full(self, sizes_of(sizes), 0, **options)

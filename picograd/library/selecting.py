@@ -23,8 +23,15 @@ class Place:
   before: how many other dimensions stand before theirs in the result; index tensors with gaps between them go first."""
   def __init__(self, x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]):
     self.index = joint_index(x, at, tensors)
-    self.order = tuple(at) + tuple(d for d in range(x.ndim) if d not in at)
-    self.before = at[0] if at[-1] - at[0] + 1 == len(at) else 0
+    others = [d for d in range(x.ndim) if d not in at]
+    adjacent = at[-1] - at[0] + 1 == len(at)
+    self.order = (*at, *others)
+    self.before = at[0] if adjacent else 0
+
+  def moves(self) -> tuple[range, range]:
+    """The result's dimensions that the index tensors gave: where they are first, and where they belong."""
+    rank = len(self.index.shape)
+    return range(rank), range(self.before, self.before + rank)
 
 def joint_index(x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> UOp:
   """The positions in the dimensions `at` taken as one."""
@@ -34,16 +41,19 @@ def joint_index(x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> UOp:
   except ValueError:
     shapes = ", ".join(str(list(t.shape)) for t in tensors)
     raise IndexError(f"shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}") from None
-  indices = [stretch(checked_index(t, n, d), shape) for t, n, d in zip(tensors, sizes, at)]
+  indices = [checked_index(t, n, d) for t, n, d in zip(tensors, sizes, at)]
   dtype = functools.reduce(promote, (i.dtype for i in indices))
-  return linear_index([i.cast(dtype) for i in indices], sizes)
+  return linear_index([stretch(i.cast(dtype), shape) for i in indices], sizes)
 
 bounds_known: weakref.WeakKeyDictionary[UOp, tuple[int, int]] = weakref.WeakKeyDictionary()     # BUFFER -> min, max
 
 def checked_index(index: Tensor, n: int, dim: int) -> UOp:
   """index as positions 0..n-1. IndexError outside: at once where the values are in memory, else with realize()."""
-  u = index.uop if index.dtype in (dtypes.int32, dtypes.int64) else index.uop.cast(dtypes.int64)
-  if not index.numel(): return u
+  u = index.uop
+  if index.dtype not in (dtypes.int32, dtypes.int64):
+    u = u.cast(dtypes.int64)
+  if not index.numel():
+    return u
   memory = index.storage.memory
   if memory is None and not is_constant(u):
     error = IndexError(f"index is out of bounds for dimension {dim} with size {n}")
@@ -52,7 +62,8 @@ def checked_index(index: Tensor, n: int, dim: int) -> UOp:
   if memory is not None and memory not in bounds_known:
     bounds_known[memory] = extremes_of(host_copy(index.storage, (), index.dtype))
   low, high = (0, n) if memory is None else bounds_known[memory]
-  if low >= 0 and high < n: return u
+  if low >= 0 and high < n:
+    return u
   low, high = extremes_of(index.host())                                # a view may see fewer than the memory holds
   for i in (low, high):
     if not -n <= i < n:
@@ -67,8 +78,7 @@ def gather_at(self: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> Ten
   place = Place(self, at, tensors)
   rows = flat_rows(self.uop.permute(place.order), len(at))
   out = result(take(rows, place.index), self, *tensors, device=self.storage.device)
-  rank = len(place.index.shape)
-  return out.movedim(range(rank), range(place.before, place.before + rank)) if place.before and rank else out
+  return out.movedim(*place.moves()) if place.before else out
 
 def put_at(self: Tensor, at: Sequence[int], tensors: Sequence[Tensor], value) -> Tensor:
   """Myself with the elements that index tensors name replaced by value."""
@@ -81,11 +91,10 @@ def put_at(self: Tensor, at: Sequence[int], tensors: Sequence[Tensor], value) ->
   shape = rest[:before] + index.shape + rest[before:]
   while value.ndim > len(shape) and value.shape[0] == 1:
     value = value.squeeze(0)
-  spread = value.cast(self.dtype).expand(shape)
-  rank, count = len(index.shape), prod(index.shape)
-  if rank:
-    spread = spread.movedim(range(before, before + rank), range(rank))
-  values = stretch(spread.uop, index.shape + rest).reshape((count,) + rest)
+  first, there = place.moves()
+  spread = value.cast(self.dtype).expand(shape).movedim(there, first)
+  count = prod(index.shape)
+  values = spread.uop.reshape((count,) + rest)
   rows = put(flat_rows(moved, len(at)), index.reshape((count,)), values)
   out = rows.reshape(moved.shape).permute(argsort(place.order))
   return result(out, self, value, device=self.storage.device)
@@ -94,8 +103,9 @@ def put_at(self: Tensor, at: Sequence[int], tensors: Sequence[Tensor], value) ->
 
 def gather(self: Tensor, dim, index: Tensor) -> Tensor:
   """out[.., k, ..] = self[.., index[.., k, ..], ..]"""
-  axis = axis_of(dim, self.ndim)
-  return result(gather_axis(self.uop, axis, checked_index(index, self.uop.shape[axis], axis)), self)
+  axis, x = axis_of(dim, self.ndim), self.uop
+  place = checked_index(index, x.shape[axis], axis)
+  return result(gather_axis(x, axis, place), self)
 
 def index_select(self: Tensor, dim, index: Tensor) -> Tensor:
   return self.gather_at([axis_of(dim, self.ndim)], [index])
@@ -107,8 +117,11 @@ def masked_select(self: Tensor, mask: Tensor) -> Tensor:
 def nonzero(self: Tensor, as_tuple=False) -> Any:
   """The positions of elements that are not zero: a row each, or a tensor per dimension."""
   columns = positions(self)
-  if as_tuple: return columns
-  return stack(columns, 1) if columns else zeros(1 if self else 0, 0, dtype=dtypes.int64)
+  if as_tuple:
+    return columns
+  if not columns:
+    return zeros(1 if self else 0, 0, dtype=dtypes.int64)
+  return stack(columns, 1)
 
 def unique(self: Tensor, sorted=True, return_inverse=False, return_counts=False) -> Any:
   """The different elements in ascending order; the number of them has to be known, so this computes."""
@@ -140,7 +153,8 @@ def put(x: UOp, index: UOp, values: UOp) -> UOp:
   """x with x[index[b], r..] = values[b, r..]; of several values for one place the last counts."""
   if 0 in index.shape: return x
   n, *rest = x.shape
-  last = last_writer(index.reshape((1,) + index.shape), n).reshape((n,))
+  row = index.reshape((1,) + index.shape)
+  last = last_writer(row, n).reshape((n,))
   written = last.ne(0).reshape((n,) + (1,) * len(rest))
   return stretch(written, x.shape).where(take(values, last - 1), x)
 
@@ -160,15 +174,21 @@ def scatter(self: Tensor, dim, index: Tensor, src=None, value=None, reduce: str 
   """Myself with [.., index[.., k, ..], ..] replaced by src[.., k, ..]; reduce='add' or 'multiply' combines them."""
   axis, x = axis_of(dim, self.ndim), self.uop
   place = checked_index(index, x.shape[axis], axis)
-  if 0 in place.shape: return self.clone()
-  if src is None: src = value
+  if 0 in place.shape:
+    return self.clone()
+  if src is None:
+    src = value
   if not isinstance(src, Tensor):
     src = full(index.shape, src, dtype=self.dtype, device=self.device)
   bounds = touched(x.shape, place.shape, axis)
   values = convert(src.uop, self.dtype).shrink(tuple((0, n) for n in place.shape))
   part = last_axis(x.shrink(bounds), axis)
-  old, to, new = in_rows(part), in_rows(last_axis(place, axis)), in_rows(last_axis(values, axis))
-  out = put_along(old, to, new) if reduce is None else combine_along(old, to, new, COMBINE[reduce])
+  to = in_rows(last_axis(place, axis))
+  new = in_rows(last_axis(values, axis))
+  if reduce is None:
+    out = put_along(in_rows(part), to, new)
+  else:
+    out = combine_along(in_rows(part), to, new, COMBINE[reduce])
   steps = () if x.shrink(bounds) is x else ((Ops.SHRINK, bounds),)
   changed = axis_back(out.reshape(part.shape), axis)
   return result(merged(x, steps, changed), self, src)
