@@ -63,7 +63,7 @@ def find(name: str) -> Any:
 
 class Namespace(types.ModuleType):
   """This module: names are found when first asked for. The import of picograd/tensor.py must not put the module where
-  the function torch.tensor is expected, or another of that name, where a function is."""
+  the function torch.tensor is expected."""
   def __getattr__(self, name: str) -> Any:
     value = find(name)
     self.__dict__[name] = value

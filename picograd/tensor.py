@@ -504,12 +504,6 @@ class Tensor:
   @property
   def mT(self) -> Tensor: return self.transpose(-1, -2)
 
-  def movedim(self, source, destination) -> Tensor:
-    sources = [axis_of(d, self.ndim) for d in ([source] if isinstance(source, int) else source)]
-    targets = [axis_of(d, self.ndim) for d in ([destination] if isinstance(destination, int) else destination)]
-    rest = iter(d for d in range(self.ndim) if d not in sources)
-    return self.permute([sources[targets.index(d)] if d in targets else next(rest) for d in range(self.ndim)])
-
   def squeeze(self, dim=None) -> Tensor:
     shape = self.uop.shape
     axes = {a for a in axes_of(dim, self.ndim) if shape[a] == 1}

@@ -269,6 +269,28 @@ def test_deep_chain():
   y.backward()
   assert x.grad.item() == 20_001
 
+OVERWRITTEN = """h = y * 2; h.zero_(); out = h + s[0, :5] * 0 + 1|h = y * 2; h.fill_(3.); out = h
+h = y * 2; h.copy_(x[0, 0] * 3); out = h|h = y * 2; h[1] = 0; out = h|h = y * 2; h[...] = x[0, 0]; out = [h, y]"""
+@pytest.mark.parametrize("code", OVERWRITTEN.replace("\n", "|").split("|"))
+def test_what_is_overwritten_has_a_gradient_of_zero(code):
+  torch = pytest.importorskip("torch")
+  for gradients in (run(picograd, code, True)[1], run(torch, code, True)[1]):
+    assert gradients[1] is not None                                     # y's
+  compare(code)
+
+def test_empty_and_zero():
+  compare("z = L.zeros(0, 3); out = [z.any(), z.all(), z.any(1), z.all(0), z.bool().any()]", gradients=False)
+  compare("z = y * 0; out = [z.norm(), z.norm(1), z.norm(3)]")
+
+def test_many_pieces_are_joined_in_groups():
+  pieces = [picograd.tensor([float(i)], requires_grad=True) for i in range(600)]
+  with DEVICE.set("CPU"): few = picograd.stack([picograd.tensor([float(i)]) for i in range(40)])
+  equal(few[:, 0], np.arange(40))
+  whole = picograd.stack(pieces)
+  equal(whole[:, 0], np.arange(600))
+  (whole * whole).sum().backward()
+  equal(pieces[599].grad, [1198])
+
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 ERRORS = [

@@ -30,7 +30,7 @@ METHODS = {
     logical_or logical_xor nan_to_num round sign square""",
   joining: "chunk roll split",
   matrices: "bmm diag diagonal dot mm mv outer trace tril triu",
-  movement: """broadcast_to expand_as pad ravel repeat repeat_interleave reshape_as t tile unflatten unfold view_as""",
+  movement: """broadcast_to expand_as movedim pad ravel repeat repeat_interleave reshape_as t tile unflatten unfold view_as""",
   printing: "__repr__",
   reductions: "count_nonzero cumprod cumsum log_softmax logsumexp norm softmax std var",
   selecting: """gather gather_at index_add_ index_copy_ index_select masked_select nonzero put_at scatter scatter_

@@ -55,7 +55,8 @@ def einsum_diagonal(t: Tensor, names: str) -> tuple[Tensor, str]:
     while names.count(name) > 1:
       first, second = names.index(name), names.rindex(name)
       t = t.diagonal(0, first, second)
-      names = names.replace(name, "") + name
+      others = [c for d, c in enumerate(names) if d not in (first, second)]
+      names = "".join(others) + name
   return t, names
 
 def einsum_align(t: Tensor, names: str, wanted: str) -> Tensor:

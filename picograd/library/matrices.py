@@ -2,6 +2,7 @@
 from __future__ import annotations
 from picograd.arithmetic import iota_along, stretch
 from picograd.dtype import dtypes
+from picograd.indexing import over_last
 from picograd.library.creation import identity_mask
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
@@ -32,8 +33,7 @@ def diagonal(self: Tensor, offset=0, dim1=0, dim2=1) -> Tensor:
   n = max(0, min(rows - low, columns - high))
   square = x[..., low:low + n, high:high + n].uop
   on = stretch(identity_mask(n, n), square.shape)
-  kept = on.where(square, 0).reduce(Ops.ADD, (x.ndim - 1,))
-  return result(kept.reshape(square.shape[:-1]), self)
+  return result(over_last(on.where(square, 0), Ops.ADD), self)
 
 def trace(self: Tensor) -> Tensor:
   return diagonal(self).sum()

@@ -23,20 +23,31 @@ def t(self: Tensor) -> Tensor:
   if self.ndim <= 2: return self.T
   raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {self.ndim}D")
 
+def movedim(self: Tensor, source, destination) -> Tensor:
+  """Dimensions moved to other places, the rest in order."""
+  sources, targets = axes_at(source, self.ndim), axes_at(destination, self.ndim)
+  order = [d for d in range(self.ndim) if d not in sources]
+  for target, d in sorted(zip(targets, sources)): order.insert(target, d)
+  return self.permute(order)
+
+def axes_at(dims, rank: int) -> list[int]:
+  return [axis_of(d, rank) for d in ([dims] if isinstance(dims, int) else dims)]
+
 def unflatten(self: Tensor, dim, sizes: Sequence[Any]) -> Tensor:
   """One dimension as several."""
   at, shape = axis_of(dim, self.ndim), self.uop.shape
   inner = list(sizes)
   if -1 in inner:
     inner[inner.index(-1)] = shape[at] // -math.prod(inner)
-  return self.reshape(shape[:at] + tuple(inner) + shape[at + 1:])
+  return self.reshape(*shape[:at], *inner, *shape[at + 1:])
 
 def repeat(self: Tensor, *sizes) -> Tensor:
   """The whole tensor several times along each dimension."""
   counts = sizes_of(sizes)
   if len(counts) < self.ndim:
     raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
-  shape = (1,) * (len(counts) - self.ndim) + self.uop.shape
+  missing = len(counts) - self.ndim
+  shape = (1,) * missing + self.uop.shape
   pairs = tuple(m for n in shape for m in (1, n))
   grown = tuple(m for pair in zip(counts, shape) for m in pair)
   total = tuple(n * count for n, count in zip(shape, counts))
@@ -55,18 +66,20 @@ def repeat_interleave(self: Tensor, repeats, dim=None) -> Tensor:
     places: np.ndarray = np.repeat(np.arange(shape[at]), repeats.host())
     return self.index_select(at, tensor(places, device=self.device))
   before, after = shape[:at + 1], shape[at + 1:]
-  grown = self.uop.reshape(before + (1,) + after).expand(before + (repeats,) + after)
-  return result(grown.reshape(shape[:at] + (shape[at] * repeats,) + after), self)
+  grown = self.uop.reshape((*before, 1, *after)).expand((*before, repeats, *after))
+  total = (*shape[:at], shape[at] * repeats, *after)
+  return result(grown.reshape(total), self)
 
 def pad_with(x: UOp, widths: Sequence[tuple[int, int]], value: float) -> UOp:
   """x with `value` around it; a negative width cuts off."""
   kept = tuple((max(0, -low), n - max(0, -high)) for n, (low, high) in zip(x.shape, widths))
   grow = tuple((max(0, low), max(0, high)) for low, high in widths)
   x = x.shrink(kept)
-  if value == 0 and math.copysign(1, value) > 0:
-    return x.pad(grow)
-  inside = UOp.const(dtypes.bool, True).spread(x.shape).pad(grow)
-  return inside.where(x.pad(grow), value)
+  padded = x.pad(grow)
+  if padded is x or value == 0 and math.copysign(1, value) > 0:
+    return padded
+  inside = UOp.const(dtypes.bool, True).spread(x.shape)
+  return inside.pad(grow).where(padded, value)
 
 def pad(self: Tensor, widths: Sequence[tuple[Any, Any]], value=0) -> Tensor:
   """(before, after) for each dimension; a negative width cuts off."""
@@ -78,5 +91,5 @@ def unfold(self: Tensor, dimension, size, step) -> Tensor:
   count = (self.uop.shape[at] - size) // step + 1
   starts = arange(count, device=self.device).unsqueeze(1) * step
   places = starts + arange(size, device=self.device)
-  windows = self.index_select(at, places.flatten()).unflatten(at, (count, size))
-  return windows.movedim(at + 1, -1)
+  windows = self.index_select(at, places.flatten())
+  return windows.unflatten(at, (count, size)).movedim(at + 1, -1)

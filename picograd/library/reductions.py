@@ -16,8 +16,10 @@ from picograd.tensor import Tensor, result
 def var_over(x: UOp, axes: Axes, count: int, correction: float) -> UOp:
   """Two passes: the mean of squared distances from the mean."""
   wide = x.cast(accumulator(x.dtype))
-  distance = wide - mean_over(wide, axes, count).expand(wide.shape)
-  return mean_over(distance * distance, axes, max(count - correction, 0)).cast(x.dtype)
+  mean = mean_over(wide, axes, count)
+  distance = wide - mean.expand(wide.shape)
+  freedom = max(count - correction, 0)
+  return mean_over(distance * distance, axes, freedom).cast(x.dtype)
 
 def var(self: Tensor, dim=None, unbiased=True, keepdim=False, correction=None) -> Tensor:
   """The mean squared distance from the mean, over n - correction (1 by default)."""
@@ -37,7 +39,8 @@ def count_nonzero(self: Tensor, dim=None) -> Tensor:
 def root(x: UOp) -> UOp:
   """sqrt(x) with derivative 0 at zero."""
   zero = x.eq(0)
-  return zero.where(0, zero.where(1, x).alu(Ops.SQRT))
+  safe = zero.where(1, x)
+  return zero.where(0, safe.alu(Ops.SQRT))
 
 def norm(self: Tensor, p=2, dim=None, keepdim=False) -> Tensor:
   """(sum |x|^p)^(1/p); the largest or smallest |x| for p = inf or -inf."""
@@ -68,7 +71,8 @@ def softmax_along(x: UOp, axis: int) -> UOp:
 def log_softmax_along(x: UOp, axis: int) -> UOp:
   wide = shifted(x.cast(accumulator(x.dtype)), axis)
   total = scaled_exp2(wide).reduce(Ops.ADD, (axis,))
-  return (wide - log(total).expand(wide.shape)).cast(x.dtype)
+  out = wide - log(total).expand(wide.shape)
+  return out.cast(x.dtype)
 
 def along(x: Tensor, formula, dim, dtype: DType | None) -> Tensor:
   """formula along one dimension of floats; a scalar counts as a vector of one."""
@@ -87,7 +91,8 @@ def log_sum_exp(x: UOp, axes: Axes) -> UOp:
   wide = x.cast(accumulator(x.dtype))
   top = detach(wide.reduce(Ops.MAX, axes))
   top = is_inf(top).where(0, top)
-  total = scaled_exp2(wide - top.expand(wide.shape)).reduce(Ops.ADD, axes)
+  e = scaled_exp2(wide - top.expand(wide.shape))
+  total = e.reduce(Ops.ADD, axes)
   return (log(total) + top).cast(x.dtype)
 def logsumexp(self: Tensor, dim, keepdim=False) -> Tensor:
   return self.over(log_sum_exp, dim, keepdim)

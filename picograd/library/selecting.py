@@ -39,7 +39,7 @@ def joint_index(x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> UOp:
   try:
     shape = broadcast(*(t.uop.shape for t in tensors))
   except ValueError:
-    shapes = ", ".join(str(list(t.shape)) for t in tensors)
+    shapes = ", ".join(map(str, (list(t.shape) for t in tensors)))
     raise IndexError(f"shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}") from None
   indices = [checked_index(t, n, d) for t, n, d in zip(tensors, sizes, at)]
   dtype = functools.reduce(promote, (i.dtype for i in indices))
@@ -131,7 +131,9 @@ def unique(self: Tensor, sorted=True, return_inverse=False, return_counts=False)
     out.append(tensor(inverse.reshape(self.shape), device=self.device))
   if return_counts:
     out.append(tensor(counts, device=self.device))
-  return tuple(out) if len(out) > 1 else out[0]
+  if len(out) == 1:
+    return out[0]
+  return tuple(out)
 
 # ---- scatter ---------------------------------------------------------------------------------------------------------
 
@@ -181,7 +183,8 @@ def scatter(self: Tensor, dim, index: Tensor, src=None, value=None, reduce: str 
   if not isinstance(src, Tensor):
     src = full(index.shape, src, dtype=self.dtype, device=self.device)
   bounds = touched(x.shape, place.shape, axis)
-  values = convert(src.uop, self.dtype).shrink(tuple((0, n) for n in place.shape))
+  used = tuple((0, n) for n in place.shape)
+  values = convert(src.uop, self.dtype).shrink(used)
   part = last_axis(x.shrink(bounds), axis)
   to = in_rows(last_axis(place, axis))
   new = in_rows(last_axis(values, axis))
