@@ -30,7 +30,8 @@ METHODS = {
     logical_or logical_xor nan_to_num round sign square""",
   joining: "chunk roll split",
   matrices: "bmm diag diagonal dot mm mv outer trace tril triu",
-  movement: """broadcast_to expand_as movedim pad ravel repeat repeat_interleave reshape_as t tile unflatten unfold view_as""",
+  movement: """broadcast_to expand_as movedim pad ravel repeat repeat_interleave reshape_as t tile unflatten unfold
+    view_as""",
   printing: "__repr__",
   reductions: "count_nonzero cumprod cumsum log_softmax logsumexp norm softmax std var",
   selecting: """gather gather_at index_add_ index_copy_ index_select masked_select nonzero put_at scatter scatter_
@@ -46,8 +47,9 @@ CASTS = {
   "half": "float16", "int": "int32", "long": "int64", "short": "int16"}
 # other name -> method
 ALIASES = {
-  "absolute": "abs", "clip": "clamp", "divide": "div", "moveaxis": "movedim", "multiply": "mul", "ndimension": "dim",
-  "nelement": "numel", "subtract": "sub", "swapaxes": "transpose", "swapdims": "transpose", "true_divide": "div"}
+  "absolute": "abs", "arctan": "atan", "clip": "clamp", "divide": "div", "moveaxis": "movedim", "multiply": "mul",
+  "ndimension": "dim", "nelement": "numel", "subtract": "sub", "swapaxes": "transpose", "swapdims": "transpose",
+  "true_divide": "div"}
 # methods that exist with a trailing underscore too, which assigns
 IN_PLACE = """abs add addcdiv addcmul ceil clamp div exp floor floor_divide lerp log logical_not masked_fill mul neg pow
   reciprocal relu remainder round rsqrt sigmoid sqrt sub tanh tril triu""".split()
