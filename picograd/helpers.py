@@ -34,7 +34,7 @@ class Flag:
     try: yield
     finally: self.value = before
 
-DEBUG = Flag("DEBUG", 0, "1 devices, kernel counts; 2 time per kernel; 3 Opts; 4 source; 5 UOps; 6 flat blocks; 7 registers")
+DEBUG = Flag("DEBUG", 0, "1 devices, counts; 2 time per kernel; 3 Opts; 4 source; 5 UOps; 6 flat blocks; 7 registers")
 DEVICE = Flag("DEVICE", "CPU", "the device of new tensors: CPU, NUMPY or PYTHON")
 EAGER = Flag("EAGER", 0, "1 realises every operation at once")
 NOOPT = Flag("NOOPT", 0, "1 compiles kernels without any Opt: plain scalar loops")

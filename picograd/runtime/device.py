@@ -1,6 +1,6 @@
 # device.py: the protocols of a device and of its memory, the registry, and the table that gives each BUFFER leaf its
 # memory. In: names such as "CPU" or "CUDA:1". Out: Device objects, opened once, on first use. Memory is freed when the
-# last BUFFER node that names it dies; freed blocks wait for the next request of their size, because fresh pages are slow.
+# last BUFFER node that names it dies; freed blocks wait for the next request of their size: fresh pages are slow.
 from __future__ import annotations
 import importlib, weakref
 from typing import Any, Protocol

@@ -54,16 +54,20 @@ def realize(values: list[UOp]) -> list[UOp]:
   roots = [strip(v) for v in values]
   new = rebuild(roots, value_of)
   copy_between_devices(roots, new)
+  for r in dedup(roots):
+    if 0 in r.shape: computed[r] = new[r] = UOp.buffer(r.dtype, 0, home(r))
   missing = [r for r in dedup(roots) if strip(new[r]).op is not Ops.BUFFER]
   check_versions([new[r] for r in missing])
-  homes = {r: new[r].device or DEVICE.value for r in missing}
+  homes = {r: home(new[r]) for r in missing}
   for name in dedup(homes.values()): run_on(device(name), [r for r in missing if homes[r] == name], new)
   return [strip(new[r]) for r in roots]
+
+def home(u: UOp) -> str: return u.device or DEVICE.value
 
 def check_versions(roots: list[UOp]) -> None:
   for u in toposort(roots):
     if u.op is not Ops.BUFFER or u not in buffers or buffers[u].version == u.arg.version: continue
-    raise RuntimeError(f"a value of {u.arg.size} x {u.dtype.name} that this computation needs has been overwritten: one "
+    raise RuntimeError(f"a value of {u.arg.size} x {u.dtype.name} that this computation needs is overwritten: one "
                        "of the variables needed for gradient computation has been modified by an inplace operation")
 
 def copy_between_devices(roots: list[UOp], new: Table) -> None:
@@ -168,11 +172,13 @@ def without_names(order: list[UOp], leaves: list[UOp]) -> Table:
   for u in order:
     if u in new: continue
     form = u.with_src(tuple([new[s] for s in u.src]))
-    if u.op is Ops.DETACH: form = form.src[0]
+    if u.op is Ops.DETACH or assigns_nothing(u): form = form.src[0]
     elif u.op is Ops.CONTIGUOUS and u.arg is not None: form = form.replace(arg=marks.setdefault(u.arg, len(marks)))
-    elif u.op in (Ops.REDUCE, Ops.PAD) and prod(u.src[0].shape) == 0: form = of_nothing(u)
+    elif u.op in (Ops.REDUCE, Ops.PAD) and 0 in u.src[0].shape: form = of_nothing(u)
     new[u] = form
   return new
+
+def assigns_nothing(u: UOp) -> bool: return u.op is Ops.AFTER and all(0 in s.src[1].shape for s in u.src[1:])
 
 def of_nothing(u: UOp) -> UOp:
   """What reducing, or padding, no elements gives."""
