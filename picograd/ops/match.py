@@ -6,6 +6,7 @@
 from __future__ import annotations
 import itertools
 from typing import Any, Callable, Iterable, Iterator
+from weakref import WeakSet
 from picograd.dtype import DType
 from picograd.ops.ops import COMMUTATIVE, Ops
 from picograd.ops.uop import UOp
@@ -51,6 +52,10 @@ class Pat:
   def where(self, yes, no): return self.alu(Ops.WHERE, yes, no)
   def cast(self, name: str | None = None): return Pat(Ops.CAST, (self,), name=name)
 
+  def needs(self) -> frozenset[Ops]:
+    """Ops of which a node that matches has one among its sources, as few as possible; empty where any will do."""
+    return min((s.ops for s in self.src or () if s.ops), key=len, default=frozenset())
+
   def match(self, u: UOp, found: Bindings) -> Iterator[Bindings]:
     """Every way in which u fits, as the names bound so far; one name means one node."""
     if self.ops is not None and u.op not in self.ops: return
@@ -83,17 +88,20 @@ class Rules:
   `context` gets the object given to the driver, read only."""
   def __init__(self, rules: Iterable[Rule]):
     self.rules = list(rules)
-    self.by_op: dict[Ops, list[tuple[Pat, Callable, bool]]] = {op: [] for op in Ops}
+    self.normal: WeakSet[UOp] = WeakSet()                        # nodes that no rule changes; unused where a context has a say
+    self.by_op: dict[Ops, list[tuple[Pat, frozenset[Ops], Callable, bool]]] = {op: [] for op in Ops}
     for pat, function in self.rules:
       code = function.__code__
       wants = "context" in code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
-      for op in (pat.ops if pat.ops is not None else Ops): self.by_op[op].append((pat, function, wants))
+      for op in pat.ops or Ops: self.by_op[op].append((pat, pat.needs(), function, wants))
 
   def __add__(self, other: "Rules") -> "Rules": return Rules(self.rules + other.rules)
 
   def apply(self, u: UOp, context: Any = None) -> UOp | None:
     """The replacement by the first rule that applies and changes something, else None."""
-    for pat, function, wants in self.by_op[u.op]:
+    present = [s.op for s in u.src]
+    for pat, needs, function, wants in self.by_op[u.op]:
+      if needs and needs.isdisjoint(present): continue
       for found in pat.match(u, {}):
         new = function(**found, context=context) if wants else function(**found)
         if new is not None and new is not u: return new
@@ -108,6 +116,9 @@ def rewrite(root: UOp, rules: Rules, context: Any = None) -> UOp:
   while stack:
     u, form, count = stack.pop()
     if u in new: continue
+    if context is None and u in rules.normal:
+      new[u] = u
+      continue
     if form is None:
       missing = [s for s in u.src if s not in new]
       if missing:
@@ -124,6 +135,7 @@ def rewrite(root: UOp, rules: Rules, context: Any = None) -> UOp:
     made = rules.apply(form, context)
     if made is None:
       new[u] = new[form] = form
+      if context is None: rules.normal.add(form)
       continue
     if count > LIMIT: raise RuntimeError(f"rules do not come to an end at {form}")
     stack.append((u, made, count + 1))                           # after `made` is finished, u has the same form

@@ -192,17 +192,18 @@ fresh: Iterator[int] = itertools.count(1)
 
 def toposort(roots: Iterable[UOp], stop: Callable[[UOp], bool] | None = None) -> list[UOp]:
   """Every node reachable from the roots, sources before users, in a fixed order."""
-  seen: set[UOp] = set()
-  out: list[UOp] = []
-  stack = [(u, False) for u in reversed(list(roots))]
+  entered: set[UOp] = set()
+  done: dict[UOp, None] = {}                   # in order
+  stack = list(roots)[::-1]
   while stack:
-    u, done = stack.pop()
-    if done: out.append(u)
-    elif u not in seen:
-      seen.add(u)
-      stack.append((u, True))
-      if stop is None or not stop(u): stack.extend((s, False) for s in reversed(u.src) if s not in seen)
-  return out
+    u = stack[-1]
+    if u in entered:                           # on top again: its sources are done
+      done[u] = None
+      stack.pop()
+      continue
+    entered.add(u)
+    if stop is None or not stop(u): stack += [s for s in u.src[::-1] if s not in entered]
+  return list(done)
 
 def substitute(roots: Iterable[UOp], table: Mapping[UOp, UOp]) -> list[UOp]:
   """The roots with each key of table replaced by its value, common parts shared."""
