@@ -29,7 +29,7 @@ def gated(u: UOp) -> tuple[list[UOp], UOp]:
   return dedup(conditions), u
 
 def ungate(u: UOp) -> tuple[list[UOp], UOp] | None:
-  """(conditions, x) with u = where(conditions, x, 0); without conditions, u is a cast or product of x: zero where x is."""
+  """(conditions, x) with u = where(conditions, x, 0); or no conditions, and u a cast or product that is 0 where x is."""
   if u.op is Ops.WHERE:
     condition, yes, no = u.src
     if number(no) == 0: return conjuncts(condition), yes
@@ -94,4 +94,4 @@ def collapse_equal(u: UOp) -> UOp | None:
       return u.with_src((chosen, *left)) if left else chosen
   return None
 
-collapse_onehot = Rules([(Pat(Ops.REDUCE, arg=(Ops.ADD, ()), name="u"), collapse_equal)])       # a one-hot sum is a load
+collapse_onehot = Rules([(Pat(Ops.REDUCE, arg=(Ops.ADD, ()), name="u"), collapse_equal)])  # a one-hot sum is a load

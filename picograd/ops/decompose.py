@@ -76,7 +76,7 @@ FORMATS = {dtypes.float32: SINGLE, dtypes.float64: DOUBLE}
 
 # ---- building blocks -------------------------------------------------------------------------------------------------
 
-def fma(x: UOp, y, z) -> UOp: return x.alu(Ops.MULACC, x.like(y), x.like(z))
+def fma(x, y, z): return x.alu(Ops.MULACC, x.like(y), x.like(z))
 
 def horner(x: UOp, coefficients: tuple[float, ...]) -> UOp:
   """c0 + c1 x + c2 x^2 + .., one rounding a step."""
@@ -92,7 +92,7 @@ def round_to_integer(x: UOp, scale: float, offset: float, f: Format) -> tuple[UO
   bits = pushed.bitcast(f.signed)
   return pushed + -magic, bits - (((f.bias + f.mantissa) << f.mantissa) | (1 << (f.mantissa - 1)))
 
-def power_of_two(n: UOp, f: Format) -> UOp:
+def power_of_two(n, f):
   """2^n for an integer n in the range of normal exponents."""
   return ((n + f.bias) << f.mantissa).bitcast(f.real)
 
@@ -110,7 +110,7 @@ def clamp(x: UOp, low: float, high: float) -> UOp:
   x = (x < low).where(low, x)
   return (x > high).where(high, x)
 
-def scaled(p: UOp, n: UOp, f: Format) -> UOp:
+def scaled(p, n, f):
   """p * 2^n in two exact steps but for the last rounding, so that denormal and infinite results come out right."""
   half = n >> 1
   return p * power_of_two(half, f) * power_of_two(n - half, f)
@@ -120,14 +120,14 @@ def exp_bounds(f: Format) -> tuple[int, int]:
   return -f.bias - f.mantissa - 3, f.bias + 3
 
 @by_float32
-def exp2_polynomial(x: UOp, f: Format) -> UOp:
+def exp2_polynomial(x, f):
   """2^x, within 1 ulp; exact for integers."""
   x = clamp(x, *exp_bounds(f))
   whole, n = round_to_integer(x, 1.0, 0.0, f)
   return scaled(horner(x - whole, f.exp2), n, f)
 
 @by_float32
-def exp_polynomial(x: UOp, f: Format) -> UOp:
+def exp_polynomial(x, f):
   """e^x, within 1 ulp: x*log2(e) is never rounded."""
   low, high = exp_bounds(f)
   x = clamp(x, low * math.log(2), high * math.log(2))
@@ -137,7 +137,7 @@ def exp_polynomial(x: UOp, f: Format) -> UOp:
 
 # ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ----------------------------
 
-def exponent_and_fraction(x: UOp, f: Format) -> tuple[UOp, UOp]:
+def exponent_and_fraction(x, f):
   """(e, m-1) of a positive finite x, both as floats; a denormal is scaled up first."""
   lift = f.mantissa + 1
   denormal = x < 2.0 ** (1 - f.bias)
@@ -147,18 +147,18 @@ def exponent_and_fraction(x: UOp, f: Format) -> tuple[UOp, UOp]:
   m = (bits - (e << f.mantissa)).bitcast(f.real)
   return e.cast(f.real) + denormal.where(x.like(-lift), 0), m + -1.0
 
-def log_tail(z: UOp, f: Format) -> UOp:
+def log_tail(z, f):
   """log(1+z) - z."""
   square = z * z
   return square * fma(horner(z, f.log), z, -0.5)
 
-def with_log_limits(x: UOp, result: UOp) -> UOp:
+def with_log_limits(x, result):
   """log(0) = -inf, log(x<0) = NaN, log(inf) = inf, log(NaN) = NaN."""
   finite = (x < math.inf).where(result, x)
   return (x > 0).where(finite, x.ne(0).where(x.like(math.nan), -math.inf))
 
 @by_float32
-def log2_polynomial(x: UOp, f: Format) -> UOp:
+def log2_polynomial(x, f):
   """log2(x), within 1 ulp; exact for powers of two."""
   e, z = exponent_and_fraction(x, f)
   high, low = parts(LOG2_E, f.real, (f.mantissa + 1, f.mantissa + 1))
@@ -167,7 +167,7 @@ def log2_polynomial(x: UOp, f: Format) -> UOp:
   return with_log_limits(x, e + fma(z, high, tail))
 
 @by_float32
-def log_polynomial(x: UOp, f: Format) -> UOp:
+def log_polynomial(x, f):
   """The natural logarithm, within 1 ulp."""
   e, z = exponent_and_fraction(x, f)
   tail = fma(e, f.ln2[1], log_tail(z, f))
@@ -183,7 +183,7 @@ def reduce_by_pi(x: UOp, quarters: int, f: Format) -> tuple[UOp, UOp]:
   for part in f.pi: x = fma(n, -part, x)
   return x, integer.bitcast(f.unsigned)
 
-def multiply_high(x: UOp, y: UOp) -> UOp:
+def multiply_high(x, y):
   """The upper word of a product of two unsigned words."""
   if x.dtype.bits == 32: return ((x.cast(dtypes.uint64) * y.cast(dtypes.uint64)) >> 32).cast(x.dtype)
   low = (1 << 32) - 1
@@ -233,12 +233,12 @@ def sine(x: UOp, quarters: int, f: Format) -> UOp:
   return (size < math.inf).where(p.bitcast(f.real), math.nan)
 
 @by_float32
-def sin_polynomial(x: UOp, f: Format) -> UOp:
+def sin_polynomial(x, f):
   """sin(x) within 3 ulp up to `large`, within 4 ulp or an absolute 2^-(mantissa+1) beyond."""
   return sine(x, 0, f)
 
 @by_float32
-def cos_polynomial(x: UOp, f: Format) -> UOp: return sine(x, 1, f)
+def cos_polynomial(x, f): return sine(x, 1, f)
 
 # ---- functions that a user composes of these: to be applied top down, before anything inside is rewritten ------------
 
@@ -264,21 +264,21 @@ polynomials = Rules([
 
 # ---- 16-bit floats: arithmetic in float32, rounded back after each operation -----------------------------------------
 
-def is_half(dt: DType) -> bool: return dt.kind == "f" and dt.bits == 16
+def is_half(dt): return dt.kind == "f" and dt.bits == 16
 
-def in_float32(u: UOp) -> UOp:
+def in_float32(u):
   return UOp(u.op, dtypes.float32.vec(u.dtype.count), tuple(widen(s) for s in u.src), u.arg).cast(u.dtype)
 
-def widen(u: UOp) -> UOp:
+def widen(u):
   """u as float32, which holds every 16-bit float."""
   if u.op is Ops.CONST: return UOp.const(dtypes.float32, u.arg)
   if u.op is Ops.STACK and constant_of(u) is not None: return widen(u.src[0]).stack(u.dtype.count)
   return u.cast(dtypes.float32)
 
-def compare_in_float32(u: UOp) -> UOp | None:
+def compare_in_float32(u):
   return u.with_src(tuple(widen(s) for s in u.src)) if is_half(u.src[0].dtype) else None
 
-def cast_by_float32(u: UOp, x: UOp) -> UOp | None:
+def cast_by_float32(u, x):
   """To or from a 16-bit float: float32 lies between, as in torch."""
   if dtypes.float32 in (x.dtype.scalar, u.dtype.scalar) or not (is_half(x.dtype) or is_half(u.dtype)): return None
   return x.cast(dtypes.float32).cast(u.dtype)
@@ -291,17 +291,17 @@ half_by_float32 = Rules([
   (Pat(Ops.CAST, (Pat.var("x"),), name="u"), cast_by_float32),
 ])
 
-def float32_to_bfloat16(x: UOp) -> UOp:
+def float32_to_bfloat16(x):
   """The upper half of the bits, rounded to nearest even; a NaN stays one."""
   bits = x.bitcast(dtypes.uint32)
   rounded = bits + 0x7FFF + ((bits >> 16) & 1)
   kept = x.ne(x).where(bits | 0x400000, rounded)
   return (kept >> 16).cast(dtypes.uint16).bitcast(dtypes.bfloat16)
 
-def bfloat16_to_float32(x: UOp) -> UOp:
+def bfloat16_to_float32(x):
   return (x.bitcast(dtypes.uint16).cast(dtypes.uint32) << 16).bitcast(dtypes.float32)
 
-def cast_bfloat16(u: UOp, x: UOp) -> UOp | None:
+def cast_bfloat16(u, x):
   source, target = x.dtype.scalar, u.dtype.scalar
   if (source, target) == (dtypes.float32, dtypes.bfloat16): return float32_to_bfloat16(x)
   if (source, target) == (dtypes.bfloat16, dtypes.float32): return bfloat16_to_float32(x)
@@ -311,14 +311,14 @@ bfloat16_by_bits = Rules([(Pat(Ops.CAST, (Pat.var("x"),), name="u"), cast_bfloat
 
 # ---- conversions -----------------------------------------------------------------------------------------------------
 
-def within_int64(x: UOp) -> UOp:
+def within_int64(x):
   """x where an int64 can hold it, else 0."""
   fits = (x >= -(2.0**63)) & (x < 2.0**63)
   return fits.where(x, 0)
 
-def is_within_int64(x: UOp) -> bool: return x.op is Ops.WHERE and x is within_int64(x.src[1])
+def is_within_int64(x): return x.op is Ops.WHERE and x is within_int64(x.src[1])
 
-def float_to_int(u: UOp, x: UOp) -> UOp | None:
+def float_to_int(u, x):
   """Truncated to int64, of which narrower types take the low bits; what int64 cannot hold (NaN too) gives 0, but uint64
   holds the numbers up to 2^64. An instruction out of range would trap, be undefined or differ between machines."""
   if not (x.dtype.kind == "f" and u.dtype.kind in "iu"): return None
@@ -335,29 +335,29 @@ casts_defined = Rules([(Pat(Ops.CAST, (Pat.var("x"),), name="u"), float_to_int)]
 
 def is_integer(dt: DType) -> bool: return dt.kind in "iu"
 
-def constant_of(u: UOp) -> Any:
+def constant_of(u):
   """The number that u is in every lane; None where it is none."""
   if u.op is Ops.STACK and len(set(u.src)) == 1: u = u.src[0]
   return u.arg if u.op is Ops.CONST else None
 
-def safe_divisor(y: UOp) -> UOp:
+def safe_divisor(y):
   """y, but 1 where a division by y could trap: y = 0, and for signed types y = -1."""
   risky = y.eq(0) if y.dtype.is_unsigned else y.eq(0) | y.eq(-1)
   return risky.where(1, y)
 
-def is_safe(y: UOp) -> bool:
+def is_safe(y):
   known = constant_of(y)
   if known is not None: return known not in (0, -1)
   return y.op is Ops.WHERE and y is safe_divisor(y.src[2])
 
-def guarded_quotient(x: UOp, y: UOp) -> UOp | None:
+def guarded_quotient(x, y):
   """x/0 = 0; x/-1 = -x, which wraps for the smallest integer."""
   if is_safe(y): return None
   quotient = x // safe_divisor(y)
   if not y.dtype.is_unsigned: quotient = y.eq(-1).where(-x, quotient)
   return y.eq(0).where(0, quotient)
 
-def guarded_remainder(x: UOp, y: UOp) -> UOp | None:
+def guarded_remainder(x, y):
   """x%0 = x; x%-1 = x%1 = 0."""
   return None if is_safe(y) else y.eq(0).where(x, x % safe_divisor(y))
 
@@ -393,11 +393,11 @@ def product_quotient(x: UOp, d: int) -> UOp:
   m = (1 << 31 + s) // d + 1
   return (((wide * m) >> 31 + s) - (wide >> 63)).cast(x.dtype)
 
-def quotient_by_constant(x: UOp, y: UOp) -> UOp | None:
+def quotient_by_constant(x, y):
   d = constant_of(y)
   return None if d is None else divide(x, d)
 
-def remainder_by_constant(x: UOp, y: UOp) -> UOp | None:
+def remainder_by_constant(x, y):
   """x % d = x - (x/d) d; unsigned by a power of two: x & (d-1)."""
   d = constant_of(y)
   if d is None: return None
@@ -412,7 +412,7 @@ division_by_constant = Rules([
 
 # ---- what else a target may lack -------------------------------------------------------------------------------------
 
-def max_by_where(x: UOp, y: UOp) -> UOp:
+def max_by_where(x, y):
   """The larger; NaN if either is NaN."""
   larger = (x < y).where(y, x)
   return y.ne(y).where(y, larger) if y.dtype.kind == "f" else larger

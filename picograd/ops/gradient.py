@@ -13,21 +13,23 @@ from picograd.ops.uop import UOp, toposort
 
 CONSTANT = frozenset({Ops.DETACH, Ops.BITCAST, Ops.CONST, Ops.BUFFER, Ops.RANGE})       # derivative zero everywhere
 
-def is_constant(u: UOp) -> bool: return u.op in CONSTANT or u.dtype.kind not in "fv"     # void: a STORE under an AFTER
+def is_constant(u): return u.op in CONSTANT or u.dtype.kind not in "fv"                 # void: a STORE under an AFTER
 
-def view_of(view: UOp) -> tuple[UOp, list[UOp]]:
+def view_of(view):
   """The node below a chain of movement ops, and the chain, lowest first."""
-  chain = []
+  chain: list[UOp] = []
   while view.op in MOVEMENT:
-    chain.append(view)
+    chain.insert(0, view)
     view = view.src[0]
-  return view, chain[::-1]
+  return view, chain
+
+def stores_of(u): return [s for s in u.src[1:] if s.op is Ops.STORE]
 
 def inputs(u: UOp) -> tuple[UOp, ...]:
   """What u is a function of. An assignment AFTER(buffer, STORE(view, value).. ) is one of the value that the first view
   looks at and of each stored value."""
   if u.op is not Ops.AFTER: return u.src
-  stores = [s for s in u.src[1:] if s.op is Ops.STORE]
+  stores = stores_of(u)
   before = view_of(stores[0].src[0])[0] if stores else u.src[0]
   return (before, *(s.src[1] for s in stores))
 
@@ -44,37 +46,32 @@ def nodes_above(root: UOp, targets: Iterable[UOp]) -> tuple[list[UOp], set[UOp]]
 
 Gradients = tuple["UOp | None", ...]
 
-def wide(dt: DType) -> DType:
+def wide(dt):
   """The type in which many values of dt are added up."""
   return dtypes.float32 if dt.bits == 16 else dt
 
 def sum_over(x: UOp, axes: tuple[int, ...]) -> UOp: return x.cast(wide(x.dtype)).reduce(Ops.ADD, axes).cast(x.dtype)
 
-def keep(condition: UOp, x: UOp) -> UOp: return condition.where(x, 0)
+def keep(condition, x): return condition.where(x, 0)
 
-def cosine(x: UOp) -> UOp:
-  """cos(x) = sin(pi/2 - x), which decompose.py computes without rounding the difference."""
-  if x.op is Ops.ADD and is_filled(x.src[0], math.pi / 2): return -x.src[1].alu(Ops.SIN)   # cos(pi/2 + y) = -sin(y)
+def cosine(x):
+  """cos(x) = sin(pi/2 - x), which decompose.py computes without rounding the difference; cos(pi/2 + y) = -sin(y)."""
+  if x.op is Ops.ADD and x.src[0] is x.like(math.pi / 2): return -x.src[1].alu(Ops.SIN)
   return (math.pi / 2 - x).alu(Ops.SIN)
 
-def is_filled(u: UOp, value: float) -> bool:
-  """Whether u is this constant, repeated to some shape."""
-  while u.op in (Ops.RESHAPE, Ops.EXPAND): u = u.src[0]
-  return u is UOp.const(u.dtype, value)
-
-def grad_max(u: UOp, g: UOp) -> Gradients:
+def grad_max(u, g):
   """max(x,y): to the larger; half to each where they are equal; to both where one is NaN."""
   x, y = u.src
   shared = x.eq(y).where(g * 0.5, g)
   return (x < y).where(0, shared), (y < x).where(0, shared)
 
-def grad_reduce(u: UOp, g: UOp) -> Gradients:
+def grad_reduce(u, g):
   x, (op, axes) = u.src[0], u.arg
   if op is Ops.ADD: return (g.expand(x.shape),)
   if op is Ops.MAX: return (grad_amax(u, g),)
   return (g.expand(x.shape) * product_of_others(x, axes),)
 
-def grad_amax(u: UOp, g: UOp) -> UOp:
+def grad_amax(u, g):
   """The gradient in equal parts to all elements that equal the maximum; NaN to all where the maximum is NaN."""
   x, (_, axes) = u.src[0], u.arg
   largest = x.eq(u.expand(x.shape))
@@ -105,22 +102,22 @@ def product_of_others(x: UOp, axes: tuple[int, ...]) -> UOp:
     others = (parent * pairs.flip((2,))).reshape((rows, pairs.shape[1] * 2))
   return others.shrink(((0, rows), (0, n))).reshape(moved.shape).permute(argsort(order))
 
-def grad_expand(u: UOp, g: UOp) -> Gradients:
+def grad_expand(u, g):
   stretched = tuple(d for d, (n, m) in enumerate(zip(u.src[0].shape, u.shape)) if n != m)
   return (sum_over(g, stretched),)
 
-def grad_pad(u: UOp, g: UOp) -> Gradients:
+def grad_pad(u, g):
   return (g.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(u.src[0].shape, u.arg))),)
 
-def grad_shrink(u: UOp, g: UOp) -> Gradients:
+def grad_shrink(u, g):
   return (g.pad(tuple((lo, n - hi) for n, (lo, hi) in zip(u.src[0].shape, u.arg))),)
 
-def look(chain: list[UOp], x: UOp) -> UOp:
+def look(chain, x):
   """x seen through a chain of movement ops."""
   for move in chain: x = UOp(move.op, x.dtype, (x,), move.arg)
   return x
 
-def place(chain: list[UOp], x: UOp) -> UOp:
+def place(chain, x):
   """The adjoint: x put where the chain looks, zeros elsewhere."""
   for move in reversed(chain): x = the(RULES[move.op](move, x)[0])
   return x
@@ -129,7 +126,7 @@ def written(chain: list[UOp], shape: tuple[int, ...]) -> UOp:
   """Which elements of the buffer the chain looks at."""
   return place(chain, UOp.const(dtypes.float32, 1).spread(shape)).ne(0)
 
-def grad_after(u: UOp, g: UOp) -> Gradients:
+def grad_after(u, g):
   """A stored value gets the gradient of what it overwrote; the value before, that of what nothing overwrote."""
   to_values: list[UOp | None] = []
   for store in reversed([s for s in u.src[1:] if s.op is Ops.STORE]):
@@ -139,7 +136,7 @@ def grad_after(u: UOp, g: UOp) -> Gradients:
     g = written(chain, view.shape).where(0, g)
   return (g, *reversed(to_values))
 
-def grad_copy(u: UOp, g: UOp) -> Gradients:
+def grad_copy(u, g):
   return (UOp(Ops.COPY, g.dtype, (g,), u.src[0].device or u.arg),)
 
 RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
@@ -166,7 +163,7 @@ RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
   Ops.AFTER: grad_after,
 }
 
-def the(g: UOp | None) -> UOp:
+def the(g):
   assert g is not None, "this rule always gives a gradient"
   return g
 
@@ -217,7 +214,7 @@ def push(u: UOp, moved: Mapping[UOp, UOp]) -> UOp:
   assert total is not None, "push is only called above a node that moves"
   return total
 
-def push_reduce(u: UOp, tangent: UOp) -> UOp:
+def push_reduce(u, tangent):
   """A sum of tangents, each times the derivative of the result by that element."""
   op, axes = u.arg
   if op is Ops.ADD: return tangent.reduce(op, axes)

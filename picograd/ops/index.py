@@ -21,7 +21,7 @@ def hull(*values): return (min(values), max(values))
 
 def corners(u, a, b):
   """Of an op that is monotone in each operand: its extremes are at the ends."""
-  meaning = INFO[u.op].meaning
+  meaning: Any = INFO[u.op].meaning
   return hull(*(meaning(p, q) for p in a for q in b))
 
 def bound_quotient(u, a, b):

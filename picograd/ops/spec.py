@@ -20,41 +20,41 @@ class Law(NamedTuple):
 
 # ---- words of the laws -----------------------------------------------------------------------------------------------
 
-def type_of(u: UOp) -> DType:
+def type_of(u):
   """The dtype of u as a source. An array of a kernel or of a function stands for its address."""
   return dtypes.ptr if u.op is Ops.BUFFER and u.arg.space is not Space.GLOBAL else u.dtype
-def takes(u: UOp, *dts: DType) -> bool: return [type_of(s) for s in u.src] == list(dts)
+def takes(u, *dts): return [type_of(s) for s in u.src] == list(dts)
 def all_of(nodes: Iterable[UOp], ops: Set[Ops]) -> bool: return all(u.op in ops for u in nodes)
 def lanes(u: UOp) -> int: return u.dtype.count
-def is_bool(u: UOp) -> bool: return u.dtype.kind == "b"
-def is_mask(u: UOp, of: UOp) -> bool: return is_bool(u) and lanes(u) == lanes(of)
-def is_value(x: Any, dt: DType) -> bool:
+def is_bool(u): return u.dtype.kind == "b"
+def is_mask(u, of): return is_bool(u) and lanes(u) == lanes(of)
+def is_value(x, dt):
   return dt.count == 1 and intern_key(Ops.CONST, dt, (), truncate(x, dt)) == intern_key(Ops.CONST, dt, (), x)
-def same_element(a: UOp, b: UOp) -> bool: return a.dtype.scalar is b.dtype.scalar
+def same_element(a, b): return a.dtype.scalar is b.dtype.scalar
 
 VIEWS = frozenset({Ops.RESHAPE, Ops.PERMUTE, Ops.SHRINK, Ops.FLIP, Ops.DETACH, Ops.AFTER})
-def is_place(u: UOp) -> bool:
+def is_place(u):
   """Whether each element of a tensor is one element of a buffer."""
   while u.op in VIEWS: u = u.src[0]
   return u.op is Ops.BUFFER
 
-def without_after(u: UOp) -> UOp:
+def without_after(u):
   while u.op is Ops.AFTER: u = u.src[0]
   return u
-def is_memory(u: UOp) -> bool: return without_after(u).op in (Ops.PARAM, Ops.BUFFER)
-def is_address(u: UOp) -> bool: return without_after(u).op is Ops.INDEX and is_memory(without_after(u).src[0])
-def is_element(u: UOp) -> bool:
+def is_memory(u): return without_after(u).op in (Ops.PARAM, Ops.BUFFER)
+def is_address(u): return without_after(u).op is Ops.INDEX and is_memory(without_after(u).src[0])
+def is_element(u):
   return is_memory(u.src[0]) and u.dtype is u.src[0].dtype and u.src[1].dtype.is_int and all(map(is_bool, u.src[2:]))
-def is_lane(u: UOp) -> bool:
+def is_lane(u):
   return lanes(u.src[0]) > 1 and takes(u, u.dtype.vec(lanes(u.src[0])), u.src[1].dtype) and u.src[1].op is Ops.CONST
-def is_end(u: UOp) -> bool:
+def is_end(u):
   effects = [s for s in u.src if s.op is not Ops.RANGE]
   return len(effects) > 0 and u.src[:len(effects)] == tuple(effects) and all_of(effects, ORDER)
 
 def is_access(src: tuple[UOp, ...]) -> bool:
   """(pointer, state) or (pointer, gate, state) of a function's load or store."""
   return len(src) in (2, 3) and type_of(src[0]) is dtypes.ptr and all(map(is_bool, src[1:-1])) and is_state(src[-1])
-def is_state(u: UOp) -> bool: return u.op is Ops.LABEL or u.op in EFFECTS
+def is_state(u): return u.op is Ops.LABEL or u.op in EFFECTS
 def has_values(src: Iterable[UOp]) -> bool: return all(type_of(s) is not dtypes.void for s in src)
 
 # ---- laws of a node --------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ of_functions = (
 Violations = Iterator[tuple[UOp, str]]
 Blocks = dict[UOp, list[UOp]]
 
-def check_kernel(kernel: UOp) -> Violations:
+def check_kernel(kernel):
   """Positions are index numbers or machine integers, not both; every loop is closed."""
   nodes = toposort([kernel])
   positions = [u for u in nodes if u.op in (Ops.RANGE, Ops.SPECIAL)] + [u.src[1] for u in nodes if u.op is Ops.INDEX]
@@ -152,7 +152,7 @@ def check_kernel(kernel: UOp) -> Violations:
     inside[u] = found | {u} if u.op is Ops.RANGE else found - set(u.src) if u.op in (Ops.END, Ops.REDUCE) else found
   for r in inside[kernel]: yield r, "no END and no REDUCE closes this loop"
 
-def check_list(code: list[UOp]) -> Violations:
+def check_list(code):
   """Each node once, its sources before it in its loop or in one around it, loops closed from the inside."""
   scopes: list[list[UOp]] = [[]]                            # what each open loop defines, its RANGE first
   listed: set[UOp] = set()
@@ -170,19 +170,19 @@ def check_list(code: list[UOp]) -> Violations:
     visible.add(u)
   if len(scopes) > 1: yield scopes[-1][0], "no END closes this loop"
 
-def check_function(code: Any) -> Violations:
+def check_function(code):
   for label, block in code.blocks.items(): yield from check_block(label, block, code.blocks)
   before = predecessors(code.blocks)
   yield from check_edges(code.blocks, before)
   yield from check_definitions(code.blocks, before)
 
-def check_placed(code: Any) -> Violations:
+def check_placed(code):
   yield from check_function(code)
   nodes = roots_of(code)
   for u in set(toposort(nodes)) - set(nodes):
     if u.op not in LEAVES: yield u, "no block lists it"
 
-def check_block(label: UOp, block: list[UOp], blocks: Blocks) -> Violations:
+def check_block(label, block, blocks):
   state = label
   if not block or block[-1].op not in TERMINATORS: yield label, "its block does not end in JUMP, BRANCH or RET"
   for u in block:
@@ -192,14 +192,14 @@ def check_block(label: UOp, block: list[UOp], blocks: Blocks) -> Violations:
   for target in targets(block):
     if target not in blocks: yield block[-1], f"there is no block {target}"
 
-def targets(block: list[UOp]) -> list[UOp]: return [s for s in block[-1].src if s.op is Ops.LABEL]
-def predecessors(blocks: Blocks) -> dict[UOp, list[UOp]]:
+def targets(block): return [s for s in block[-1].src if s.op is Ops.LABEL]
+def predecessors(blocks):
   before: dict[UOp, list[UOp]] = {label: [] for label in blocks}
   for label, block in blocks.items():
     for target in targets(block): before[target].append(label)
   return before
 
-def check_edges(blocks: Blocks, before: dict[UOp, list[UOp]]) -> Violations:
+def check_edges(blocks, before):
   passed: dict[UOp, list[DType]] = {}                       # block -> the dtypes of its parameters
   if before[next(iter(blocks))]: yield next(iter(blocks)), "the first block has a predecessor"
   for block in blocks.values():
@@ -226,10 +226,10 @@ def dominators(blocks: Blocks, before: dict[UOp, list[UOp]]) -> dict[UOp, int]:
       settled = settled and known == over[label]
   return over
 
-def operands(u: UOp) -> list[UOp]:
+def operands(u):
   return [s for s in (u.src[:-1] if u.op in STATEFUL else u.src) if s.op is not Ops.LABEL]
 
-def check_definitions(blocks: Blocks, before: dict[UOp, list[UOp]]) -> Violations:
+def check_definitions(blocks, before):
   """Values are defined on every way to their use. What no block lists stands right below the lowest of its sources."""
   over, number = dominators(blocks, before), {label: i for i, label in enumerate(blocks)}
   listed = [(u, label, i) for label, block in blocks.items() for i, u in enumerate(block)]
@@ -266,7 +266,7 @@ FORMS = {
   "placed": Form(FLAT, of_all + of_functions, check_placed),
 }
 
-def roots_of(code: Any) -> list[UOp]:
+def roots_of(code):
   if isinstance(code, UOp): return [code]
   return [u for block in code.blocks.values() for u in block] if hasattr(code, "blocks") else code
 
