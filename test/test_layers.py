@@ -21,7 +21,7 @@ LAYERS = {
   "ops.collapse": ("ops.index",),
   "ops.movement": ("ops.index",),
   "ops.gradient": ("ops.match",),
-  "ops.decompose": ("ops.match",),
+  "ops.decompose": ("ops.fold",),
   "ops.show": ("ops.uop",),
   "codegen.target": ("ops.ops",),
   "codegen.rangeify": ("ops.movement",),

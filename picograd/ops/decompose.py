@@ -5,8 +5,9 @@
 from __future__ import annotations
 import functools, math
 from fractions import Fraction
-from typing import Any, Callable, Iterable, NamedTuple
+from typing import Callable, NamedTuple
 from picograd.dtype import DType, dtypes, truncate
+from picograd.ops.fold import is_machine_integer, number
 from picograd.ops.match import Pat, Rules
 from picograd.ops.ops import ALU, COMPARE, Ops
 from picograd.ops.uop import UOp
@@ -25,7 +26,7 @@ PI = Fraction(pi_scaled(1280), 1 << 1280)
 LN2 = Fraction(0x2c5c85fdf473de6af278ece600fcbdabd03cd0c99ca62d8b628345d6e, 1 << 226)
 LOG2_E = 1 / LN2
 
-def parts(x: Fraction, dt: DType, bits: Iterable[int]) -> list[float]:
+def parts(x, dt, bits):
   """Numbers of dt with so many leading bits each that add up to x."""
   out = []
   for n in bits:
@@ -78,13 +79,13 @@ FORMATS = {dtypes.float32: SINGLE, dtypes.float64: DOUBLE}
 
 def fma(x, y, z): return x.alu(Ops.MULACC, x.like(y), x.like(z))
 
-def horner(x: UOp, coefficients: tuple[float, ...]) -> UOp:
+def horner(x, coefficients):
   """c0 + c1 x + c2 x^2 + .., one rounding a step."""
   total = x.like(coefficients[-1])
   for c in coefficients[-2::-1]: total = fma(total, x, c)
   return total
 
-def round_to_integer(x: UOp, scale: float, offset: float, f: Format) -> tuple[UOp, UOp]:
+def round_to_integer(x, scale, offset, f):
   """x*scale + offset rounded to the nearest integer n with |n| < 2^(mantissa-1), as a float and as a signed integer.
   Adding 1.5 * 2^mantissa pushes the fraction out; what is left in the low bits is n."""
   magic = 1.5 * 2.0**f.mantissa
@@ -105,7 +106,7 @@ def by_float32(function: Callable[[UOp, Format], UOp]) -> Callable[[UOp], UOp]:
 
 # ---- exponential: x = n ln2 + r, e^x = 2^n e^r -----------------------------------------------------------------------
 
-def clamp(x: UOp, low: float, high: float) -> UOp:
+def clamp(x, low, high):
   """x within bounds; NaN stays NaN."""
   x = (x < low).where(low, x)
   return (x > high).where(high, x)
@@ -242,24 +243,21 @@ def cos_polynomial(x, f): return sine(x, 1, f)
 
 # ---- functions that a user composes of these: to be applied top down, before anything inside is rewritten ------------
 
-def is_number(u: UOp, value: float) -> bool:
-  """Whether u is this constant in its dtype, in every lane and element."""
-  while u.op in (Ops.RESHAPE, Ops.EXPAND, Ops.STACK) and len(set(u.src)) == 1: u = u.src[0]
-  return u.op is Ops.CONST and u.dtype.kind == "f" and u.arg == truncate(value, u.dtype)
+def is_number(c, value): return c.dtype.kind == "f" and number(c) == truncate(value, c.dtype)
+
+x, y, c = Pat.var("x"), Pat.var("y"), Pat.var("c")
 
 composed_functions = Rules([
-  (Pat(Ops.EXP2, (Pat(Ops.MUL, [Pat.var("x"), Pat.var("c")]),)),                # 2^(x log2(e)) = e^x
-   lambda x, c: exp_polynomial(x) if is_number(c, float(LOG2_E)) else None),
-  (Pat(Ops.MUL, [Pat(Ops.LOG2, (Pat.var("x"),)), Pat.var("c")]),                # log2(x) ln(2) = log(x)
-   lambda x, c: log_polynomial(x) if is_number(c, float(LN2)) else None),
-  (Pat(Ops.SIN, (Pat(Ops.ADD, [Pat.var("x"), Pat.var("c")]),)),                 # sin(x + pi/2) = cos(x)
-   lambda x, c: cos_polynomial(x) if is_number(c, math.pi / 2) else None),
+  # 2^(x log2(e)) = e^x;  log2(x) ln(2) = log(x);  sin(x + pi/2) = cos(x)
+  (Pat(Ops.EXP2, (x * c,)), lambda x, c: exp_polynomial(x) if is_number(c, float(LOG2_E)) else None),
+  (Pat(Ops.LOG2, (x,)) * c, lambda x, c: log_polynomial(x) if is_number(c, float(LN2)) else None),
+  (Pat(Ops.SIN, (x + c,)), lambda x, c: cos_polynomial(x) if is_number(c, math.pi / 2) else None),
 ])
 
 polynomials = Rules([
-  (Pat(Ops.EXP2, (Pat.var("x"),)), lambda x: exp2_polynomial(x)),
-  (Pat(Ops.LOG2, (Pat.var("x"),)), lambda x: log2_polynomial(x)),
-  (Pat(Ops.SIN, (Pat.var("x"),)), lambda x: sin_polynomial(x)),
+  (Pat(Ops.EXP2, (x,)), exp2_polynomial),
+  (Pat(Ops.LOG2, (x,)), log2_polynomial),
+  (Pat(Ops.SIN, (x,)), sin_polynomial),
 ])
 
 # ---- 16-bit floats: arithmetic in float32, rounded back after each operation -----------------------------------------
@@ -267,28 +265,22 @@ polynomials = Rules([
 def is_half(dt): return dt.kind == "f" and dt.bits == 16
 
 def in_float32(u):
-  return UOp(u.op, dtypes.float32.vec(u.dtype.count), tuple(widen(s) for s in u.src), u.arg).cast(u.dtype)
+  """The sources of u as float32, which holds every 16-bit float and keeps their order."""
+  return u.with_src(tuple([s.cast(dtypes.float32) for s in u.src]))
 
-def widen(u):
-  """u as float32, which holds every 16-bit float."""
-  if u.op is Ops.CONST: return UOp.const(dtypes.float32, u.arg)
-  if u.op is Ops.STACK and constant_of(u) is not None: return widen(u.src[0]).stack(u.dtype.count)
-  return u.cast(dtypes.float32)
-
-def compare_in_float32(u):
-  return u.with_src(tuple(widen(s) for s in u.src)) if is_half(u.src[0].dtype) else None
+def rounded_back(u): return in_float32(u).replace(dtype=dtypes.float32.vec(u.dtype.count)).cast(u.dtype)
 
 def cast_by_float32(u, x):
   """To or from a 16-bit float: float32 lies between, as in torch."""
   if dtypes.float32 in (x.dtype.scalar, u.dtype.scalar) or not (is_half(x.dtype) or is_half(u.dtype)): return None
   return x.cast(dtypes.float32).cast(u.dtype)
 
-UNTOUCHED = COMPARE | {Ops.CAST, Ops.BITCAST, Ops.WHERE}
+half = Pat(dtype=is_half)
 half_by_float32 = Rules([
-  (Pat(ALU - UNTOUCHED, dtype=is_half, name="u"), in_float32),                  # f(x) = round(f(float32(x)))
-  (Pat(Ops.REDUCE, (Pat.var("x"),), dtype=is_half, name="u"), lambda u, x: in_float32(u)),       # of lanes, likewise
-  (Pat(COMPARE, name="u"), compare_in_float32),                                 # float32 keeps the order
-  (Pat(Ops.CAST, (Pat.var("x"),), name="u"), cast_by_float32),
+  (Pat(ALU - COMPARE - {Ops.CAST, Ops.BITCAST, Ops.WHERE}, dtype=is_half, name="u"), rounded_back),
+  (Pat(Ops.REDUCE, (half,), name="u"), rounded_back),                           # f(x) = round(f(float32(x)))
+  (Pat(COMPARE, (half, half), name="u"), in_float32),
+  (x.cast("u"), cast_by_float32),
 ])
 
 def float32_to_bfloat16(x):
@@ -307,7 +299,7 @@ def cast_bfloat16(u, x):
   if (source, target) == (dtypes.bfloat16, dtypes.float32): return bfloat16_to_float32(x)
   return None
 
-bfloat16_by_bits = Rules([(Pat(Ops.CAST, (Pat.var("x"),), name="u"), cast_bfloat16)])
+bfloat16_by_bits = Rules([(x.cast("u"), cast_bfloat16)])
 
 # ---- conversions -----------------------------------------------------------------------------------------------------
 
@@ -329,16 +321,9 @@ def float_to_int(u, x):
   high = within_int64(x - 2.0**63).cast(dtypes.int64).cast(u.dtype) ^ 1 << 63
   return ((x >= 2.0**63) & (x < 2.0**64)).where(high, low)
 
-casts_defined = Rules([(Pat(Ops.CAST, (Pat.var("x"),), name="u"), float_to_int)])
+casts_defined = Rules([(x.cast("u"), float_to_int)])
 
 # ---- division --------------------------------------------------------------------------------------------------------
-
-def is_integer(dt: DType) -> bool: return dt.kind in "iu"
-
-def constant_of(u):
-  """The number that u is in every lane; None where it is none."""
-  if u.op is Ops.STACK and len(set(u.src)) == 1: u = u.src[0]
-  return u.arg if u.op is Ops.CONST else None
 
 def safe_divisor(y):
   """y, but 1 where a division by y could trap: y = 0, and for signed types y = -1."""
@@ -346,7 +331,7 @@ def safe_divisor(y):
   return risky.where(1, y)
 
 def is_safe(y):
-  known = constant_of(y)
+  known = number(y)
   if known is not None: return known not in (0, -1)
   return y.op is Ops.WHERE and y is safe_divisor(y.src[2])
 
@@ -362,17 +347,17 @@ def guarded_remainder(x, y):
   return None if is_safe(y) else y.eq(0).where(x, x % safe_divisor(y))
 
 guard_division = Rules([
-  (Pat(Ops.IDIV, (Pat.var("x"), Pat.var("y")), dtype=is_integer), guarded_quotient),
-  (Pat(Ops.MOD, (Pat.var("x"), Pat.var("y")), dtype=is_integer), guarded_remainder),
+  (Pat(Ops.IDIV, (x, y), dtype=is_machine_integer), guarded_quotient),
+  (Pat(Ops.MOD, (x, y), dtype=is_machine_integer), guarded_remainder),
 ])
 
-def divide(x: UOp, d: int) -> UOp | None:
+def divide(x, d):
   """x/d truncated, by shifts and a 64-bit product; None where the type is too wide for that."""
   size = abs(d)
   if size <= 1: return x * d
-  if size & (size - 1) == 0: quotient = shift_quotient(x, size.bit_length() - 1)
-  elif x.dtype.bits > 32: return None
-  else: quotient = product_quotient(x, size)
+  power = size & (size - 1) == 0
+  if x.dtype.bits > 32 and not power: return None
+  quotient = shift_quotient(x, size.bit_length() - 1) if power else product_quotient(x, size)
   return -quotient if d < 0 else quotient
 
 def shift_quotient(x: UOp, k: int) -> UOp:
@@ -394,20 +379,20 @@ def product_quotient(x: UOp, d: int) -> UOp:
   return (((wide * m) >> 31 + s) - (wide >> 63)).cast(x.dtype)
 
 def quotient_by_constant(x, y):
-  d = constant_of(y)
+  d = number(y)
   return None if d is None else divide(x, d)
 
 def remainder_by_constant(x, y):
   """x % d = x - (x/d) d; unsigned by a power of two: x & (d-1)."""
-  d = constant_of(y)
+  d = number(y)
   if d is None: return None
   if d > 0 and d & (d - 1) == 0 and x.dtype.is_unsigned: return x & d - 1
   quotient = divide(x, d)
   return None if quotient is None else x - quotient * d
 
 division_by_constant = Rules([
-  (Pat(Ops.IDIV, (Pat.var("x"), Pat.var("y")), dtype=is_integer), quotient_by_constant),
-  (Pat(Ops.MOD, (Pat.var("x"), Pat.var("y")), dtype=is_integer), remainder_by_constant),
+  (Pat(Ops.IDIV, (x, y), dtype=is_machine_integer), quotient_by_constant),
+  (Pat(Ops.MOD, (x, y), dtype=is_machine_integer), remainder_by_constant),
 ])
 
 # ---- what else a target may lack -------------------------------------------------------------------------------------
@@ -417,9 +402,9 @@ def max_by_where(x, y):
   larger = (x < y).where(y, x)
   return y.ne(y).where(y, larger) if y.dtype.kind == "f" else larger
 
-max_by_comparison = Rules([(Pat(Ops.MAX, (Pat.var("x"), Pat.var("y"))), max_by_where)])
+max_by_comparison = Rules([(Pat(Ops.MAX, (x, y)), max_by_where)])
 
-product_then_sum = Pat(Ops.MULACC, (Pat.var("x"), Pat.var("y"), Pat.var("z")))
+product_then_sum = x.alu(Ops.MULACC, y, Pat.var("z"))
 integer_mulacc = Rules([(product_then_sum, lambda x, y, z: x * y + z if x.dtype.kind != "f" else None)])
 mulacc_in_two = Rules([(product_then_sum, lambda x, y, z: x * y + z)])          # two roundings: polynomials lose 1 ulp
 
