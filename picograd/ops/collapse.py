@@ -29,7 +29,7 @@ def gated(u: UOp) -> tuple[list[UOp], UOp]:
   return dedup(conditions), u
 
 def ungate(u: UOp) -> tuple[list[UOp], UOp] | None:
-  """(conditions, x) with u = where(conditions, x, 0); or no conditions, and u a cast or product that is 0 where x is."""
+  """(conditions, x) with u = where(conditions, x, 0); or none, and u is a cast or product, 0 where x is."""
   if u.op is Ops.WHERE:
     condition, yes, no = u.src
     if number(no) == 0: return conjuncts(condition), yes

@@ -3,7 +3,7 @@
 # Corner cases follow torch: ties of maximum share half and half, ties of amax equally, prod is right with zeros in it.
 from __future__ import annotations
 import math
-from typing import Callable, Iterable, Mapping
+from typing import Any, Callable, Iterable, Mapping
 from picograd.dtype import dtypes
 from picograd.helpers import argsort, prod
 from picograd.ops.ops import MOVEMENT, Ops
@@ -116,8 +116,8 @@ def look(chain, x):
 
 def written(chain, shape):
   """Which elements of the buffer the chain looks at: ones put where it looks, zeros elsewhere."""
-  ones = UOp.const(dtypes.float32, 1).spread(shape)
-  for move in reversed(chain): ones, = RULES[move.op](move, ones)
+  ones: Any = UOp.const(dtypes.float32, 1).spread(shape)
+  for move in reversed(chain): ones = RULES[move.op](move, ones)[0]
   return ones.ne(0)
 
 def grad_after(u, g):

@@ -7,26 +7,25 @@ from __future__ import annotations
 import itertools
 from typing import Any, Callable, Iterable, Iterator
 from weakref import WeakSet
-from picograd.dtype import DType
 from picograd.ops.ops import COMMUTATIVE, Ops
 from picograd.ops.uop import UOp
 
 Bindings = dict[str, UOp]
 
 class Pat:
-  """A pattern. op: one op, several, or None for any. src: a tuple of patterns in order, a list for any order (tried for
-  commutative ops), None for whatever. arg and dtype: a value to equal, or a function that decides. name: binds the node."""
+  """A pattern. op: one op, several, or None for any. src: a tuple of patterns in order, a list for any order (for commutative
+  ops), None for whatever. arg, dtype: a value to equal, or a function that decides. name: binds the node."""
   __slots__ = ("ops", "src", "arg", "dtype", "name", "any_order")
 
   def __init__(self, op: Ops | Iterable[Ops] | None = None, src: "tuple | list | None" = None, arg: Any = None,
-               dtype: "DType | Callable[[DType], bool] | None" = None, name: str | None = None):
+               dtype: Any = None, name: str | None = None):
     self.ops = None if op is None else frozenset({op}) if isinstance(op, Ops) else frozenset(op)
     self.any_order = isinstance(src, list)
     self.src = None if src is None else tuple(src)
     self.arg, self.dtype, self.name = arg, dtype, name
 
   @staticmethod
-  def var(name: str, dtype: "DType | Callable[[DType], bool] | None" = None) -> "Pat": return Pat(name=name, dtype=dtype)
+  def var(name: str, dtype: Any = None) -> "Pat": return Pat(name=name, dtype=dtype)
   @staticmethod
   def const(name: str | None = None, value: Any = None) -> "Pat": return Pat(Ops.CONST, arg=value, name=name)
 
@@ -88,7 +87,7 @@ class Rules:
   `context` gets the object given to the driver, read only."""
   def __init__(self, rules: Iterable[Rule]):
     self.rules = list(rules)
-    self.normal: WeakSet[UOp] = WeakSet()                        # nodes that no rule changes; unused where a context has a say
+    self.normal: WeakSet[UOp] = WeakSet()                        # what no rule changes, unless a context has a say
     self.by_op: dict[Ops, list[tuple[Pat, frozenset[Ops], Callable, bool]]] = {op: [] for op in Ops}
     for pat, function in self.rules:
       code = function.__code__
@@ -112,7 +111,7 @@ LIMIT = 1000          # rules in a row on one node: more means that two rules un
 def rewrite(root: UOp, rules: Rules, context: Any = None) -> UOp:
   """The graph in which no rule applies any more: sources first, then the node, then whatever the rule made of it."""
   new: dict[UOp, UOp] = {}                                       # finished: node -> its final form
-  stack: list[tuple[UOp, UOp | None, int]] = [(root, None, 0)]   # (node, its current form once sources are done, rules applied)
+  stack: list[tuple[UOp, UOp | None, int]] = [(root, None, 0)]   # (node, its form once sources are done, rules applied)
   while stack:
     u, form, count = stack.pop()
     if u in new: continue

@@ -151,7 +151,8 @@ def check_kernel(kernel: UOp) -> Violations:
 def check_list(code: list[UOp]) -> Violations:
   """Each node once, its sources before it in its loop or in one around it, loops closed from the inside."""
   scopes: list[list[UOp]] = [[]]                            # what each open loop defines, its RANGE first
-  listed, visible = set(), set()
+  listed: set[UOp] = set()
+  visible: set[UOp] = set()
   for u in code:
     if u in listed: yield u, "it is listed twice"
     for s in map(without_after, u.src):
@@ -161,8 +162,9 @@ def check_list(code: list[UOp]) -> Violations:
     for _ in closed:
       if len(scopes) == 1 or scopes[-1][0] not in closed: yield u, "it closes a loop that is not the innermost"
       visible.difference_update(scopes.pop())
-    for known in (listed, visible): known.add(u)
     scopes[-1].append(u)
+    listed.add(u)
+    visible.add(u)
   if len(scopes) > 1: yield scopes[-1][0], "no END closes this loop"
 
 def check_function(code):
