@@ -2,7 +2,13 @@
 # for: the C compiler uses picograd.ops without NumPy. A name is found by the first table below that lists it.
 from __future__ import annotations
 import importlib, math, sys, types
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:                        # to a type checker, what is not a module may be anything
+  from picograd.tensor import Tensor as Tensor
+  tensor: Any
+  einsum: Any
+  def __getattr__(name: str) -> Any: ...
 
 # module of picograd -> the names it gives to torch's top level
 HOMES = {

@@ -110,17 +110,11 @@ def store_in_lanes(u: UOp, r: UOp, new: dict[UOp, UOp]) -> UOp:
 # ---- REDUCE ----------------------------------------------------------------------------------------------------------
 
 def accumulate(kernel: UOp) -> UOp:
-  """Accumulators for the reductions, those that depend on no other first."""
-  depth: dict[UOp, int] = {}
-  nests: dict[tuple[int, tuple[UOp, ...]], list[UOp]] = {}
+  """Accumulators for the reductions. Those over the same ranges are one loop."""
   inside = ranges_inside(kernel)
-  for u in toposort([kernel]):
-    loops = u.op is Ops.REDUCE and len(u.src) > 1
-    depth[u] = max((depth[s] for s in u.src), default=0) + loops
-    if loops: nests.setdefault((depth[u], u.src[1:]), []).append(u)
   numbers = itertools.count()                  # registers numbered by kernel: equal kernels have equal code
   table: dict[UOp, UOp] = {}
-  for (_, loops), members in sorted(nests.items(), key=lambda item: item[0][0]):
+  for loops, members in nests_in_order(kernel):
     values = substitute([u.src[0] for u in members], table)
     outer = sorted(frozenset().union(*(inside[u] for u in members)), key=lambda r: r.arg)
     registers = [UOp(Ops.BUFFER, u.dtype, (), Buf(next(numbers), 1, Space.REG)) for u in members]
@@ -128,6 +122,20 @@ def accumulate(kernel: UOp) -> UOp:
     end = UOp(Ops.END, dtypes.void, (*updates, *loops))
     for register, u in zip(registers, members): table[u] = element(register.after(end)).load()
   return kernel.substitute(table)
+
+Nest = tuple[UOp, ...]                         # the ranges that some reductions run over
+
+def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
+  """The reductions by the ranges they run over, each nest after those that its values need."""
+  below: dict[UOp, frozenset[Nest]] = {}       # node -> the nests it depends on
+  members: dict[Nest, list[UOp]] = {}
+  for u in toposort([kernel]):
+    below[u] = frozenset().union(*(below[s] for s in u.src)) if u.src else frozenset()
+    if u.op is not Ops.REDUCE or len(u.src) == 1: continue
+    members.setdefault(u.src[1:], []).append(u)
+    below[u] |= {u.src[1:]}
+  needs = {nest: frozenset().union(*(below[u] for u in reductions)) for nest, reductions in members.items()}
+  return sorted(members.items(), key=lambda item: len(needs[item[0]]))      # needs are nested: all of theirs are its own
 
 def element(register: UOp) -> UOp: return register.index(UOp.const(dtypes.index, 0))
 

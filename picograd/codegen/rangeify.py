@@ -66,6 +66,7 @@ class Rangeifier:
     self.rows: dict[UOp, list[frozenset[UOp]]] = defaultdict(list)     # root -> range sets of its row reductions, nested
     self.reduce_ranges: dict[tuple, tuple[UOp, ...]] = {}
     self.depth = reduce_depths(self.order)
+    self.epilogues = epilogues(self.order, self.users)
     self.forced = {u for u in roots if u.op is not Ops.AFTER} | {u for u in self.order if u.op in (Ops.CONTIGUOUS, Ops.STORE)}
 
   # ---- backward: who reads what where, and what is stored ------------------------------------------------------------
@@ -116,10 +117,10 @@ class Rangeifier:
       return self.reduce_must_store(u, request, scope)
     if u.op is Ops.CAST and u.src[0].op in FREE: return False
     if any(scope.distance > LONGEST_CHAIN for scope in wanted.values()): return True
-    if len(wanted) > 1: return self.ends_a_reduction(u) or not (self.is_cheap(u) or passes_over_a_row(wanted))
+    if len(wanted) > 1: return u in self.epilogues or not (self.is_cheap(u) or passes_over_a_row(wanted))
     (request, scope), = wanted.items()
     inside = ranges_of(request.index)
-    if any(r.axis is Axis.REDUCE for r in inside) and self.ends_a_reduction(u): return True
+    if any(r.axis is Axis.REDUCE for r in inside) and u in self.epilogues: return True
     return scope.contraction and self.wasteful_operand(u, inside, scope)
 
   def reduce_must_store(self, u: UOp, request: Request, scope: Scope) -> bool:
@@ -140,23 +141,22 @@ class Rangeifier:
   def is_cheap(self, u: UOp) -> bool:
     """Whether computing u again costs no more than storing and loading it: few plain operations on little memory."""
     operations, elements = 0, 0
-    for v in toposort([u], stop=lambda v: v.op in LEAVES or v.op in (Ops.REDUCE, Ops.CONTIGUOUS)):
+    for v in self.inside_kernel(u):
       if v.op in (Ops.REDUCE, Ops.CONTIGUOUS) or v.op in TRANSCENDENTAL: return False
-      if v.op in ALU and v.op is not Ops.CAST: operations += 1
-      if v.op in LEAVES: elements += prod(v.shape)
+      if v.op in LEAVES or v is not u and self.is_shared_epilogue(v): elements += prod(v.shape)
+      elif v.op in ALU and v.op is not Ops.CAST: operations += 1
       if operations > CHEAP_OPS or elements > 1.25 * prod(u.shape) + 64: return False
     return True
 
-  def ends_a_reduction(self, u: UOp) -> bool:
-    """Whether u is elementwise work on the results of a reduction that nothing else reads: its epilogue."""
-    stack, size = [u], prod(u.shape)
-    while stack:
-      v = stack.pop()
-      for s in v.src:
-        if prod(s.shape) != size or len(self.users[s]) > 1 or s in self.forced: continue
-        if s.op is Ops.REDUCE: return True
-        if s.op in ALU or s.op in MOVEMENT: stack.append(s)
-    return False
+  def inside_kernel(self, u: UOp) -> list[UOp]:
+    """u and what a kernel that computes it computes too, as far as can be said before u's sources are decided."""
+    def stop(v: UOp) -> bool:
+      return v.op in LEAVES or v.op in (Ops.REDUCE, Ops.CONTIGUOUS) or v is not u and self.is_shared_epilogue(v)
+    return toposort([u], stop)
+
+  def is_shared_epilogue(self, v: UOp) -> bool:
+    """Whether v will be stored for certain: several readers of the end of a reduction, such as a residual stream."""
+    return len(self.users[v]) > 1 and v.op in ALU and v in self.epilogues
 
   def wasteful_operand(self, u: UOp, inside: frozenset[UOp], scope: Scope) -> bool:
     """Whether u is real work on an operand of a contraction that the contraction's loops would repeat. A vector operand
@@ -164,7 +164,7 @@ class Rangeifier:
     repeated = prod(range_size(r) for r in scope.ranges if r not in inside and r.axis is Axis.LOOP)
     if repeated == 1: return False
     rows = prod(range_size(r) for r in inside if r.axis is Axis.LOOP)
-    work = [v for v in toposort([u], stop=lambda v: v.op in LEAVES or v.op is Ops.REDUCE) if v.op in ALU and v.op is not Ops.CAST]
+    work = [v for v in self.inside_kernel(u) if v.op in ALU and v.op is not Ops.CAST and (v is u or not self.is_shared_epilogue(v))]
     if rows == 1: return len(work) > CHEAP_OPS or any(v.op in TRANSCENDENTAL for v in work)
     return bool(work)
 
@@ -269,6 +269,15 @@ def reduce_depths(order: list[UOp]) -> dict[UOp, int]:
   depth: dict[UOp, int] = {}
   for u in order: depth[u] = max((depth[s] for s in u.src), default=0) + (u.op is Ops.REDUCE)
   return depth
+
+def epilogues(order: list[UOp], users: dict[UOp, list[UOp]]) -> set[UOp]:
+  """The nodes that are elementwise work on the results of a reduction that nothing else reads."""
+  found: set[UOp] = set()
+  for u in order:
+    if u.op not in ALU and u.op not in MOVEMENT: continue
+    same = [s for s in u.src if prod(s.shape) == prod(u.shape) and len(users[s]) == 1]
+    if any(s.op is Ops.REDUCE or s in found for s in same): found.add(u)
+  return found
 
 def follow_view(view: UOp, index: tuple[UOp, ...]) -> tuple[UOp, UOp]:
   """The buffer under a chain of movement ops, and the position in it of the view's element at index."""

@@ -52,7 +52,7 @@ class UOp:
     return scalar if dtype.count == 1 else scalar.stack(dtype.count)
 
   def alu(self, op: Ops, *others: Any) -> "UOp":
-    """op of me and others; numbers become constants of my dtype. Comparisons give bool, WHERE the dtype of its branches."""
+    """op of me and others; numbers become constants of my dtype. Comparisons give bool, WHERE its branches' dtype."""
     src = (self, *[self.like(o) for o in others])
     if op in COMPARE: return UOp(op, dtypes.bool.vec(self.dtype.count), src)
     return UOp(op, src[1].dtype if op is Ops.WHERE else self.dtype, src)

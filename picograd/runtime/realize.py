@@ -177,8 +177,9 @@ def without_names(roots: list[UOp], order: list[UOp], leaves: list[UOp]) -> list
     elif u.op is Ops.CONTIGUOUS and u.arg is not None:
       new[u] = UOp(u.op, u.dtype, (new[u.src[0]],), marks.setdefault(u.arg, len(marks)))
     elif u.op is Ops.DETACH: new[u] = new[u.src[0]]
-    elif u.op is Ops.REDUCE and prod(u.src[0].shape) == 0:
-      new[u] = UOp.const(u.dtype, identity(u.arg[0], u.dtype)).spread(u.shape)
+    elif u.op in (Ops.REDUCE, Ops.PAD) and prod(u.src[0].shape) == 0:                 # of no elements
+      start = identity(u.arg[0], u.dtype) if u.op is Ops.REDUCE else 0
+      new[u] = UOp.const(u.dtype, start).spread(u.shape)
     else: new[u] = u.with_src(tuple([new[s] for s in u.src]))
   return [new[r] for r in roots]
 
