@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 from picograd.codegen.rangeify import Plan, Store, rangeify, storage_id
 from picograd.helpers import dedup, prod
-from picograd.ops.index import collapse_onehot, simplify_index
+from picograd.ops.collapse import collapse_onehot
+from picograd.ops.index import simplify_index
 from picograd.ops.match import rewrite
 from picograd.ops.ops import ALU, Ops
 from picograd.ops.uop import UOp, ranges_inside, substitute, toposort
