@@ -1,5 +1,5 @@
 # The CPU device: compiled kernels compute what NumPy computes; what LLVM refuses is an exception.
-import subprocess, sys, time
+import os, subprocess, sys, time
 import numpy as np, pytest
 pytest.importorskip("llvmlite")
 from picograd.runtime.cpu import CompileError
@@ -97,6 +97,32 @@ if child == 0: os._exit(check())
 assert os.waitpid(child, 0)[1] == 0
 """
   subprocess.run([sys.executable, "-c", source], check=True, timeout=60)
+
+def test_an_interrupt_leaves_the_threads_usable():
+  """SIGINT again and again while calls run: each call is done or not begun, and the process ends by itself."""
+  source = """
+import _thread, sys, threading, time
+import numpy as np
+sys.path.insert(0, "test")
+import linear_kernels as kernels
+from picograd.runtime.device import device
+cpu = device("CPU")
+program = cpu.load("threads", cpu.compile(cpu.render(kernels.flat("threads", kernels.thread_kernel(12, 3)))))
+def interrupt():
+  for _ in range(50):
+    time.sleep(0.002)
+    _thread.interrupt_main()
+thread, interrupts = threading.Thread(target=interrupt), 0
+thread.start()
+while thread.is_alive():
+  out = np.zeros(12, np.int64)
+  try:
+    program([out.view(np.uint8)])
+    assert out[4] == 100 and out[11] == 203
+  except KeyboardInterrupt: interrupts += 1
+assert interrupts > 0
+"""
+  subprocess.run([sys.executable, "-c", source], check=True, timeout=60, env={**os.environ, "THREADS": "2"})
 
 def test_scratch():
   out, a = np.zeros(10, np.float32), floats(10)

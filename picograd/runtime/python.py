@@ -104,9 +104,9 @@ class Memory:
     self.numbers = itertools.count(1)
 
   def add(self, data: Any) -> int:
-    """The address of an array's first byte."""
+    """The address of an array's first byte. An empty one still has an element 0, which gated loads read and drop."""
     k = next(self.numbers)
-    self.arrays[k] = memoryview(data)
+    self.arrays[k] = memoryview(data if len(data) else bytes(16))
     return k << SEGMENT
   def remove(self, address: int) -> None: del self.arrays[address >> SEGMENT]
 
