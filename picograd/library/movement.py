@@ -27,11 +27,14 @@ def movedim(self: Tensor, source, destination) -> Tensor:
   """Dimensions moved to other places, the rest in order."""
   sources, targets = axes_at(source, self.ndim), axes_at(destination, self.ndim)
   order = [d for d in range(self.ndim) if d not in sources]
-  for target, d in sorted(zip(targets, sources)): order.insert(target, d)
+  for target, d in sorted(zip(targets, sources)):
+    order.insert(target, d)
   return self.permute(order)
 
 def axes_at(dims, rank: int) -> list[int]:
-  return [axis_of(d, rank) for d in ([dims] if isinstance(dims, int) else dims)]
+  if isinstance(dims, int):
+    dims = [dims]
+  return [axis_of(d, rank) for d in dims]
 
 def unflatten(self: Tensor, dim, sizes: Sequence[Any]) -> Tensor:
   """One dimension as several."""
@@ -46,8 +49,8 @@ def repeat(self: Tensor, *sizes) -> Tensor:
   counts = sizes_of(sizes)
   if len(counts) < self.ndim:
     raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
-  missing = len(counts) - self.ndim
-  shape = (1,) * missing + self.uop.shape
+  ones = (1,) * (len(counts) - self.ndim)
+  shape = ones + self.uop.shape
   pairs = tuple(m for n in shape for m in (1, n))
   grown = tuple(m for pair in zip(counts, shape) for m in pair)
   total = tuple(n * count for n, count in zip(shape, counts))
