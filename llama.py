@@ -12,6 +12,7 @@ import numpy as np
 import picograd
 import picograd.nn.functional as F
 from picograd import Tensor, nn
+from picograd.helpers import DEVICE
 from picograd.io import load_safetensors
 
 BUNDLED_MODEL = Path(picograd.__file__).parent / "models" / "shakespeare"
@@ -80,8 +81,9 @@ class Layer(nn.Module):
     self.wqkv = nn.Linear(c.dim, (c.n_heads + 2 * c.n_kv_heads) * c.head_dim, bias=False)
     self.wo = nn.Linear(c.n_heads * c.head_dim, c.dim, bias=False)
     self.ffn_norm = nn.RMSNorm(c.dim, eps=c.norm_eps)
-    self.w13 = nn.Linear(c.dim, 2 * c.hidden_dim, bias=False)
+    self.w1 = nn.Linear(c.dim, c.hidden_dim, bias=False)
     self.w2 = nn.Linear(c.hidden_dim, c.dim, bias=False)
+    self.w3 = nn.Linear(c.dim, c.hidden_dim, bias=False)
 
   def attend(self, x: Tensor, now: Pass, cache: Tensor | None) -> Tensor:
     c = self.config
@@ -99,11 +101,10 @@ class Layer(nn.Module):
     scores = q @ k.unsqueeze(2).transpose(3, 4) / math.sqrt(c.head_dim)           # (B, n_kv_heads, group, T, L)
     weights = scores.masked_fill(now.future, -math.inf).softmax(dim=-1)
     mixed = weights @ v.unsqueeze(2)                                              # (B, n_kv_heads, group, T, head_dim)
-    return self.wo(mixed.permute(0, 3, 1, 2, 4).reshape(B, T, c.n_heads * c.head_dim))
+    return self.wo(mixed.permute(0, 3, 1, 2, 4).contiguous().view(B, T, c.n_heads * c.head_dim))
 
   def feed_forward(self, x: Tensor) -> Tensor:
-    gate, up = self.w13(x).chunk(2, dim=-1)                           # (B, T, hidden_dim)
-    return self.w2(F.silu(gate) * up)
+    return self.w2(F.silu(self.w1(x)) * self.w3(x))                   # (B, T, hidden_dim) -> (B, T, dim)
 
   def forward(self, x: Tensor, now: Pass, cache: Tensor | None) -> Tensor:
     x = x + self.attend(self.attention_norm(x), now, cache)
@@ -126,7 +127,7 @@ class Llama(nn.Module):
   def new_cache(self) -> list[Tensor]:
     """Space for the keys and values of one sequence, one tensor a layer, which passes fill in place. They are data, not
     the formula `zeros`, so that there is memory to assign to from the first pass on."""
-    empty = np.zeros((1, 2 * self.config.n_kv_heads, self.room, self.config.head_dim), np.float32)
+    empty: np.ndarray = np.zeros((1, 2 * self.config.n_kv_heads, self.room, self.config.head_dim), np.float32)
     return [picograd.tensor(empty) for _ in self.layers]
 
   def hidden(self, tokens: Tensor, positions: Tensor, cache: list[Tensor] | None) -> Tensor:
@@ -241,8 +242,9 @@ HF_LAYER = {
   "wqkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
   "wo": ("self_attn.o_proj",),
   "ffn_norm": ("post_attention_layernorm",),
-  "w13": ("mlp.gate_proj", "mlp.up_proj"),
+  "w1": ("mlp.gate_proj",),
   "w2": ("mlp.down_proj",),
+  "w3": ("mlp.up_proj",),
 }
 
 def hf_names(c: Config) -> dict[str, list[str]]:
@@ -469,6 +471,7 @@ def parse_arguments() -> argparse.Namespace:
   flag("--top-p", type=SHARE, default=0.95, metavar="P",
        help="choose among the likeliest tokens that together have probability P; default: 0.95")
   flag("--seed", type=SEED, metavar="S", help="of the choices; default: a new one each time")
+  flag("--device", type=str.upper, default=DEVICE.value, metavar="D", help=f"default: {DEVICE.value}")
   args = parser.parse_args()
   if args.prompt is None: args.prompt = BUNDLED_PROMPT if args.model == BUNDLED_MODEL else ""
   if args.seed is None: args.seed = int.from_bytes(os.urandom(4), "little")
@@ -486,9 +489,8 @@ def prepare(args: argparse.Namespace) -> tuple[Llama, Tokenizer, list[int], int]
   room = min(config.context, -(-positions // CACHE_STEP) * CACHE_STEP)
   return load_model(args.model, config, room), tokenizer, prompt, positions
 
-def main() -> None:
-  args = parse_arguments()
-  if isinstance(sys.stdout, io.TextIOWrapper): sys.stdout.reconfigure(encoding="utf-8")        # in any locale
+def run(args: argparse.Namespace) -> int:
+  """The program's exit status."""
   try: model, tokenizer, prompt, positions = prepare(args)
   except OSError as error: fail(f"{error.filename}: {error.strerror}")
   except ValueError as error: fail(error)
@@ -498,6 +500,11 @@ def main() -> None:
   except KeyboardInterrupt: status = 130                  # what a shell reports for a program that SIGINT ended
   except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())    # as in llama.py | head
   print(f"{meter} (seed {args.seed})", file=sys.stderr)
-  sys.exit(status)
+  return status
+
+def main() -> None:
+  args = parse_arguments()
+  if isinstance(sys.stdout, io.TextIOWrapper): sys.stdout.reconfigure(encoding="utf-8")        # in any locale
+  with DEVICE.set(args.device): sys.exit(run(args))
 
 if __name__ == "__main__": main()

@@ -176,11 +176,10 @@ def hf_tensors(model: Llama) -> dict[str, Tensor]:
   """The model's weights under HF's names, in float16; a weight that holds several of HF's is cut into their rows."""
   c, state = model.config, model.state_dict()
   q_rows, kv_rows = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-  rows = {"wqkv": [q_rows, kv_rows, kv_rows], "w13": [c.hidden_dim, c.hidden_dim]}
   tensors = {}
   for ours, theirs in hf_names(c).items():
-    weight, kind = state[ours].detach().half(), ours.split(".")[-2]
-    parts = weight.split(rows[kind], dim=0) if kind in rows else [weight]
+    weight = state[ours].detach().half()
+    parts = [weight] if len(theirs) == 1 else weight.split([q_rows, kv_rows, kv_rows], dim=0)
     for name, part in zip(theirs, parts): tensors[name] = part.contiguous()
   return tensors
 
@@ -218,7 +217,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
   flag("--layers", type=int, default=4)
   flag("--block", type=int, default=256, help="characters in a sequence, and the model's context; default: 256")
   flag("--batch", type=int, default=4, help="sequences in a step; default: 4")
-  flag("--steps", type=int, default=1500)
+  flag("--steps", type=int, default=2000)
   flag("--warmup", type=int, default=100, help="steps over which the learning rate rises; default: 100")
   flag("--lr", type=float, default=3e-3, help="the highest learning rate; default: 0.003")
   flag("--eval-every", type=int, default=100, help="steps between checkpoints; default: 100")

@@ -1,13 +1,13 @@
 # test_fuzz.py: random programs of up to 30 steps give the same values on the devices CPU, NUMPY and PYTHON and in
 # float64 with NumPy (oracle.py, one step at a time), and their gradients are the difference quotients. A program is
 # text that reads x, y, z and makes v0, v1, ..: what hypothesis prints for a failure can be pasted into an interpreter.
-# EXAMPLES in the environment says how many programs each test makes.
+# EXAMPLES in the environment says how many programs each test makes; with SHRINK=1 a failing one is made smaller first.
 # Also here: second derivatives of a dozen functions against second differences.
 import importlib, math, os
 from typing import NamedTuple
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 import harness
 import oracle
 from picograd.helpers import DEVICE
@@ -197,7 +197,8 @@ def assert_close(got, want, what):
   scale = max(1.0, float(np.abs(want.array).max(initial=0)))
   np.testing.assert_allclose(got.array, want.array, rtol=1e-3, atol=1e-4 * scale, err_msg=what)
 
-SLOWLY = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
+PHASES = (Phase.generate, Phase.shrink) if os.environ.get("SHRINK") else (Phase.generate,)
+SLOWLY = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, phases=PHASES,
                   suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
 
 @pytest.mark.parametrize("device", DEVICES)

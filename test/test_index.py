@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 from picograd.dtype import dtypes, truncate
-from picograd.ops.index import bounds, collapse_onehot, collapse_range, simplify_index
+from picograd.ops.collapse import collapse_onehot
+from picograd.ops.index import bounds, simplify_index
 from picograd.ops.match import rewrite
 from picograd.ops.ops import Axis, INFO, Ops
 from picograd.ops.uop import UOp
@@ -188,7 +189,7 @@ def test_two_thousand_nodes_take_less_than_a_second():
 def reduce_loop(n): return UOp.range(n, Axis.REDUCE)
 def total(value, *ranges): return UOp(Ops.REDUCE, value.dtype, (value, *ranges), (Ops.ADD, ()))
 def param(slot, dtype): return UOp(Ops.PARAM, dtype, (), slot)
-def collapsed(u): return rewrite(u, simplify_index + collapse_onehot + collapse_range)
+def collapsed(u): return rewrite(u, simplify_index + collapse_onehot)
 
 def run(u, loops, memory):
   """The value of a kernel node for values of its loops; touching memory out of bounds is an IndexError."""
@@ -284,33 +285,3 @@ def test_what_is_no_lookup_stays():
     assert check_collapse_stays(u, r)
 
 def check_collapse_stays(u, r): return any(node.op is Ops.REDUCE and r in node.src for node in collapsed(u).toposort())
-
-COUNTS = {
-  "r < i": lambda r, i, x: r < i,
-  "i < r": lambda r, i, x: i < r,
-  "r <= i": lambda r, i, x: (i < r).not_(),
-  "r < x": lambda r, i, x: r.cast(dtypes.int64) < x,
-  "x <= r": lambda r, i, x: (r.cast(dtypes.int64) < x).not_(),
-  "i - 2 <= r < i + 2": lambda r, i, x: (r < i - 2).not_() & (r < i + 2),
-  "r + 3 < i and i < 5": lambda r, i, x: (r + 3 < i) & (i < 5),
-  "3 - r < i": lambda r, i, x: r * -1 + 3 < i,
-}
-
-@pytest.mark.parametrize("dtype", [dtypes.int32, dtypes.uint8, dtypes.float32], ids=str)
-@pytest.mark.parametrize("condition", COUNTS)
-def test_a_count_is_arithmetic(condition, dtype):
-  i, r = loop(len(INDICES)), reduce_loop(6)
-  indices = param(0, dtypes.int64)
-  c = COUNTS[condition](r, i, indices.index(i).load())
-  assert check_collapse(total(c.where(UOp.const(dtype, 100), 0), r), [i], {indices: INDICES}) == []
-
-def test_a_value_without_the_range_is_multiplied():
-  i, r, s = loop(7), reduce_loop(5), reduce_loop(3)
-  weights = param(0, dtypes.float32)
-  w = weights.index(i).load()
-  assert collapsed(total(w, r, s)) is w * 15
-  assert collapsed(UOp(Ops.REDUCE, dtypes.float32, (w, r), (Ops.MAX, ()))) is w
-
-def test_a_float_count_that_would_round_stays():
-  r = reduce_loop(2 ** 20)
-  assert collapsed(total((r < loop(9)).where(UOp.const(dtypes.float32, 100), 0), r)).op is Ops.REDUCE

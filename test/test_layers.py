@@ -18,13 +18,14 @@ LAYERS = {
   "ops.spec": ("ops.match",),
   "ops.fold": ("ops.match",),
   "ops.index": ("ops.fold",),
+  "ops.collapse": ("ops.index",),
   "ops.movement": ("ops.index",),
   "ops.gradient": ("ops.match",),
-  "ops.decompose": ("ops.match",),
+  "ops.decompose": ("ops.fold",),
   "ops.show": ("ops.uop",),
   "codegen.target": ("ops.ops",),
   "codegen.rangeify": ("ops.movement",),
-  "codegen.schedule": ("codegen.rangeify",),
+  "codegen.schedule": ("codegen.rangeify", "ops.collapse"),
   "codegen.memory": ("ops.uop",),
   "codegen.optimize": ("ops.index", "codegen.target"),
   "codegen.heuristic": ("codegen.optimize",),
@@ -52,17 +53,16 @@ LAYERS = {
   "runtime.jit": ("runtime.realize",),
   "runtime.beam": ("runtime.realize", "codegen.optimize"),
   "runtime.profile": ("runtime.device", "ops.show"),
-  "formulas": ("ops.uop",),
-  "storage": ("ops.uop", "runtime.realize"),
-  "indexing": ("formulas", "storage"),
-  "printing": (),
   "common": (),
-  "einsum": (),
-  "tensor": ("ops.*", "runtime.realize", "formulas", "storage", "indexing", "printing", "common", "einsum"),
+  "arithmetic": ("ops.uop",),
+  "storage": ("ops.uop", "runtime.realize"),
+  "indexing": ("arithmetic", "storage"),
+  "tensor": ("ops.*", "runtime.realize", "arithmetic", "storage", "indexing", "common"),
 }
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
-NAMESPACES = ("nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd", "compat")
+NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
+              "compat")
 
 ALWAYS = ("helpers", "dtype")
 ORDER = list(LAYERS)

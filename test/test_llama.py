@@ -5,17 +5,15 @@ import dataclasses, json, os, signal, struct, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 import llama
 import picograd
 from picograd.io import load_safetensors, save_safetensors
 
+ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("PICOGRAD_DATA") or ROOT.parent / "shared" / "data")
 STORIES, PIECES, EXPECTED = DATA / "stories260K.bin", DATA / "tok512.bin", DATA / "stories260K.expected.txt"
 STORY_FLAGS = ["--model", str(STORIES), "--tokenizer", str(PIECES)]
 needs_data = pytest.mark.skipif(not STORIES.exists(), reason=f"{STORIES} is absent")
-needs_bundled = pytest.mark.skipif(not llama.BUNDLED_MODEL.exists(), reason="the bundled model is not trained yet")
 COMMAND = os.environ.get("LLAMA_COMMAND", "").split() or [sys.executable, str(ROOT / "llama.py")]
 
 def run_llama(*flags: object, **environment: str) -> subprocess.CompletedProcess:
@@ -36,7 +34,6 @@ def test_tells_the_expected_story(environment):
   assert result.stdout == EXPECTED.read_text()
   assert "tokens/s" in result.stderr
 
-@needs_bundled
 def test_without_a_model_the_bundled_one_tells_a_story():
   result = run_llama("--steps", 40)
   assert result.returncode == 0, result.stderr
@@ -64,7 +61,8 @@ def test_ctrl_c_ends_cleanly():
 
 @pytest.mark.parametrize("flags", [
   ["--steps", "0"], ["--steps", "x"], ["--temperature", "-1"], ["--temperature", "nan"], ["--top-k", "0"],
-  ["--top-p", "1.5"], ["--seed", "-1"], ["--unknown"], ["--model", "absent.bin"], ["--model", "absent"]], ids=" ".join)
+  ["--top-p", "1.5"], ["--seed", "-1"], ["--unknown"], ["--device", "ABACUS"], ["--model", "absent.bin"],
+  ["--model", "absent"]], ids=" ".join)
 def test_a_wrong_flag_gives_one_line(flags):
   assert_one_line(run_llama(*flags), flags[-1])
 
@@ -83,7 +81,6 @@ def test_a_prompt_that_is_too_long_gives_one_line():
   assert_one_line(run_llama(*STORY_FLAGS, "--prompt", "word " * 600), "context")
   assert_one_line(run_llama(*STORY_FLAGS, "--prompt", "word " * 20, "--steps", 5), "--steps")
 
-@needs_bundled
 def test_a_truncated_safetensors_file_gives_one_line(tmp_path):
   for name in ("config.json", "vocab.json"): (tmp_path / name).write_bytes((llama.BUNDLED_MODEL / name).read_bytes())
   truncated(llama.BUNDLED_MODEL / "model.safetensors", tmp_path)

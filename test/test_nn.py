@@ -312,8 +312,8 @@ def test_load_state_dict_reports_everything():
   with pytest.raises(RuntimeError) as error: net.load_state_dict(state)
   assert str(error.value).split("\n\t") == [
     "Error(s) in loading state_dict for Net:", 'Missing key(s) in state_dict: "blocks.0.bias". ',
-    'Unexpected key(s) in state_dict: "extra". ', "size mismatch for steps: copying a param with shape (3,) from checkpoint, "
-    "the shape in current model is (1,)."]
+    'Unexpected key(s) in state_dict: "extra". ', "size mismatch for steps: copying a param with shape (3,) from "
+    "checkpoint, the shape in current model is (1,)."]
   del state["steps"]
   result = net.load_state_dict(state, strict=False)
   assert result.missing_keys == ["steps", "blocks.0.bias"] and result.unexpected_keys == ["extra"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 from picograd.dtype import DType, dtypes
-from picograd.tensor import Tensor, no_grad, zeros
+from picograd.library import Tensor, no_grad, zeros
 
 class Parameter(Tensor):
   """A tensor that a Module it is assigned to lists among its parameters. It shares the memory of data."""
   def __init__(self, data: Tensor, requires_grad: bool = True):
     super().__init__(data.detach(), requires_grad=requires_grad)
+  def __repr__(self) -> str: return "Parameter containing:\n" + super().__repr__()
 
 class LoadResult(NamedTuple):
   """What load_state_dict(strict=False) passed over."""
@@ -151,6 +152,7 @@ class Module:
     for tensor in (*self.parameters(), *self.buffers()):
       moved = tensor.data if device is None else tensor.data.to(device)
       if dtype is not None and tensor.dtype.is_floating_point: moved = moved.to(dtype)
+      if moved.dtype is tensor.dtype and moved.device == tensor.device: continue
       tensor.data = moved
       if tensor.grad is not None: tensor.grad = tensor.grad.to(moved.device).to(moved.dtype)
     return self

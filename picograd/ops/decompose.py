@@ -5,8 +5,9 @@
 from __future__ import annotations
 import functools, math
 from fractions import Fraction
-from typing import Any, Callable, Iterable, NamedTuple
+from typing import Callable, NamedTuple
 from picograd.dtype import DType, dtypes, truncate
+from picograd.ops.fold import is_machine_integer, number
 from picograd.ops.match import Pat, Rules
 from picograd.ops.ops import ALU, COMPARE, Ops
 from picograd.ops.uop import UOp
@@ -25,7 +26,7 @@ PI = Fraction(pi_scaled(1280), 1 << 1280)
 LN2 = Fraction(0x2c5c85fdf473de6af278ece600fcbdabd03cd0c99ca62d8b628345d6e, 1 << 226)
 LOG2_E = 1 / LN2
 
-def parts(x: Fraction, dt: DType, bits: Iterable[int]) -> list[float]:
+def parts(x, dt, bits):
   """Numbers of dt with so many leading bits each that add up to x."""
   out = []
   for n in bits:
@@ -76,15 +77,15 @@ FORMATS = {dtypes.float32: SINGLE, dtypes.float64: DOUBLE}
 
 # ---- building blocks -------------------------------------------------------------------------------------------------
 
-def fma(x: UOp, y, z) -> UOp: return x.alu(Ops.MULACC, x.like(y), x.like(z))
+def fma(x, y, z): return x.alu(Ops.MULACC, x.like(y), x.like(z))
 
-def horner(x: UOp, coefficients: tuple[float, ...]) -> UOp:
+def horner(x, coefficients):
   """c0 + c1 x + c2 x^2 + .., one rounding a step."""
   total = x.like(coefficients[-1])
   for c in coefficients[-2::-1]: total = fma(total, x, c)
   return total
 
-def round_to_integer(x: UOp, scale: float, offset: float, f: Format) -> tuple[UOp, UOp]:
+def round_to_integer(x, scale, offset, f):
   """x*scale + offset rounded to the nearest integer n with |n| < 2^(mantissa-1), as a float and as a signed integer.
   Adding 1.5 * 2^mantissa pushes the fraction out; what is left in the low bits is n."""
   magic = 1.5 * 2.0**f.mantissa
@@ -92,7 +93,7 @@ def round_to_integer(x: UOp, scale: float, offset: float, f: Format) -> tuple[UO
   bits = pushed.bitcast(f.signed)
   return pushed + -magic, bits - (((f.bias + f.mantissa) << f.mantissa) | (1 << (f.mantissa - 1)))
 
-def power_of_two(n: UOp, f: Format) -> UOp:
+def power_of_two(n, f):
   """2^n for an integer n in the range of normal exponents."""
   return ((n + f.bias) << f.mantissa).bitcast(f.real)
 
@@ -105,12 +106,12 @@ def by_float32(function: Callable[[UOp, Format], UOp]) -> Callable[[UOp], UOp]:
 
 # ---- exponential: x = n ln2 + r, e^x = 2^n e^r -----------------------------------------------------------------------
 
-def clamp(x: UOp, low: float, high: float) -> UOp:
+def clamp(x, low, high):
   """x within bounds; NaN stays NaN."""
   x = (x < low).where(low, x)
   return (x > high).where(high, x)
 
-def scaled(p: UOp, n: UOp, f: Format) -> UOp:
+def scaled(p, n, f):
   """p * 2^n in two exact steps but for the last rounding, so that denormal and infinite results come out right."""
   half = n >> 1
   return p * power_of_two(half, f) * power_of_two(n - half, f)
@@ -120,14 +121,14 @@ def exp_bounds(f: Format) -> tuple[int, int]:
   return -f.bias - f.mantissa - 3, f.bias + 3
 
 @by_float32
-def exp2_polynomial(x: UOp, f: Format) -> UOp:
+def exp2_polynomial(x, f):
   """2^x, within 1 ulp; exact for integers."""
   x = clamp(x, *exp_bounds(f))
   whole, n = round_to_integer(x, 1.0, 0.0, f)
   return scaled(horner(x - whole, f.exp2), n, f)
 
 @by_float32
-def exp_polynomial(x: UOp, f: Format) -> UOp:
+def exp_polynomial(x, f):
   """e^x, within 1 ulp: x*log2(e) is never rounded."""
   low, high = exp_bounds(f)
   x = clamp(x, low * math.log(2), high * math.log(2))
@@ -137,7 +138,7 @@ def exp_polynomial(x: UOp, f: Format) -> UOp:
 
 # ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ----------------------------
 
-def exponent_and_fraction(x: UOp, f: Format) -> tuple[UOp, UOp]:
+def exponent_and_fraction(x, f):
   """(e, m-1) of a positive finite x, both as floats; a denormal is scaled up first."""
   lift = f.mantissa + 1
   denormal = x < 2.0 ** (1 - f.bias)
@@ -147,18 +148,18 @@ def exponent_and_fraction(x: UOp, f: Format) -> tuple[UOp, UOp]:
   m = (bits - (e << f.mantissa)).bitcast(f.real)
   return e.cast(f.real) + denormal.where(x.like(-lift), 0), m + -1.0
 
-def log_tail(z: UOp, f: Format) -> UOp:
+def log_tail(z, f):
   """log(1+z) - z."""
   square = z * z
   return square * fma(horner(z, f.log), z, -0.5)
 
-def with_log_limits(x: UOp, result: UOp) -> UOp:
+def with_log_limits(x, result):
   """log(0) = -inf, log(x<0) = NaN, log(inf) = inf, log(NaN) = NaN."""
   finite = (x < math.inf).where(result, x)
   return (x > 0).where(finite, x.ne(0).where(x.like(math.nan), -math.inf))
 
 @by_float32
-def log2_polynomial(x: UOp, f: Format) -> UOp:
+def log2_polynomial(x, f):
   """log2(x), within 1 ulp; exact for powers of two."""
   e, z = exponent_and_fraction(x, f)
   high, low = parts(LOG2_E, f.real, (f.mantissa + 1, f.mantissa + 1))
@@ -167,7 +168,7 @@ def log2_polynomial(x: UOp, f: Format) -> UOp:
   return with_log_limits(x, e + fma(z, high, tail))
 
 @by_float32
-def log_polynomial(x: UOp, f: Format) -> UOp:
+def log_polynomial(x, f):
   """The natural logarithm, within 1 ulp."""
   e, z = exponent_and_fraction(x, f)
   tail = fma(e, f.ln2[1], log_tail(z, f))
@@ -183,7 +184,7 @@ def reduce_by_pi(x: UOp, quarters: int, f: Format) -> tuple[UOp, UOp]:
   for part in f.pi: x = fma(n, -part, x)
   return x, integer.bitcast(f.unsigned)
 
-def multiply_high(x: UOp, y: UOp) -> UOp:
+def multiply_high(x, y):
   """The upper word of a product of two unsigned words."""
   if x.dtype.bits == 32: return ((x.cast(dtypes.uint64) * y.cast(dtypes.uint64)) >> 32).cast(x.dtype)
   low = (1 << 32) - 1
@@ -233,92 +234,83 @@ def sine(x: UOp, quarters: int, f: Format) -> UOp:
   return (size < math.inf).where(p.bitcast(f.real), math.nan)
 
 @by_float32
-def sin_polynomial(x: UOp, f: Format) -> UOp:
+def sin_polynomial(x, f):
   """sin(x) within 3 ulp up to `large`, within 4 ulp or an absolute 2^-(mantissa+1) beyond."""
   return sine(x, 0, f)
 
 @by_float32
-def cos_polynomial(x: UOp, f: Format) -> UOp: return sine(x, 1, f)
+def cos_polynomial(x, f): return sine(x, 1, f)
 
 # ---- functions that a user composes of these: to be applied top down, before anything inside is rewritten ------------
 
-def is_number(u: UOp, value: float) -> bool:
-  """Whether u is this constant in its dtype, in every lane and element."""
-  while u.op in (Ops.RESHAPE, Ops.EXPAND, Ops.STACK) and len(set(u.src)) == 1: u = u.src[0]
-  return u.op is Ops.CONST and u.dtype.kind == "f" and u.arg == truncate(value, u.dtype)
+def is_number(c, value): return c.dtype.kind == "f" and number(c) == truncate(value, c.dtype)
+
+x, y, c = Pat.var("x"), Pat.var("y"), Pat.var("c")
 
 composed_functions = Rules([
-  (Pat(Ops.EXP2, (Pat(Ops.MUL, [Pat.var("x"), Pat.var("c")]),)),                # 2^(x log2(e)) = e^x
-   lambda x, c: exp_polynomial(x) if is_number(c, float(LOG2_E)) else None),
-  (Pat(Ops.MUL, [Pat(Ops.LOG2, (Pat.var("x"),)), Pat.var("c")]),                # log2(x) ln(2) = log(x)
-   lambda x, c: log_polynomial(x) if is_number(c, float(LN2)) else None),
-  (Pat(Ops.SIN, (Pat(Ops.ADD, [Pat.var("x"), Pat.var("c")]),)),                 # sin(x + pi/2) = cos(x)
-   lambda x, c: cos_polynomial(x) if is_number(c, math.pi / 2) else None),
+  # 2^(x log2(e)) = e^x;  log2(x) ln(2) = log(x);  sin(x + pi/2) = cos(x)
+  (Pat(Ops.EXP2, (x * c,)), lambda x, c: exp_polynomial(x) if is_number(c, float(LOG2_E)) else None),
+  (Pat(Ops.LOG2, (x,)) * c, lambda x, c: log_polynomial(x) if is_number(c, float(LN2)) else None),
+  (Pat(Ops.SIN, (x + c,)), lambda x, c: cos_polynomial(x) if is_number(c, math.pi / 2) else None),
 ])
 
 polynomials = Rules([
-  (Pat(Ops.EXP2, (Pat.var("x"),)), lambda x: exp2_polynomial(x)),
-  (Pat(Ops.LOG2, (Pat.var("x"),)), lambda x: log2_polynomial(x)),
-  (Pat(Ops.SIN, (Pat.var("x"),)), lambda x: sin_polynomial(x)),
+  (Pat(Ops.EXP2, (x,)), exp2_polynomial),
+  (Pat(Ops.LOG2, (x,)), log2_polynomial),
+  (Pat(Ops.SIN, (x,)), sin_polynomial),
 ])
 
 # ---- 16-bit floats: arithmetic in float32, rounded back after each operation -----------------------------------------
 
-def is_half(dt: DType) -> bool: return dt.kind == "f" and dt.bits == 16
+def is_half(dt): return dt.kind == "f" and dt.bits == 16
 
-def in_float32(u: UOp) -> UOp:
-  return UOp(u.op, dtypes.float32.vec(u.dtype.count), tuple(widen(s) for s in u.src), u.arg).cast(u.dtype)
+def in_float32(u):
+  """The sources of u as float32, which holds every 16-bit float and keeps their order."""
+  return u.with_src(tuple([s.cast(dtypes.float32) for s in u.src]))
 
-def widen(u: UOp) -> UOp:
-  """u as float32, which holds every 16-bit float."""
-  if u.op is Ops.CONST: return UOp.const(dtypes.float32, u.arg)
-  if u.op is Ops.STACK and constant_of(u) is not None: return widen(u.src[0]).stack(u.dtype.count)
-  return u.cast(dtypes.float32)
+def rounded_back(u): return in_float32(u).replace(dtype=dtypes.float32.vec(u.dtype.count)).cast(u.dtype)
 
-def compare_in_float32(u: UOp) -> UOp | None:
-  return u.with_src(tuple(widen(s) for s in u.src)) if is_half(u.src[0].dtype) else None
-
-def cast_by_float32(u: UOp, x: UOp) -> UOp | None:
+def cast_by_float32(u, x):
   """To or from a 16-bit float: float32 lies between, as in torch."""
   if dtypes.float32 in (x.dtype.scalar, u.dtype.scalar) or not (is_half(x.dtype) or is_half(u.dtype)): return None
   return x.cast(dtypes.float32).cast(u.dtype)
 
-UNTOUCHED = COMPARE | {Ops.CAST, Ops.BITCAST, Ops.WHERE}
+half = Pat(dtype=is_half)
 half_by_float32 = Rules([
-  (Pat(ALU - UNTOUCHED, dtype=is_half, name="u"), in_float32),                  # f(x) = round(f(float32(x)))
-  (Pat(Ops.REDUCE, (Pat.var("x"),), dtype=is_half, name="u"), lambda u, x: in_float32(u)),       # of lanes, likewise
-  (Pat(COMPARE, name="u"), compare_in_float32),                                 # float32 keeps the order
-  (Pat(Ops.CAST, (Pat.var("x"),), name="u"), cast_by_float32),
+  (Pat(ALU - COMPARE - {Ops.CAST, Ops.BITCAST, Ops.WHERE}, dtype=is_half, name="u"), rounded_back),
+  (Pat(Ops.REDUCE, (half,), name="u"), rounded_back),                           # f(x) = round(f(float32(x)))
+  (Pat(COMPARE, (half, half), name="u"), in_float32),
+  (x.cast("u"), cast_by_float32),
 ])
 
-def float32_to_bfloat16(x: UOp) -> UOp:
+def float32_to_bfloat16(x):
   """The upper half of the bits, rounded to nearest even; a NaN stays one."""
   bits = x.bitcast(dtypes.uint32)
   rounded = bits + 0x7FFF + ((bits >> 16) & 1)
   kept = x.ne(x).where(bits | 0x400000, rounded)
   return (kept >> 16).cast(dtypes.uint16).bitcast(dtypes.bfloat16)
 
-def bfloat16_to_float32(x: UOp) -> UOp:
+def bfloat16_to_float32(x):
   return (x.bitcast(dtypes.uint16).cast(dtypes.uint32) << 16).bitcast(dtypes.float32)
 
-def cast_bfloat16(u: UOp, x: UOp) -> UOp | None:
+def cast_bfloat16(u, x):
   source, target = x.dtype.scalar, u.dtype.scalar
   if (source, target) == (dtypes.float32, dtypes.bfloat16): return float32_to_bfloat16(x)
   if (source, target) == (dtypes.bfloat16, dtypes.float32): return bfloat16_to_float32(x)
   return None
 
-bfloat16_by_bits = Rules([(Pat(Ops.CAST, (Pat.var("x"),), name="u"), cast_bfloat16)])
+bfloat16_by_bits = Rules([(x.cast("u"), cast_bfloat16)])
 
 # ---- conversions -----------------------------------------------------------------------------------------------------
 
-def within_int64(x: UOp) -> UOp:
+def within_int64(x):
   """x where an int64 can hold it, else 0."""
   fits = (x >= -(2.0**63)) & (x < 2.0**63)
   return fits.where(x, 0)
 
-def is_within_int64(x: UOp) -> bool: return x.op is Ops.WHERE and x is within_int64(x.src[1])
+def is_within_int64(x): return x.op is Ops.WHERE and x is within_int64(x.src[1])
 
-def float_to_int(u: UOp, x: UOp) -> UOp | None:
+def float_to_int(u, x):
   """Truncated to int64, of which narrower types take the low bits; what int64 cannot hold (NaN too) gives 0, but uint64
   holds the numbers up to 2^64. An instruction out of range would trap, be undefined or differ between machines."""
   if not (x.dtype.kind == "f" and u.dtype.kind in "iu"): return None
@@ -329,50 +321,43 @@ def float_to_int(u: UOp, x: UOp) -> UOp | None:
   high = within_int64(x - 2.0**63).cast(dtypes.int64).cast(u.dtype) ^ 1 << 63
   return ((x >= 2.0**63) & (x < 2.0**64)).where(high, low)
 
-casts_defined = Rules([(Pat(Ops.CAST, (Pat.var("x"),), name="u"), float_to_int)])
+casts_defined = Rules([(x.cast("u"), float_to_int)])
 
 # ---- division --------------------------------------------------------------------------------------------------------
 
-def is_integer(dt: DType) -> bool: return dt.kind in "iu"
-
-def constant_of(u: UOp) -> Any:
-  """The number that u is in every lane; None where it is none."""
-  if u.op is Ops.STACK and len(set(u.src)) == 1: u = u.src[0]
-  return u.arg if u.op is Ops.CONST else None
-
-def safe_divisor(y: UOp) -> UOp:
+def safe_divisor(y):
   """y, but 1 where a division by y could trap: y = 0, and for signed types y = -1."""
   risky = y.eq(0) if y.dtype.is_unsigned else y.eq(0) | y.eq(-1)
   return risky.where(1, y)
 
-def is_safe(y: UOp) -> bool:
-  known = constant_of(y)
+def is_safe(y):
+  known = number(y)
   if known is not None: return known not in (0, -1)
   return y.op is Ops.WHERE and y is safe_divisor(y.src[2])
 
-def guarded_quotient(x: UOp, y: UOp) -> UOp | None:
+def guarded_quotient(x, y):
   """x/0 = 0; x/-1 = -x, which wraps for the smallest integer."""
   if is_safe(y): return None
   quotient = x // safe_divisor(y)
   if not y.dtype.is_unsigned: quotient = y.eq(-1).where(-x, quotient)
   return y.eq(0).where(0, quotient)
 
-def guarded_remainder(x: UOp, y: UOp) -> UOp | None:
+def guarded_remainder(x, y):
   """x%0 = x; x%-1 = x%1 = 0."""
   return None if is_safe(y) else y.eq(0).where(x, x % safe_divisor(y))
 
 guard_division = Rules([
-  (Pat(Ops.IDIV, (Pat.var("x"), Pat.var("y")), dtype=is_integer), guarded_quotient),
-  (Pat(Ops.MOD, (Pat.var("x"), Pat.var("y")), dtype=is_integer), guarded_remainder),
+  (Pat(Ops.IDIV, (x, y), dtype=is_machine_integer), guarded_quotient),
+  (Pat(Ops.MOD, (x, y), dtype=is_machine_integer), guarded_remainder),
 ])
 
-def divide(x: UOp, d: int) -> UOp | None:
+def divide(x, d):
   """x/d truncated, by shifts and a 64-bit product; None where the type is too wide for that."""
   size = abs(d)
   if size <= 1: return x * d
-  if size & (size - 1) == 0: quotient = shift_quotient(x, size.bit_length() - 1)
-  elif x.dtype.bits > 32: return None
-  else: quotient = product_quotient(x, size)
+  power = size & (size - 1) == 0
+  if x.dtype.bits > 32 and not power: return None
+  quotient = shift_quotient(x, size.bit_length() - 1) if power else product_quotient(x, size)
   return -quotient if d < 0 else quotient
 
 def shift_quotient(x: UOp, k: int) -> UOp:
@@ -393,33 +378,33 @@ def product_quotient(x: UOp, d: int) -> UOp:
   m = (1 << 31 + s) // d + 1
   return (((wide * m) >> 31 + s) - (wide >> 63)).cast(x.dtype)
 
-def quotient_by_constant(x: UOp, y: UOp) -> UOp | None:
-  d = constant_of(y)
+def quotient_by_constant(x, y):
+  d = number(y)
   return None if d is None else divide(x, d)
 
-def remainder_by_constant(x: UOp, y: UOp) -> UOp | None:
+def remainder_by_constant(x, y):
   """x % d = x - (x/d) d; unsigned by a power of two: x & (d-1)."""
-  d = constant_of(y)
+  d = number(y)
   if d is None: return None
   if d > 0 and d & (d - 1) == 0 and x.dtype.is_unsigned: return x & d - 1
   quotient = divide(x, d)
   return None if quotient is None else x - quotient * d
 
 division_by_constant = Rules([
-  (Pat(Ops.IDIV, (Pat.var("x"), Pat.var("y")), dtype=is_integer), quotient_by_constant),
-  (Pat(Ops.MOD, (Pat.var("x"), Pat.var("y")), dtype=is_integer), remainder_by_constant),
+  (Pat(Ops.IDIV, (x, y), dtype=is_machine_integer), quotient_by_constant),
+  (Pat(Ops.MOD, (x, y), dtype=is_machine_integer), remainder_by_constant),
 ])
 
 # ---- what else a target may lack -------------------------------------------------------------------------------------
 
-def max_by_where(x: UOp, y: UOp) -> UOp:
+def max_by_where(x, y):
   """The larger; NaN if either is NaN."""
   larger = (x < y).where(y, x)
   return y.ne(y).where(y, larger) if y.dtype.kind == "f" else larger
 
-max_by_comparison = Rules([(Pat(Ops.MAX, (Pat.var("x"), Pat.var("y"))), max_by_where)])
+max_by_comparison = Rules([(Pat(Ops.MAX, (x, y)), max_by_where)])
 
-product_then_sum = Pat(Ops.MULACC, (Pat.var("x"), Pat.var("y"), Pat.var("z")))
+product_then_sum = x.alu(Ops.MULACC, y, Pat.var("z"))
 integer_mulacc = Rules([(product_then_sum, lambda x, y, z: x * y + z if x.dtype.kind != "f" else None)])
 mulacc_in_two = Rules([(product_then_sum, lambda x, y, z: x * y + z)])          # two roundings: polynomials lose 1 ulp
 

@@ -4,7 +4,7 @@
 # EXPAND, over lanes by STACK; `number` looks through both.
 from __future__ import annotations
 import math, struct
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 from picograd.dtype import DType, dtypes
 from picograd.ops.match import Bindings, Pat, Rules
 from picograd.ops.ops import ALU, COMMUTATIVE, INFO, MOVEMENT, Ops
@@ -46,14 +46,14 @@ def value_of(data: bytes, dt: DType) -> Any:
   if dt.name == "bfloat16": return struct.unpack("<f", b"\0\0" + data)[0]
   return struct.unpack("<" + CODES[dt.name], data)[0]
 
-def bitcast_number(value: Any, source: DType, target: DType) -> Any | None:
+def bitcast_number(value, source, target):
   """None for bool, pointers and NaN: a Python float does not keep a NaN's bits."""
   known = all(dt.name in CODES or dt is dtypes.bfloat16 for dt in (source, target))
   if not known or source.bits != target.bits or math.isnan(value): return None
   result = value_of(bytes_of(value, source), target)
   return None if math.isnan(result) else result
 
-def cast_number(value: Any, target: DType) -> Any | None:
+def cast_number(value, target):
   """None where machines differ (a float beyond the integer's limits) or where float64 would round first."""
   if target.is_int and isinstance(value, float):
     if not math.isfinite(value): return None
@@ -72,39 +72,35 @@ def evaluate(u: UOp, values: list[Any]) -> Any | None:
   meaning = INFO[u.op].meaning
   return None if meaning is None else meaning(*values)
 
-def fold_constants(u: UOp) -> UOp | None:
-  values = []
-  for s in u.src:
-    value = number(s)
-    if value is None: return None
-    values.append(value)
-  result = evaluate(u, values)
+def fold_constants(u):
+  values = [number(s) for s in u.src]
+  result = None if None in values else evaluate(u, values)
   return None if result is None else u.like(result)
 
 # ---- identities that need more than a line ---------------------------------------------------------------------------
 
-def is_integer(dt: DType) -> bool: return dt.kind in "buix"
-def is_exact(dt: DType) -> bool: return dt.kind in "buixp"            # sums of it may be regrouped: pointers too
-def is_machine_integer(dt: DType) -> bool: return dt.kind in "ui"
-def is_bool(dt: DType) -> bool: return dt.kind == "b"
-def is_float(dt: DType) -> bool: return dt.kind == "f"
+def of_kind(letters: str) -> Callable[[DType], bool]: return lambda dt: dt.kind in letters
 
-def constant_second(u: UOp, x: UOp, c: UOp) -> UOp | None:
+is_integer = of_kind("buix")
+is_exact = of_kind("buixp")                # sums of it may be regrouped: pointers too
+is_machine_integer = of_kind("ui")
+is_bool = of_kind("b")
+is_float = of_kind("f")
+
+def constant_second(u, x, c):
   """c op x = x op c. MAX of two zeros gives the first, so there the order of floats is kept."""
   keep = u.op is Ops.MAX and u.dtype.is_floating_point and number(c) == 0
   return None if keep or number(x) is not None else u.with_src((x, c))
 
-def add_negative_zero(x: UOp, c: UOp) -> UOp | None:
+def add_negative_zero(x, c):
   """x + -0.0 = x for each float; x + 0.0 is not, since -0.0 + 0.0 = 0.0."""
   return x if math.copysign(1.0, number(c)) < 0 else None
 
-def divide_by_power_of_two(x: UOp, c: UOp) -> UOp | None:
+def divide_by_power_of_two(x, c):
   """x / 2^k = x * 2^-k: both round the same real number. Not where 2^-k is denormal: a machine may flush it to zero."""
-  value = number(c)
-  if not math.isfinite(value) or abs(math.frexp(value)[0]) != 0.5: return None
-  smallest = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}[x.dtype.name]
-  exponent = math.frexp(value)[1] - 1
-  return x * x.like(1.0 / value) if smallest <= -exponent and smallest <= exponent else None
+  fraction, exponent = math.frexp(number(c))
+  largest = {"float16": 14, "bfloat16": 126, "float32": 126, "float64": 1022}[x.dtype.name]
+  return x * (1.0 / number(c)) if abs(fraction) == 0.5 and abs(exponent - 1) <= largest else None
 
 MANTISSA = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
 
@@ -117,43 +113,39 @@ def holds(wide: DType, narrow: DType) -> bool:
   if narrow.kind == "f": return wide.bits > narrow.bits
   return narrow.bits - (narrow.kind == "i") <= MANTISSA[wide.name]
 
-def cast_of_cast(u: UOp, x: UOp, between: UOp) -> UOp | None:
+def cast_of_cast(u, x, between):
   """cast(cast(x, b), c) = cast(x, c) where b holds each x, or where both casts only drop high bits."""
-  lossless = holds(between.dtype, x.dtype)
-  if lossless and (between.dtype.kind != "f" or u.dtype.kind == "f" or x.dtype.kind == "f" or holds(u.dtype, x.dtype)):
-    return x.cast(u.dtype)
-  drops = all(is_machine_integer(dt) for dt in (u.dtype, between.dtype, x.dtype)) and between.dtype.bits >= u.dtype.bits
-  return x.cast(u.dtype) if drops else None
+  kinds = between.dtype.kind + u.dtype.kind + x.dtype.kind
+  if holds(between.dtype, x.dtype):                                    # a float out of range is b's business
+    same = kinds[0] != "f" or "f" in kinds[1:] or holds(u.dtype, x.dtype)
+  else: same = set(kinds) <= {"u", "i"} and between.dtype.bits >= u.dtype.bits
+  return x.cast(u.dtype) if same else None
 
-def max_with_extreme(x: UOp, c: UOp) -> UOp | None:
+def max_with_extreme(x, c):
   """max(x, least) = x, NaN included; max(x, largest) = largest for integers."""
   if number(c) == x.dtype.min: return x
   return c if x.dtype.kind != "f" and number(c) == x.dtype.max else None
 
-def and_with_ones(x: UOp, c: UOp) -> UOp | None:
+def and_with_ones(x, c):
   """x & 111..1 = x; the ones are -1, the largest unsigned value or True."""
   return x if number(c) == (x.dtype.max if x.dtype.is_unsigned else -1) else None
 
-def regroup(u: UOp, x: UOp, c: UOp, d: UOp) -> UOp:
-  """(x op c) op d = x op (c op d): integers wrap, so their order is free."""
-  return u.with_src((x, c.alu(u.op, d)))
-
-def below_least(u: UOp, c: UOp) -> UOp | None:
+def below_least(u, x, c):
   """x < least = False for machine integers."""
-  return u.like(False) if number(c) == u.src[0].dtype.min else None
+  return u.like(False) if number(c) == x.dtype.min else None
 
 # ---- movement of movement: tensor form -------------------------------------------------------------------------------
 
-def pad_twice(x: UOp, inner: UOp, u: UOp) -> UOp:
-  return x.pad(tuple((a + c, b + d) for (a, b), (c, d) in zip(inner.arg, u.arg)))
-def shrink_twice(x: UOp, inner: UOp, u: UOp) -> UOp:
-  return x.shrink(tuple((a + lo, a + hi) for (a, _), (lo, hi) in zip(inner.arg, u.arg)))
-def flip_twice(x: UOp, inner: UOp, u: UOp) -> UOp:
-  return x.flip(tuple(sorted(set(inner.arg) ^ set(u.arg))))
-def flip_of_ones(x: UOp, u: UOp) -> UOp:
-  return x.flip(tuple(axis for axis in u.arg if x.shape[axis] > 1))
+def pad_twice(x, inner, u): return x.pad(tuple((a + lo, b + hi) for (a, b), (lo, hi) in zip(inner.arg, u.arg)))
+def shrink_twice(x, inner, u): return x.shrink(tuple((a + lo, a + hi) for (a, _), (lo, hi) in zip(inner.arg, u.arg)))
+def flip_twice(x, inner, u): return x.flip(tuple(sorted(set(inner.arg) ^ set(u.arg))))
+def flip_of_ones(x, u): return x.flip(tuple(axis for axis in u.arg if x.shape[axis] > 1))
 
-def twice(op: Ops) -> Pat: return Pat(op, (Pat(op, (Pat.var("x"),), name="inner"),), name="u")
+def unmoved(x, u):
+  same = u.arg == tuple(range(len(x.shape))) if u.op is Ops.PERMUTE else u.shape == x.shape
+  return x if same else None
+
+def twice(op): return Pat(op, (Pat(op, (x,), name="inner"),), name="u")
 
 # ---- the rules -------------------------------------------------------------------------------------------------------
 
@@ -167,41 +159,41 @@ ASSOCIATIVE = (Ops.ADD, Ops.MUL, Ops.AND, Ops.OR, Ops.XOR, Ops.MAX)
 fold_alu = Rules([
   (Pat(ALU, name="u"), fold_constants),                                             # op(numbers) = a number
   (Pat(COMMUTATIVE, (c, x), name="u"), constant_second),                            # c op x = x op c
-  (Pat(Ops.ADD, (i, zero)), lambda x, c: x),                                        # x + 0 = x
-  (Pat(Ops.ADD, (f, zero)), add_negative_zero),                                     # x + -0.0 = x
-  (Pat(Ops.MUL, (x, one)), lambda x, c: x),                                         # x * 1 = x
-  (Pat(Ops.MUL, (i, zero)), lambda x, c: c),                                        # x * 0 = 0
-  (Pat(Ops.MUL, (Pat(Ops.MUL, (x, minus)), minus)), lambda x: x),                   # -(-x) = x
-  (Pat(Ops.FDIV, (x, c)), divide_by_power_of_two),                                  # x / 2^k = x * 2^-k
-  (Pat(Ops.IDIV, (x, one)), lambda x, c: x),                                        # x // 1 = x
-  (Pat(Ops.MOD, (x, one)), lambda x, c: x.like(0)),                                 # x % 1 = 0
+  (i + zero, lambda x, c: x),                                                       # x + 0 = x
+  (f + zero, add_negative_zero),                                                    # x + -0.0 = x
+  (x * one, lambda x, c: x),                                                        # x * 1 = x
+  (i * zero, lambda x, c: c),                                                       # x * 0 = 0
+  (x * minus * minus, lambda x: x),                                                 # -(-x) = x
+  (x / c, divide_by_power_of_two),                                                  # x / 2^k = x * 2^-k
+  (x // one, lambda x, c: x),                                                       # x // 1 = x
+  (x % one, lambda x, c: x.like(0)),                                                # x % 1 = 0
   (Pat((Ops.AND, Ops.OR, Ops.MAX), (x, x)), lambda x: x),                           # x & x = x | x = max(x, x) = x
   (Pat(Ops.XOR, (x, x)), lambda x: x.like(0)),                                      # x ^ x = 0
   (Pat((Ops.OR, Ops.XOR, Ops.SHL, Ops.SHR), (x, zero)), lambda x, c: x),            # x | 0 = x ^ 0 = x << 0 = x
-  (Pat(Ops.AND, (x, zero)), lambda x, c: c),                                        # x & 0 = 0
-  (Pat(Ops.AND, (x, c)), and_with_ones),                                            # x & 111..1 = x
-  (Pat(Ops.OR, (b, Const("c", True))), lambda x, c: c),                             # x | True = True
-  (Pat(Ops.CMPLT, (x, x), name="u"), lambda x, u: u.like(False)),                   # x < x = False, NaN too
-  (Pat(Ops.CMPLT, (m, c), name="u"), lambda u, x, c: below_least(u, c)),            # x < least = False
+  (x & zero, lambda x, c: c),                                                       # x & 0 = 0
+  (x & c, and_with_ones),                                                           # x & 111..1 = x
+  (b | one, lambda x, c: c),                                                        # x | True = True
+  ((x < x).named("u"), lambda x, u: u.like(False)),                                 # x < x = False, NaN too
+  ((m < c).named("u"), below_least),                                                # x < least = False
   (Pat(Ops.CMPNE, (i, i), name="u"), lambda x, u: u.like(False)),                   # x != x = False
-  (Pat(Ops.CMPNE, (b, false)), lambda x: x),                                        # x != False = x
-  (Pat(Ops.CMPNE, (not_b, true)), lambda x: x),                                     # not not x = x
-  (Pat(Ops.CMPNE, (Pat(Ops.CAST, (b,)), zero)), lambda x, c: x),                    # cast(x) != 0 = x
-  (Pat(Ops.MAX, (x, c)), max_with_extreme),                                         # max(x, least) = x
-  (Pat(Ops.WHERE, (c, x, y)), lambda c, x, y: x if number(c) else y),               # where(True, x, y) = x
-  (Pat(Ops.WHERE, (y, x, x)), lambda x, y: x),                                      # where(y, x, x) = x
-  (Pat(Ops.WHERE, (not_b, y, z)), lambda x, y, z: x.where(z, y)),                   # where(not x, y, z) swaps y, z
+  (b.ne(false), lambda x: x),                                                       # x != False = x
+  (not_b.ne(true), lambda x: x),                                                    # not not x = x
+  (b.cast().ne(zero), lambda x, c: x),                                              # cast(x) != 0 = x
+  (x.maximum(c), max_with_extreme),                                                 # max(x, least) = x
+  (c.where(x, y), lambda c, x, y: x if number(c) else y),                           # where(True, x, y) = x
+  (y.where(x, x), lambda x, y: x),                                                  # where(y, x, x) = x
+  (not_b.where(y, z), lambda x, y, z: x.where(z, y)),                               # where(not x, y, z) swaps y, z
   (Pat(Ops.WHERE, (b, true, false), dtype=is_bool), lambda x: x),                   # where(x, True, False) = x
-  (Pat(Ops.CAST, (x,), name="u"), lambda u, x: x if u.dtype is x.dtype else None),  # cast to the same dtype
-  (Pat(Ops.CAST, (Pat(Ops.CAST, (x,), name="between"),), name="u"), cast_of_cast),  # cast(cast(x)) = cast(x)
+  (x.cast("u"), lambda u, x: x if u.dtype is x.dtype else None),                    # cast to the same dtype
+  (x.cast("between").cast("u"), cast_of_cast),                                      # cast(cast(x)) = cast(x)
   (Pat(Ops.BITCAST, (Pat(Ops.BITCAST, (x,)),), name="u"), lambda u, x: x.bitcast(u.dtype)),
-  *((Pat(op, (Pat(op, (i, c)), d), name="u"), regroup) for op in ASSOCIATIVE),      # (x op c) op d = x op (c op d)
+  *((Pat(op, (Pat(op, (i, c)), d), name="u"), lambda u, x, c, d: u.with_src((x, c.alu(u.op, d))))
+    for op in ASSOCIATIVE),                                                         # (x op c) op d = x op (c op d)
 ])
 
 fold_movement = Rules([
   (Pat(MOVEMENT - {Ops.PAD}, (c,), name="u"), lambda u, c: u.like(number(c))),      # a moved constant is a constant
-  (Pat(MOVEMENT - {Ops.PERMUTE, Ops.FLIP}, (x,), name="u"), lambda u, x: x if u.shape == x.shape else None),
-  (Pat(Ops.PERMUTE, (x,), name="u"), lambda u, x: x if list(u.arg) == sorted(u.arg) else None),
+  (Pat(MOVEMENT - {Ops.FLIP}, (x,), name="u"), unmoved),
   (Pat(Ops.FLIP, (x,), name="u"), flip_of_ones),
   (twice(Ops.RESHAPE), lambda x, inner, u: x.reshape(u.arg)),
   (twice(Ops.EXPAND), lambda x, inner, u: x.expand(u.arg)),

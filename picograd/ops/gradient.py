@@ -1,33 +1,35 @@
-# gradient.py: the chain rule as a table over tensor-form nodes, the reverse walk and the forward walk. In: a root, the
+# gradient.py: the chain rule as a table over tensor-form nodes, the walk in reverse. In: a root, the
 # gradient (or tangents) to start with, the nodes asked for. Out: new nodes of the same form: gradients have gradients.
 # Corner cases follow torch: ties of maximum share half and half, ties of amax equally, prod is right with zeros in it.
 from __future__ import annotations
 import math
-from typing import Callable, Iterable, Mapping
-from picograd.dtype import DType, dtypes
+from typing import Any, Callable, Iterable, Mapping
+from picograd.dtype import dtypes
 from picograd.helpers import argsort, prod
 from picograd.ops.ops import MOVEMENT, Ops
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import UOp, fresh, toposort
 
 # ---- what depends on what --------------------------------------------------------------------------------------------
 
 CONSTANT = frozenset({Ops.DETACH, Ops.BITCAST, Ops.CONST, Ops.BUFFER, Ops.RANGE})       # derivative zero everywhere
 
-def is_constant(u: UOp) -> bool: return u.op in CONSTANT or u.dtype.kind not in "fv"     # void: a STORE under an AFTER
+def is_constant(u): return u.op in CONSTANT or u.dtype.kind not in "fv"                 # void: a STORE under an AFTER
 
-def view_of(view: UOp) -> tuple[UOp, list[UOp]]:
+def view_of(view):
   """The node below a chain of movement ops, and the chain, lowest first."""
-  chain = []
+  chain: list[UOp] = []
   while view.op in MOVEMENT:
-    chain.append(view)
+    chain.insert(0, view)
     view = view.src[0]
-  return view, chain[::-1]
+  return view, chain
+
+def stores_of(u): return [s for s in u.src[1:] if s.op is Ops.STORE]
 
 def inputs(u: UOp) -> tuple[UOp, ...]:
   """What u is a function of. An assignment AFTER(buffer, STORE(view, value).. ) is one of the value that the first view
   looks at and of each stored value."""
   if u.op is not Ops.AFTER: return u.src
-  stores = [s for s in u.src[1:] if s.op is Ops.STORE]
+  stores = stores_of(u)
   before = view_of(stores[0].src[0])[0] if stores else u.src[0]
   return (before, *(s.src[1] for s in stores))
 
@@ -44,103 +46,95 @@ def nodes_above(root: UOp, targets: Iterable[UOp]) -> tuple[list[UOp], set[UOp]]
 
 Gradients = tuple["UOp | None", ...]
 
-def wide(dt: DType) -> DType:
+def wide(dt):
   """The type in which many values of dt are added up."""
   return dtypes.float32 if dt.bits == 16 else dt
 
 def sum_over(x: UOp, axes: tuple[int, ...]) -> UOp: return x.cast(wide(x.dtype)).reduce(Ops.ADD, axes).cast(x.dtype)
 
-def keep(condition: UOp, x: UOp) -> UOp: return condition.where(x, 0)
+def keep(condition, x): return condition.where(x, 0)
 
-def cosine(x: UOp) -> UOp:
-  """cos(x) = sin(pi/2 - x), which decompose.py computes without rounding the difference."""
-  if x.op is Ops.ADD and is_filled(x.src[0], math.pi / 2): return -x.src[1].alu(Ops.SIN)   # cos(pi/2 + y) = -sin(y)
+def cosine(x):
+  """cos(x) = sin(pi/2 - x), which decompose.py computes without rounding the difference; cos(pi/2 + y) = -sin(y)."""
+  if x.op is Ops.ADD and x.src[0] is x.like(math.pi / 2): return -x.src[1].alu(Ops.SIN)
   return (math.pi / 2 - x).alu(Ops.SIN)
 
-def is_filled(u: UOp, value: float) -> bool:
-  """Whether u is this constant, repeated to some shape."""
-  while u.op in (Ops.RESHAPE, Ops.EXPAND): u = u.src[0]
-  return u is UOp.const(u.dtype, value)
-
-def grad_max(u: UOp, g: UOp) -> Gradients:
+def grad_max(u, g):
   """max(x,y): to the larger; half to each where they are equal; to both where one is NaN."""
   x, y = u.src
   shared = x.eq(y).where(g * 0.5, g)
   return (x < y).where(0, shared), (y < x).where(0, shared)
 
-def grad_reduce(u: UOp, g: UOp) -> Gradients:
+def grad_reduce(u, g):
   x, (op, axes) = u.src[0], u.arg
   if op is Ops.ADD: return (g.expand(x.shape),)
   if op is Ops.MAX: return (grad_amax(u, g),)
   return (g.expand(x.shape) * product_of_others(x, axes),)
 
-def grad_amax(u: UOp, g: UOp) -> UOp:
+def grad_amax(u, g):
   """The gradient in equal parts to all elements that equal the maximum; NaN to all where the maximum is NaN."""
-  x, (_, axes) = u.src[0], u.arg
-  largest = x.eq(u.expand(x.shape))
+  x, (_, axes) = stored(u.src[0]), u.arg
+  largest = x.eq(x.reduce(Ops.MAX, axes).expand(x.shape))
   dt = wide(x.dtype)
   count = largest.cast(dt).reduce(Ops.ADD, axes)
   return (keep(largest, g.cast(dt).expand(x.shape)) / count.expand(x.shape)).cast(x.dtype)
 
-def product_of_others(x: UOp, axes: tuple[int, ...]) -> UOp:
+def stored(x):
+  """x from memory. Computed twice, in two kernels, a value may round in two ways, and then nothing equals the maximum."""
+  return x if view_of(x)[0].op is Ops.BUFFER else UOp(Ops.CONTIGUOUS, x.dtype, (x,))
+
+def product_of_others(x, axes):
   """For each element the product of all other elements along the axes, without a division. A binary tree: going up, a
   node is the product of its two children; going down, others(child) = others(parent) * sibling."""
   kept = tuple(d for d in range(len(x.shape)) if d not in axes)
-  order = kept + tuple(axes)
-  moved = x.permute(order)
+  moved = x.permute(kept + axes)
   rows, n = prod(x.shape[d] for d in kept), prod(x.shape[d] for d in axes)
   size = 1 << max(0, n - 1).bit_length()
   missing = ((0, 0), (0, size - n))
   valid = UOp.const(dtypes.bool, True).spread((rows, n)).pad(missing)
   level = valid.where(moved.reshape((rows, n)).pad(missing), 1)                # (rows, size), ones at the end
   levels = []
-  while level.shape[1] > 1:
-    pairs = level.reshape((rows, level.shape[1] // 2, 2))
+  while size > 1:
+    size //= 2
+    pairs = level.reshape((rows, size, 2))
     levels.append(pairs)
-    left, right = (pairs.shrink(((0, rows), (0, pairs.shape[1]), (side, side + 1))) for side in (0, 1))
-    level = (left * right).reshape((rows, pairs.shape[1]))
+    left, right = (pairs.shrink(((0, rows), (0, size), (side, side + 1))) for side in (0, 1))
+    level = (left * right).reshape((rows, size))
   others = level.like(1)                                                       # of the root: an empty product
   for pairs in reversed(levels):
-    parent = others.reshape((rows, pairs.shape[1], 1)).expand(pairs.shape)
+    parent = others.reshape((*pairs.shape[:2], 1)).expand(pairs.shape)
     others = (parent * pairs.flip((2,))).reshape((rows, pairs.shape[1] * 2))
-  return others.shrink(((0, rows), (0, n))).reshape(moved.shape).permute(argsort(order))
+  return others.shrink(((0, rows), (0, n))).reshape(moved.shape).permute(argsort(kept + axes))
 
-def grad_expand(u: UOp, g: UOp) -> Gradients:
-  stretched = tuple(d for d, (n, m) in enumerate(zip(u.src[0].shape, u.shape)) if n != m)
+def grad_expand(u, g):
+  stretched = tuple(d for d, n in enumerate(u.src[0].shape) if n != u.shape[d])
   return (sum_over(g, stretched),)
 
-def grad_pad(u: UOp, g: UOp) -> Gradients:
-  return (g.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(u.src[0].shape, u.arg))),)
+def grad_pad(u, g): return (g.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(u.src[0].shape, u.arg))),)
+def grad_shrink(u, g): return (g.pad(tuple((lo, n - hi) for n, (lo, hi) in zip(u.src[0].shape, u.arg))),)
 
-def grad_shrink(u: UOp, g: UOp) -> Gradients:
-  return (g.pad(tuple((lo, n - hi) for n, (lo, hi) in zip(u.src[0].shape, u.arg))),)
-
-def look(chain: list[UOp], x: UOp) -> UOp:
+def look(chain, x):
   """x seen through a chain of movement ops."""
   for move in chain: x = UOp(move.op, x.dtype, (x,), move.arg)
   return x
 
-def place(chain: list[UOp], x: UOp) -> UOp:
-  """The adjoint: x put where the chain looks, zeros elsewhere."""
-  for move in reversed(chain): x = the(RULES[move.op](move, x)[0])
-  return x
+def written(chain, shape):
+  """Which elements of the buffer the chain looks at: ones put where it looks, zeros elsewhere."""
+  ones: Any = UOp.const(dtypes.float32, 1).spread(shape)
+  for move in reversed(chain): ones = RULES[move.op](move, ones)[0]
+  return ones.ne(0)
 
-def written(chain: list[UOp], shape: tuple[int, ...]) -> UOp:
-  """Which elements of the buffer the chain looks at."""
-  return place(chain, UOp.const(dtypes.float32, 1).spread(shape)).ne(0)
-
-def grad_after(u: UOp, g: UOp) -> Gradients:
+def grad_after(u, g):
   """A stored value gets the gradient of what it overwrote; the value before, that of what nothing overwrote."""
-  to_values: list[UOp | None] = []
-  for store in reversed([s for s in u.src[1:] if s.op is Ops.STORE]):
+  to_values = []
+  for store in reversed(stores_of(u)):
     view, value = store.src
-    _, chain = view_of(view)
+    chain = view_of(view)[1]
     to_values.append(look(chain, g) if value.dtype.kind == "f" else None)
     g = written(chain, view.shape).where(0, g)
   return (g, *reversed(to_values))
 
-def grad_copy(u: UOp, g: UOp) -> Gradients:
-  return (UOp(Ops.COPY, g.dtype, (g,), u.src[0].device or u.arg),)
+def grad_copy(u, g): return (UOp(Ops.COPY, g.dtype, (g,), u.src[0].device or u.arg),)
 
 RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
   Ops.EXP2: lambda u, g: (g * (u * math.log(2)),),                             # 2^x' = 2^x ln 2
@@ -166,16 +160,11 @@ RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
   Ops.AFTER: grad_after,
 }
 
-def the(g: UOp | None) -> UOp:
-  assert g is not None, "this rule always gives a gradient"
-  return g
+def rule_of(u):
+  if u.op not in RULES: raise NotImplementedError(f"{u.op} of {u.dtype} has no derivative: detach() its operand")
+  return RULES[u.op]
 
-def rule_of(u: UOp) -> Callable[[UOp, UOp], Gradients]:
-  rule = RULES.get(u.op)
-  if rule is None: raise NotImplementedError(f"{u.op} of {u.dtype} has no derivative: detach() its operand")
-  return rule
-
-# ---- the walks -------------------------------------------------------------------------------------------------------
+# ---- the walk --------------------------------------------------------------------------------------------------------
 
 def gradient(root: UOp, seed: UOp, targets: Iterable[UOp]) -> dict[UOp, UOp]:
   """Reverse mode: for each target that root depends on, the gradient of sum(root * seed), in the target's shape and
@@ -195,41 +184,11 @@ def gradient(root: UOp, seed: UOp, targets: Iterable[UOp]) -> dict[UOp, UOp]:
   return {t: grads[t] for t in wanted if t in grads}
 
 def jvp(root: UOp, tangents: Mapping[UOp, UOp]) -> UOp | None:
-  """Forward mode: the derivative of root when each key moves by its tangent; None where root depends on no key."""
-  order, above = nodes_above(root, tangents)
-  moved = dict(tangents)
-  for u in order:
-    if u in above and u not in moved: moved[u] = push(u, moved)
-  return moved.get(root)
-
-LINEAR = MOVEMENT | {Ops.CAST, Ops.COPY, Ops.CONTIGUOUS}
-
-def push(u: UOp, moved: Mapping[UOp, UOp]) -> UOp:
-  """The tangent of u from those of its inputs. An elementwise op's matrix of derivatives is diagonal: its transpose,
-  which the table gives, is itself."""
-  if u.op in LINEAR: return UOp(u.op, u.dtype, (moved[u.src[0]],), None if u.op is Ops.CONTIGUOUS else u.arg)
-  if u.op is Ops.REDUCE: return push_reduce(u, moved[u.src[0]])
-  if u.op is Ops.AFTER: return push_after(u, moved)
+  """Forward mode: the derivative of root when each key moves by its tangent; None where root depends on no key. A
+  gradient is linear in its seed, by the transpose of the matrix wanted here: its own gradient is the matrix again."""
+  seed = UOp(Ops.CONTIGUOUS, root.dtype, (root.like(0),), next(fresh))
   total: UOp | None = None
-  for k, s in enumerate(u.src):
-    part = rule_of(u)(u, moved[s])[k] if s in moved else None
-    if part is not None: total = part if total is None else total + part
-  assert total is not None, "push is only called above a node that moves"
-  return total
-
-def push_reduce(u: UOp, tangent: UOp) -> UOp:
-  """A sum of tangents, each times the derivative of the result by that element."""
-  op, axes = u.arg
-  if op is Ops.ADD: return tangent.reduce(op, axes)
-  slope = the(grad_reduce(u, u.like(1))[0])
-  return sum_over(slope * tangent, axes)
-
-def push_after(u: UOp, moved: Mapping[UOp, UOp]) -> UOp:
-  """The tangent of the value before, overwritten by that of each stored value."""
-  before, *values = inputs(u)
-  total = moved.get(before, u.like(0))
-  stores = [s for s in u.src[1:] if s.op is Ops.STORE]
-  for store, value in zip(stores, values):
-    chain = view_of(store.src[0])[1]
-    total = written(chain, value.shape).where(place(chain, moved.get(value, value.like(0))), total)
+  for key, g in gradient(root, seed, tangents).items():
+    part = gradient(g, tangents[key], [seed])[seed]
+    total = part if total is None else total + part
   return total

@@ -6,26 +6,26 @@
 from __future__ import annotations
 import itertools
 from typing import Any, Callable, Iterable, Iterator
-from picograd.dtype import DType
+from weakref import WeakSet
 from picograd.ops.ops import COMMUTATIVE, Ops
 from picograd.ops.uop import UOp
 
 Bindings = dict[str, UOp]
 
 class Pat:
-  """A pattern. op: one op, several, or None for any. src: a tuple of patterns in order, a list for any order (tried for
-  commutative ops), None for whatever. arg and dtype: a value to equal, or a function that decides. name: binds the node."""
+  """A pattern. op: one op, several, or None for any. src: a tuple of patterns in order, a list for any
+  order (for commutative ops), None for whatever. arg, dtype: a value to equal, or a function that decides. name: binds the node."""
   __slots__ = ("ops", "src", "arg", "dtype", "name", "any_order")
 
   def __init__(self, op: Ops | Iterable[Ops] | None = None, src: "tuple | list | None" = None, arg: Any = None,
-               dtype: "DType | Callable[[DType], bool] | None" = None, name: str | None = None):
+               dtype: Any = None, name: str | None = None):
     self.ops = None if op is None else frozenset({op}) if isinstance(op, Ops) else frozenset(op)
     self.any_order = isinstance(src, list)
     self.src = None if src is None else tuple(src)
     self.arg, self.dtype, self.name = arg, dtype, name
 
   @staticmethod
-  def var(name: str, dtype: "DType | Callable[[DType], bool] | None" = None) -> "Pat": return Pat(name=name, dtype=dtype)
+  def var(name: str, dtype: Any = None) -> "Pat": return Pat(name=name, dtype=dtype)
   @staticmethod
   def const(name: str | None = None, value: Any = None) -> "Pat": return Pat(Ops.CONST, arg=value, name=name)
 
@@ -50,6 +50,10 @@ class Pat:
   def maximum(self, other): return self.alu(Ops.MAX, other)
   def where(self, yes, no): return self.alu(Ops.WHERE, yes, no)
   def cast(self, name: str | None = None): return Pat(Ops.CAST, (self,), name=name)
+
+  def needs(self) -> frozenset[Ops]:
+    """Ops of which a node that matches has one among its sources, as few as possible; empty where any will do."""
+    return min((s.ops for s in self.src or () if s.ops), key=len, default=frozenset())
 
   def match(self, u: UOp, found: Bindings) -> Iterator[Bindings]:
     """Every way in which u fits, as the names bound so far; one name means one node."""
@@ -83,17 +87,20 @@ class Rules:
   `context` gets the object given to the driver, read only."""
   def __init__(self, rules: Iterable[Rule]):
     self.rules = list(rules)
-    self.by_op: dict[Ops, list[tuple[Pat, Callable, bool]]] = {op: [] for op in Ops}
+    self.normal: WeakSet[UOp] = WeakSet()                        # what no rule changes, unless a context has a say
+    self.by_op: dict[Ops, list[tuple[Pat, frozenset[Ops], Callable, bool]]] = {op: [] for op in Ops}
     for pat, function in self.rules:
       code = function.__code__
       wants = "context" in code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
-      for op in (pat.ops if pat.ops is not None else Ops): self.by_op[op].append((pat, function, wants))
+      for op in pat.ops or Ops: self.by_op[op].append((pat, pat.needs(), function, wants))
 
   def __add__(self, other: "Rules") -> "Rules": return Rules(self.rules + other.rules)
 
   def apply(self, u: UOp, context: Any = None) -> UOp | None:
     """The replacement by the first rule that applies and changes something, else None."""
-    for pat, function, wants in self.by_op[u.op]:
+    present = [s.op for s in u.src]
+    for pat, needs, function, wants in self.by_op[u.op]:
+      if needs and needs.isdisjoint(present): continue
       for found in pat.match(u, {}):
         new = function(**found, context=context) if wants else function(**found)
         if new is not None and new is not u: return new
@@ -104,10 +111,13 @@ LIMIT = 1000          # rules in a row on one node: more means that two rules un
 def rewrite(root: UOp, rules: Rules, context: Any = None) -> UOp:
   """The graph in which no rule applies any more: sources first, then the node, then whatever the rule made of it."""
   new: dict[UOp, UOp] = {}                                       # finished: node -> its final form
-  stack: list[tuple[UOp, UOp | None, int]] = [(root, None, 0)]   # (node, its current form once sources are done, rules applied)
+  stack: list[tuple[UOp, UOp | None, int]] = [(root, None, 0)]   # (node, its form once sources are done, rules applied)
   while stack:
     u, form, count = stack.pop()
     if u in new: continue
+    if context is None and u in rules.normal:
+      new[u] = u
+      continue
     if form is None:
       missing = [s for s in u.src if s not in new]
       if missing:
@@ -124,6 +134,7 @@ def rewrite(root: UOp, rules: Rules, context: Any = None) -> UOp:
     made = rules.apply(form, context)
     if made is None:
       new[u] = new[form] = form
+      if context is None: rules.normal.add(form)
       continue
     if count > LIMIT: raise RuntimeError(f"rules do not come to an end at {form}")
     stack.append((u, made, count + 1))                           # after `made` is finished, u has the same form

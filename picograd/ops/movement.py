@@ -60,7 +60,7 @@ def groups(before: Shape, after: Shape) -> list[tuple[Dims, Dims]]:
     out.append((left, right))
   return out
 
-def push_reshape(u: UOp, position: Position) -> Position:
+def push_reshape(u, position):
   """Linearised and split again, run by run."""
   before, after = u.src[0].shape, u.shape
   out = [constant(0)] * len(before)
@@ -72,26 +72,26 @@ def push_reshape(u: UOp, position: Position) -> Position:
 
 # ---- the other five --------------------------------------------------------------------------------------------------
 
-def push_expand(u: UOp, position: Position) -> Position:
+def push_expand(u, position):
   """A stretched dimension has one element, at 0."""
   return tuple(constant(0) if n == 1 else p for n, p in zip(u.src[0].shape, position))
 
-def push_permute(u: UOp, position: Position) -> Position:
+def push_permute(u, position):
   """Dimension d of u is dimension arg[d] of its source."""
   out = list(position)
   for p, axis in zip(position, u.arg): out[axis] = p
   return tuple(out)
 
-def push_shrink(u: UOp, position: Position) -> Position:
+def push_shrink(u, position):
   return tuple(p + low for p, (low, _) in zip(position, u.arg))
 
-def push_pad(u: UOp, position: Position) -> Position:
+def push_pad(u, position):
   return tuple(p - low for p, (low, _) in zip(position, u.arg))
 
-def push_flip(u: UOp, position: Position) -> Position:
+def push_flip(u, position):
   return tuple(constant(n - 1) - p if d in u.arg else p for d, (n, p) in enumerate(zip(u.shape, position)))
 
-def inside(u: UOp, position: Position) -> list[UOp]:
+def inside(u, position):
   """What holds where a PAD's element comes from its source: low <= p < low + n in each padded dimension."""
   out = []
   for p, n, (low, high) in zip(position, u.src[0].shape, u.arg):

@@ -1,27 +1,25 @@
 # ops.py: the operations in four banks, one row each. Nothing here knows about nodes, shapes or devices.
 from __future__ import annotations
-import enum, math
+import enum, math, operator
 from typing import Any, Callable, NamedTuple
 
 class Ops(enum.Enum):
   # tensor: all that a user's program is made of
-  EXP2 = enum.auto(); LOG2 = enum.auto(); SIN = enum.auto(); SQRT = enum.auto(); CAST = enum.auto(); BITCAST = enum.auto()
-  ADD = enum.auto(); MUL = enum.auto(); FDIV = enum.auto(); IDIV = enum.auto(); MOD = enum.auto(); MAX = enum.auto()
-  CMPLT = enum.auto(); CMPNE = enum.auto(); AND = enum.auto(); OR = enum.auto(); XOR = enum.auto()
-  SHL = enum.auto(); SHR = enum.auto(); WHERE = enum.auto(); REDUCE = enum.auto()
-  RESHAPE = enum.auto(); PERMUTE = enum.auto(); EXPAND = enum.auto(); PAD = enum.auto(); SHRINK = enum.auto(); FLIP = enum.auto()
+  EXP2, LOG2, SIN, SQRT, CAST, BITCAST = range(0, 6)
+  ADD, MUL, FDIV, IDIV, MOD, MAX = range(6, 12)
+  CMPLT, CMPNE, AND, OR, XOR, SHL, SHR, WHERE, REDUCE = range(12, 21)
+  RESHAPE, PERMUTE, EXPAND, PAD, SHRINK, FLIP = range(21, 27)
   # data: where values live
-  CONST = enum.auto(); BUFFER = enum.auto(); COPY = enum.auto(); CONTIGUOUS = enum.auto(); DETACH = enum.auto(); SINK = enum.auto()
+  CONST, BUFFER, COPY, CONTIGUOUS, DETACH, SINK = range(27, 33)
   # kernel: loops and memory
-  PARAM = enum.auto(); RANGE = enum.auto(); END = enum.auto(); INDEX = enum.auto(); LOAD = enum.auto(); STORE = enum.auto()
-  AFTER = enum.auto(); BARRIER = enum.auto(); SPECIAL = enum.auto(); STACK = enum.auto(); WMMA = enum.auto(); MULACC = enum.auto()
+  PARAM, RANGE, END, INDEX, LOAD, STORE = range(33, 39)
+  AFTER, BARRIER, SPECIAL, STACK, WMMA, MULACC = range(39, 45)
   # flat: blocks and calls
-  LABEL = enum.auto(); PHI = enum.auto(); JUMP = enum.auto(); BRANCH = enum.auto(); CALL = enum.auto(); RET = enum.auto()
-  SYM = enum.auto(); INS = enum.auto()
+  LABEL, PHI, JUMP, BRANCH, CALL, RET, SYM, INS = range(45, 53)
 
   def __repr__(self) -> str: return self.name
   __str__ = __repr__
-  __hash__ = object.__hash__            # by identity: enum's own hash is a Python call, and the interning table hashes ops
+  __hash__ = object.__hash__            # by identity: enum's own hash is a Python call, and every node hashes its op
   def __lt__(self, other: "Ops") -> bool: return self.value < other.value
 
 class Axis(enum.IntEnum):
@@ -87,19 +85,19 @@ INFO: dict[Ops, OpInfo] = {
   Ops.SQRT: OpInfo(1, lambda x: math.sqrt(x) if x >= 0 else math.nan),
   Ops.CAST: OpInfo(1, lambda x: x),
   Ops.BITCAST: OpInfo(1),
-  Ops.ADD: OpInfo(2, lambda x, y: x + y, commutative=True),
-  Ops.MUL: OpInfo(2, lambda x, y: x * y, commutative=True),
+  Ops.ADD: OpInfo(2, operator.add, commutative=True),
+  Ops.MUL: OpInfo(2, operator.mul, commutative=True),
   Ops.FDIV: OpInfo(2, fdiv),
   Ops.IDIV: OpInfo(2, idiv),
   Ops.MOD: OpInfo(2, imod),
   Ops.MAX: OpInfo(2, maximum, commutative=True),
-  Ops.CMPLT: OpInfo(2, lambda x, y: x < y),
-  Ops.CMPNE: OpInfo(2, lambda x, y: x != y, commutative=True),
-  Ops.AND: OpInfo(2, lambda x, y: x & y, commutative=True),
-  Ops.OR: OpInfo(2, lambda x, y: x | y, commutative=True),
-  Ops.XOR: OpInfo(2, lambda x, y: x ^ y, commutative=True),
-  Ops.SHL: OpInfo(2, lambda x, y: x << y),
-  Ops.SHR: OpInfo(2, lambda x, y: x >> y),
+  Ops.CMPLT: OpInfo(2, operator.lt),
+  Ops.CMPNE: OpInfo(2, operator.ne, commutative=True),
+  Ops.AND: OpInfo(2, operator.and_, commutative=True),
+  Ops.OR: OpInfo(2, operator.or_, commutative=True),
+  Ops.XOR: OpInfo(2, operator.xor, commutative=True),
+  Ops.SHL: OpInfo(2, operator.lshift),
+  Ops.SHR: OpInfo(2, operator.rshift),
   Ops.WHERE: OpInfo(3, lambda c, x, y: x if c else y),
   Ops.MULACC: OpInfo(3, lambda x, y, z: x * y + z),
 }

@@ -1,14 +1,14 @@
 # shape.py: the shape of a node from its op, its sources' shapes and its arg, and the rules of broadcasting.
-# In: shapes as tuples of int. Out: a shape, or a ValueError that names the shapes. Kernel, linear and flat nodes have shape ().
+# In: shapes as tuples of int. Out: a shape, or a ValueError that names the shapes. Nodes of lower forms have shape ().
 from __future__ import annotations
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 from picograd.helpers import prod
 from picograd.ops.ops import Ops, ALU
 
 Shape = tuple[int, ...]
 
 def broadcast(*shapes: Shape) -> Shape:
-  """The common shape under NumPy's rule: align at the right, a dimension of 1 stretches. ValueError where none exists."""
+  """The common shape under NumPy's rule: align at the right, a dimension of 1 stretches. ValueError if none exists."""
   rank = max((len(s) for s in shapes), default=0)
   out = [1] * rank
   for shape in shapes:
@@ -49,7 +49,10 @@ def reduced(shape: Shape, axes: Sequence[int]) -> Shape:
   if any(not 0 <= a < len(shape) for a in axes): raise ValueError(f"cannot reduce {shape} over axes {tuple(axes)}")
   return tuple(1 if d in axes else n for d, n in enumerate(shape))
 
-MOVED = {Ops.RESHAPE: reshaped, Ops.PERMUTE: permuted, Ops.EXPAND: expanded, Ops.PAD: padded, Ops.SHRINK: shrunk}
+MOVED: dict[Ops, Callable[..., Shape]] = {
+  Ops.RESHAPE: reshaped, Ops.PERMUTE: permuted, Ops.EXPAND: expanded,
+  Ops.PAD: padded, Ops.SHRINK: shrunk,
+}
 
 def shape_of(op: Ops, src: Sequence[Shape], arg: Any) -> Shape:
   """The shape of a node. An elementwise op wants equal shapes: Tensor broadcasts before it builds."""

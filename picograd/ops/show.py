@@ -40,12 +40,12 @@ OP_COLOURS = {
   "grey": {Ops.AFTER, Ops.SINK, Ops.DETACH, Ops.BARRIER},
 }
 COLOUR_OF = {op: name for name, ops in OP_COLOURS.items() for op in ops}
-def coloured_op(op: Ops) -> str: return colour(repr(op), COLOUR_OF[op]) if op in COLOUR_OF else repr(op)
+def coloured_op(op): return colour(repr(op), COLOUR_OF[op]) if op in COLOUR_OF else repr(op)
 
 def text(line: Line, op_text: Callable[[Ops], str]) -> str:
   return "  " * line.depth + line.before + (op_text(line.op) + line.after if line.op is not None else "")
 
-def name_of(u: UOp, names: Names) -> str:
+def name_of(u, names):
   """How a node is written as a source. An AFTER that has no line of its own is what it orders."""
   while u.op is Ops.AFTER and u not in names: u = u.src[0]
   if u in names: return names[u]
@@ -54,12 +54,12 @@ def name_of(u: UOp, names: Names) -> str:
   return number(u, names)
 def number(u: UOp, names: Names) -> str: return names.setdefault(u, f"%{len(names)}")
 
-def dtype_text(u: UOp) -> str:
+def dtype_text(u):
   if u.dtype is dtypes.void: return ""
   lanes = f"x{u.dtype.count}" if u.dtype.count > 1 else ""
   return f" {u.dtype.name}{lanes}"
 
-def arg_text(u: UOp) -> str:
+def arg_text(u):
   if u.arg is None: return ""
   if isinstance(u.arg, Buf): return f" #{u.arg.id} size={u.arg.size} {u.arg.space.name} {u.arg.device}".rstrip()
   if u.op is Ops.RANGE and isinstance(u.arg[1], Axis): return f" r{u.arg[0]} {u.arg[1].name}"
@@ -75,21 +75,21 @@ def line_of(u: UOp, depth: int, names: Names) -> Line:
 
 # ---- the forms -------------------------------------------------------------------------------------------------------
 
-def lines_of(code: Any, names: Names) -> list[Line]:
+def lines_of(code, names):
   if hasattr(code, "blocks"): return function_lines(code, names)
   if isinstance(code, UOp): return graph_lines([code], names)
   return list_lines(code, names) if is_complete(code) else graph_lines(code, names)
 
-def is_complete(nodes: list[UOp]) -> bool:
+def is_complete(nodes):
   """Whether the list names every node itself: a structured list, in which only order (AFTER, SINK) has no line."""
   listed = set(nodes)
   return all(s in listed or s.op in (Ops.AFTER, Ops.SINK, Ops.CONST) for u in nodes for s in u.src)
 
-def graph_lines(roots: list[UOp], names: Names) -> list[Line]:
+def graph_lines(roots, names):
   listed = [u for u in toposort(roots) if u.op is not Ops.CONST or u in roots]
   return [line_of(u, 0, names) for u in listed]
 
-def list_lines(nodes: list[UOp], names: Names) -> list[Line]:
+def list_lines(nodes, names):
   out, depth = [], 0
   for u in nodes:
     if u.op is Ops.END: depth -= sum(s.op is Ops.RANGE for s in u.src)
@@ -97,7 +97,7 @@ def list_lines(nodes: list[UOp], names: Names) -> list[Line]:
     if u.op is Ops.RANGE: depth += 1
   return out
 
-def function_lines(function: Any, names: Names) -> list[Line]:
+def function_lines(function, names):
   """Blocks in order. A pure node that no block lists stands before the first node that needs it."""
   roots = [u for block in function.blocks.values() for u in block]
   parameters: dict[UOp, list[UOp]] = {}
@@ -116,6 +116,6 @@ def function_lines(function: Any, names: Names) -> list[Line]:
       out.extend(line_of(u, 1, names) for u in new if u.op not in (Ops.LABEL, Ops.PHI, Ops.CONST))
   return out
 
-def signature(function: Any) -> str:
+def signature(function):
   params = ", ".join(dt.name for dt in getattr(function, "params", ()))
   return f"{getattr(function, 'name', 'function')}({params}) -> {getattr(function, 'result', dtypes.void).name}"

@@ -5,10 +5,10 @@
 from __future__ import annotations
 from collections.abc import Set
 from itertools import chain
-from typing import Any, Callable, Iterable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple
 from picograd.dtype import DType, dtypes, truncate
 from picograd.ops.ops import ALU, Axis, COMPARE, EFFECTS, INFO, MOVEMENT, Ops, Space, TERMINATORS
-from picograd.ops.uop import UOp, intern_key, toposort
+from picograd.ops.uop import UOp, intern_key, ranges_inside, toposort
 
 class SpecError(Exception):
   """A pass has made what its form does not allow."""
@@ -20,42 +20,42 @@ class Law(NamedTuple):
 
 # ---- words of the laws -----------------------------------------------------------------------------------------------
 
-def type_of(u: UOp) -> DType:
+def type_of(u):
   """The dtype of u as a source. An array of a kernel or of a function stands for its address."""
   return dtypes.ptr if u.op is Ops.BUFFER and u.arg.space is not Space.GLOBAL else u.dtype
-def takes(u: UOp, *dts: DType) -> bool: return [type_of(s) for s in u.src] == list(dts)
-def all_of(nodes: Iterable[UOp], ops: Set[Ops]) -> bool: return all(u.op in ops for u in nodes)
-def lanes(u: UOp) -> int: return u.dtype.count
-def is_bool(u: UOp) -> bool: return u.dtype.kind == "b"
-def is_mask(u: UOp, of: UOp) -> bool: return is_bool(u) and lanes(u) == lanes(of)
-def is_value(x: Any, dt: DType) -> bool:
+def takes(u, *dts): return [type_of(s) for s in u.src] == list(dts)
+def all_of(nodes, ops): return all(u.op in ops for u in nodes)
+def lanes(u): return u.dtype.count
+def is_bool(u): return u.dtype.kind == "b"
+def is_mask(u, of): return is_bool(u) and lanes(u) == lanes(of)
+def is_value(x, dt):
   return dt.count == 1 and intern_key(Ops.CONST, dt, (), truncate(x, dt)) == intern_key(Ops.CONST, dt, (), x)
-def same_element(a: UOp, b: UOp) -> bool: return a.dtype.scalar is b.dtype.scalar
+def same_element(a, b): return a.dtype.scalar is b.dtype.scalar
 
 VIEWS = frozenset({Ops.RESHAPE, Ops.PERMUTE, Ops.SHRINK, Ops.FLIP, Ops.DETACH, Ops.AFTER})
-def is_place(u: UOp) -> bool:
+def is_place(u):
   """Whether each element of a tensor is one element of a buffer."""
   while u.op in VIEWS: u = u.src[0]
   return u.op is Ops.BUFFER
 
-def without_after(u: UOp) -> UOp:
+def without_after(u):
   while u.op is Ops.AFTER: u = u.src[0]
   return u
-def is_memory(u: UOp) -> bool: return without_after(u).op in (Ops.PARAM, Ops.BUFFER)
-def is_address(u: UOp) -> bool: return without_after(u).op is Ops.INDEX and is_memory(without_after(u).src[0])
-def is_element(u: UOp) -> bool:
+def is_memory(u): return without_after(u).op in (Ops.PARAM, Ops.BUFFER)
+def is_address(u): return without_after(u).op is Ops.INDEX and is_memory(without_after(u).src[0])
+def is_element(u):
   return is_memory(u.src[0]) and u.dtype is u.src[0].dtype and u.src[1].dtype.is_int and all(map(is_bool, u.src[2:]))
-def is_lane(u: UOp) -> bool:
+def is_lane(u):
   return lanes(u.src[0]) > 1 and takes(u, u.dtype.vec(lanes(u.src[0])), u.src[1].dtype) and u.src[1].op is Ops.CONST
-def is_end(u: UOp) -> bool:
+def is_end(u):
   effects = [s for s in u.src if s.op is not Ops.RANGE]
   return len(effects) > 0 and u.src[:len(effects)] == tuple(effects) and all_of(effects, ORDER)
 
-def is_access(src: tuple[UOp, ...]) -> bool:
+def is_access(src):
   """(pointer, state) or (pointer, gate, state) of a function's load or store."""
   return len(src) in (2, 3) and type_of(src[0]) is dtypes.ptr and all(map(is_bool, src[1:-1])) and is_state(src[-1])
-def is_state(u: UOp) -> bool: return u.op is Ops.LABEL or u.op in EFFECTS
-def has_values(src: Iterable[UOp]) -> bool: return all(type_of(s) is not dtypes.void for s in src)
+def is_state(u): return u.op is Ops.LABEL or u.op in EFFECTS
+def has_values(src): return all(type_of(s) is not dtypes.void for s in src)
 
 # ---- laws of a node --------------------------------------------------------------------------------------------------
 
@@ -76,10 +76,10 @@ of_all = (
   Law(FLOAT, "it computes on floats", lambda u: u.dtype.kind == "f"),
   Law({Ops.IDIV, Ops.MOD, Ops.SHL, Ops.SHR}, "it computes on integers", lambda u: u.dtype.is_int),
   Law({Ops.AND, Ops.OR, Ops.XOR}, "it computes on integers or bools", lambda u: u.dtype.is_int or is_bool(u)),
-  Law(COMPARE, "its sources have one dtype", lambda u: type_of(u.src[0]) is type_of(u.src[1])),
-  Law(COMPARE, "it gives a bool per lane", lambda u: is_mask(u, u.src[0])),
-  Law({Ops.WHERE}, "its condition has a bool per lane", lambda u: is_mask(u.src[0], u)),
-  Law({Ops.WHERE}, "its branches have its dtype", lambda u: takes(u, u.src[0].dtype, u.dtype, u.dtype)),
+  Law(COMPARE, "its sources have one dtype, it gives a bool per lane",
+      lambda u: type_of(u.src[0]) is type_of(u.src[1]) and is_mask(u, u.src[0])),
+  Law({Ops.WHERE}, "its condition has a bool per lane, its branches have its dtype",
+      lambda u: takes(u, u.src[0].dtype, u.dtype, u.dtype) and is_mask(u.src[0], u)),
   Law({Ops.CAST}, "it keeps the number of lanes", lambda u: lanes(u) == lanes(u.src[0])),
   Law({Ops.BITCAST}, "it keeps the number of bits", lambda u: u.dtype.itemsize == type_of(u.src[0]).itemsize),
   Law({Ops.CONST}, "its arg is a value of its dtype", lambda u: is_value(u.arg, u.dtype)),
@@ -94,8 +94,8 @@ of_tensors = (                             # shapes need no law: shape.py builds
   Law({Ops.BUFFER}, "a leaf is in GLOBAL memory", lambda u: u.arg.space is Space.GLOBAL),
   Law({Ops.RANGE}, "it has no arg: it is the tensor 0, 1, .. n-1", lambda u: u.arg is None and takes(u, dtypes.index)),
   Law({Ops.STORE, Ops.AFTER}, "it is about a view of a buffer", lambda u: is_place(u.src[0])),
-  Law({Ops.STORE}, "its value has the dtype of its target", lambda u: takes(u, *[u.src[0].dtype] * 2)),
-  Law({Ops.STORE}, "its value has the shape of its target", lambda u: u.src[0].shape == u.src[1].shape),
+  Law({Ops.STORE}, "its value has the dtype and the shape of its target",
+      lambda u: takes(u, *[u.src[0].dtype] * 2) and u.src[0].shape == u.src[1].shape),
   Law({Ops.AFTER}, "it comes after stores", lambda u: all_of(u.src[1:], {Ops.STORE, Ops.AFTER})),
   Law(ALL - {Ops.CONST}, "index numbers and vectors are for kernels",
       lambda u: u.dtype is not dtypes.index and lanes(u) == 1),
@@ -146,11 +146,7 @@ def check_kernel(kernel: UOp) -> Violations:
   positions = [u for u in nodes if u.op in (Ops.RANGE, Ops.SPECIAL)] + [u.src[1] for u in nodes if u.op is Ops.INDEX]
   numbers = [u for u in positions if u.dtype.scalar is dtypes.index]
   if 0 < len(numbers) < len(positions): yield numbers[0], "it is an index number, other positions are machine integers"
-  inside: dict[UOp, frozenset[UOp]] = {}
-  for u in nodes:
-    found = frozenset().union(*(inside[s] for s in u.src))
-    inside[u] = found | {u} if u.op is Ops.RANGE else found - set(u.src) if u.op in (Ops.END, Ops.REDUCE) else found
-  for r in inside[kernel]: yield r, "no END and no REDUCE closes this loop"
+  for r in ranges_inside(kernel)[kernel]: yield r, "no END and no REDUCE closes this loop"
 
 def check_list(code: list[UOp]) -> Violations:
   """Each node once, its sources before it in its loop or in one around it, loops closed from the inside."""
@@ -162,27 +158,28 @@ def check_list(code: list[UOp]) -> Violations:
     for s in map(without_after, u.src):
       if s not in visible and s.op is not Ops.SINK: yield u, f"{s} is not defined before it, in or around its loop"
     if u.op is Ops.RANGE: scopes.append([])
-    for _ in [s for s in u.src if u.op is Ops.END and s.op is Ops.RANGE]:
-      if len(scopes) == 1 or scopes[-1][0] not in u.src: yield u, "it closes a loop that is not the innermost"
+    closed = [s for s in u.src if s.op is Ops.RANGE] if u.op is Ops.END else []
+    for _ in closed:
+      if len(scopes) == 1 or scopes[-1][0] not in closed: yield u, "it closes a loop that is not the innermost"
       visible.difference_update(scopes.pop())
     scopes[-1].append(u)
     listed.add(u)
     visible.add(u)
   if len(scopes) > 1: yield scopes[-1][0], "no END closes this loop"
 
-def check_function(code: Any) -> Violations:
+def check_function(code):
   for label, block in code.blocks.items(): yield from check_block(label, block, code.blocks)
   before = predecessors(code.blocks)
   yield from check_edges(code.blocks, before)
   yield from check_definitions(code.blocks, before)
 
-def check_placed(code: Any) -> Violations:
+def check_placed(code):
   yield from check_function(code)
   nodes = roots_of(code)
   for u in set(toposort(nodes)) - set(nodes):
     if u.op not in LEAVES: yield u, "no block lists it"
 
-def check_block(label: UOp, block: list[UOp], blocks: Blocks) -> Violations:
+def check_block(label, block, blocks):
   state = label
   if not block or block[-1].op not in TERMINATORS: yield label, "its block does not end in JUMP, BRANCH or RET"
   for u in block:
@@ -192,16 +189,17 @@ def check_block(label: UOp, block: list[UOp], blocks: Blocks) -> Violations:
   for target in targets(block):
     if target not in blocks: yield block[-1], f"there is no block {target}"
 
-def targets(block: list[UOp]) -> list[UOp]: return [s for s in block[-1].src if s.op is Ops.LABEL]
-def predecessors(blocks: Blocks) -> dict[UOp, list[UOp]]:
+def targets(block): return [s for s in block[-1].src if s.op is Ops.LABEL]
+def predecessors(blocks):
   before: dict[UOp, list[UOp]] = {label: [] for label in blocks}
   for label, block in blocks.items():
     for target in targets(block): before[target].append(label)
   return before
 
-def check_edges(blocks: Blocks, before: dict[UOp, list[UOp]]) -> Violations:
+def check_edges(blocks, before):
   passed: dict[UOp, list[DType]] = {}                       # block -> the dtypes of its parameters
-  if before[next(iter(blocks))]: yield next(iter(blocks)), "the first block has a predecessor"
+  first = next(iter(blocks))
+  if before[first]: yield first, "the first block has a predecessor"
   for block in blocks.values():
     last = block[-1]
     if last.op is Ops.BRANCH and any(len(before[t]) > 1 for t in targets(block)):
@@ -209,27 +207,26 @@ def check_edges(blocks: Blocks, before: dict[UOp, list[UOp]]) -> Violations:
     given = [type_of(v) for v in last.src[1:]]
     if last.op is Ops.JUMP and passed.setdefault(last.src[0], given) != given:
       yield last, "another jump to its block passes other values, in number or dtype"
-  for u in toposort([u for block in blocks.values() for u in block]):
-    given = passed.get(u.src[0], []) if u.op is Ops.PHI else []
-    if u.op is Ops.PHI and given[u.arg:u.arg + 1] != [u.dtype]: yield u, "the jumps to its block do not pass it"
+  for u in toposort(chain(*blocks.values())):
+    if u.op is not Ops.PHI: continue
+    given = passed.get(u.src[0], [])
+    if given[u.arg:u.arg + 1] != [u.dtype]: yield u, "the jumps to its block do not pass it"
 
-def dominators(blocks: Blocks, before: dict[UOp, list[UOp]]) -> dict[UOp, int]:
+def dominators(blocks, before):
   """The blocks on every way to a block, itself included, as the bits of an int; a block's number is its position."""
-  everything = (1 << len(blocks)) - 1
-  over = {label: everything if i else 1 for i, label in enumerate(blocks)}
-  settled = False
-  while not settled:
-    settled = True
+  over = {label: -1 if i else 1 for i, label in enumerate(blocks)}
+  known = None
+  while known != over:
+    known = dict(over)
     for i, label in enumerate(blocks):
-      known = over[label]
       for p in before[label]: over[label] &= over[p] | 1 << i
-      settled = settled and known == over[label]
-  return over
+  everything = (1 << len(blocks)) - 1                       # over a block that cannot be reached
+  return {label: bits & everything for label, bits in over.items()}
 
-def operands(u: UOp) -> list[UOp]:
+def operands(u):
   return [s for s in (u.src[:-1] if u.op in STATEFUL else u.src) if s.op is not Ops.LABEL]
 
-def check_definitions(blocks: Blocks, before: dict[UOp, list[UOp]]) -> Violations:
+def check_definitions(blocks, before):
   """Values are defined on every way to their use. What no block lists stands right below the lowest of its sources."""
   over, number = dominators(blocks, before), {label: i for i, label in enumerate(blocks)}
   listed = [(u, label, i) for label, block in blocks.items() for i, u in enumerate(block)]
@@ -266,9 +263,9 @@ FORMS = {
   "placed": Form(FLAT, of_all + of_functions, check_placed),
 }
 
-def roots_of(code: Any) -> list[UOp]:
+def roots_of(code):
   if isinstance(code, UOp): return [code]
-  return [u for block in code.blocks.values() for u in block] if hasattr(code, "blocks") else code
+  return list(chain(*code.blocks.values())) if hasattr(code, "blocks") else code
 
 def verify(form: str, code: Any) -> None:
   """Returns if code (a UOp, a list, or anything with `.blocks`) is legal in the form, one of FORMS; else SpecError."""

@@ -1,5 +1,5 @@
-# uop.py: the one node type. A UOp is immutable and hash-consed: equal (op, dtype, src, arg) is the same object, so `is` is
-# equality and a dict keyed by UOp is a table of common subexpressions. Nothing here simplifies: rules do (fold.py, index.py).
+# uop.py: the one node type. A UOp is immutable and hash-consed: equal (op, dtype, src, arg) is the same object, so `is`
+# is equality and a dict keyed by UOp is a table of common subexpressions. Nothing here simplifies: rules do (fold.py).
 # Every walk is iterative, because chains are as long as programs.
 from __future__ import annotations
 import itertools, struct, weakref
@@ -36,7 +36,7 @@ class UOp:
 
   def __del__(self) -> None:
     try: UOp.pool.pop(intern_key(self.op, self.dtype, self.src, self.arg), None)
-    except (AttributeError, TypeError): pass                          # construction failed, or the interpreter is closing
+    except (AttributeError, TypeError): pass                          # construction failed, or the interpreter ends
 
   def __reduce__(self): return (UOp, (self.op, self.dtype, self.src, self.arg))
   def __repr__(self) -> str:
@@ -51,10 +51,11 @@ class UOp:
     scalar = UOp(Ops.CONST, dtype.scalar, (), truncate(value, dtype.scalar))
     return scalar if dtype.count == 1 else scalar.stack(dtype.count)
 
-  def alu(self, op: Ops, *others: "UOp") -> "UOp":
-    """op of self and others; comparisons give bool, WHERE the dtype of its branches, the rest the first source's."""
-    dtype = dtypes.bool.vec(self.dtype.count) if op in COMPARE else others[0].dtype if op is Ops.WHERE else self.dtype
-    return UOp(op, dtype, (self, *others))
+  def alu(self, op: Ops, *others: Any) -> "UOp":
+    """op of me and others; numbers become constants of my dtype. Comparisons give bool, WHERE its branches' dtype."""
+    src = (self, *[self.like(o) for o in others])
+    if op in COMPARE: return UOp(op, dtypes.bool.vec(self.dtype.count), src)
+    return UOp(op, src[1].dtype if op is Ops.WHERE else self.dtype, src)
 
   def like(self, value: Any) -> "UOp":
     """value as a constant of my dtype and shape; a UOp is returned as it is."""
@@ -64,16 +65,13 @@ class UOp:
 
   def spread(self, shape: Shape) -> "UOp":
     """A scalar repeated to a shape."""
-    if self.shape == shape: return self
-    ones = UOp(Ops.RESHAPE, self.dtype, (self,), (1,) * len(shape)) if shape else self
-    return ones if ones.shape == shape else UOp(Ops.EXPAND, self.dtype, (ones,), shape)
+    return self if self.shape == shape else self.reshape((1,) * len(shape)).expand(shape)
 
-  def cast(self, dtype: DType) -> "UOp":
+  def cast(self, dtype: DType) -> "UOp": return self.retyped(Ops.CAST, dtype)
+  def bitcast(self, dtype: DType) -> "UOp": return self.retyped(Ops.BITCAST, dtype)
+  def retyped(self, op: Ops, dtype: DType) -> "UOp":
     dtype = dtype.vec(self.dtype.count)
-    return self if dtype is self.dtype else UOp(Ops.CAST, dtype, (self,))
-  def bitcast(self, dtype: DType) -> "UOp":
-    dtype = dtype.vec(self.dtype.count)
-    return self if dtype is self.dtype else UOp(Ops.BITCAST, dtype, (self,))
+    return self if dtype is self.dtype else UOp(op, dtype, (self,))
   def where(self, yes: Any, no: Any) -> "UOp":
     """yes where self is true, else no; a Python number takes the dtype of the other branch."""
     if not isinstance(yes, UOp): yes = no.like(yes)
@@ -82,40 +80,42 @@ class UOp:
     """A vector of n equal lanes."""
     return self if n == 1 else UOp(Ops.STACK, self.dtype.vec(n), (self,) * n)
 
-  def __add__(self, other): return self.alu(Ops.ADD, self.like(other))
-  def __radd__(self, other): return self.like(other).alu(Ops.ADD, self)
-  def __mul__(self, other): return self.alu(Ops.MUL, self.like(other))
-  def __rmul__(self, other): return self.like(other).alu(Ops.MUL, self)
-  def __neg__(self): return self.alu(Ops.MUL, self.like(-1))
-  def __sub__(self, other): return self.alu(Ops.ADD, -self.like(other))
-  def __rsub__(self, other): return self.like(other).alu(Ops.ADD, -self)
-  def __truediv__(self, other): return self.alu(Ops.FDIV, self.like(other))
-  def __floordiv__(self, other): return self.alu(Ops.IDIV, self.like(other))      # truncates, as C does
-  def __mod__(self, other): return self.alu(Ops.MOD, self.like(other))            # sign of the dividend, as C does
-  def __and__(self, other): return self.alu(Ops.AND, self.like(other))
-  def __or__(self, other): return self.alu(Ops.OR, self.like(other))
-  def __xor__(self, other): return self.alu(Ops.XOR, self.like(other))
-  def __lshift__(self, other): return self.alu(Ops.SHL, self.like(other))
-  def __rshift__(self, other): return self.alu(Ops.SHR, self.like(other))
-  def __lt__(self, other): return self.alu(Ops.CMPLT, self.like(other))
-  def __gt__(self, other): return self.like(other).alu(Ops.CMPLT, self)
+  def __add__(self, other): return self.alu(Ops.ADD, other)
+  def __radd__(self, other): return self.like(other) + self
+  def __mul__(self, other): return self.alu(Ops.MUL, other)
+  def __rmul__(self, other): return self.like(other) * self
+  def __neg__(self): return self * -1
+  def __sub__(self, other): return self + -self.like(other)
+  def __rsub__(self, other): return self.like(other) + -self
+  def __truediv__(self, other): return self.alu(Ops.FDIV, other)
+  def __floordiv__(self, other): return self.alu(Ops.IDIV, other)      # truncates, as C does
+  def __mod__(self, other): return self.alu(Ops.MOD, other)            # sign of the dividend, as C does
+  def __and__(self, other): return self.alu(Ops.AND, other)
+  def __or__(self, other): return self.alu(Ops.OR, other)
+  def __xor__(self, other): return self.alu(Ops.XOR, other)
+  def __lshift__(self, other): return self.alu(Ops.SHL, other)
+  def __rshift__(self, other): return self.alu(Ops.SHR, other)
+  def __lt__(self, other): return self.alu(Ops.CMPLT, other)
+  def __gt__(self, other): return self.like(other) < self
   def __ge__(self, other): return (self < other).not_()
   def __le__(self, other): return (self > other).not_()
-  def ne(self, other): return self.alu(Ops.CMPNE, self.like(other))
+  def ne(self, other): return self.alu(Ops.CMPNE, other)
   def eq(self, other): return self.ne(other).not_()
-  def not_(self): return self.alu(Ops.CMPNE, self.like(True))
-  def maximum(self, other): return self.alu(Ops.MAX, self.like(other))
+  def not_(self): return self.alu(Ops.CMPNE, True)
+  def maximum(self, other): return self.alu(Ops.MAX, other)
   def minimum(self, other): return (self < other).where(self, other)
 
   # movement and reduction: the shape of the result is computed, and checked, by shape.py
-  def reshape(self, shape: Shape) -> "UOp": return self if shape == self.shape else UOp(Ops.RESHAPE, self.dtype, (self,), shape)
-  def expand(self, shape: Shape) -> "UOp": return self if shape == self.shape else UOp(Ops.EXPAND, self.dtype, (self,), shape)
+  def moved(self, op: Ops, arg: Any) -> "UOp":
+    """A movement op of me, or me where it changes no shape."""
+    u = UOp(op, self.dtype, (self,), arg)
+    return self if u.shape == self.shape else u
+  def reshape(self, shape: Shape) -> "UOp": return self.moved(Ops.RESHAPE, shape)
+  def expand(self, shape: Shape) -> "UOp": return self.moved(Ops.EXPAND, shape)
+  def pad(self, widths: tuple[tuple[int, int], ...]) -> "UOp": return self.moved(Ops.PAD, widths)
+  def shrink(self, bounds: tuple[tuple[int, int], ...]) -> "UOp": return self.moved(Ops.SHRINK, bounds)
   def permute(self, axes: tuple[int, ...]) -> "UOp":
     return self if axes == tuple(range(len(self.shape))) else UOp(Ops.PERMUTE, self.dtype, (self,), axes)
-  def pad(self, widths: tuple[tuple[int, int], ...]) -> "UOp":
-    return self if all(w == (0, 0) for w in widths) else UOp(Ops.PAD, self.dtype, (self,), widths)
-  def shrink(self, bounds: tuple[tuple[int, int], ...]) -> "UOp":
-    return self if bounds == tuple((0, n) for n in self.shape) else UOp(Ops.SHRINK, self.dtype, (self,), bounds)
   def flip(self, axes: tuple[int, ...]) -> "UOp": return UOp(Ops.FLIP, self.dtype, (self,), axes) if axes else self
   def reduce(self, op: Ops, axes: tuple[int, ...]) -> "UOp":
     """op over the axes, which stay with size 1."""
@@ -153,8 +153,7 @@ class UOp:
 
   def replace(self, **fields: Any) -> "UOp":
     """The same node with some of op, dtype, src, arg changed."""
-    now = {"op": self.op, "dtype": self.dtype, "src": self.src, "arg": self.arg, **fields}
-    return UOp(now["op"], now["dtype"], now["src"], now["arg"])
+    return UOp(**{"op": self.op, "dtype": self.dtype, "src": self.src, "arg": self.arg, **fields})
   def with_src(self, src: tuple["UOp", ...]) -> "UOp":
     return self if src == self.src else UOp(self.op, self.dtype, src, self.arg)
   @property
@@ -192,17 +191,18 @@ fresh: Iterator[int] = itertools.count(1)
 
 def toposort(roots: Iterable[UOp], stop: Callable[[UOp], bool] | None = None) -> list[UOp]:
   """Every node reachable from the roots, sources before users, in a fixed order."""
-  seen: set[UOp] = set()
-  out: list[UOp] = []
-  stack = [(u, False) for u in reversed(list(roots))]
+  entered: set[UOp] = set()
+  done: dict[UOp, None] = {}                   # in order
+  stack = list(roots)[::-1]
   while stack:
-    u, done = stack.pop()
-    if done: out.append(u)
-    elif u not in seen:
-      seen.add(u)
-      stack.append((u, True))
-      if stop is None or not stop(u): stack.extend((s, False) for s in reversed(u.src) if s not in seen)
-  return out
+    u = stack[-1]
+    if u in entered:                           # on top again: its sources are done
+      done[u] = None
+      stack.pop()
+      continue
+    entered.add(u)
+    if stop is None or not stop(u): stack += [s for s in u.src[::-1] if s not in entered]
+  return list(done)
 
 def substitute(roots: Iterable[UOp], table: Mapping[UOp, UOp]) -> list[UOp]:
   """The roots with each key of table replaced by its value, common parts shared."""
@@ -222,7 +222,7 @@ def consumers(nodes: Iterable[UOp]) -> dict[UOp, list[UOp]]:
   return out
 
 def ranges_inside(kernel: UOp) -> dict[UOp, frozenset[UOp]]:
-  """For each node the ranges whose loops it stands in: those it depends on and that no REDUCE or END below it has closed."""
+  """For each node the ranges whose loops it stands in: those it depends on and that no REDUCE or END has closed."""
   inside: dict[UOp, frozenset[UOp]] = {}
   for u in toposort([kernel]):
     found = frozenset().union(*(inside[s] for s in u.src)) if u.src else frozenset()

@@ -9,7 +9,8 @@ from picograd.helpers import dedup
 from picograd.nn.functional import working_dtype
 from picograd.nn.module import clear_grads
 from picograd.optim import lr_scheduler as lr_scheduler
-from picograd.tensor import Tensor, enable_grad, no_grad, tensor, zeros_like
+from picograd.library import Tensor, enable_grad, no_grad, tensor, where, zeros_like
+from picograd.storage import Storage, realize
 
 Group = dict[str, Any]
 Update = dict[str, Tensor]               # name of a state tensor, or "param" -> its new value
@@ -24,6 +25,7 @@ class Optimizer:
     self.defaults = defaults
     self.param_groups: list[Group] = []
     self.state: dict[Tensor, dict[str, Any]] = {}
+    self.written: list[Storage] = []                             # by the last step
     for group in groups: self.add_param_group(group)
 
   def add_param_group(self, group: Group) -> None:
@@ -50,7 +52,9 @@ class Optimizer:
     return loss
 
   def update_all(self) -> None:
-    """Computes all new values, then stores them: no value is computed from one that is stored in the same step."""
+    """Computes all new values, then stores them: no value is computed from one that is stored in the same step. What
+    nobody has read since the last step runs first, else the graph would grow with every step."""
+    realize(self.written)
     jobs: list[tuple[Tensor, Tensor, Group, tuple[float, ...]]] = []
     for group in self.param_groups:
       for p in group["params"]:
@@ -73,7 +77,7 @@ class Optimizer:
       work, state = working_dtype(p.dtype), self.state[p]
       new = self.update(p.detach().to(work), grad.detach().to(work), group, state, [s.to(work) for s in scalars])
       stores += [(p if name == "param" else state[name], value) for name, value in new.items()]
-    for target, value in stores: target.copy_(value)
+    self.written = [target.copy_(value).storage for target, value in stores]
 
   def state_names(self, group: Group) -> tuple[str, ...]:
     """The tensors like the parameter, zeros at first, that the update keeps."""
@@ -119,13 +123,19 @@ def at_least_zero(**values: float) -> None:
   for name, value in values.items():
     if not value >= 0: raise ValueError(f"Invalid {name.replace('_', ' ')}: {value}")
 
+def check_speed(options: dict[str, Any]) -> None:
+  """torch's options that choose an implementation have no effect: an update is one kernel anyway."""
+  for name in options:
+    if name not in ("fused", "foreach", "capturable"): raise TypeError(f"got an unexpected keyword argument {name!r}")
+
 # ---- the optimizers --------------------------------------------------------------------------------------------------
 
 class SGD(Optimizer):
   """b = momentum*b + (1-dampening)*g (b = g at first), p -= lr*b; with nesterov p -= lr*(g + momentum*b).
   Weight decay adds weight_decay*p to g."""
   def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
-               weight_decay: float = 0.0, nesterov: bool = False):
+               weight_decay: float = 0.0, nesterov: bool = False, **speed: Any):
+    check_speed(speed)
     at_least_zero(learning_rate=lr, momentum_value=momentum, weight_decay_value=weight_decay)
     if nesterov and (momentum <= 0 or dampening != 0):
       raise ValueError("Nesterov momentum requires a momentum and zero dampening")
@@ -151,7 +161,8 @@ class Adam(Optimizer):
   decoupled = False
 
   def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-               eps: float = 1e-8, weight_decay: float = 0.0):
+               eps: float = 1e-8, weight_decay: float = 0.0, **speed: Any):
+    check_speed(speed)
     at_least_zero(learning_rate=lr, epsilon_value=eps, weight_decay_value=weight_decay)
     for i, beta in enumerate(betas):
       if not 0 <= beta < 1: raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
@@ -166,19 +177,74 @@ class Adam(Optimizer):
 
   def update(self, p: Tensor, g: Tensor, group: Group, state: dict[str, Any], scalars: list[Tensor]) -> Update:
     size, correction, rate, decay = scalars
-    b2 = group["betas"][1]
     if group["weight_decay"]:
       if self.decoupled: p = p * decay
       else: g = g + p * group["weight_decay"]
-    m, v = state["exp_avg"].to(g.dtype), state["exp_avg_sq"].to(g.dtype)
-    m = m + (g - m) * rate
-    v = v * b2 + g * g * (1 - b2)
+    m, v = self.moments(g, group, state, rate)
     return {"param": p - m / (v.sqrt() * correction + group["eps"]) * size, "exp_avg": m, "exp_avg_sq": v}
+
+  def moments(self, g: Tensor, group: Group, state: dict[str, Any], rate: Tensor) -> tuple[Tensor, Tensor]:
+    """The new running means of g and of its square."""
+    m, v, b2 = state["exp_avg"].to(g.dtype), state["exp_avg_sq"].to(g.dtype), group["betas"][1]
+    return m + (g - m) * rate, v * b2 + g * g * (1 - b2)
 
 class AdamW(Adam):
   """Adam whose weight decay shrinks p by lr*weight_decay itself, past the moments: Loshchilov and Hutter (2019)."""
   decoupled = True
 
   def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-               eps: float = 1e-8, weight_decay: float = 1e-2):
+               eps: float = 1e-8, weight_decay: float = 1e-2, **speed: Any):
+    super().__init__(params, lr, betas, eps, weight_decay, **speed)
+
+class LAMB(Adam):
+  """Adam whose step r = m^/(sqrt(v^) + eps) + weight_decay*p is scaled to the size of the parameter,
+  p -= lr * |p|/|r| * r (unscaled where either is zero): You et al. (2020)."""
+  def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+               eps: float = 1e-6, weight_decay: float = 0.0):
     super().__init__(params, lr, betas, eps, weight_decay)
+
+  def numbers(self, group: Group, step: int) -> tuple[float, ...]:
+    b1, b2 = group["betas"]
+    return group["lr"], 1 / (1 - b1 ** step), 1 / math.sqrt(1 - b2 ** step), 1 - b1
+
+  def update(self, p: Tensor, g: Tensor, group: Group, state: dict[str, Any], scalars: list[Tensor]) -> Update:
+    lr, growth, correction, rate = scalars
+    m, v = self.moments(g, group, state, rate)
+    r = m * growth / (v.sqrt() * correction + group["eps"]) + p * group["weight_decay"]
+    sizes = (p * p).sum().sqrt(), (r * r).sum().sqrt()
+    trust = where((sizes[0] > 0) & (sizes[1] > 0), sizes[0] / sizes[1], 1.0)
+    return {"param": p - r * (trust * lr), "exp_avg": m, "exp_avg_sq": v}
+
+class Muon(Optimizer):
+  """For matrices: the momentum, made nearly orthogonal by Newton and Schulz's iteration, is the step: Jordan et al.
+  (2024). ValueError for a parameter that is no matrix."""
+  def __init__(self, params: Iterable[Any], lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95,
+               nesterov: bool = True, ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+               eps: float = 1e-7, ns_steps: int = 5):
+    at_least_zero(learning_rate=lr, momentum_value=momentum, weight_decay_value=weight_decay)
+    super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov,
+                              "ns_coefficients": ns_coefficients, "eps": eps, "ns_steps": ns_steps})
+    for p in [p for group in self.param_groups for p in group["params"]]:
+      if p.ndim != 2: raise ValueError(f"Muon only supports 2D parameters, not one of size {tuple(p.shape)}")
+
+  def state_names(self, group: Group) -> tuple[str, ...]: return ("momentum_buffer",)
+  def numbers(self, group: Group, step: int) -> tuple[float, ...]:
+    return group["lr"], 1 - group["lr"] * group["weight_decay"], group["momentum"]
+
+  def update(self, p: Tensor, g: Tensor, group: Group, state: dict[str, Any], scalars: list[Tensor]) -> Update:
+    lr, decay, momentum = scalars
+    b = state["momentum_buffer"].to(g.dtype) * momentum + g * (1 - momentum)
+    direction = g + (b - g) * momentum if group["nesterov"] else b
+    step = orthogonal(direction, group["ns_coefficients"], group["ns_steps"], group["eps"])
+    return {"param": p * decay - step * (lr * math.sqrt(max(1.0, p.shape[0] / p.shape[1]))), "momentum_buffer": b}
+
+def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+  """The matrix with x's singular vectors and singular values near 1: x <- a*x + (b*G + c*G@G)@x with G = x@x^T."""
+  a, b, c = coefficients
+  tall = x.shape[0] > x.shape[1]
+  if tall: x = x.transpose(0, 1)
+  x = x / (x * x).sum().sqrt().clamp(min=eps)
+  for _ in range(steps):
+    gram = x @ x.transpose(0, 1)
+    x = x * a + (gram * b + (gram @ gram) * c) @ x
+  return x.transpose(0, 1) if tall else x
