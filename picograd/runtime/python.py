@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast, itertools, struct
 from typing import Any, Callable, Sequence
 import numpy as np
-from picograd.codegen.flat import Function, LEAVES, entry, incoming, operands, phi
+from picograd.codegen.flat import Function, LEAVES, entry, every_node, incoming, operands, phi
 from picograd.codegen.target import PYTHON
 from picograd.dtype import DType, dtypes, fused_multiply_add, lookup, truncate
 from picograd.ops.ops import ALU, Buf, COMPARE, INFO, Ops, Space
@@ -126,14 +126,14 @@ class Routine:
   """A Function made ready to run: every node has a place in a list of values, every step knows its places."""
   def __init__(self, fn: Function, program: PythonProgram):
     self.fn, self.program, self.memory = fn, program, program.memory
-    nodes = toposort([u for block in fn.blocks.values() for u in block] + list(incoming(fn)))
+    nodes = toposort([*every_node(fn), *incoming(fn)])
     self.place = {u: k for k, u in enumerate(nodes)}
     self.initial: Values = [None] * (len(nodes) + 1)                 # the last place holds the result
     self.slots = [u for u in nodes if u.op is Ops.BUFFER]
-    self.params = [(self.place[u], u.arg) for u in nodes if u.op is Ops.PARAM]
-    for u in nodes:
-      if u.op is Ops.CONST: self.initial[self.place[u]] = u.arg
-      elif u.op is Ops.SYM: self.initial[self.place[u]] = program.addresses.get(u.arg, 0)
+    self.params = [u for u in nodes if u.op is Ops.PARAM]
+    for u, k in self.place.items():
+      if u.op is Ops.CONST: self.initial[k] = u.arg
+      elif u.op is Ops.SYM: self.initial[k] = program.addresses.get(u.arg, 0)
     self.blocks: dict[UOp, tuple[list[Step], Leave]] = {}
 
   def prepare(self) -> None:
@@ -143,16 +143,17 @@ class Routine:
 
   def run(self, arguments: Sequence[Any]) -> Any:
     values = self.initial.copy()
-    for place, k in self.params: values[place] = arguments[k]
-    slots = [self.memory.add(bytearray(u.arg.size * u.dtype.itemsize)) for u in self.slots]
-    for u, address in zip(self.slots, slots): values[self.place[u]] = address
+    for u in self.params: values[self.place[u]] = arguments[u.arg]
+    for u in self.slots:
+      nbytes = u.arg.size * u.dtype.itemsize
+      values[self.place[u]] = self.memory.add(bytearray(nbytes))
     at: UOp | None = entry(self.fn)
     while at is not None:
       steps, leave = self.blocks[at]
       self.program.count(len(steps))
       for step in steps: step(values)
       at = leave(values)
-    for address in slots: self.memory.remove(address)
+    for u in self.slots: self.memory.remove(values[self.place[u]])
     return values[-1]
 
   # one function per op: from the node to what it does with the values
@@ -266,7 +267,7 @@ class PythonProgram:
     self.addresses = {fn.name: 16 * (k + 1) for k, fn in enumerate(functions)}
     self.routines = {self.addresses[fn.name]: Routine(fn, self) for fn in functions}
     for routine in self.routines.values(): routine.prepare()
-    self.first = self.routines[self.addresses[functions[0].name]]
+    self.first = next(iter(self.routines.values()))
 
   def count(self, steps: int) -> None:
     self.steps += steps + 1
