@@ -127,7 +127,9 @@ class Flattener:
     again; the constant is added last, where loads and stores fold it."""
     terms, constant = split_sum(position)
     by_depth: dict[int, dict[UOp, int]] = {}
-    for term, c in terms.items(): by_depth.setdefault(self.depth.get(term, 0), {})[term] = c * itemsize
+    for term, c in terms.items():
+      group = by_depth.setdefault(self.depth.get(term, 0), {})
+      group[term] = c * itemsize
     offsets = [sum_of(by_depth[depth]) for depth in sorted(by_depth)]
     if constant: offsets.append(UOp.const(dtypes.int64, constant * itemsize))
     pointer = base
@@ -306,7 +308,9 @@ class Flow:
       return a
     while idom != settled:
       settled = dict(idom)
-      for label in self.order[1:]: idom[label] = reduce(common, [p for p in self.before[label] if p in idom])
+      for label in self.order[1:]:
+        known = [p for p in self.before[label] if p in idom]
+        idom[label] = reduce(common, known)
     return idom
 
   def number_tree(self) -> dict[UOp, range]:
@@ -501,7 +505,8 @@ def drop_dead(fn: Function) -> Function:
     last = block[-1]
     if last.op is Ops.JUMP:
       target, *passed = last.src
-      last = last.with_src((target, *[v for k, v in enumerate(passed) if phi(target, k, v.dtype) in needed]))
+      useful = [v for k, v in enumerate(passed) if phi(target, k, v.dtype) in needed]
+      last = last.with_src((target, *useful))
     stays = [u for u in block[:-1] if u.op is not Ops.LOAD or u in needed]
     blocks[label] = dedup(substitute([*stays, last], table))
   return replace(fn, blocks=blocks)

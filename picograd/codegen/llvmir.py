@@ -48,9 +48,9 @@ FLOAT_SUFFIX = {"float16": "f16", "float32": "f32", "float64": "f64"}
 def type_of(dtype: DType) -> str:
   scalar = SCALARS.get(dtype.name) or f"i{dtype.bits}"
   return scalar if dtype.count == 1 else f"<{dtype.count} x {scalar}>"
-def stored(dtype: DType) -> str:
-  """The type in memory: a bool takes a byte."""
-  return type_of(dtypes.uint8.vec(dtype.count) if dtype.kind == "b" else dtype)
+def stored(dtype: DType) -> DType:
+  """The dtype in memory: a bool takes a byte."""
+  return dtypes.uint8.vec(dtype.count) if dtype.kind == "b" else dtype
 def suffix(dtype: DType) -> str:
   """How the names of intrinsics spell a type."""
   scalar = FLOAT_SUFFIX.get(dtype.name) or f"i{16 if dtype.name == 'bfloat16' else dtype.bits}"
@@ -116,6 +116,8 @@ class Renderer:
       self.values += 1
     self.names[u] = text
     return text
+
+  def typed(self, u: UOp) -> str: return f"{'ptr' if u.op is Ops.BUFFER else type_of(u.dtype)} {self.name(u)}"
 
   def symbol(self, u: UOp) -> str:
     self.called.setdefault(u.arg, f'@"{u.arg}" = external global i8')
@@ -183,28 +185,24 @@ class Renderer:
 
   def cast(self, u: UOp) -> None:
     source = u.src[0]
-    lines = cast_lines(source.dtype, u.dtype)
+    lines = "{d} = bitcast {s} {0} to {t}" if u.op is Ops.BITCAST else cast_lines(source.dtype, u.dtype)
     self.put(lines.format(self.name(source), d=self.name(u), s=type_of(source.dtype), t=type_of(u.dtype)))
-
-  def bitcast(self, u: UOp) -> None:
-    source = u.src[0]
-    self.put(f"{self.name(u)} = bitcast {type_of(source.dtype)} {self.name(source)} to {type_of(u.dtype)}")
 
   def stack(self, u: UOp) -> None:
     """A vector from scalars: a splat is one insert and one shuffle, else an insert per lane."""
-    d, t, scalar = self.name(u), type_of(u.dtype), type_of(u.dtype.scalar)
+    d, t = self.name(u), type_of(u.dtype)
     if all(s is u.src[0] for s in u.src):
-      return self.put(f"{d}a = insertelement {t} poison, {scalar} {self.name(u.src[0])}, i64 0\n"
+      return self.put(f"{d}a = insertelement {t} poison, {self.typed(u.src[0])}, i64 0\n"
                       f"{d} = shufflevector {t} {d}a, {t} poison, <{u.dtype.count} x i32> zeroinitializer")
     before = "poison"
     for i, s in enumerate(u.src):
       after = d if i == len(u.src) - 1 else f"{d}_{i}"
-      self.put(f"{after} = insertelement {t} {before}, {scalar} {self.name(s)}, i64 {i}")
+      self.put(f"{after} = insertelement {t} {before}, {self.typed(s)}, i64 {i}")
       before = after
 
   def lane(self, u: UOp) -> None:
     vector, k = u.src
-    self.put(f"{self.name(u)} = extractelement {type_of(vector.dtype)} {self.name(vector)}, i64 {k.arg}")
+    self.put(f"{self.name(u)} = extractelement {self.typed(vector)}, i64 {k.arg}")
 
   def reduce(self, u: UOp) -> None:
     """The lanes of a vector, upper half with lower half until one is left: the same tree on every device."""
@@ -226,27 +224,27 @@ class Renderer:
   def load(self, u: UOp) -> None:
     """A bool is read as a byte and compared with 0; lanes whose gate is closed read 0."""
     pointer, *gates, _ = u.src
-    d, t, memory, align = self.name(u), type_of(u.dtype), stored(u.dtype), u.dtype.scalar.itemsize
-    to = f"{d}a" if u.dtype.kind == "b" else d
+    memory, at = stored(u.dtype), f"ptr {self.name(pointer)}"
+    t, align = type_of(memory), memory.scalar.itemsize
+    d = self.name(u)
+    to = d if memory is u.dtype else f"{d}a"
     if gates:
-      m = suffix(dtypes.uint8.vec(u.dtype.count) if u.dtype.kind == "b" else u.dtype)
-      mask = type_of(gates[0].dtype)
-      self.put(f"{to} = call {memory} @llvm.masked.load.{m}.p0(ptr {self.name(pointer)}, i32 {align}, "
-               f"{mask} {self.name(gates[0])}, {memory} zeroinitializer)")
-    else: self.put(f"{to} = load {memory}, ptr {self.name(pointer)}, align {align}")
-    if u.dtype.kind == "b": self.put(f"{d} = icmp ne {memory} {to}, {'0' if t == 'i1' else 'zeroinitializer'}")
+      rest = f"i32 {align}, {self.typed(gates[0])}, {t} zeroinitializer"
+      self.put(f"{to} = call {t} @llvm.masked.load.{suffix(memory)}.p0({at}, {rest})")
+    else: self.put(f"{to} = load {t}, {at}, align {align}")
+    if to != d: self.put(cast_lines(memory, u.dtype).format(to, d=d, s=t))
 
   def store(self, u: UOp) -> None:
     pointer, value, *gates, _ = u.src
-    memory, align, text = stored(value.dtype), value.dtype.scalar.itemsize, self.name(value)
-    if value.dtype.kind == "b":
-      text = self.name(u)
-      self.put(f"{text} = zext {type_of(value.dtype)} {self.name(value)} to {memory}")
+    memory, at, text = stored(value.dtype), f"ptr {self.name(pointer)}", self.typed(value)
+    t, align = type_of(memory), memory.scalar.itemsize
+    if memory is not value.dtype:
+      self.put(f"{self.name(u)} = zext {text} to {t}")
+      text = f"{t} {self.name(u)}"
     if gates:
-      m = suffix(dtypes.uint8.vec(value.dtype.count) if value.dtype.kind == "b" else value.dtype)
-      self.put(f"call void @llvm.masked.store.{m}.p0({memory} {text}, ptr {self.name(pointer)}, i32 {align}, "
-               f"{type_of(gates[0].dtype)} {self.name(gates[0])})")
-    else: self.put(f"store {memory} {text}, ptr {self.name(pointer)}, align {align}")
+      rest = f"{at}, i32 {align}, {self.typed(gates[0])}"
+      self.put(f"call void @llvm.masked.store.{suffix(memory)}.p0({text}, {rest})")
+    else: self.put(f"store {text}, {at}, align {align}")
 
   def call(self, u: UOp) -> None:
     callee, *arguments, _ = u.src
@@ -254,10 +252,11 @@ class Renderer:
     result = type_of(u.dtype)
     fixed = types if u.arg is None else [*types[:u.arg], "..."]
     signature = result if u.arg is None else f"{result} ({', '.join(fixed)})"
-    if callee.op is Ops.SYM: self.called[callee.arg] = f'declare {result} @"{callee.arg}"({", ".join(fixed)}) nonlazybind'
-    given = ", ".join(f"{t} {self.name(s)}" for t, s in zip(types, arguments))
-    target = f"{'' if u.dtype is dtypes.void else self.name(u) + ' = '}call {signature} {self.name(callee)}({given})"
-    self.put(target)
+    if callee.op is Ops.SYM:                                         # nonlazybind: as in runtime/pool.ll
+      self.called[callee.arg] = f'declare {result} @"{callee.arg}"({", ".join(fixed)}) nonlazybind'
+    given = ", ".join(self.typed(s) for s in arguments)
+    to = "" if u.dtype is dtypes.void else f"{self.name(u)} = "
+    self.put(f"{to}call {signature} {self.name(callee)}({given})")
 
   def jump(self, u: UOp) -> None: self.put(f"br label {self.names[u.src[0]]}")
   def branch(self, u: UOp) -> None:
@@ -265,9 +264,9 @@ class Renderer:
     yes, no = (self.names[self.fn.blocks[t][-1].src[0] if t in self.through else t] for t in targets)
     self.put(f"br i1 {self.name(condition)}, label {yes}, label {no}")
   def ret(self, u: UOp) -> None:
-    self.put(f"ret {type_of(u.src[0].dtype)} {self.name(u.src[0])}" if u.src else "ret void")
+    self.put(f"ret {self.typed(u.src[0]) if u.src else 'void'}")
 
-  steps = {Ops.SHL: shift, Ops.SHR: shift, Ops.CAST: cast, Ops.BITCAST: bitcast, Ops.STACK: stack, Ops.INDEX: lane,
+  steps = {Ops.SHL: shift, Ops.SHR: shift, Ops.CAST: cast, Ops.BITCAST: cast, Ops.STACK: stack, Ops.INDEX: lane,
            Ops.REDUCE: reduce, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call, Ops.JUMP: jump, Ops.BRANCH: branch,
            Ops.RET: ret}
 
@@ -281,16 +280,11 @@ def cast_lines(source: DType, to: DType) -> str:
   if b == "b" and a != "b": return "{d} = icmp ne {s} {0}, zeroinitializer"
   if b == "p": return "" if a == "p" else "{d} = inttoptr {s} {0} to ptr"
   if a == "p": return "{d} = ptrtoint ptr {0} to {t}"
-  if b == "f" and a == "f": return float_to_float_lines(source, to)
-  if b == "f": return "{d} = sitofp {s} {0} to {t}" if a == "i" else "{d} = uitofp {s} {0} to {t}"
-  if a == "f": return float_to_int_lines(source, to)
+  if b == "f" and a != "f": return "{d} = sitofp {s} {0} to {t}" if a == "i" else "{d} = uitofp {s} {0} to {t}"
+  if a == "f" and b != "f": return float_to_int_lines(source, to)
   if source.bits == to.bits: return ""
-  if source.bits > to.bits: return "{d} = trunc {s} {0} to {t}"
-  return "{d} = sext {s} {0} to {t}" if a == "i" else "{d} = zext {s} {0} to {t}"
-
-def float_to_float_lines(source: DType, to: DType) -> str:
-  if source.bits < to.bits: return "{d} = fpext {s} {0} to {t}"
-  return "{d} = fptrunc {s} {0} to {t}" if source.bits > to.bits else ""
+  narrow, widen = ("fptrunc", "fpext") if a == "f" else ("trunc", "sext" if a == "i" else "zext")
+  return f"{{d}} = {narrow if source.bits > to.bits else widen} {{s}} {{0}} to {{t}}"
 
 def float_to_int_lines(source: DType, to: DType) -> str:
   """Towards zero; out of range gives the nearest in range, NaN gives 0. llvm.fptosi.sat means the same, lane by

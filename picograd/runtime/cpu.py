@@ -219,8 +219,8 @@ class Sequel:
     else: self.device.run(self.address, self.records, self.threads)
 
 class Pool:
-  """Threads that wait for work (pool.ll). The caller is thread 0. A run is one native call, so that an exception, such as
-  a KeyboardInterrupt, comes before it or after it."""
+  """Threads that wait for work (pool.ll). The caller is thread 0. A run is one native call: an exception, such as a
+  KeyboardInterrupt, comes before it or after it."""
   def __init__(self, device: CPUDevice):
     self.size, self.busy = device.pool_size, threading.Lock()
     self.control = device.allocate(512 + 64 * self.size)

@@ -34,7 +34,8 @@ class NumpyDevice(HostDevice):
     memory = {u: read(u) for u in order if u.op is Ops.BUFFER}
     values: dict[UOp, Array] = {}
     with np.errstate(all="ignore"):
-      for u in [u for u in order if uses[u] or u.op is Ops.STORE]:
+      for u in order:
+        if not uses[u] and u.op is not Ops.STORE: continue
         sources, function = steps[u]
         arguments = [values[s] for s in sources]
         uses.subtract(sources)
@@ -56,11 +57,12 @@ def base(u: UOp) -> UOp:
 
 def view(u: UOp, memory: Array) -> Array:
   """The part of a buffer's memory that u names, as a NumPy view where there is one, else as a copy."""
-  moves = []
+  path = []
   while u.op is not Ops.BUFFER:
-    if u.op in MOVES: moves.append(u)
+    path.append(u)
     u = u.src[0]
-  for move in reversed(moves): memory = MOVES[move.op](memory, move)
+  for step in reversed(path):
+    if step.op in MOVES: memory = MOVES[step.op](memory, step)
   return memory
 
 def store(u: UOp, value: Array, memory: Array, values: dict[UOp, Array]) -> None:
@@ -97,7 +99,9 @@ def choose_step(u: UOp, alone: set[UOp]) -> Step:
   if u.op is Ops.STORE: return (u.src[1],), np.empty
   if u.op is Ops.CONST: return (), lambda: fit(u.arg, u.dtype)
   if u.op is Ops.RANGE: return (), lambda: fit(np.arange(u.src[0].arg), u.dtype)
-  if u.op is Ops.REDUCE: return u.src[0] in alone and fused_sum(u) or (u.src, partial(reduce_array, u))
+  if u.op is Ops.REDUCE:
+    fused = fused_sum(u) if u.src[0] in alone else None
+    return fused or (u.src, partial(reduce_array, u))
   if u.op in MOVES: return u.src, lambda x: MOVES[u.op](x, u)
   if u.op in ALU: return u.src, partial(once, partial(elementwise, u))
   raise NotImplementedError(f"{u.op} has no meaning in a tensor graph: the NUMPY device cannot evaluate {u}")
@@ -133,8 +137,9 @@ def fit(x: Any, dt: DType) -> Array:
 def round_to_bfloat16(x: Array) -> Array:
   """Nearest, ties to even: half a last place is added to the bits and the lower 16 are dropped. A NaN stays one."""
   bits: Array = x.view(np.uint32)
-  rounded = (bits + np.uint32(0x7fff) + ((bits >> 16) & 1)) & np.uint32(0xffff0000)
-  return np.where(np.isnan(x), np.float32(np.nan), np.asarray(rounded, np.uint32).view(np.float32))
+  half = np.uint32(0x7fff) + ((bits >> 16) & 1)
+  rounded = np.asarray((bits + half) >> 16, np.uint16)
+  return np.where(np.isnan(x), np.float32(np.nan), unpacked(rounded, dtypes.bfloat16))
 
 def packed(x: Array, dt: DType) -> Array:
   """A value as memory has it: bfloat16 as its 16 bits."""
@@ -147,8 +152,9 @@ def convert(x: Array, source: DType, target: DType) -> Array:
   if target is dtypes.bool: return x != 0
   if not (source.is_floating_point and target.is_int): return x
   exact = np.where(np.isnan(x), 0, x.astype(np.float64))
-  whole = exact.clip(float(target.min), float(target.max)).astype(held_dtype(target))
-  return np.where(exact >= float(target.max), target.max, whole)         # float(2**63 - 1) is 2**63 and does not fit
+  low, high = float(target.min), float(target.max)
+  whole = exact.clip(low, high).astype(held_dtype(target))
+  return np.where(exact >= high, target.max, whole)         # float(2**63 - 1) is 2**63 and does not fit
 
 # ---- elementwise ops -------------------------------------------------------------------------------------------------
 
@@ -179,9 +185,14 @@ def varies(x: Array, axis: int) -> bool: return x.shape[axis] > 1 and x.strides[
 
 def distinct(axes: Iterable[int], *arrays: Array) -> list[Array]:
   """The arrays with one element left of each of the axes on which all of them repeat."""
-  repeated = [d for d in axes if arrays[0].shape[d] and not any(varies(x, d) for x in arrays)]
-  window = tuple([slice(0, 1) if d in repeated else slice(None) for d in range(arrays[0].ndim)])
+  shape = arrays[0].shape
+  repeated = [d for d in axes if shape[d] and not any(varies(x, d) for x in arrays)]
+  window = window_on(repeated, len(shape))
   return [x[window] for x in arrays]
+
+def window_on(axes: Iterable[int], ndim: int) -> tuple[slice, ...]:
+  """What selects the first element along the axes and everything along the others."""
+  return tuple([slice(0, 1) if d in axes else slice(None) for d in range(ndim)])
 
 def once(function: Callable[..., Array], *arrays: Array) -> Array:
   """function of arrays of equal shape, computed once, not n times, along an axis on which all of them repeat."""
@@ -205,7 +216,9 @@ MOVES: dict[Ops, Callable[[Array, UOp], Array]] = {
 def reduce_array(u: UOp, x: Array) -> Array:
   """op over the axes; a half type accumulates in float32 and rounds once."""
   op, axes = u.arg
-  return fit(FUNCTIONS[op].reduce(x, axes, wide_dtype(u.dtype), keepdims=True, initial=identity(op, u.dtype)), u.dtype)
+  start = identity(op, u.dtype)
+  found = FUNCTIONS[op].reduce(x, axes, wide_dtype(u.dtype), keepdims=True, initial=start)
+  return fit(found, u.dtype)
 
 def wide_dtype(dt: DType) -> np.dtype: return np.dtype(np.float32) if dt is dtypes.float16 else held_dtype(dt)
 
@@ -214,22 +227,22 @@ def contract(u: UOp, a: Array, b: Array) -> Array:
   the kept axes on which only a varies, n those of b, batch the other kept axes, k the summed ones."""
   k = list(u.arg[1])
   kept = [d for d in range(a.ndim) if d not in k]
-  m = [d for d in kept if varies(a, d) and not varies(b, d)]
-  n = [d for d in kept if varies(b, d) and not varies(a, d)]
+  in_a = {d for d in kept if varies(a, d)}
+  in_b = {d for d in kept if varies(b, d)}
+  m, n = sorted(in_a - in_b), sorted(in_b - in_a)
   if not m and not n: return reduce_array(u, once(lambda x, y: fit(x * y, u.dtype), a, b))
   batch = [d for d in kept if d not in m and d not in n]
   a, b = [x.astype(wide_dtype(u.dtype), copy=False) for x in distinct(batch, a, b)]
   order = batch + m + n + k
-  sizes = [1 if d in k else a.shape[d] if d in batch + m else b.shape[d] for d in order]
+  sizes = [a.shape[d] for d in batch + m] + [b.shape[d] for d in n] + [1 for _ in k]
   out = np.matmul(matrices(a, batch, m, k, n), matrices(b, batch, k, n, m))
   return np.broadcast_to(fit(out, u.dtype).reshape(sizes).transpose(argsort(order)), u.shape)
 
 def matrices(x: Array, batch: list[int], rows: list[int], columns: list[int], repeated: list[int]) -> Array:
   """x as (batch.., rows, columns), with the axes on which it repeats dropped."""
-  once_each = x[tuple([slice(0, 1) if d in repeated else slice(None) for d in range(x.ndim)])]
-  ordered = once_each.transpose(batch + rows + columns + repeated)
-  sizes = [[x.shape[d] for d in axes] for axes in (batch, rows, columns)]
-  return ordered.reshape(*sizes[0], prod(sizes[1]), prod(sizes[2]))
+  ordered = x[window_on(repeated, x.ndim)].transpose(batch + rows + columns + repeated)
+  def sizes(axes: list[int]) -> list[int]: return [x.shape[d] for d in axes]
+  return ordered.reshape(*sizes(batch), prod(sizes(rows)), prod(sizes(columns)))
 
 def sum_masked(u: UOp, condition: Array, x: Array) -> Array:
   """The sum of x where condition holds: the contraction of both, but only if x is finite, because 0*inf is NaN."""

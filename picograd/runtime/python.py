@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast, itertools, struct
 from typing import Any, Callable, Sequence
 import numpy as np
-from picograd.codegen.flat import Function, LEAVES, entry, incoming, operands, phi
+from picograd.codegen.flat import Function, LEAVES, entry, every_node, incoming, operands, phi
 from picograd.codegen.target import PYTHON
 from picograd.dtype import DType, dtypes, fused_multiply_add, lookup, truncate
 from picograd.ops.ops import ALU, Buf, COMPARE, INFO, Ops, Space
@@ -57,11 +57,10 @@ def read_node(row: tuple, nodes: list[UOp]) -> UOp:
 
 # ---- what the ops mean on numbers of a dtype -------------------------------------------------------------------------
 
-def shift_left(x: int, count: int, dtype: DType) -> int:
-  return truncate(x << count, dtype) if 0 <= count < dtype.bits else 0
-def shift_right(x: int, count: int, dtype: DType) -> int:
+def shift(op: Ops, x: int, count: int, bits: int) -> int:
   """Arithmetic on signed, logical on unsigned; every count that is not below the width shifts everything out."""
-  return x >> (count if 0 <= count < dtype.bits else dtype.bits)
+  if not 0 <= count < bits: return 0 if op is Ops.SHL else x >> bits
+  return x << count if op is Ops.SHL else x >> count
 
 FORMATS = {"bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I",
            "int64": "q", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d", "ptr": "Q"}
@@ -76,19 +75,16 @@ def unpack(data: Any, dtype: DType) -> Any:
 
 def meaning(u: UOp) -> Callable[..., Any]:
   """The Python function of an ALU node on scalars: what ops.INFO says, brought back into the node's dtype."""
-  op, dtype = u.op, u.dtype.scalar
-  exact = INFO[op].meaning
-  if dtype is dtypes.ptr: dtype = dtypes.uint64
+  op, exact = u.op, INFO[u.op].meaning
+  dtype = dtypes.uint64 if u.dtype is dtypes.ptr else u.dtype.scalar
   if op is Ops.BITCAST:
     source = u.src[0].dtype.scalar
     return lambda x: unpack(pack(x, source), dtype)
   if op is Ops.MULACC and dtype.kind == "f": return lambda x, y, z: fused_multiply_add(x, y, z, dtype)
-  if op is Ops.SHL: return lambda x, y: shift_left(x, y, dtype)
-  if op is Ops.SHR: return lambda x, y: shift_right(x, y, dtype)
+  if op in (Ops.SHL, Ops.SHR): return lambda x, count: truncate(shift(op, x, count, dtype.bits), dtype)
   assert exact is not None, f"{op} has no meaning on numbers"
-  if op in COMPARE or op in (Ops.WHERE, Ops.MAX): return exact
-  if dtype is dtypes.float64 and op is not Ops.CAST: return exact
   known = exact
+  if op in COMPARE or op in (Ops.WHERE, Ops.MAX): return known       # the result is an operand or a bool
   return lambda *values: truncate(known(*values), dtype)
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -117,49 +113,47 @@ class Memory:
       raise IndexError(f"kernel {self.name}: access of {nbytes} bytes at address {address:#x}, {where}")
     return array[offset:offset + nbytes]
   def read(self, address: int, dtype: DType) -> Any: return unpack(self.span(address, dtype.itemsize), dtype)
-  def write(self, address: int, dtype: DType, value: Any) -> None: self.span(address, dtype.itemsize)[:] = pack(value, dtype)
+  def write(self, address: int, dtype: DType, value: Any) -> None:
+    self.span(address, dtype.itemsize)[:] = pack(value, dtype)
 
 # ---- running ---------------------------------------------------------------------------------------------------------
 
 Values = list[Any]                     # one place per node of a function
 Step = Callable[[Values], None]
-
-class Block:
-  """steps compute nodes in order; `leave` gives the number of the next block, or None after a RET."""
-  def __init__(self, steps: list[Step], leave: Callable[[Values], "int | None"]): self.steps, self.leave = steps, leave
+Leave = Callable[[Values], "UOp | None"]           # the end of a block: gives the next one, or None after a RET
 
 class Routine:
   """A Function made ready to run: every node has a place in a list of values, every step knows its places."""
   def __init__(self, fn: Function, program: PythonProgram):
     self.fn, self.program, self.memory = fn, program, program.memory
-    nodes = toposort([u for block in fn.blocks.values() for u in block] + list(incoming(fn)))
+    nodes = toposort([*every_node(fn), *incoming(fn)])
     self.place = {u: k for k, u in enumerate(nodes)}
     self.initial: Values = [None] * (len(nodes) + 1)                 # the last place holds the result
     self.slots = [u for u in nodes if u.op is Ops.BUFFER]
-    self.params = [(self.place[u], u.arg) for u in nodes if u.op is Ops.PARAM]
-    for u in nodes:
-      if u.op is Ops.CONST: self.initial[self.place[u]] = u.arg
-      elif u.op is Ops.SYM: self.initial[self.place[u]] = program.addresses.get(u.arg, 0)
-    self.number = {label: k for k, label in enumerate(fn.blocks)}
-    self.blocks: list[Block] = []
+    self.params = [u for u in nodes if u.op is Ops.PARAM]
+    for u, k in self.place.items():
+      if u.op is Ops.CONST: self.initial[k] = u.arg
+      elif u.op is Ops.SYM: self.initial[k] = program.addresses.get(u.arg, 0)
+    self.blocks: dict[UOp, tuple[list[Step], Leave]] = {}
 
   def prepare(self) -> None:
-    for block in self.fn.blocks.values():
+    for label, block in self.fn.blocks.items():
       steps = [self.step(u) for u in block[:-1] if u.op not in LEAVES]
-      self.blocks.append(Block(steps, self.leaves[block[-1].op](self, block[-1])))
+      self.blocks[label] = steps, self.leaves[block[-1].op](self, block[-1])
 
   def run(self, arguments: Sequence[Any]) -> Any:
     values = self.initial.copy()
-    for place, k in self.params: values[place] = arguments[k]
-    slots = [self.memory.add(bytearray(u.arg.size * u.dtype.itemsize)) for u in self.slots]
-    for u, address in zip(self.slots, slots): values[self.place[u]] = address
-    at: int | None = self.number[entry(self.fn)]
+    for u in self.params: values[self.place[u]] = arguments[u.arg]
+    for u in self.slots:
+      nbytes = u.arg.size * u.dtype.itemsize
+      values[self.place[u]] = self.memory.add(bytearray(nbytes))
+    at: UOp | None = entry(self.fn)
     while at is not None:
-      block = self.blocks[at]
-      self.program.count(len(block.steps))
-      for step in block.steps: step(values)
-      at = block.leave(values)
-    for address in slots: self.memory.remove(address)
+      steps, leave = self.blocks[at]
+      self.program.count(len(steps))
+      for step in steps: step(values)
+      at = leave(values)
+    for u in self.slots: self.memory.remove(values[self.place[u]])
     return values[-1]
 
   # one function per op: from the node to what it does with the values
@@ -240,23 +234,25 @@ class Routine:
       values[to] = routine.run([values[a] for a in src])
     return run
 
-  def jump(self, u: UOp) -> Callable[[Values], "int | None"]:
+  def jump(self, u: UOp) -> Leave:
     label, *passed = u.src
-    following, src = self.number[label], [self.place[s] for s in passed]
+    src = [self.place[s] for s in passed]
     to = [self.place[phi(label, k, s.dtype)] for k, s in enumerate(passed)]
-    def run(values: Values) -> int:
+    def run(values: Values) -> UOp:
       together = [values[a] for a in src]                            # all at once: a parameter may be another's value
       for a, value in zip(to, together): values[a] = value
-      return following
+      return label
     return run
 
-  def branch(self, u: UOp) -> Callable[[Values], "int | None"]:
-    condition, yes, no = self.place[u.src[0]], self.number[u.src[1]], self.number[u.src[2]]
-    return lambda values: yes if values[condition] else no
+  def branch(self, u: UOp) -> Leave:
+    condition, yes, no = u.src
+    place = self.place[condition]
+    return lambda values: yes if values[place] else no
 
-  def ret(self, u: UOp) -> Callable[[Values], "int | None"]:
-    src = [self.place[s] for s in u.src]
-    def run(values: Values) -> None: values[-1] = values[src[0]] if src else None
+  def ret(self, u: UOp) -> Leave:
+    _, src = self.places(u)
+    def run(values: Values) -> None:
+      for a in src: values[-1] = values[a]
     return run
 
   makers = {Ops.STACK: stack, Ops.INDEX: lane, Ops.REDUCE: reduce, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call}
@@ -271,7 +267,7 @@ class PythonProgram:
     self.addresses = {fn.name: 16 * (k + 1) for k, fn in enumerate(functions)}
     self.routines = {self.addresses[fn.name]: Routine(fn, self) for fn in functions}
     for routine in self.routines.values(): routine.prepare()
-    self.first = self.routines[self.addresses[functions[0].name]]
+    self.first = next(iter(self.routines.values()))
 
   def count(self, steps: int) -> None:
     self.steps += steps + 1
