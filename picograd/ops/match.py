@@ -13,9 +13,8 @@ from picograd.ops.uop import UOp
 Bindings = dict[str, UOp]
 
 class Pat:
-  """A pattern. op: one op, several, or None for any. src: a tuple of patterns in order, a list for any
-  order (for commutative ops), None for whatever. arg, dtype: a value to equal, or a function that decides. name: what the
-  node is bound to."""
+  """A pattern. op: one op, several, or None for any. src: a tuple of patterns in order, a list for any order (for
+  commutative ops), None for whatever. arg, dtype: a value to equal, or a function that decides. name: binds it."""
   __slots__ = ("ops", "src", "arg", "dtype", "name", "any_order")
 
   def __init__(self, op: Ops | Iterable[Ops] | None = None, src: "tuple | list | None" = None, arg: Any = None,
