@@ -11,7 +11,8 @@ FOLDERS = ("picograd", "extra", "test")
 SINGLE_FILES = ("llama.py", "setup.py")
 
 # torch-shaped namespaces on top of Tensor: what is below them is the core
-NAMESPACES = ("nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd", "compat")
+NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
+              "compat")
 
 NO_CODE = frozenset({token.NEWLINE, token.INDENT, token.DEDENT, token.ENDMARKER, tokenize.NL, tokenize.COMMENT,
                      tokenize.ENCODING})

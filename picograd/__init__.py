@@ -12,7 +12,7 @@ if TYPE_CHECKING:                        # to a type checker, what is not a modu
 
 # module of picograd -> the names it gives to torch's top level
 HOMES = {
-  "tensor": """Tensor Size device tensor as_tensor from_numpy full zeros ones empty arange linspace eye meshgrid
+  "library": """Tensor Size device tensor as_tensor from_numpy full zeros ones empty arange linspace eye meshgrid
     full_like zeros_like ones_like empty_like where matmul cat concat concatenate stack hstack vstack
     broadcast_tensors einsum no_grad inference_mode enable_grad set_grad_enabled is_grad_enabled get_default_dtype
     set_default_dtype result_type""",
@@ -40,7 +40,7 @@ FUNCTIONS = {"dtype", *(name for names in HOMES.values() for name in names.split
 
 def method(name: str) -> Any:
   """The function torch.name(x, ..): x.name(..), where x may be a number or carry the keyword `input`."""
-  from picograd.tensor import Tensor, as_tensor
+  from picograd.library import Tensor, as_tensor
   member = getattr(Tensor, name)
   def function(*args: Any, **kwargs: Any) -> Any:
     first, *rest = (kwargs.pop("input"), *args) if "input" in kwargs else args
@@ -52,7 +52,7 @@ def find(name: str) -> Any:
   """What picograd.name means. AttributeError where it means nothing."""
   for home, names in HOMES.items():
     if name not in names.split(): continue
-    if home == "tensor": importlib.import_module("picograd.random")          # gives Tensor normal_, uniform_, ..
+    if home == "library": importlib.import_module("picograd.random")          # gives Tensor normal_, uniform_, ..
     return getattr(importlib.import_module(f"picograd.{home}"), name)
   if name in METHODS: return method(name)
   if name in CONSTANTS: return CONSTANTS[name]
@@ -63,7 +63,7 @@ def find(name: str) -> Any:
 
 class Namespace(types.ModuleType):
   """This module: names are found when first asked for. The import of picograd/tensor.py must not put the module where
-  the function torch.tensor is expected, nor that of picograd/einsum.py."""
+  the function torch.tensor is expected, or another of that name, where a function is."""
   def __getattr__(self, name: str) -> Any:
     value = find(name)
     self.__dict__[name] = value

@@ -18,7 +18,7 @@ class Size(tuple):
 
 class device(str):
   """A device's name in torch's spelling; equals that string in any case. 'cpu' means DEVICE where that is a host's."""
-  def __new__(cls, name: Any = "cpu", index: int | None = None) -> "device":
+  def __new__(cls, name="cpu", index: int | None = None) -> "device":
     text = str(name).lower()
     return str.__new__(cls, text if index is None else f"{text}:{index}")
   @property
@@ -32,7 +32,7 @@ class device(str):
   def __repr__(self) -> str: return f"device(type='{self.type}'{'' if self.index is None else f', index={self.index}'})"
 
 HOST_DEVICES = ("NUMPY", "PYTHON")
-def device_name(name: Any) -> str:
+def device_name(name) -> str:
   """The runtime's name of a device: 'cuda:0' -> 'CUDA', None -> DEVICE."""
   if name is None: return DEVICE.value
   if isinstance(name, int): return DEVICE.value if name == 0 else f"{DEVICE.value}:{name}"
@@ -53,7 +53,7 @@ class GradMode:
   recording = True
 
 @contextlib.contextmanager
-def set_mode(recording: Any) -> Iterator[None]:
+def set_mode(recording) -> Iterator[None]:
   before, GradMode.recording = GradMode.recording, bool(recording)
   try: yield
   finally: GradMode.recording = before
@@ -66,29 +66,29 @@ class set_grad_enabled(contextlib.ContextDecorator):
   def __enter__(self) -> "set_grad_enabled":
     GradMode.recording = self.mode
     return self
-  def __exit__(self, *_: Any) -> None: GradMode.recording = self.before[0]
+  def __exit__(self, *_) -> None: GradMode.recording = self.before[0]
 
 def is_grad_enabled() -> bool: return GradMode.recording
 
 class mode_block(contextlib.ContextDecorator):
   """A block (or function) in which gradients are recorded, or not."""
   mode = False
-  def __new__(cls, function: Any = None):
+  def __new__(cls, function=None):
     block = object.__new__(cls)
     block.before = []
     return block(function) if callable(function) else block
-  def __init__(self, _: Any = True): self.before: list[bool] = []
+  def __init__(self, _=True): self.before: list[bool] = []
   def __enter__(self) -> "mode_block":
     self.before.append(GradMode.recording)
     GradMode.recording = self.mode
     return self
-  def __exit__(self, *_: Any) -> None: GradMode.recording = self.before.pop()
+  def __exit__(self, *_) -> None: GradMode.recording = self.before.pop()
 
 class no_grad(mode_block): pass
 class inference_mode(mode_block): pass
 class enable_grad(mode_block): mode = True
 
-def number_dtype(x: Any) -> DType:
+def number_dtype(x) -> DType:
   if isinstance(x, bool): return dtypes.bool
   return dtypes.int64 if isinstance(x, int) else Default.dtype
 
@@ -101,7 +101,7 @@ def axis_of(dim: int, rank: int) -> int:
     raise IndexError(f"Dimension out of range (expected to be in range of [{-count}, {count - 1}], but got {dim})")
   return dim % count
 
-def axes_of(dim: Any, rank: int) -> tuple[int, ...]:
+def axes_of(dim, rank: int) -> tuple[int, ...]:
   """The dimensions that dim names; None and () name all."""
   if dim is None: return tuple(range(rank))
   if isinstance(dim, int): return (axis_of(dim, rank),)[:rank]
@@ -118,7 +118,7 @@ SPELLINGS = {"axis": "dim", "keepdims": "keepdim", "axes": "dims"}
 def either_spelling(function: Function) -> Function:
   """Also takes NumPy's names for the keywords."""
   @functools.wraps(function)
-  def spelled(*args: Any, **kwargs: Any) -> Any:
+  def spelled(*args, **kwargs) -> Any:
     return function(*args, **{SPELLINGS.get(name, name): value for name, value in kwargs.items()})
   return spelled  # type: ignore[return-value]
 

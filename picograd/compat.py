@@ -2,7 +2,7 @@
 from __future__ import annotations
 import contextlib
 from typing import Any
-from picograd.tensor import Tensor
+from picograd.library import Tensor
 
 class autocast(contextlib.ContextDecorator):
   """Accepted and ignored: a tensor computes in its own dtype, and sums of 16-bit floats in float32."""

@@ -6,7 +6,7 @@ from typing import Any, Sequence
 from picograd.helpers import prod
 from picograd.nn.functional import binary_cross_entropy_with_logits
 from picograd.random import multinomial, rand, randn
-from picograd.tensor import Tensor, as_tensor, broadcast_tensors, no_grad, where
+from picograd.library import Tensor, as_tensor, broadcast_tensors, no_grad, where
 
 SMALLEST = 2.0 ** -23                                  # how near to 0 and 1 a probability may be before its logarithm
 

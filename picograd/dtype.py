@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 class DType:
-  """One element type. kind: b bool, u unsigned, i signed, f float, x index (mathematical integer), p pointer, v void."""
+  """One element type. kind: b bool, u unsigned, i signed, f float, x index (any integer), p pointer, v void."""
   __slots__ = ("name", "kind", "bits", "rank", "count", "_vectors")
   rows: dict[str, "DType"] = {}
 
@@ -96,7 +96,7 @@ def round_bits(x: float, code: str) -> float:
 def to_bfloat16(x: float) -> float:
   """x rounded to the nearest bfloat16, ties to even; rounds from float64 in one step."""
   if not math.isfinite(x) or x == 0: return x
-  mantissa, exponent = math.frexp(x)                                   # x = mantissa * 2**exponent, 0.5 <= |mantissa| < 1
+  mantissa, exponent = math.frexp(x)                              # x = mantissa * 2**exponent, 0.5 <= |mantissa| < 1
   digits = max(0, min(8, exponent + 133))                              # fewer for denormals: the last bit is 2**-133
   rounded = math.ldexp(round(math.ldexp(mantissa, digits)), exponent - digits)
   return math.copysign(math.inf, x) if abs(rounded) > 3.3895313892515355e38 else rounded

@@ -9,7 +9,7 @@ T = TypeVar("T")
 # ---- flags: read once from the environment, changed in a `with Flag.set(n)` block ------------------------------------
 
 class Flag:
-  """An integer or string flag. `int(FLAG)` and `FLAG.value` read it, `with FLAG.set(value):` overrides it for a block."""
+  """An integer or string flag. `FLAG.value` reads it, `with FLAG.set(value):` overrides it for a block."""
   table: dict[str, "Flag"] = {}
 
   def __init__(self, name: str, default: int | str, meaning: str):
@@ -34,7 +34,7 @@ class Flag:
     try: yield
     finally: self.value = before
 
-DEBUG = Flag("DEBUG", 0, "1 devices and kernel counts, 2 time per kernel, 3 Opts, 4 source, 5 UOps, 6 flat blocks, 7 registers")
+DEBUG = Flag("DEBUG", 0, "1 devices, counts; 2 time per kernel; 3 Opts; 4 source; 5 UOps; 6 flat blocks; 7 registers")
 DEVICE = Flag("DEVICE", "CPU", "the device of new tensors: CPU, NUMPY or PYTHON")
 EAGER = Flag("EAGER", 0, "1 realises every operation at once")
 NOOPT = Flag("NOOPT", 0, "1 compiles kernels without any Opt: plain scalar loops")
@@ -53,11 +53,6 @@ def ceildiv(a: int, b: int) -> int: return -(-a // b)
 def argsort(xs: Iterable[Any]) -> tuple[int, ...]:
   values = list(xs)
   return tuple(sorted(range(len(values)), key=values.__getitem__))
-def partition(xs: Iterable[T], keep) -> tuple[list[T], list[T]]:
-  """The elements for which keep(x) holds, and the others, both in order."""
-  yes, no = [], []
-  for x in xs: (yes if keep(x) else no).append(x)
-  return yes, no
 
 # ---- text ------------------------------------------------------------------------------------------------------------
 
@@ -96,7 +91,7 @@ def cache_path(kind: str, key: bytes) -> str:
   return os.path.join(root, kind, hashlib.sha256(key).hexdigest())
 
 def cache_get(kind: str, key: bytes) -> Any | None:
-  """The value stored under (kind, key), or None. A damaged file counts as absent: every file ends with its own digest."""
+  """The value stored under (kind, key), or None. A damaged file counts as absent: each ends with its own digest."""
   if not CACHE: return None
   try:
     with open(cache_path(kind, key), "rb") as f: data = f.read()

@@ -1,11 +1,11 @@
 # indexing.py: selecting by position. In: what stands between the brackets, or index tensors as UOps. Out: movement
 # steps for ints, slices, None and Ellipsis (a view), one-hot formulas for everything else. A gather is
 #   sum over n of where(n == index, x[n], 0)
-# which the index rules collapse into a load. Sorting is by rank: how many elements come before each one.
+# which the index rules collapse into a load.
 from __future__ import annotations
 from typing import Any, NamedTuple, Sequence
+from picograd.arithmetic import iota_along, less_equal, stretch
 from picograd.dtype import dtypes
-from picograd.formulas import iota_along, is_nan, less_equal, stretch
 from picograd.helpers import prod
 from picograd.ops.ops import Ops
 from picograd.ops.shape import Shape
@@ -29,8 +29,7 @@ def basic_index(shape: Shape, strides: Sequence[int], index: Sequence[Any]) -> B
   entries = [i for i in index if i is not None]
   assert len(entries) == len(shape), "one entry per dimension"
   spans = [span(entry, dim, n) for dim, (entry, n) in enumerate(zip(entries, shape))]
-  steps = strided_steps(shape, spans)
-  view = Basic(steps, [], [], [])
+  view = Basic(strided_steps(shape, spans), [], [], [])
   dim = 0
   for entry in index:
     if entry is None:
@@ -38,11 +37,13 @@ def basic_index(shape: Shape, strides: Sequence[int], index: Sequence[Any]) -> B
       view.strides.append(shape[dim] * strides[dim] if dim < len(shape) else 1)
       continue
     if isinstance(entry, slice):
-      if spans[dim].step < 0: view.flips.append(len(view.shape))
+      if spans[dim].step < 0:
+        view.flips.append(len(view.shape))
       view.shape.append(spans[dim].length)
       view.strides.append(strides[dim] * abs(spans[dim].step))
     dim += 1
-  if tuple(view.shape) != tuple(s.length for s in spans): steps.append((Ops.RESHAPE, tuple(view.shape)))
+  if view.shape != [s.length for s in spans]:
+    view.steps.append((Ops.RESHAPE, tuple(view.shape)))
   return view
 
 class Span(NamedTuple):
@@ -51,27 +52,33 @@ class Span(NamedTuple):
   length: int
   step: int
 
-def span(entry: Any, dim: int, n: int) -> Span:
-  if isinstance(entry, slice):
-    if entry.step == 0: raise ValueError("slice step cannot be zero")
-    r = range(n)[slice(*(None if b is None else int(b) for b in (entry.start, entry.stop, entry.step)))]
-    return Span(min(r[0], r[-1]) if len(r) else 0, len(r), r.step)
-  i = int(entry)
-  if not -n <= i < n: raise index_error(i, dim, n)
-  return Span(i % n, 1, 1)
+def span(entry, dim: int, n: int) -> Span:
+  if not isinstance(entry, slice):
+    i = int(entry)
+    if not -n <= i < n:
+      raise index_error(i, dim, n)
+    return Span(i % n, 1, 1)
+  if entry.step == 0: raise ValueError("slice step cannot be zero")
+  bounds = [None if b is None else int(b) for b in (entry.start, entry.stop, entry.step)]
+  r = range(n)[slice(*bounds)]
+  return Span(min(r[0], r[-1]) if len(r) else 0, len(r), r.step)
 
 def strided_steps(shape: Shape, spans: Sequence[Span]) -> list[Step]:
   """Steps that leave of each dimension its span. Every s-th element is column 0 of the rows of length s."""
-  steps: list[Step] = []
   strides = [abs(s.step) if s.length > 1 else 1 for s in spans]
-  bounds = tuple((s.low, min(n, s.low + s.length * step)) for s, n, step in zip(spans, shape, strides))
-  if bounds != tuple((0, n) for n in shape): steps.append((Ops.SHRINK, bounds))
+  lengths = tuple(s.length for s in spans)
+  wanted = [n * step for n, step in zip(lengths, strides)]
+  bounds = tuple((s.low, min(n, s.low + m)) for s, n, m in zip(spans, shape, wanted))
+  steps: list[Step] = []
+  if bounds != tuple((0, n) for n in shape):
+    steps.append((Ops.SHRINK, bounds))
   if all(step == 1 for step in strides): return steps
-  missing = tuple((0, s.length * step - (hi - lo)) for s, step, (lo, hi) in zip(spans, strides, bounds))
-  if any(hi for _, hi in missing): steps.append((Ops.PAD, missing))
-  rows = tuple(m for s, step in zip(spans, strides) for m in (s.length, step))
-  columns = tuple(b for s, step in zip(spans, strides) for b in ((0, s.length), (0, 1)))
-  return steps + [(Ops.RESHAPE, rows), (Ops.SHRINK, columns), (Ops.RESHAPE, tuple(s.length for s in spans))]
+  missing = tuple((0, m - (high - low)) for m, (low, high) in zip(wanted, bounds))
+  if any(high for _, high in missing):
+    steps.append((Ops.PAD, missing))
+  rows = tuple(m for pair in zip(lengths, strides) for m in pair)
+  columns = tuple(b for n in lengths for b in ((0, n), (0, 1)))
+  return steps + [(Ops.RESHAPE, rows), (Ops.SHRINK, columns), (Ops.RESHAPE, lengths)]
 
 # ---- index tensors ---------------------------------------------------------------------------------------------------
 
@@ -79,11 +86,32 @@ def from_start(index: UOp, n: int) -> UOp:
   """index with negative positions counted from the end."""
   return (index < 0).where(index + n, index)
 
+def outside(index: UOp, n: int) -> UOp:
+  return (index < -n) | less_equal(index.like(n), index)
+
 def linear_index(indices: Sequence[UOp], sizes: Sequence[int]) -> UOp:
   """The position in row-major order that several indices name together."""
   position = indices[0]
-  for index, n in zip(indices[1:], sizes[1:]): position = position * n + index
+  for index, n in zip(indices[1:], sizes[1:]):
+    position = position * n + index
   return position
+
+def flat_rows(x: UOp, axes: int) -> UOp:
+  """The first axes of x as one."""
+  return x.reshape((prod(x.shape[:axes]),) + x.shape[axes:])
+
+def before_last(x: UOp) -> UOp:
+  """x with an axis of size 1 before its last."""
+  return x.reshape(x.shape[:-1] + (1,) + x.shape[-1:])
+
+def after_last(x: UOp) -> UOp:
+  """x with an axis of size 1 after its last."""
+  return x.reshape(x.shape + (1,))
+
+def over_last(x: UOp, op: Ops) -> UOp:
+  """op over the last axis, which goes."""
+  last = len(x.shape) - 1
+  return x.reduce(op, (last,)).reshape(x.shape[:-1])
 
 def take(x: UOp, index: UOp) -> UOp:
   """out[b.., r..] = x[index[b..], r..]: the sum over n of where(n == index, x[n], 0)."""
@@ -91,80 +119,41 @@ def take(x: UOp, index: UOp) -> UOp:
   n, rest = x.shape[0], x.shape[1:]
   shape = index.shape + (n,) + rest
   at = len(index.shape)
-  here = stretch(index.reshape(index.shape + (1,) * (1 + len(rest))), shape)
-  chosen = iota_along(shape, at, index.dtype).eq(here)
-  return chosen.where(stretch(x, shape), 0).reduce(Ops.ADD, (at,)).reshape(index.shape + rest)
+  here = index.reshape(index.shape + (1,) * (1 + len(rest)))
+  chosen = iota_along(shape, at, index.dtype).eq(stretch(here, shape))
+  found = chosen.where(stretch(x, shape), 0).reduce(Ops.ADD, (at,))
+  return found.reshape(index.shape + rest)
 
 def take_along(x: UOp, index: UOp) -> UOp:
   """out[.., k] = x[.., index[.., k]] for equal leading dimensions."""
-  if x.dtype is dtypes.bool: return take_along(x.cast(dtypes.uint8), index).ne(0)
+  if x.dtype is dtypes.bool:
+    return take_along(x.cast(dtypes.uint8), index).ne(0)
   shape = index.shape + x.shape[-1:]                                   # (.., k, n)
-  chosen = iota_along(shape, len(shape) - 1, index.dtype).eq(stretch(index.reshape(index.shape + (1,)), shape))
-  source = stretch(x.reshape(x.shape[:-1] + (1,) + x.shape[-1:]), shape)
-  return chosen.where(source, 0).reduce(Ops.ADD, (len(shape) - 1,)).reshape(index.shape)
+  here = stretch(after_last(index), shape)
+  chosen = iota_along(shape, -1, index.dtype).eq(here)
+  source = stretch(before_last(x), shape)
+  return over_last(chosen.where(source, 0), Ops.ADD)
 
-def put(x: UOp, index: UOp, values: UOp) -> UOp:
-  """x with x[index[b], r..] = values[b, r..]; of several values for one place the last counts."""
-  if 0 in index.shape: return x
-  n, rest = x.shape[0], x.shape[1:]
-  last = last_writer(index.reshape((1,) + index.shape), n).reshape((n,))
-  written = stretch(last.ne(0).reshape((n,) + (1,) * len(rest)), x.shape)
-  return written.where(take(values, (last - 1)), x)
+# ---- one axis of several ---------------------------------------------------------------------------------------------
 
-def last_writer(index: UOp, n: int) -> UOp:
-  """For each row and place 0..n-1: one plus the largest k with index[row, k] == place, 0 where there is none."""
-  rows, count = index.shape
-  shape = (rows, n, count)
-  hit = stretch(index.reshape((rows, 1, count)), shape).eq(iota_along(shape, 1, index.dtype))
-  return hit.where(iota_along(shape, 2) + 1, 0).reduce(Ops.MAX, (2,)).reshape((rows, n))
+def last_axis(x: UOp, axis: int) -> UOp:
+  """One axis last, the others in order before it."""
+  others = tuple(d for d in range(len(x.shape)) if d != axis)
+  return x.permute(others + (axis,))
 
-def put_along(x: UOp, index: UOp, values: UOp) -> UOp:
-  """x with x[row, index[row, k]] = values[row, k]; of several values for one place the last counts."""
-  if 0 in index.shape: return x
-  last = last_writer(index, x.shape[1])
-  return last.ne(0).where(take_along(values, last - 1), x)
+def axis_back(x: UOp, axis: int) -> UOp:
+  """The last axis back at its place."""
+  others = tuple(range(len(x.shape) - 1))
+  return x.permute(others[:axis] + (len(others),) + others[axis:])
 
-def combine_along(x: UOp, index: UOp, values: UOp, op: Ops, neutral: float) -> UOp:
-  """x[row, place] combined by op with every values[row, k] where index[row, k] == place."""
-  if 0 in index.shape: return x
-  shape = x.shape + index.shape[-1:]                                   # (rows, n, k)
-  hit = stretch(index.reshape((index.shape[0], 1, index.shape[1])), shape).eq(iota_along(shape, 1, index.dtype))
-  candidates = stretch(values.reshape((values.shape[0], 1, values.shape[1])), shape)
-  return x.alu(op, hit.where(candidates, neutral).reduce(op, (2,)).reshape(x.shape))
+def gather_axis(x: UOp, axis: int, index: UOp) -> UOp:
+  """out[.., k, ..] = x[.., index[.., k, ..], ..] along one axis; index may be shorter along the others."""
+  part = x.shrink(touched(x.shape, index.shape, axis))
+  found = take_along(last_axis(part, axis), last_axis(index, axis))
+  return axis_back(found, axis)
 
-# ---- sorting ---------------------------------------------------------------------------------------------------------
-
-def less(x: UOp, y: UOp) -> UOp:
-  """x before y in ascending order; NaN comes last."""
-  if x.dtype is dtypes.bool: return x.not_() & y
-  return (x < y) | (is_nan(y) & is_nan(x).not_()) if x.dtype.is_floating_point else x < y
-
-def rank(x: UOp, descending: bool) -> UOp:
-  """For each element of the last axis its place in sorted order; equal elements keep their order."""
-  shape = x.shape + x.shape[-1:]                                       # (.., i, j): does j come before i
-  mine = stretch(x.reshape(x.shape + (1,)), shape)
-  theirs = stretch(x.reshape(x.shape[:-1] + (1,) + x.shape[-1:]), shape)
-  earlier = iota_along(shape, len(shape) - 1) < iota_along(shape, len(shape) - 2)
-  first, second = (mine, theirs) if descending else (theirs, mine)
-  before = less(first, second) | (less(second, first).not_() & earlier)
-  return before.cast(dtypes.int32).reduce(Ops.ADD, (len(shape) - 1,)).reshape(x.shape)
-
-def order(x: UOp, count: int, descending: bool) -> UOp:
-  """The positions of the first `count` elements of the last axis in sorted order. int64."""
-  place = UOp(Ops.CONTIGUOUS, dtypes.int32, (rank(x, descending),))
-  shape = x.shape[:-1] + (count,) + x.shape[-1:]                       # (.., place, i)
-  at = stretch(place.reshape(x.shape[:-1] + (1,) + x.shape[-1:]), shape).eq(iota_along(shape, len(shape) - 2))
-  found = at.where(iota_along(shape, len(shape) - 1), 0).reduce(Ops.ADD, (len(shape) - 1,))
-  return found.reshape(shape[:-1]).cast(dtypes.int64)
-
-# ---- conditions for checks -------------------------------------------------------------------------------------------
-
-def outside(index: UOp, n: int) -> UOp: return (index < -n) | less_equal(index.like(n), index)
-
-def identity_mask(n: int, m: int) -> UOp:
-  """True where row == column."""
-  return iota_along((n, m), 0).eq(iota_along((n, m), 1))
-
-def flat_rows(x: UOp, axes: int) -> UOp:
-  """The first axes of x as one."""
-  return x.reshape((prod(x.shape[:axes]),) + x.shape[axes:])
+def touched(shape: Shape, index_shape: Shape, axis: int) -> tuple[tuple[int, int], ...]:
+  """The part of a shape that an index along one axis can name."""
+  sizes = list(index_shape)
+  sizes[axis] = shape[axis]
+  return tuple((0, n) for n in sizes)

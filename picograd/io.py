@@ -10,7 +10,8 @@ from picograd.dtype import DType, dtypes
 from picograd.helpers import prod
 from picograd.runtime.device import buffer_from_host, numpy_dtype
 from picograd.storage import bfloat16_bits
-from picograd.tensor import Tensor, device_name
+from picograd.common import device_name
+from picograd.library import Tensor
 
 CODES = {"F64": dtypes.float64, "I64": dtypes.int64, "U64": dtypes.uint64,           # wide first: the data's order
          "F32": dtypes.float32, "I32": dtypes.int32, "U32": dtypes.uint32,

@@ -9,7 +9,7 @@ from picograd.dtype import DType, dtypes
 from picograd.helpers import prod
 from picograd.ops.decompose import threefry
 from picograd.ops.uop import UOp
-from picograd.tensor import Tensor, no_grad, tensor
+from picograd.library import Tensor, no_grad, tensor
 
 # ---- generators ------------------------------------------------------------------------------------------------------
 

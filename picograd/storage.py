@@ -7,10 +7,10 @@ from typing import Any, Callable, Iterable, Sequence
 import numpy as np
 from picograd.dtype import DType, dtypes
 from picograd.helpers import argsort, dedup
-from picograd.ops.ops import ALU, MOVEMENT, Ops
+from picograd.ops.ops import Ops
 from picograd.ops.shape import Shape
 from picograd.ops.uop import UOp, fresh, substitute, toposort
-from picograd.runtime.device import to_host
+from picograd.runtime.device import numpy_dtype, to_host
 from picograd.runtime import realize as runtime
 
 unique = itertools.count(1)
@@ -34,12 +34,15 @@ def sees_all(steps: Steps) -> bool: return all(op in IN_PLACE for op, _ in steps
 def put_back(value: UOp, shape: Shape, steps: Steps) -> UOp:
   """The inverse of look: what the view sees, where it is in the base; zeros elsewhere."""
   shapes = [shape]
-  for step in steps: shapes.append(look(UOp.const(dtypes.bool, False).spread(shapes[-1]), (step,)).shape)
+  for step in steps:
+    shapes.append(look(UOp.const(dtypes.bool, False).spread(shapes[-1]), (step,)).shape)
   for (op, arg), before in zip(reversed(steps), reversed(shapes[:-1])):
     if op is Ops.RESHAPE: value = value.reshape(before)
     elif op is Ops.PERMUTE: value = value.permute(argsort(arg))
-    elif op is Ops.SHRINK: value = value.pad(tuple((lo, n - hi) for n, (lo, hi) in zip(before, arg)))
-    elif op is Ops.PAD: value = value.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(before, arg)))
+    elif op is Ops.SHRINK:
+      value = value.pad(tuple((lo, n - hi) for n, (lo, hi) in zip(before, arg)))
+    elif op is Ops.PAD:
+      value = value.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(before, arg)))
     elif op is Ops.EXPAND:
       raise RuntimeError(f"cannot write into a tensor expanded from {before} to {arg}: several elements share one "
                          "place in memory; call clone() first")
@@ -152,7 +155,7 @@ class Storage:
     target = look(self.uop, steps)
     if any(op in (Ops.PAD, Ops.CONTIGUOUS) for op, _ in steps):
       target, value = self.uop, merged(self.uop, steps, value)
-    self.set(base.after(target.store(independent(value, target))).reshape(self.uop.shape))
+    self.set(base.after(target.store(value)).reshape(self.uop.shape))
 
   def settle(self) -> None:
     """Puts the value into memory of my own."""
@@ -167,20 +170,6 @@ class Storage:
 def waiting_by_age() -> list[Storage]:
   """In the same order in every run: equal programs become equal graphs."""
   return sorted(Storage.waiting.values(), key=lambda s: s.serial)
-
-def independent(value: UOp, target: UOp) -> UOp:
-  """value, safe to compute element by element while target is overwritten: what it reads of the same memory at other
-  places is stored first. Reductions are stored too, without a look at what they read: they mostly are anyway."""
-  base = target
-  while base.op in MOVEMENT: base = base.src[0]
-  reductions: list[UOp] = []
-  moved: set[UOp] = set()                                  # nodes read through a movement op
-  elementwise = ALU | MOVEMENT | {Ops.DETACH}
-  for u in reversed(toposort([value], stop=lambda u: u is target or u.op not in elementwise)):
-    if u is base and u is not target or u is target and u in moved: return UOp(Ops.CONTIGUOUS, value.dtype, (value,))
-    if u.op is Ops.REDUCE: reductions.append(u)
-    if u is not target and (u in moved or u.op in MOVEMENT): moved.update(u.src)
-  return substitute([value], {u: UOp(Ops.CONTIGUOUS, u.dtype, (u,)) for u in reductions})[0]
 
 # ---- checks: conditions on values that are not known yet -------------------------------------------------------------
 
@@ -203,21 +192,29 @@ def realize(storages: Iterable[Storage]) -> None:
   asked = set(wanted)
   wanted += [s for s in waiting_by_age() if s not in asked and s.is_due()]
   requests: list[Request] = [(s, s.uop) for s in wanted]
-  while True:
-    readers = readers_of_old(requests)
-    if not readers: break
-    requests += readers
+  lost = add_readers(requests)
   due, checks[:] = checks[:], []
-  lost = overwritten_by([u for _, u in requests])
-  memories = runtime.realize([kept(u, lost) for _, u in requests] + [bad for bad, _ in due])
+  values = [kept(u, lost) for _, u in requests]
+  memories = runtime.realize(values + [bad for bad, _ in due])
   for (storage, _), memory in zip(requests, memories): storage.land(memory)
   for (_, error), memory in zip(due, memories[len(requests):]):
     if to_host(memory)[0]: raise error
 
-def overwritten_by(uops: Sequence[UOp]) -> set[UOp]:
-  """The values in memory that assignments in these graphs overwrite."""
-  if not any(assignment_of(s.uop) is not None for s in waiting_by_age()): return set()
-  return {u.src[0] for u in toposort(uops) if u.op is Ops.AFTER}
+def add_readers(requests: list[Request]) -> set[UOp]:
+  """Adds who reads a buffer as it was before an assignment in the requests. Returns what is assigned to. Every graph is
+  walked once."""
+  lost: set[UOp] = set()
+  if all(assignment_of(s.uop) is None for s in Storage.waiting.values()): return lost
+  seen: set[UOp] = set()
+  roots = [u for _, u in requests]
+  while roots:
+    nodes = toposort(roots, stop=seen.__contains__)
+    seen.update(nodes)
+    lost.update(u.src[0] for u in nodes if u.op is Ops.AFTER)
+    readers = readers_of_old(requests, lost) if lost else []
+    requests += readers
+    roots = [u for _, u in readers]
+  return lost
 
 def kept(u: UOp, lost: set[UOp]) -> UOp:
   """u, copied if its value has been computed before and lies where it will be overwritten."""
@@ -225,20 +222,19 @@ def kept(u: UOp, lost: set[UOp]) -> UOp:
   while below.op is Ops.RESHAPE: below = below.src[0]
   return unique_leaf(u) if lost and runtime.computed.get(below) in lost else u
 
-def readers_of_old(requests: Sequence[Request]) -> list[Request]:
-  """What must be computed besides the requests: storages that read a buffer as it was before an assignment in them."""
+def readers_of_old(requests: Sequence[Request], lost: set[UOp]) -> list[Request]:
+  """The storages besides the requests whose value is, or depends on, one that will be overwritten."""
   asked = {storage for storage, _ in requests}
   others = [s for s in waiting_by_age() if s not in asked]
-  if not others: return []
-  overwritten = overwritten_by([u for _, u in requests])
-  if not overwritten: return []
   old: set[UOp] = set()                        # nodes that depend on an overwritten value
   for u in toposort([s.uop for s in others], stop=lambda u: u.op in (Ops.AFTER, Ops.BUFFER)):
     source = memory_of(Storage.landed[u]) if u in Storage.landed else u
-    if source in overwritten or (u.op is not Ops.AFTER and any(s in old for s in u.src)): old.add(u)
-  copies: list[Request] = [(s, unique_leaf(s.memory.reshape(s.uop.shape))) for s in others if s.memory in overwritten
-                           and s.memory is not None]
-  return copies + [(s, s.uop) for s in others if s.memory is None and s.uop in old]
+    if source in lost or u.op is not Ops.AFTER and not old.isdisjoint(u.src): old.add(u)
+  found: list[Request] = []
+  for s in others:
+    if s.memory is None and s.uop in old: found.append((s, s.uop))
+    if s.memory is not None and s.memory in lost: found.append((s, unique_leaf(s.memory.reshape(s.uop.shape))))
+  return found
 
 def current(uops: Sequence[UOp]) -> list[UOp]:
   """The graphs with everything that has run since they were built replaced by the memory that holds it."""
@@ -256,6 +252,12 @@ def host_copy(storage: Storage, steps: Steps, dtype: DType) -> np.ndarray:
   data = flat.reshape(storage.uop.shape)
   for op, arg in steps: data = NUMPY_STEPS[op](data, arg)
   return data
+
+def host_bits(data: np.ndarray, dtype: DType) -> np.ndarray:
+  """Host data as the elements of a buffer."""
+  with np.errstate(all="ignore"):
+    if dtype is dtypes.bfloat16: return bfloat16_bits(data.astype(np.float32))
+    return data.astype(numpy_dtype(dtype))
 
 def bfloat16_bits(data: np.ndarray) -> np.ndarray:
   """float32 values as the bits of the nearest bfloat16, ties to even."""

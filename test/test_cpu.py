@@ -1,5 +1,5 @@
 # The CPU device: compiled kernels compute what NumPy computes; what LLVM refuses is an exception.
-import subprocess, sys, time
+import os, subprocess, sys, time
 import numpy as np, pytest
 pytest.importorskip("llvmlite")
 from picograd.runtime.cpu import CompileError
@@ -97,6 +97,34 @@ if child == 0: os._exit(check())
 assert os.waitpid(child, 0)[1] == 0
 """
   subprocess.run([sys.executable, "-c", source], check=True, timeout=60)
+
+def test_an_interrupt_leaves_the_threads_usable():
+  """SIGINT again and again while calls run: the threads go on to compute what they should."""
+  source = """
+import _thread, sys, threading, time
+import numpy as np
+sys.path.insert(0, "test")
+import linear_kernels as kernels
+from picograd.runtime.device import device
+cpu = device("CPU")
+program = cpu.load("threads", cpu.compile(cpu.render(kernels.flat("threads", kernels.thread_kernel(12, 3)))))
+program([np.zeros(96, np.uint8)])
+def interrupt():
+  for _ in range(50):
+    time.sleep(0.002)
+    _thread.interrupt_main()
+threading.Thread(target=interrupt, daemon=True).start()
+interrupts = 0
+while interrupts < 20:
+  out = np.zeros(12, np.int64)
+  try:
+    program([out.view(np.uint8)])
+    assert out[4] == 100 and out[11] == 203
+  except KeyboardInterrupt: interrupts += 1
+import os
+os._exit(0)                                        # more interrupts are on their way
+"""
+  subprocess.run([sys.executable, "-c", source], check=True, timeout=60, env={**os.environ, "THREADS": "2"})
 
 def test_scratch():
   out, a = np.zeros(10, np.float32), floats(10)

@@ -53,17 +53,16 @@ LAYERS = {
   "runtime.jit": ("runtime.realize",),
   "runtime.beam": ("runtime.realize", "codegen.optimize"),
   "runtime.profile": ("runtime.device", "ops.show"),
-  "formulas": ("ops.uop",),
-  "storage": ("ops.uop", "runtime.realize"),
-  "indexing": ("formulas", "storage"),
-  "printing": (),
   "common": (),
-  "einsum": (),
-  "tensor": ("ops.*", "runtime.realize", "formulas", "storage", "indexing", "printing", "common", "einsum"),
+  "arithmetic": ("ops.uop",),
+  "storage": ("ops.uop", "runtime.realize"),
+  "indexing": ("arithmetic", "storage"),
+  "tensor": ("ops.*", "runtime.realize", "arithmetic", "storage", "indexing", "common"),
 }
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
-NAMESPACES = ("nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd", "compat")
+NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
+              "compat")
 
 ALWAYS = ("helpers", "dtype")
 ORDER = list(LAYERS)

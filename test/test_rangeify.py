@@ -34,7 +34,7 @@ def test_loops_over_rows_come_first():
   x = leaf(random(5, 7))
   plan = stores(x - x.reduce(Ops.MAX, (0,)).expand((5, 7)))
   store, = plan.stores
-  assert [r.bound.arg for r in store.ranges] == [7, 5] and [r.bound.arg for r in store.index] == [5, 7]
+  assert [r.bound.arg for r in store.ranges] == [7, 5] and [r.bound.arg for r in store.dims] == [5, 7]
 
 def test_rows_and_columns_do_not_nest():
   x = leaf(random(5, 7))

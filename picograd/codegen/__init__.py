@@ -1,5 +1,5 @@
-# codegen: a kernel becomes a program by the passes of this table, in this order. Each pass is a function of its arguments;
-# after each the graph is verified (SPEC=1) and may be printed (DUMP=name).   (chapter 3)
+# codegen: a kernel becomes a program by the passes of this table, in this order. Each pass is a function of its
+# arguments; after each the graph is verified (SPEC=1) and may be printed (DUMP=name).   (chapter 3)
 from __future__ import annotations
 from typing import Any, Callable, NamedTuple
 from picograd.codegen.expand import expand
@@ -15,29 +15,30 @@ from picograd.ops.show import show
 from picograd.ops.spec import verify
 from picograd.ops.uop import UOp
 
-class Pass(NamedTuple):
-  name: str
-  run: Callable[[Any, "Job"], Any]
-  form: str                       # what comes out: the stage of ops/spec.py that it must satisfy
-
 class Job(NamedTuple):
   """What a pass may know besides the graph."""
   name: str
   target: Target
   opts: list[Opt]
 
-#    name          what it does                                                                     form after it
+class Pass(NamedTuple):
+  name: str
+  run: Callable[[Any, Job], Any]
+  form: str                       # what comes out: the stage of ops/spec.py that it must satisfy
+
+#    name          what it does                                       form after it
 STRUCTURED = (
-  Pass("optimize",  lambda kernel, job: apply_opts(kernel, job.opts),                               "kernel"),
-  Pass("expand",    lambda kernel, job: expand(kernel),                                             "kernel"),
-  Pass("lower",     lambda kernel, job: lower(kernel, job.target),                                  "kernel"),
-  Pass("linearize", lambda kernel, job: linearize(kernel),                                          "linear"),
+  Pass("optimize",  lambda code, job: apply_opts(code, job.opts),     "kernel"),
+  Pass("expand",    lambda code, job: expand(code),                   "kernel"),
+  Pass("lower",     lambda code, job: lower(code, job.target),        "kernel"),
+  Pass("linearize", lambda code, job: linearize(code),                "linear"),
 )
 FLAT = (
-  Pass("flatten",   lambda code, job: flatten(job.name, code),                                      "flat"),
-  Pass("mem2reg",   lambda code, job: mem2reg(code),                                                "flat"),
-  Pass("place",     lambda code, job: place(code),                                                  "placed"),
+  Pass("flatten",   lambda code, job: flatten(job.name, code),        "flat"),
+  Pass("mem2reg",   lambda code, job: mem2reg(code),                  "flat"),
+  Pass("place",     lambda code, job: place(code),                    "placed"),
 )
+SHOWN = {5: ("optimize",), 6: ("mem2reg", "place")}                   # DEBUG level -> passes whose result it prints
 
 def prepared(kernel: UOp) -> UOp:
   """The kernel that Opts are chosen for and applied to."""
@@ -50,8 +51,12 @@ def opts_for(kernel: UOp, target: Target) -> list[Opt]:
 def compile(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> Any:
   """A kernel in the form that the target's renderer reads: flat blocks, or the structured list."""
   job, code = Job(name, target, opts), kernel
-  for step in STRUCTURED + (FLAT if target.form == "flat" else ()):
+  passes = STRUCTURED + FLAT if target.form == "flat" else STRUCTURED
+  for step in passes:
     code = step.run(code, job)
     if SPEC: verify(step.form, code)
-    if DUMP.value == step.name or (DEBUG >= 6 and step.name in ("mem2reg", "place")): print(f"-- {name} after {step.name}\n{show(code)}")
+    if is_shown(step.name): print(f"-- {name} after {step.name}\n{show(code)}")
   return code
+
+def is_shown(name: str) -> bool:
+  return DUMP.value == name or any(DEBUG >= level and name in names for level, names in SHOWN.items())

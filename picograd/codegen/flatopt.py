@@ -15,8 +15,8 @@ def simplify_flow(fn: Function) -> Function:
     last = block[-1]
     if last.op is Ops.BRANCH and last.src[0].op is Ops.CONST:
       block[-1] = UOp(Ops.JUMP, dtypes.void, (last.src[1] if last.src[0].arg else last.src[2],))
-  fn = thread_jumps(in_order(fn, blocks))
-  return prune(merge_blocks(in_order(fn, fn.blocks)))
+  threaded = thread_jumps(in_order(replace(fn, blocks=blocks)))
+  return prune(merge_blocks(in_order(threaded)))
 
 def thread_jumps(fn: Function) -> Function:
   """JUMP to a block that only jumps on goes there itself, if nothing else reads that block's parameters."""
@@ -57,4 +57,4 @@ def merge_blocks(fn: Function) -> Function:
       merged.add(target)
       block = fn.blocks[target]
     blocks[label] = out + [last]
-  return forward(replace(fn, blocks=blocks), table) if table else fn
+  return forward(replace(fn, blocks=blocks), table)

@@ -254,7 +254,7 @@ class Renderer:
     result = type_of(u.dtype)
     fixed = types if u.arg is None else [*types[:u.arg], "..."]
     signature = result if u.arg is None else f"{result} ({', '.join(fixed)})"
-    if callee.op is Ops.SYM: self.called[callee.arg] = f'declare {result} @"{callee.arg}"({", ".join(fixed)})'
+    if callee.op is Ops.SYM: self.called[callee.arg] = f'declare {result} @"{callee.arg}"({", ".join(fixed)}) nonlazybind'
     given = ", ".join(f"{t} {self.name(s)}" for t, s in zip(types, arguments))
     target = f"{'' if u.dtype is dtypes.void else self.name(u) + ' = '}call {signature} {self.name(callee)}({given})"
     self.put(target)

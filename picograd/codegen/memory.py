@@ -1,5 +1,5 @@
-# memory.py: intermediate results -> offsets in one arena. In: kernels in order, and which of their buffers are temporary.
-# Out: an offset for each temporary, such that two overlap only if their lifetimes do not, and the size of the arena.
+# memory.py: intermediate results -> offsets in one arena. In: kernels in order, and which of their buffers are
+# temporary. Out: an offset for each, such that two overlap only if their lifetimes do not, and the size of the arena.
 from __future__ import annotations
 from typing import Iterable, NamedTuple, Sequence
 from picograd.ops.uop import UOp

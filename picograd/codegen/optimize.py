@@ -1,6 +1,6 @@
-# optimize.py: Opts as data, applied to the ranges of a kernel. An Opt splits one range in two and says what the inner part
-# becomes; the heuristic, a search and a user's hand all write the same list. In: kernel. Out: kernel with THREAD, UPCAST,
-# UNROLL and VECTOR ranges.   (chapter 3)
+# optimize.py: Opts as data, applied to the ranges of a kernel. An Opt splits one range in two and says what the inner
+# part becomes; the heuristic, a search and a user's hand all write the same list. In: kernel. Out: kernel with THREAD,
+# UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
 from typing import Iterator, NamedTuple
 from picograd.dtype import dtypes
@@ -11,86 +11,93 @@ from picograd.ops.ops import Axis, Ops, identity
 from picograd.ops.uop import UOp, toposort
 
 class Opt(NamedTuple):
-  """Split range `number` into an outer loop and `amount` inner steps of kind `axis`; for THREAD, into `amount` chunks."""
+  """Split range `number` into an outer loop and `amount` inner steps of kind `axis`; for THREAD, into chunks."""
   axis: Axis
   number: int
   amount: int
   def __repr__(self) -> str: return f"{self.axis.name}(r{self.number}, {self.amount})"
 
 def ranges_in(kernel: UOp) -> list[UOp]: return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
+def next_number(kernel: UOp) -> int: return 1 + max(r.arg[0] for r in ranges_in(kernel))
+
+def numbered(size: int, number: int, axis: Axis) -> UOp:
+  return UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, size),), (number, axis))
 
 def range_numbered(kernel: UOp, number: int) -> UOp:
-  for r in ranges_in(kernel):
+  known = ranges_in(kernel)
+  for r in known:
     if r.arg[0] == number: return r
-  raise ValueError(f"the kernel has no range r{number}; it has {', '.join(f'r{r.arg[0]}' for r in ranges_in(kernel))}")
+  listed = ", ".join(f"r{r.arg[0]}" for r in known)
+  raise ValueError(f"the kernel has no range r{number}; it has {listed}")
 
 def apply_opts(kernel: UOp, opts: list[Opt]) -> UOp:
   for opt in opts: kernel = apply_opt(kernel, opt)
   return rewrite(kernel, simplify_index)
 
 def apply_opt(kernel: UOp, opt: Opt) -> UOp:
-  r = range_numbered(kernel, opt.number)
-  fresh = 1 + max(u.arg[0] for u in ranges_in(kernel))
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
-  if opt.axis is Axis.THREAD: return replace_range(kernel, r, *split_outer(r, opt, fresh))
-  return replace_range(kernel, r, *split_inner(r, opt, fresh))
+  r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
+  split = split_outer if opt.axis is Axis.THREAD else split_inner
+  return replace_range(kernel, r, *split(r, opt, fresh))
 
 def split_inner(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, UOp | None]:
-  """r = outer*amount + inner, and the condition r < size where the amount does not divide it. The outer loop keeps r's number."""
+  """r = outer * amount + inner, and the condition r < size where the amount does not divide it. The outer loop keeps
+  r's number."""
   size = r.bound.arg
-  inner = UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, opt.amount),), (fresh, opt.axis))
-  if opt.amount == size: return inner, None
   steps = ceildiv(size, opt.amount)
-  value = inner if steps == 1 else UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, steps),), r.arg) * opt.amount + inner
+  inner = numbered(opt.amount, fresh, opt.axis)
+  value = inner if steps == 1 else numbered(steps, *r.arg) * opt.amount + inner
   return value, None if steps * opt.amount == size else value < size
 
 def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
-  """r = chunk*thread + inner. Chunks are equal but for the last, whose loop ends earlier."""
+  """r = chunk * thread + inner. Chunks are equal but for the last, whose loop ends earlier."""
   size = r.bound.arg
   chunk = ceildiv(size, opt.amount)
-  threads = UOp.const(dtypes.index, ceildiv(size, chunk))
-  thread = UOp(Ops.RANGE, dtypes.index, (threads,), (fresh, Axis.THREAD))
+  thread = numbered(ceildiv(size, chunk), fresh, Axis.THREAD)
   left = size - thread * chunk
-  bound = UOp.const(dtypes.index, chunk) if size % chunk == 0 else (left < chunk).where(left, chunk)
+  bound = r.like(chunk) if size % chunk == 0 else (left < chunk).where(left, chunk)
   return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
 
+def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
+  """The kernel with r computed as value from new ranges; outside of `inside` nothing is read, written or reduced."""
+  new: dict[UOp, UOp] = {r: value}
+  depends = {r}
+  for u in toposort([kernel]):
+    if u in new: continue
+    src = [new[s] for s in u.src]
+    closes = u.op in (Ops.END, Ops.REDUCE) and r in u.src[1:]
+    if not closes and any(s in depends for s in u.src): depends.add(u)
+    if u.op in (Ops.END, Ops.REDUCE): src = [src[0], *flat_ranges(src[1:])]
+    if inside is not None and u.op is Ops.INDEX and u.src[1] in depends: src = [*src[:2], gated(src[2:], inside)]
+    if inside is not None and u.op is Ops.REDUCE and closes:
+      src[0] = inside.where(src[0], UOp.const(u.dtype, identity(u.arg[0], u.dtype)))
+    new[u] = UOp(u.op, u.dtype, tuple(src), u.arg)
+  return new[kernel]
+
+def gated(gates: list[UOp], inside: UOp) -> UOp: return gates[0] & inside if gates else inside
+
+def flat_ranges(values: list[UOp]) -> list[UOp]:
+  """The ranges that ranges, and expressions over new ranges, stand for: THREAD first, else in order of mention."""
+  found = [u for v in values for u in toposort([v]) if u.op is Ops.RANGE]
+  return sorted(dedup(found), key=lambda u: u.axis is not Axis.THREAD)
+
+# ---- ranges that are only used in parts ------------------------------------------------------------------------------
+
 def split_divided_ranges(kernel: UOp) -> UOp:
-  """A range that is only used as r // c and r % c, or mostly so, as two ranges: every position becomes a sum of multiples
-  again, and neighbours in memory can be seen. Reshapes that split or merge dimensions leave such ranges behind."""
+  """A range that is used as r // c and r % c as two ranges: every position becomes a sum of multiples again, and
+  neighbours in memory can be seen. Reshapes that split or merge dimensions leave such ranges behind."""
   while True:
     found = next(divided_ranges(kernel), None)
     if found is None: return kernel
     r, step = found
-    fresh = 1 + max(u.arg[0] for u in ranges_in(kernel))
-    inner = UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, step),), (fresh, r.axis))
-    outer = UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, r.bound.arg // step),), r.arg)
+    inner = numbered(step, next_number(kernel), r.axis)
+    outer = numbered(r.bound.arg // step, *r.arg)
     kernel = rewrite(replace_range(kernel, r, outer * step + inner, None), simplify_index)
 
 def divided_ranges(kernel: UOp) -> Iterator[tuple[UOp, int]]:
   """(range, c) for each r // c or r % c in the kernel where c divides the range's size."""
   for u in toposort([kernel]):
-    if u.op not in (Ops.IDIV, Ops.MOD) or u.src[1].op is not Ops.CONST: continue
-    r, step = u.src[0], u.src[1].arg
-    if r.op is Ops.RANGE and r.bound.op is Ops.CONST and 1 < step < r.bound.arg and r.bound.arg % step == 0: yield r, step
-
-def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
-  """The kernel with r computed as value from new ranges; where `inside` is false nothing is read, written or reduced."""
-  new: dict[UOp, UOp] = {r: value}
-  depends = {r}
-  for u in toposort([kernel]):
-    if u in new: continue
-    closes = u.op in (Ops.END, Ops.REDUCE) and r in u.src[1:]
-    if not closes and any(s in depends for s in u.src): depends.add(u)
-    src = tuple([new[s] for s in u.src])
-    if u.op in (Ops.END, Ops.REDUCE): src = (src[0], *flat_ranges(src[1:]))
-    if inside is not None:
-      if u.op is Ops.INDEX and u.src[1] in depends: src = (*src[:2], src[2] & inside if len(src) > 2 else inside)
-      if u.op is Ops.REDUCE and closes:
-        src = (inside.where(src[0], UOp.const(u.dtype, identity(u.arg[0], u.dtype))), *src[1:])
-    new[u] = UOp(u.op, u.dtype, src, u.arg)
-  return new[kernel]
-
-def flat_ranges(values: tuple[UOp, ...]) -> list[UOp]:
-  """The ranges that a list of ranges and of expressions over new ranges stands for, THREAD first, in order of mention."""
-  found = dedup([u for v in values for u in toposort([v]) if u.op is Ops.RANGE])
-  return sorted(found, key=lambda u: u.axis is not Axis.THREAD)
+    if u.op not in (Ops.IDIV, Ops.MOD): continue
+    r, step = u.src
+    if r.op is not Ops.RANGE or Ops.CONST not in (r.bound.op, step.op): continue
+    if step.op is Ops.CONST and 1 < step.arg < r.bound.arg and r.bound.arg % step.arg == 0: yield r, step.arg

@@ -28,7 +28,7 @@ def earliest_blocks(flow: Flow, listed: dict[UOp, UOp], pure: list[UOp]) -> dict
   def home(u: UOp) -> UOp:
     if u in early: return early[u]
     return u.src[0] if u.op is Ops.PHI else listed.get(u, entry)
-  for u in pure: early[u] = max((home(s) for s in operands(u)), key=flow.level.__getitem__, default=entry)
+  for u in pure: early[u] = max((home(s) for s in operands(u)), key=flow.index.__getitem__, default=entry)
   return early
 
 def best_blocks(fn: Function, flow: Flow, pure: list[UOp], early: dict[UOp, UOp]) -> dict[UOp, UOp]:
@@ -54,10 +54,8 @@ def stays(u: UOp) -> bool:
 
 def leave_loops(flow: Flow, label: UOp, early: UOp) -> UOp:
   """The last block before the outermost loop around label that begins after `early`."""
-  while True:
-    head = flow.head_of(label)
-    if head is None or flow.level[head] <= flow.level[early]: return label
-    label = flow.idom[head]
+  while label in flow.head and flow.index[flow.head[label]] > flow.index[early]: label = flow.idom[flow.head[label]]
+  return label
 
 def order_block(block: list[UOp], label: UOp, waiting: list[UOp], where: dict[UOp, UOp]) -> list[UOp]:
   """Pure nodes right before their first use; those that only later blocks use stand before the terminator."""

@@ -12,7 +12,7 @@ class Target(NamedTuple):
   masked_vectors: bool = False                  # loads and stores under a lane mask are one instruction
   threads: int = 1                              # how many THREAD instances run at once
   local_bytes: int = 0                          # shared memory of a block of GPU threads
-  index: DType = dtypes.int64                   # machine integer for index arithmetic
+  position: DType = dtypes.int64                # machine integer for index arithmetic
   cache_bytes: int = 1 << 20                    # the private cache a register tile's operands should stay in
   missing_ops: frozenset[Ops] = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})     # to be decomposed
   missing_dtypes: frozenset[DType] = frozenset()                             # arithmetic done in float32
@@ -24,10 +24,20 @@ class Target(NamedTuple):
 
 HALF = frozenset({dtypes.float16, dtypes.bfloat16})
 PYTHON = Target("python", vector_bytes=16, missing_dtypes=HALF)
+
+class Vectors(NamedTuple):
+  """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask."""
+  bytes: int
+  registers: int
+  masked: bool
+
+def llvm_vectors(features: frozenset[str], machine: str) -> Vectors:
+  if "avx512f" in features: return Vectors(64, 32, True)
+  if "avx" in features: return Vectors(32, 16, "avx2" in features)
+  return Vectors(16, 32 if machine in ("aarch64", "arm64") else 16, False)
+
 def llvm_target(features: frozenset[str], machine: str, threads: int) -> Target:
   """The host as LLVM describes it: `machine` is the triple's first word, features the enabled CPU features."""
-  if "avx512f" in features: vectors = dict(vector_bytes=64, registers=32, masked_vectors=True)
-  elif "avx" in features: vectors = dict(vector_bytes=32, registers=16, masked_vectors="avx2" in features)
-  else: vectors = dict(vector_bytes=16, registers=32 if machine in ("aarch64", "arm64") else 16)
+  vectors = llvm_vectors(features, machine)
   traps = machine in ("x86_64", "i386", "i686")
-  return Target(f"llvm-{machine}-{vectors['vector_bytes']}", threads=threads, missing_dtypes=HALF, division_traps=traps, **vectors)
+  return Target(f"llvm-{machine}-{vectors.bytes}", "flat", *vectors, threads, missing_dtypes=HALF, division_traps=traps)

@@ -9,7 +9,7 @@ from picograd.nn import utils as utils
 from picograd.nn.functional import Ints, as_tuple
 from picograd.nn.module import Module, ModuleDict as ModuleDict, ModuleList as ModuleList, Parameter
 from picograd.nn.module import Sequential as Sequential
-from picograd.tensor import Tensor, cat, no_grad, ones, stack, zeros
+from picograd.library import Tensor, cat, no_grad, ones, stack, zeros
 
 F = functional
 

@@ -6,7 +6,7 @@ from typing import Sequence
 from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv, prod
 from picograd.random import Generator, rand
-from picograd.tensor import Tensor, arange, no_grad, ones, tensor, where
+from picograd.library import Tensor, arange, no_grad, ones, tensor, where
 
 Ints = int | Sequence[int]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from picograd.helpers import prod
 from picograd.random import Generator, normal_ as fill_normal, uniform_ as fill_uniform
-from picograd.tensor import Tensor, no_grad
+from picograd.library import Tensor, no_grad
 
 GAINS = {"linear": 1.0, "conv1d": 1.0, "conv2d": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
 

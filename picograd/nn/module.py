@@ -3,7 +3,7 @@
 from __future__ import annotations
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 from picograd.dtype import DType, dtypes
-from picograd.tensor import Tensor, no_grad, zeros
+from picograd.library import Tensor, no_grad, zeros
 
 class Parameter(Tensor):
   """A tensor that a Module it is assigned to lists among its parameters. It shares the memory of data."""

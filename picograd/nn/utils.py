@@ -2,7 +2,7 @@
 from __future__ import annotations
 import math
 from typing import Iterable
-from picograd.tensor import Tensor, no_grad, zeros
+from picograd.library import Tensor, no_grad, zeros
 
 def total_norm(grads: list[Tensor], norm_type: float) -> Tensor:
   """The norm of all gradients as one vector: the largest magnitude for inf, else (sum of |g|^p)^(1/p)."""

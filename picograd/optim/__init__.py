@@ -9,8 +9,8 @@ from picograd.helpers import dedup
 from picograd.nn.functional import working_dtype
 from picograd.nn.module import clear_grads
 from picograd.optim import lr_scheduler as lr_scheduler
+from picograd.library import Tensor, enable_grad, no_grad, tensor, where, zeros_like
 from picograd.storage import Storage, realize
-from picograd.tensor import Tensor, enable_grad, no_grad, tensor, where, zeros_like
 
 Group = dict[str, Any]
 Update = dict[str, Tensor]               # name of a state tensor, or "param" -> its new value

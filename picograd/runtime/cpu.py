@@ -1,8 +1,8 @@
 # cpu.py: the host processor. In: LLVM IR text (codegen/llvmir.py). Out: object code, programs loaded into one engine
-# that lives long, and a pool of pinned threads that runs them. No compiler need be installed: llvmlite brings LLVM.
+# that lives long, and a pool of threads that runs them. No compiler need be installed: llvmlite brings LLVM.
 # A binary is the name of its entry, a space, its number of threads, a newline, and an object file: all loading needs.
 from __future__ import annotations
-import atexit, ctypes, hashlib, os, re, struct, threading, time
+import atexit, ctypes, hashlib, os, re, struct, threading
 from pathlib import Path
 from typing import Any, Sequence
 import numpy as np
@@ -219,44 +219,25 @@ class Sequel:
     else: self.device.run(self.address, self.records, self.threads)
 
 class Pool:
-  """Threads that wait for work: they spin for about a millisecond, then sleep until they are woken. The caller is
-  thread 0; the others are pinned, because two spinning threads on one processor stop each other."""
+  """Threads that wait for work (pool.ll). The caller is thread 0. A run is one native call, so that an exception, such as
+  a KeyboardInterrupt, comes before it or after it."""
   def __init__(self, device: CPUDevice):
-    self.size, self.patience = device.pool_size, 20000
-    self.control = located(np.zeros(128 + 64 * self.size, np.uint8))
-    self.busy, self.wake, self.running = threading.Lock(), threading.Semaphore(0), False
+    self.size, self.busy = device.pool_size, threading.Lock()
+    self.control = device.allocate(512 + 64 * self.size)
+    self.control[:] = 0
+    libc = ctypes.CDLL(None)
+    libc.pthread_mutex_init(ctypes.c_void_p(self.control.address + 128), None)
+    libc.pthread_cond_init(ctypes.c_void_p(self.control.address + 256), None)
     number, pointer = ctypes.c_int64, ctypes.c_void_p
-    self.post = ctypes.CFUNCTYPE(number, *[pointer] * 3, *[number] * 3)(device.native("pool_run"))
-    self.share = ctypes.CFUNCTYPE(None, *[pointer] * 2, *[number] * 3)(device.native("pool_share"))
-    self.wait = ctypes.CFUNCTYPE(number, pointer, *[number] * 2)(device.native("pool_wait"))
-    self.worker = ctypes.CFUNCTYPE(number, pointer, *[number] * 3)(device.native("pool_worker"))
-    self.threads = [threading.Thread(target=self.work, args=(k,), daemon=True) for k in range(1, self.size)]
+    self.post = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, number, number)(device.native("pool_run"))
+    self.work = ctypes.CFUNCTYPE(None, pointer, number, number)(device.native("pool_worker"))
+    self.threads = [threading.Thread(target=self.work, args=(self.control.address, k, self.size), daemon=True)
+                    for k in range(1, self.size)]
     for thread in self.threads: thread.start()
 
-  def work(self, me: int) -> None:
-    if hasattr(os, "sched_setaffinity"):
-      processors = sorted(os.sched_getaffinity(0))
-      os.sched_setaffinity(0, {processors[(os.getpid() + me) % len(processors)]})      # elsewhere in each process
-    while self.worker(self.control.address, me, self.size, self.patience) == ASLEEP: self.wake.acquire()
-
   def run(self, entry: int | None, table: Any, count: int) -> None:
-    with self.busy:
-      if self.running: self.wake.release(self.size)  # interrupted: wake whoever was forgotten
-      self.finish()
-      self.running = True
-      state = self.post(self.control.address, entry, table, count, self.size, self.patience)
-      if state > 0:                                                  # so many sleep: nothing has run here yet
-        self.wake.release(state)
-        if entry: self.share(entry, table, 0, self.size, count)
-      if state != DONE: self.finish()
-      self.running = False
-
-  def finish(self) -> None:
-    """Waits for the others. A processor that is shared with strangers may keep them: give way now and then."""
-    while self.wait(self.control.address, self.size, self.patience) != DONE: time.sleep(0)
+    with self.busy: self.post(self.control.address, entry, table, count, self.size)
 
   def close(self) -> None:
     self.run(None, None, 0)
     for thread in self.threads: thread.join()
-
-ASLEEP, DONE = 0, 0            # what pool_worker and pool_wait answer

@@ -1,6 +1,6 @@
-# device.py: the protocols of a device and of its memory, the registry, and the table that gives each BUFFER leaf its memory.
-# In: names such as "CPU" or "CUDA:1". Out: Device objects, opened once, on first use. Memory is freed when the last BUFFER
-# node that names it dies; freed blocks are kept for the next request of the same size, because fresh pages are slow.
+# device.py: the protocols of a device and of its memory, the registry, and the table that gives each BUFFER leaf its
+# memory. In: names such as "CPU" or "CUDA:1". Out: Device objects, opened once, on first use. Memory is freed when the
+# last BUFFER node that names it dies; freed blocks wait for the next request of their size: fresh pages are slow.
 from __future__ import annotations
 import importlib, weakref
 from typing import Any, Protocol
@@ -54,7 +54,7 @@ class HostDevice(Device):
     if waiting:
       self.spare_bytes -= nbytes
       return waiting.pop()
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    raw: np.ndarray = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start:start + nbytes]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast, itertools, struct
 from typing import Any, Callable, Sequence
 import numpy as np
-from picograd.codegen.flat import Function, LEAVES, entry, incoming, phi
+from picograd.codegen.flat import Function, LEAVES, entry, incoming, operands, phi
 from picograd.codegen.target import PYTHON
 from picograd.dtype import DType, dtypes, fused_multiply_add, lookup, truncate
 from picograd.ops.ops import ALU, Buf, COMPARE, INFO, Ops, Space
@@ -64,16 +64,15 @@ def shift_right(x: int, count: int, dtype: DType) -> int:
   return x >> (count if 0 <= count < dtype.bits else dtype.bits)
 
 FORMATS = {"bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I",
-           "int64": "q", "uint64": "Q", "float16": "e", "bfloat16": "H", "float32": "f", "float64": "d", "ptr": "Q"}
+           "int64": "q", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d", "ptr": "Q"}
 
-def pack(values: Sequence[Any], dtype: DType) -> bytes:
-  """The bytes of numbers of a scalar dtype."""
-  if dtype is dtypes.bfloat16: values = [struct.unpack("<I", struct.pack("<f", v))[0] >> 16 for v in values]
-  return struct.pack(f"<{len(values)}{FORMATS[dtype.name]}", *values)
-def unpack(data: Any, dtype: DType) -> tuple:
-  found = struct.unpack(f"<{len(data) // dtype.itemsize}{FORMATS[dtype.name]}", data)
-  if dtype is not dtypes.bfloat16: return found
-  return tuple([struct.unpack("<f", struct.pack("<I", v << 16))[0] for v in found])
+def pack(value: Any, dtype: DType) -> bytes:
+  """The bytes of a number of a scalar dtype."""
+  if dtype is dtypes.bfloat16: return struct.pack("<f", value)[2:]
+  return struct.pack("<" + FORMATS[dtype.name], value)
+def unpack(data: Any, dtype: DType) -> Any:
+  if dtype is dtypes.bfloat16: return struct.unpack("<f", b"\0\0" + bytes(data))[0]
+  return struct.unpack("<" + FORMATS[dtype.name], data)[0]
 
 def meaning(u: UOp) -> Callable[..., Any]:
   """The Python function of an ALU node on scalars: what ops.INFO says, brought back into the node's dtype."""
@@ -82,7 +81,7 @@ def meaning(u: UOp) -> Callable[..., Any]:
   if dtype is dtypes.ptr: dtype = dtypes.uint64
   if op is Ops.BITCAST:
     source = u.src[0].dtype.scalar
-    return lambda x: unpack(pack((x,), source), dtype)[0]
+    return lambda x: unpack(pack(x, source), dtype)
   if op is Ops.MULACC and dtype.kind == "f": return lambda x, y, z: fused_multiply_add(x, y, z, dtype)
   if op is Ops.SHL: return lambda x, y: shift_left(x, y, dtype)
   if op is Ops.SHR: return lambda x, y: shift_right(x, y, dtype)
@@ -104,9 +103,9 @@ class Memory:
     self.numbers = itertools.count(1)
 
   def add(self, data: Any) -> int:
-    """The address of an array's first byte."""
+    """The address of an array's first byte. An empty one still has an element 0, which gated loads read and drop."""
     k = next(self.numbers)
-    self.arrays[k] = memoryview(data)
+    self.arrays[k] = memoryview(data if len(data) else bytes(16))
     return k << SEGMENT
   def remove(self, address: int) -> None: del self.arrays[address >> SEGMENT]
 
@@ -117,6 +116,8 @@ class Memory:
       where = "in no array" if array is None else f"byte {offset} of an array of {len(array)} bytes"
       raise IndexError(f"kernel {self.name}: access of {nbytes} bytes at address {address:#x}, {where}")
     return array[offset:offset + nbytes]
+  def read(self, address: int, dtype: DType) -> Any: return unpack(self.span(address, dtype.itemsize), dtype)
+  def write(self, address: int, dtype: DType, value: Any) -> None: self.span(address, dtype.itemsize)[:] = pack(value, dtype)
 
 # ---- running ---------------------------------------------------------------------------------------------------------
 
@@ -168,92 +169,70 @@ class Routine:
     if u.op in ALU: return self.alu(u)
     raise ValueError(f"kernel {self.fn.name}: {u.op} is no flat operation")
 
+  def places(self, u: UOp) -> tuple[int, list[int]]:
+    """Where the value of a node goes, and where those of its operands are."""
+    return self.place[u], [self.place[s] for s in operands(u)]
+
   def alu(self, u: UOp) -> Step:
-    to, function, src = self.place[u], meaning(u), [self.place[s] for s in u.src]
+    function, (to, src) = meaning(u), self.places(u)
     if u.dtype.count > 1: return self.vector_alu(u)
-    if len(src) == 1:
-      a, = src
-      def one(values: Values) -> None: values[to] = function(values[a])
-      return one
-    if len(src) == 2:
-      a, b = src
-      def two(values: Values) -> None: values[to] = function(values[a], values[b])
-      return two
-    a, b, c = src
-    def three(values: Values) -> None: values[to] = function(values[a], values[b], values[c])
-    return three
+    def run(values: Values) -> None: values[to] = function(*[values[a] for a in src])
+    return run
 
   def vector_alu(self, u: UOp) -> Step:
-    to, function, count = self.place[u], meaning(u), u.dtype.count
-    src = [(self.place[s], s.dtype.count > 1) for s in u.src]
-    def lanes(values: Values) -> None:
-      columns = [values[a] if is_vector else (values[a],) * count for a, is_vector in src]
-      values[to] = tuple([function(*lane) for lane in zip(*columns)])
-    return lanes
+    function, (to, src), count = meaning(u), self.places(u), u.dtype.count
+    scalar = [s.dtype.count == 1 for s in u.src]                     # which WHERE's condition may be
+    def run(values: Values) -> None:
+      columns = [(values[a],) * count if single else values[a] for a, single in zip(src, scalar)]
+      values[to] = tuple(map(function, *columns))
+    return run
 
   def stack(self, u: UOp) -> Step:
-    to, src = self.place[u], [self.place[s] for s in u.src]
+    to, src = self.places(u)
     def run(values: Values) -> None: values[to] = tuple([values[a] for a in src])
     return run
 
   def lane(self, u: UOp) -> Step:
-    to, vector, k = self.place[u], self.place[u.src[0]], u.src[1].arg
-    def run(values: Values) -> None: values[to] = values[vector][k]
+    to, (vector, k) = self.places(u)
+    def run(values: Values) -> None: values[to] = values[vector][values[k]]
     return run
 
   def reduce(self, u: UOp) -> Step:
     """Upper half with lower half until one lane is left."""
-    to, vector = self.place[u], self.place[u.src[0]]
+    to, (vector,) = self.places(u)
     function = meaning(UOp(u.arg[0], u.dtype, (UOp.const(u.dtype, 0),) * 2))
     def run(values: Values) -> None:
       lanes = values[vector]
       while len(lanes) > 1:
         half = len(lanes) // 2
-        lanes = [function(x, y) for x, y in zip(lanes[:half], lanes[half:])]
+        lanes = list(map(function, lanes[:half], lanes[half:]))
       values[to] = lanes[0]
     return run
 
   def load(self, u: UOp) -> Step:
-    pointer, *gates, _ = u.src
-    to, at, scalar, memory = self.place[u], self.place[pointer], u.dtype.scalar, self.memory
-    nbytes, size = u.dtype.itemsize, u.dtype.scalar.itemsize
-    if gates: return self.gated_load(u, self.place[gates[0]])
-    if u.dtype.count > 1:
-      def vector(values: Values) -> None: values[to] = unpack(memory.span(values[at], nbytes), scalar)
-      return vector
-    def run(values: Values) -> None: values[to] = unpack(memory.span(values[at], size), scalar)[0]
-    return run
-
-  def gated_load(self, u: UOp, gate: int) -> Step:
-    to, at, scalar, memory = self.place[u], self.place[u.src[0]], u.dtype.scalar, self.memory
-    off = truncate(0, scalar)
+    """Lane by lane; one whose gate is closed is 0."""
+    to, (at, *gate) = self.places(u)
+    scalar, size, memory = u.dtype.scalar, u.dtype.scalar.itemsize, self.memory
+    is_open, off = (True,) * u.dtype.count, truncate(0, scalar)
     def run(values: Values) -> None:
-      address, size = values[at], scalar.itemsize
-      values[to] = tuple([unpack(memory.span(address + k * size, size), scalar)[0] if on else off
-                          for k, on in enumerate(values[gate])])
+      address, gates = values[at], values[gate[0]] if gate else is_open
+      lanes = [memory.read(address + k * size, scalar) if on else off for k, on in enumerate(gates)]
+      values[to] = lanes[0] if len(lanes) == 1 else tuple(lanes)
     return run
 
   def store(self, u: UOp) -> Step:
-    pointer, value, *gates, _ = u.src
-    at, source, scalar, memory = self.place[pointer], self.place[value], value.dtype.scalar, self.memory
-    nbytes, is_vector = value.dtype.itemsize, value.dtype.count > 1
-    if gates: return self.gated_store(u, self.place[gates[0]])
+    _, (at, source, *gate) = self.places(u)
+    dtype, memory = u.src[1].dtype, self.memory
+    scalar, size, is_open = dtype.scalar, dtype.scalar.itemsize, (True,) * dtype.count
     def run(values: Values) -> None:
-      data = pack(values[source] if is_vector else (values[source],), scalar)
-      memory.span(values[at], nbytes)[:] = data
-    return run
-
-  def gated_store(self, u: UOp, gate: int) -> Step:
-    at, source, scalar, memory = self.place[u.src[0]], self.place[u.src[1]], u.src[1].dtype.scalar, self.memory
-    def run(values: Values) -> None:
-      size = scalar.itemsize
-      for k, (value, on) in enumerate(zip(values[source], values[gate])):
-        if on: memory.span(values[at] + k * size, size)[:] = pack((value,), scalar)
+      lanes = values[source] if dtype.count > 1 else (values[source],)
+      for k, on in enumerate(values[gate[0]] if gate else is_open):
+        if on: memory.write(values[at] + k * size, scalar, lanes[k])
     return run
 
   def call(self, u: UOp) -> Step:
-    callee, *arguments, _ = u.src
-    to, target, src = self.place[u], self.place[callee], [self.place[s] for s in arguments]
+    callee = u.src[0]
+    to, (target, *src) = self.places(u)
     name = callee.arg if callee.op is Ops.SYM else "a function pointer"
     def run(values: Values) -> None:
       routine = self.program.routines.get(values[target])

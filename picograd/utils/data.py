@@ -4,7 +4,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from picograd.helpers import ceildiv
 from picograd.random import Generator, randint, randperm
-from picograd.tensor import Tensor, stack, tensor
+from picograd.library import Tensor, stack, tensor
 
 class Dataset:
   """A sequence of samples: a subclass defines __getitem__ and __len__."""
