@@ -91,12 +91,6 @@ def test_all_ways_to_match_are_tried():
 def test_rules_concatenate():
   assert rewrite((a * 1) + 0, one + zero) is a and rewrite((a * 1) + 0, one) is a + 0
 
-def test_context_reaches_the_functions_that_ask_for_it():
-  rules = Rules([(Pat(Ops.PARAM, name="p"), lambda p, context: context.get(p)), (Pat.var("x") * 1, lambda x: x)])
-  assert rewrite((a * 1) + b, rules, context={a: c}) is c + b
-
-# ---- drivers ---------------------------------------------------------------------------------------------------------
-
 def test_rewrite_goes_on_until_nothing_matches():
   halves = Rules([(Pat.const("c"), lambda c: const(c.arg // 2) if c.arg > 1 else None)])
   assert rewrite(const(64) + a, halves) is const(1) + a

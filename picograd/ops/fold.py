@@ -15,8 +15,7 @@ REPEATED = frozenset({Ops.CONST, Ops.STACK, Ops.RESHAPE, Ops.EXPAND})
 def number(u: UOp) -> Any:
   """The number that each element and lane of u is, where u is one constant repeated, else None."""
   while u.op is not Ops.CONST:
-    repeated = u.op in (Ops.RESHAPE, Ops.EXPAND) or (u.op is Ops.STACK and all(s is u.src[0] for s in u.src))
-    if not repeated: return None
+    if u.op not in REPEATED or len(set(u.src)) != 1: return None
     u = u.src[0]
   return u.arg
 
@@ -134,10 +133,18 @@ def below_least(u, x, c):
   """x < least = False for machine integers."""
   return u.like(False) if number(c) == x.dtype.min else None
 
+def regroup(u, x, c, d): return u.with_src((x, c.alu(u.op, d)))          # integers wrap: their order is free
+
 # ---- movement of movement: tensor form -------------------------------------------------------------------------------
 
-def pad_twice(x, inner, u): return x.pad(tuple((a + lo, b + hi) for (a, b), (lo, hi) in zip(inner.arg, u.arg)))
-def shrink_twice(x, inner, u): return x.shrink(tuple((a + lo, a + hi) for (a, _), (lo, hi) in zip(inner.arg, u.arg)))
+def pad_twice(x, inner, u):
+  both = zip(inner.arg, u.arg)
+  return x.pad(tuple((a + lo, b + hi) for (a, b), (lo, hi) in both))
+
+def shrink_twice(x, inner, u):
+  both = zip(inner.arg, u.arg)
+  return x.shrink(tuple((a + lo, a + hi) for (a, _), (lo, hi) in both))
+
 def flip_twice(x, inner, u): return x.flip(tuple(sorted(set(inner.arg) ^ set(u.arg))))
 def flip_of_ones(x, u): return x.flip(tuple(axis for axis in u.arg if x.shape[axis] > 1))
 
@@ -187,8 +194,7 @@ fold_alu = Rules([
   (x.cast("u"), lambda u, x: x if u.dtype is x.dtype else None),                    # cast to the same dtype
   (x.cast("between").cast("u"), cast_of_cast),                                      # cast(cast(x)) = cast(x)
   (Pat(Ops.BITCAST, (Pat(Ops.BITCAST, (x,)),), name="u"), lambda u, x: x.bitcast(u.dtype)),
-  *((Pat(op, (Pat(op, (i, c)), d), name="u"), lambda u, x, c, d: u.with_src((x, c.alu(u.op, d))))
-    for op in ASSOCIATIVE),                                                         # (x op c) op d = x op (c op d)
+  *((Pat(op, (Pat(op, (i, c)), d), name="u"), regroup) for op in ASSOCIATIVE),      # (x op c) op d = x op (c op d)
 ])
 
 fold_movement = Rules([

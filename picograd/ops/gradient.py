@@ -80,7 +80,7 @@ def grad_amax(u, g):
   return (keep(largest, g.cast(dt).expand(x.shape)) / count.expand(x.shape)).cast(x.dtype)
 
 def stored(x):
-  """x from memory. Computed twice, in two kernels, a value may round in two ways, and then nothing equals the maximum."""
+  """x from memory. Computed twice, in two kernels, a value may round in two ways: nothing would equal the maximum."""
   return x if view_of(x)[0].op is Ops.BUFFER else UOp(Ops.CONTIGUOUS, x.dtype, (x,))
 
 def product_of_others(x, axes):
@@ -110,8 +110,13 @@ def grad_expand(u, g):
   stretched = tuple(d for d, n in enumerate(u.src[0].shape) if n != u.shape[d])
   return (sum_over(g, stretched),)
 
-def grad_pad(u, g): return (g.shrink(tuple((lo, lo + n) for n, (lo, _) in zip(u.src[0].shape, u.arg))),)
-def grad_shrink(u, g): return (g.pad(tuple((lo, n - hi) for n, (lo, hi) in zip(u.src[0].shape, u.arg))),)
+def grad_pad(u, g):
+  kept = tuple((lo, lo + n) for n, (lo, _) in zip(u.src[0].shape, u.arg))
+  return (g.shrink(kept),)
+
+def grad_shrink(u, g):
+  missing = tuple((lo, n - hi) for n, (lo, hi) in zip(u.src[0].shape, u.arg))
+  return (g.pad(missing),)
 
 def look(chain, x):
   """x seen through a chain of movement ops."""

@@ -36,16 +36,12 @@ def bound_remainder(u, a, b):
   largest = max(abs(b[0]), abs(b[1])) - 1
   return (max(min(a[0], 0), -largest), min(max(a[1], 0), largest))
 
-def bound_and(u, a, b):
-  if u.dtype.kind == "b": return (a[0] and b[0], a[1] and b[1])
-  largest = [high for low, high in (a, b) if low >= 0]
+def bound_bits(u, a, b):
+  """On bools, and for shifts by less than 64, monotone; x & y is at most a y that is not negative."""
+  is_shift = u.op in (Ops.SHL, Ops.SHR) and 0 <= b[0] and b[1] < 64
+  if u.dtype.kind == "b" or is_shift: return corners(u, a, b)
+  largest = [high for low, high in (a, b) if low >= 0 and u.op is Ops.AND]
   return (0, min(largest)) if largest else limits(u.dtype)
-
-def bound_or(u, a, b):
-  return (a[0] or b[0], a[1] or b[1]) if u.dtype.kind == "b" else limits(u.dtype)
-
-def bound_shift(u, a, b):
-  return corners(u, a, b) if 0 <= b[0] and b[1] < 64 else limits(u.dtype)
 
 def bound_less(u, a, b):
   return (a[1] < b[0], a[0] < b[1])                        # of floats: -inf < inf may be either
@@ -65,13 +61,13 @@ BOUNDS: dict[Ops, Callable[..., Interval]] = {
   Ops.RANGE: lambda u, n: (0, max(0, n[1] - 1)),
   Ops.ADD: lambda u, a, b: (a[0] + b[0], a[1] + b[1]),
   Ops.MUL: corners,
-  Ops.MAX: lambda u, a, b: (max(a[0], b[0]), max(a[1], b[1])),
+  Ops.MAX: corners,
   Ops.IDIV: bound_quotient,
   Ops.MOD: bound_remainder,
-  Ops.AND: bound_and,
-  Ops.OR: bound_or,
-  Ops.SHL: bound_shift,
-  Ops.SHR: bound_shift,
+  Ops.AND: bound_bits,
+  Ops.OR: bound_bits,
+  Ops.SHL: bound_bits,
+  Ops.SHR: bound_bits,
   Ops.CMPLT: bound_less,
   Ops.CMPNE: bound_differ,
   Ops.WHERE: bound_where,
@@ -127,6 +123,10 @@ class Sum(NamedTuple):
   terms: dict[UOp, int]
   constant: int = 0
 
+def constant_of(u: UOp, op: Ops) -> int:
+  """c where u is `op(x, c)` with a constant, else 0."""
+  return u.src[1].arg if u.op is op and u.src[1].op is Ops.CONST else 0
+
 def sum_of(u: UOp) -> Sum:
   """u as a sum: additions and multiplications by constants are taken apart, like terms are combined."""
   terms: dict[UOp, int] = {}
@@ -134,7 +134,7 @@ def sum_of(u: UOp) -> Sum:
   while stack:
     node, factor = stack.pop()
     if node.op is Ops.ADD: stack += [(s, factor) for s in node.src[::-1]]
-    elif node.op is Ops.MUL and node.src[1].op is Ops.CONST: stack.append((node.src[0], factor * node.src[1].arg))
+    elif c := constant_of(node, Ops.MUL): stack.append((node.src[0], factor * c))
     elif node.op is Ops.CONST: constant += factor * node.arg
     else: terms[node] = terms.get(node, 0) + factor
   return Sum({node: factor for node, factor in terms.items() if factor}, constant)
@@ -162,20 +162,16 @@ def build(a: Sum) -> UOp:
   for term in terms[1:]: total = total + term
   return total
 
-def divisor(u: UOp, op: Ops) -> int:
-  """c where u is `op(x, c)` with a constant c > 0, else 0."""
-  return max(0, u.src[1].arg) if u.op is op and u.src[1].op is Ops.CONST else 0
-
 def recombine(a: Sum) -> Sum:
   """(x//c) * c + x%c = x, and (x//c % d) * c + x%c = x % (c*d); both times any factor."""
   for node, factor in a.terms.items():
-    c = divisor(node, Ops.MOD)
-    if c == 0: continue
+    c = constant_of(node, Ops.MOD)
+    if c <= 0: continue
     x = node.src[0]
     upper = quotient_node(x, c)
     for other, f in a.terms.items():
-      d = divisor(other, Ops.MOD)
-      whole = x if other is upper else x % (c * d) if d and other.src[0] is upper else None
+      d = constant_of(other, Ops.MOD)
+      whole = x if other is upper else x % (c * d) if d > 0 and other.src[0] is upper else None
       if whole is None or f != factor * c: continue
       rest = plus(a, Sum({node: factor, other: f}), -1)
       return plus(rest, sum_of(whole), factor)
@@ -210,24 +206,28 @@ def split(a: Sum, d: int) -> tuple[Sum, Sum]:
     remainder = plus(remainder, rest, scale)
     a, d, scale = whole, d // g, scale * g
   node = build(a)
-  return plus(quotient, Sum({quotient_node(node, d): 1})), plus(remainder, Sum({remainder_node(node, d): scale}))
+  quotient = plus(quotient, Sum({quotient_node(node, d): 1}))
+  return quotient, plus(remainder, Sum({remainder_node(node, d): scale}))
 
 def non_negative(x: UOp) -> bool: return bounds(x)[0] >= 0
 
 def quotient_node(x: UOp, d: int) -> UOp:
   """x // d, for x >= 0 with nested quotients in one."""
   if not non_negative(x): return x // d
-  inner, constant = (x.src[0], x.src[1].arg) if x.op is Ops.ADD and x.src[1].op is Ops.CONST else (x, 0)
-  c = divisor(inner, Ops.IDIV)
-  if c and non_negative(inner.src[0]): return build(plus(sum_of(inner.src[0]), Sum({}, constant * c))) // (c * d)
-  c = divisor(x, Ops.MOD)
-  if c and c % d == 0 and non_negative(x.src[0]): return (x.src[0] // d) % (c // d)           # x%(c*d)//d = x//d%c
+  constant = constant_of(x, Ops.ADD)
+  inner = x.src[0] if constant else x
+  c = constant_of(inner, Ops.IDIV)
+  if c > 0 and non_negative(inner.src[0]):                 # (x//c + k) // d = (x + k*c) // (c*d)
+    return build(plus(sum_of(inner.src[0]), Sum({}, constant * c))) // (c * d)
+  c = constant_of(x, Ops.MOD)
+  if c > 0 and c % d == 0 and non_negative(x.src[0]):      # x%(c*d)//d = x//d%c
+    return (x.src[0] // d) % (c // d)
   return x // d
 
 def remainder_node(x: UOp, d: int) -> UOp:
   """x % d for x >= 0: x%(c*d)%d = x%d."""
-  c = divisor(x, Ops.MOD)
-  return x.src[0] % d if c and c % d == 0 and non_negative(x.src[0]) else x % d
+  c = constant_of(x, Ops.MOD)
+  return x.src[0] % d if c > 0 and c % d == 0 and non_negative(x.src[0]) else x % d
 
 def divide(u, x, y):
   """x // d and x % d by a constant, where x is never negative; x % y = x for 0 <= x < y."""
@@ -269,8 +269,8 @@ def coarsen_quotient(terms: dict[UOp, int], k: int) -> tuple[dict[UOp, int], int
   """x // c < k = x < k*c, and -(x // c) < k = -x < k*c - (c - 1) where x >= 0."""
   if len(terms) != 1: return terms, k
   (node, factor), = terms.items()
-  c = divisor(node, Ops.IDIV)
-  if c == 0 or abs(factor) != 1 or not non_negative(node.src[0]): return terms, k
+  c = constant_of(node, Ops.IDIV)
+  if c <= 0 or abs(factor) != 1 or not non_negative(node.src[0]): return terms, k
   x = plus(Sum({}), sum_of(node.src[0]), factor)
   limit = k * c if factor == 1 else (k - 1) * c + 1
   return x.terms, limit - x.constant

@@ -13,8 +13,8 @@ from picograd.ops.uop import UOp
 Bindings = dict[str, UOp]
 
 class Pat:
-  """A pattern. op: one op, several, or None for any. src: a tuple of patterns in order, a list for any
-  order (for commutative ops), None for whatever. arg, dtype: a value to equal, or a function that decides. name: binds the node."""
+  """A pattern. op: one op, several, or None for any. src: a tuple of patterns in order, a list for any order (for
+  commutative ops), None for whatever. arg, dtype: a value to equal, or a function that decides. name: binds it."""
   __slots__ = ("ops", "src", "arg", "dtype", "name", "any_order")
 
   def __init__(self, op: Ops | Iterable[Ops] | None = None, src: "tuple | list | None" = None, arg: Any = None,
@@ -83,65 +83,59 @@ def match_all(pats: tuple[Pat, ...], sources: tuple[UOp, ...], found: Bindings) 
 Rule = tuple[Pat, Callable[..., "UOp | None"]]
 
 class Rules:
-  """An ordered list of rules; the first that applies wins. `a + b` concatenates. A function that has a parameter named
-  `context` gets the object given to the driver, read only."""
+  """An ordered list of rules; the first that applies wins. `a + b` concatenates."""
   def __init__(self, rules: Iterable[Rule]):
     self.rules = list(rules)
-    self.normal: WeakSet[UOp] = WeakSet()                        # what no rule changes, unless a context has a say
-    self.by_op: dict[Ops, list[tuple[Pat, frozenset[Ops], Callable, bool]]] = {op: [] for op in Ops}
+    self.normal: WeakSet[UOp] = WeakSet()                        # what is known to be left alone, sources included
+    self.by_op: dict[Ops, list[tuple[Pat, frozenset[Ops], Callable]]] = {op: [] for op in Ops}
     for pat, function in self.rules:
-      code = function.__code__
-      wants = "context" in code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
-      for op in pat.ops or Ops: self.by_op[op].append((pat, pat.needs(), function, wants))
+      for op in pat.ops or Ops: self.by_op[op].append((pat, pat.needs(), function))
 
   def __add__(self, other: "Rules") -> "Rules": return Rules(self.rules + other.rules)
 
-  def apply(self, u: UOp, context: Any = None) -> UOp | None:
+  def apply(self, u: UOp) -> UOp | None:
     """The replacement by the first rule that applies and changes something, else None."""
     present = [s.op for s in u.src]
-    for pat, needs, function, wants in self.by_op[u.op]:
+    for pat, needs, function in self.by_op[u.op]:
       if needs and needs.isdisjoint(present): continue
       for found in pat.match(u, {}):
-        new = function(**found, context=context) if wants else function(**found)
+        new = function(**found)
         if new is not None and new is not u: return new
     return None
 
 LIMIT = 1000          # rules in a row on one node: more means that two rules undo each other
 
-def rewrite(root: UOp, rules: Rules, context: Any = None) -> UOp:
+def rewrite(root: UOp, rules: Rules) -> UOp:
   """The graph in which no rule applies any more: sources first, then the node, then whatever the rule made of it."""
   new: dict[UOp, UOp] = {}                                       # finished: node -> its final form
-  stack: list[tuple[UOp, UOp | None, int]] = [(root, None, 0)]   # (node, its form once sources are done, rules applied)
+  stack: list[tuple[UOp, UOp | None, int]] = [(root, None, 0)]   # (node, what a rule made of it, rules applied)
   while stack:
     u, form, count = stack.pop()
     if u in new: continue
-    if context is None and u in rules.normal:
+    if u in rules.normal:
       new[u] = u
       continue
     if form is None:
       missing = [s for s in u.src if s not in new]
       if missing:
         stack.append((u, None, count))
-        stack.extend((s, None, 0) for s in reversed(missing))
+        stack += [(s, None, 0) for s in missing[::-1]]
         continue
       form = u.with_src(tuple([new[s] for s in u.src]))
-    elif form in new:
-      new[u] = new[form]
-      continue
     if form is not u and form in new:
       new[u] = new[form]
       continue
-    made = rules.apply(form, context)
+    made = rules.apply(form)
     if made is None:
       new[u] = new[form] = form
-      if context is None: rules.normal.add(form)
+      rules.normal.add(form)
       continue
     if count > LIMIT: raise RuntimeError(f"rules do not come to an end at {form}")
     stack.append((u, made, count + 1))                           # after `made` is finished, u has the same form
     stack.append((made, None, count + 1))
   return new[root]
 
-def rewrite_top_down(root: UOp, rules: Rules, context: Any = None) -> UOp:
+def rewrite_top_down(root: UOp, rules: Rules) -> UOp:
   """Each node before its sources, once per node that a rule makes: for rules that must see the original graph."""
   new: dict[UOp, UOp] = {}
   changed: dict[UOp, UOp] = {}
@@ -151,7 +145,7 @@ def rewrite_top_down(root: UOp, rules: Rules, context: Any = None) -> UOp:
     if u in new: continue
     if not done:
       form, count = u, 0
-      while (made := rules.apply(form, context)) is not None:
+      while (made := rules.apply(form)) is not None:
         form, count = made, count + 1
         if count > LIMIT: raise RuntimeError(f"rules do not come to an end at {form}")
       changed[u] = form

@@ -44,16 +44,22 @@ def without_after(u):
 def is_memory(u): return without_after(u).op in (Ops.PARAM, Ops.BUFFER)
 def is_address(u): return without_after(u).op is Ops.INDEX and is_memory(without_after(u).src[0])
 def is_element(u):
-  return is_memory(u.src[0]) and u.dtype is u.src[0].dtype and u.src[1].dtype.is_int and all(map(is_bool, u.src[2:]))
+  memory, position, *gates = u.src
+  return is_memory(memory) and u.dtype is memory.dtype and position.dtype.is_int and all(map(is_bool, gates))
+
 def is_lane(u):
-  return lanes(u.src[0]) > 1 and takes(u, u.dtype.vec(lanes(u.src[0])), u.src[1].dtype) and u.src[1].op is Ops.CONST
+  vector, lane = u.src
+  return lanes(vector) > 1 and vector.dtype is u.dtype.vec(lanes(vector)) and lane.op is Ops.CONST
+
 def is_end(u):
   effects = [s for s in u.src if s.op is not Ops.RANGE]
   return len(effects) > 0 and u.src[:len(effects)] == tuple(effects) and all_of(effects, ORDER)
 
-def is_access(src):
+def is_access(pointer, *gate_and_state):
   """(pointer, state) or (pointer, gate, state) of a function's load or store."""
-  return len(src) in (2, 3) and type_of(src[0]) is dtypes.ptr and all(map(is_bool, src[1:-1])) and is_state(src[-1])
+  *gates, state = gate_and_state
+  return type_of(pointer) is dtypes.ptr and is_state(state) and len(gates) <= 1 and all(map(is_bool, gates))
+
 def is_state(u): return u.op is Ops.LABEL or u.op in EFFECTS
 def has_values(src): return all(type_of(s) is not dtypes.void for s in src)
 
@@ -122,9 +128,9 @@ of_lists = (
 of_functions = (
   Law({Ops.INDEX}, "it takes a lane of a vector", is_lane),
   Law({Ops.REDUCE}, "it reduces a vector's lanes", lambda u: takes(u, u.dtype.vec(lanes(u.src[0])))),
-  Law({Ops.LOAD}, "it has a pointer, perhaps a gate, and a state", lambda u: is_access(u.src)),
+  Law({Ops.LOAD}, "it has a pointer, perhaps a gate, and a state", lambda u: is_access(*u.src)),
   Law({Ops.STORE}, "it has a pointer, a value, perhaps a gate, and a state",
-      lambda u: has_values(u.src[1:2]) and is_access(u.src[:1] + u.src[2:])),
+      lambda u: has_values(u.src[1:2]) and is_access(u.src[0], *u.src[2:])),
   Law({Ops.CALL}, "it has an address, arguments and a state",
       lambda u: type_of(u.src[0]) is dtypes.ptr and has_values(u.src[:-1]) and is_state(u.src[-1])),
   Law({Ops.PHI}, "its source is its block's label", lambda u: takes(u, dtypes.void) and u.src[0].op is Ops.LABEL),
@@ -143,7 +149,8 @@ Blocks = dict[UOp, list[UOp]]
 def check_kernel(kernel: UOp) -> Violations:
   """Positions are index numbers or machine integers, not both; every loop is closed."""
   nodes = toposort([kernel])
-  positions = [u for u in nodes if u.op in (Ops.RANGE, Ops.SPECIAL)] + [u.src[1] for u in nodes if u.op is Ops.INDEX]
+  positions = [u for u in nodes if u.op in (Ops.RANGE, Ops.SPECIAL)]
+  positions += [u.src[1] for u in nodes if u.op is Ops.INDEX]
   numbers = [u for u in positions if u.dtype.scalar is dtypes.index]
   if 0 < len(numbers) < len(positions): yield numbers[0], "it is an index number, other positions are machine integers"
   for r in ranges_inside(kernel)[kernel]: yield r, "no END and no REDUCE closes this loop"
@@ -228,17 +235,19 @@ def operands(u):
 
 def check_definitions(blocks, before):
   """Values are defined on every way to their use. What no block lists stands right below the lowest of its sources."""
-  over, number = dominators(blocks, before), {label: i for i, label in enumerate(blocks)}
-  listed = [(u, label, i) for label, block in blocks.items() for i, u in enumerate(block)]
-  place = {u: (label, i) for u, label, i in listed}
-  start = listed[0][1], -1
+  over = dominators(blocks, before)
+  number = {label: i for i, label in enumerate(blocks)}
+  listed = [(u, (label, i)) for label, block in blocks.items() for i, u in enumerate(block)]
+  place = dict(listed)
+  def depth(at): return (bin(over[at[0]]).count("1"), at[1])
+  start = (next(iter(blocks)), -1)
   for u in toposort(place):
     if u in place: continue
     if u.op in STATEFUL: yield u, "no block lists it"
-    lowest = max((place[s] for s in operands(u)), key=lambda at: (bin(over[at[0]]).count("1"), at[1]), default=start)
-    place[u] = (u.src[0], -1) if u.op is Ops.PHI else lowest
-    listed.append((u, *place[u]))
-  for u, label, i in listed:
+    sources = [place[s] for s in operands(u)]
+    place[u] = (u.src[0], -1) if u.op is Ops.PHI else max(sources, key=depth, default=start)
+    listed.append((u, place[u]))
+  for u, (label, i) in listed:
     for s in operands(u):
       at, j = place[s]
       defined = j <= i if at is label else over[label] >> number[at] & 1
