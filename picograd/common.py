@@ -26,7 +26,8 @@ class device(str):
   @property
   def index(self) -> int | None:  # type: ignore[override]
     return int(self.split(":")[1]) if ":" in self else None
-  def __eq__(self, other: object) -> bool: return isinstance(other, str) and str.__eq__(self, other.lower())
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, str) and str.__eq__(self, other.lower())
   def __ne__(self, other: object) -> bool: return not self == other
   def __hash__(self) -> int: return str.__hash__(self)
   def __repr__(self) -> str: return f"device(type='{self.type}'{'' if self.index is None else f', index={self.index}'})"

@@ -15,7 +15,8 @@ def test_overlapping_lifetimes_do_not_overlap_in_memory():
       assert arena.offsets[a] % ALIGNMENT == 0 and arena.offsets[a] + a.arg.size * 4 <= arena.size
       for b in spans:
         if a is b or spans[a][1] < spans[b][0] or spans[b][1] < spans[a][0]: continue
-        assert arena.offsets[a] + a.arg.size * 4 <= arena.offsets[b] or arena.offsets[b] + b.arg.size * 4 <= arena.offsets[a]
+        a_end, b_end = (arena.offsets[leaf] + leaf.arg.size * 4 for leaf in (a, b))
+        assert a_end <= arena.offsets[b] or b_end <= arena.offsets[a]
 
 def test_a_chain_needs_two_slots():
   leaves = [UOp.buffer(dtypes.float32, 1024, "CPU") for _ in range(10)]

@@ -28,12 +28,15 @@ def has_range(kernel: UOp, number: int) -> bool: return any(r.arg[0] == number f
 
 A, B = random(12, 20), random(20, 24, seed=1)
 
+def up(number: int, amount: int) -> Opt: return Opt(Axis.UPCAST, number, amount)
+def unroll(number: int, amount: int) -> Opt: return Opt(Axis.UNROLL, number, amount)
+def vector(number: int, amount: int) -> Opt: return Opt(Axis.VECTOR, number, amount)
+def thread(number: int, amount: int) -> Opt: return Opt(Axis.THREAD, number, amount)
+
 MATMUL_OPTS = [
-  [], [Opt(Axis.UPCAST, 0, 4)], [Opt(Axis.UPCAST, 1, 3), Opt(Axis.UPCAST, 0, 2)], [Opt(Axis.UNROLL, 2, 5)], [Opt(Axis.UNROLL, 2, 20)],
-  [Opt(Axis.VECTOR, 1, 8)], [Opt(Axis.VECTOR, 1, 24)], [Opt(Axis.VECTOR, 2, 4)], [Opt(Axis.VECTOR, 2, 8)],
-  [Opt(Axis.VECTOR, 1, 16)], [Opt(Axis.UPCAST, 0, 5)], [Opt(Axis.UNROLL, 2, 7)], [Opt(Axis.THREAD, 0, 2)], [Opt(Axis.THREAD, 0, 5)],
-  [Opt(Axis.VECTOR, 1, 8), Opt(Axis.UPCAST, 1, 3), Opt(Axis.UPCAST, 0, 4), Opt(Axis.THREAD, 0, 2)],
-  [Opt(Axis.VECTOR, 1, 8), Opt(Axis.UNROLL, 2, 3), Opt(Axis.UPCAST, 0, 7)],
+  [], [up(0, 4)], [up(0, 5)], [up(1, 3), up(0, 2)], [unroll(2, 5)], [unroll(2, 20)], [unroll(2, 7)],
+  [vector(1, 8)], [vector(1, 16)], [vector(1, 24)], [vector(2, 4)], [vector(2, 8)], [thread(0, 2)], [thread(0, 5)],
+  [vector(1, 8), up(1, 3), up(0, 4), thread(0, 2)], [vector(1, 8), unroll(2, 3), up(0, 7)],
 ]
 
 @pytest.mark.parametrize("opts", MATMUL_OPTS, ids=str)
@@ -41,8 +44,8 @@ def test_matmul(forced, opts):
   forced(*opts)
   close(value(matmul(leaf(A), leaf(B))), A.astype(np.float64) @ B.astype(np.float64))
 
-@pytest.mark.parametrize("opts", [[], [Opt(Axis.VECTOR, 1, 8), Opt(Axis.VECTOR, 2, 8), Opt(Axis.VECTOR, 3, 8)],
-                                  [Opt(Axis.THREAD, 0, 3)], [Opt(Axis.UPCAST, 0, 2)], [Opt(Axis.UNROLL, 2, 4)]], ids=str)
+@pytest.mark.parametrize("opts", [
+  [], [vector(1, 8), vector(2, 8), vector(3, 8)], [thread(0, 3)], [up(0, 2)], [unroll(2, 4)]], ids=str)
 def test_softmax(forced, opts):
   forced(*opts)
   close(value(softmax2(leaf(A))), softmax2_numpy(A))

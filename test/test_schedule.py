@@ -19,7 +19,8 @@ def kernels(make, *inputs) -> int:
 
 def leaf(*shape): return torch.rand(*shape).realize()
 
-def test_elementwise_chain(): assert kernels(lambda a, b, c: (a * b + c).relu(), leaf(64, 64), leaf(64, 64), leaf(64, 64)) == 1
+def test_elementwise_chain():
+  assert kernels(lambda a, b, c: (a * b + c).relu(), leaf(64, 64), leaf(64, 64), leaf(64, 64)) == 1
 def test_softmax(): assert kernels(lambda x: x.softmax(-1), leaf(32, 100)) == 1
 def test_softmax_of_columns(): assert kernels(lambda x: x.softmax(0), leaf(32, 100)) == 1
 def test_log_softmax(): assert kernels(lambda x: F.log_softmax(x, dim=-1), leaf(32, 100)) == 1

@@ -10,7 +10,7 @@ from picograd.dtype import dtypes
 from picograd.ops.index import simplify_index, stride_of
 from picograd.ops.match import rewrite
 from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, identity
-from picograd.ops.uop import UOp, ranges_inside, substitute, toposort
+from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 def expand(kernel: UOp) -> UOp:
   kernel = write_out(kernel)
@@ -24,7 +24,7 @@ def expand(kernel: UOp) -> UOp:
 def write_out(kernel: UOp) -> UOp:
   """Copies for each point of the UPCAST ranges of a store and of the UNROLL ranges of a reduction. Stores of one loop
   nest are gathered in one END."""
-  new: dict[UOp, UOp] = {}
+  new: Table = {}
   for u in toposort([kernel]):
     src = tuple([new[s] for s in u.src])
     new[u] = combine_copies(u, src) if u.op is Ops.REDUCE else u.with_src(src)
@@ -59,7 +59,7 @@ def copies_of(src: tuple[UOp, ...]) -> list[tuple[UOp, tuple[UOp, ...]]]:
 def vectorize(kernel: UOp) -> UOp:
   """Every value that depends on a VECTOR range as one vector value."""
   lanes: dict[UOp, UOp | None] = {}            # node -> the VECTOR range it depends on
-  new: dict[UOp, UOp] = {}
+  new: Table = {}
   for u in toposort([kernel]):
     found = {lanes[s] for s in u.src} - {None}
     if u.op is Ops.RANGE and u.axis is Axis.VECTOR: found = {u}
@@ -69,7 +69,7 @@ def vectorize(kernel: UOp) -> UOp:
     new[u] = in_lanes(u, lanes[u], new)
   return new[kernel]
 
-def in_lanes(u: UOp, r: UOp | None, new: dict[UOp, UOp]) -> UOp:
+def in_lanes(u: UOp, r: UOp | None, new: Table) -> UOp:
   """u with one lane for each value of r."""
   src = tuple([new[s] for s in u.src])
   if u.op is Ops.REDUCE: return reduce_in_lanes(u, src)
@@ -82,7 +82,8 @@ def in_lanes(u: UOp, r: UOp | None, new: dict[UOp, UOp]) -> UOp:
   return UOp(u.op, u.dtype.vec(width(r)), tuple([spread(s, r) for s in src]), u.arg)
 
 def width(r: UOp) -> int: return r.bound.arg
-def spread(s: UOp, r: UOp) -> UOp: return s if s.dtype.count > 1 else s.stack(width(r))
+def spread(s: UOp, r: UOp) -> UOp:
+  return s if s.dtype.count > 1 else s.stack(width(r))
 def is_lanes(s: UOp) -> bool: return s.op is Ops.STACK
 
 def end_in_lanes(u: UOp, src: tuple[UOp, ...]) -> UOp:
@@ -99,22 +100,24 @@ def reduce_in_lanes(u: UOp, src: tuple[UOp, ...]) -> UOp:
   if loops: value = UOp(Ops.REDUCE, value.dtype, (value, *loops), u.arg)
   return value if across is None else UOp(Ops.REDUCE, u.dtype, (value,), u.arg)
 
-def vector_address(access: UOp, r: UOp, new: dict[UOp, UOp]) -> UOp | None:
+def vector_address(access: UOp, r: UOp, new: Table) -> UOp | None:
   """The address of lane 0 with a gate per lane, if the lanes lie side by side in memory; else None."""
   buffer, position, *gates = access.src[0].src
   if stride_of(position, r) != 1: return None
   start = at_lane(position, r, 0)
   return UOp(Ops.INDEX, buffer.dtype, (buffer, start, *[spread(new[g], r) for g in gates]))
 
-def at_lane(u: UOp, r: UOp, lane: int) -> UOp: return rewrite(u.substitute({r: r.like(lane)}), simplify_index)
-def each_lane(u: UOp, r: UOp) -> list[UOp]: return [at_lane(u, r, lane) for lane in range(width(r))]
+def at_lane(u: UOp, r: UOp, lane: int) -> UOp:
+  return rewrite(u.substitute({r: r.like(lane)}), simplify_index)
+def each_lane(u: UOp, r: UOp) -> list[UOp]:
+  return [at_lane(u, r, lane) for lane in range(width(r))]
 
-def load_in_lanes(u: UOp, r: UOp, new: dict[UOp, UOp]) -> UOp:
+def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, vector = vector_address(u, r, new), u.dtype.vec(width(r))
   if address is None: return UOp(Ops.STACK, vector, tuple(each_lane(u, r)))
   return UOp(Ops.LOAD, vector, (address,))
 
-def store_in_lanes(u: UOp, r: UOp, new: dict[UOp, UOp]) -> UOp:
+def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, value = vector_address(u, r, new), spread(new[u.src[1]], r)
   if address is not None: return address.store(value)
   stores = []
@@ -131,7 +134,7 @@ def accumulate(kernel: UOp) -> UOp:
   """Accumulators for the reductions. Those over the same ranges are one loop."""
   inside = ranges_inside(kernel)
   numbers = itertools.count()                  # registers numbered by kernel: equal kernels have equal code
-  table: dict[UOp, UOp] = {}
+  table: Table = {}
   for loops, members in nests_in_order(kernel):
     values = substitute([u.src[0] for u in members], table)
     outer = sorted(union(inside[u] for u in members), key=lambda r: r.arg)

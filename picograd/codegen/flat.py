@@ -13,7 +13,7 @@ from typing import Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
 from picograd.ops.ops import ALU, EFFECTS, Ops, Space
-from picograd.ops.uop import UOp, fresh, substitute, toposort
+from picograd.ops.uop import Table, UOp, fresh, substitute, toposort
 
 Blocks = dict[UOp, list[UOp]]
 
@@ -31,7 +31,8 @@ STATEFUL = frozenset({Ops.LOAD, Ops.STORE, Ops.CALL})        # their last source
 LEAVES = frozenset({Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.SYM, Ops.LABEL, Ops.PHI})   # are in no block's list
 
 def new_label() -> UOp: return UOp(Ops.LABEL, dtypes.void, (), next(fresh))
-def phi(label: UOp, k: int, dtype: DType) -> UOp: return UOp(Ops.PHI, dtype, (label,), k)
+def phi(label: UOp, k: int, dtype: DType) -> UOp:
+  return UOp(Ops.PHI, dtype, (label,), k)
 def operands(u: UOp) -> list[UOp]:
   """The sources of a flat node that are values: neither labels nor the memory state."""
   src = u.src[:-1] if u.op in STATEFUL else u.src
@@ -63,7 +64,8 @@ class Builder:
     blocks = {label: dedup(block) for label, block in self.function.blocks.items()}     # equal loads are one node
     return split_edges(in_order(replace(self.function, blocks=blocks)))
 
-  def param(self, k: int) -> UOp: return UOp(Ops.PARAM, self.function.params[k], (), k)
+  def param(self, k: int) -> UOp:
+    return UOp(Ops.PARAM, self.function.params[k], (), k)
   def var(self, dtype: DType, size: int = 1) -> UOp:
     """A stack slot of size elements: its address. get and set read and write its first element."""
     return UOp.register(dtype, size)
@@ -99,7 +101,7 @@ class Flattener:
     self.build = Builder(name, [dtypes.ptr] * self.thread + [dtypes.int64])
     counts = [u.arg[1] for u in linear if u.op is Ops.SPECIAL]
     self.build.function.threads = max(counts, default=1)
-    self.new: dict[UOp, UOp] = {}
+    self.new: Table = {}
     self.depth: dict[UOp, int] = {}
     self.open: list[Loop] = []
     for u in linear:
@@ -237,11 +239,13 @@ def sum_of(terms: dict[UOp, int]) -> UOp:
 
 # ---- the control flow graph ------------------------------------------------------------------------------------------
 
-def successors(block: list[UOp]) -> list[UOp]: return [s for s in block[-1].src if s.op is Ops.LABEL]
+def successors(block: list[UOp]) -> list[UOp]:
+  return [s for s in block[-1].src if s.op is Ops.LABEL]
 
 def entry(fn: Function) -> UOp: return next(iter(fn.blocks))
 
-def every_node(fn: Function) -> list[UOp]: return toposort([u for block in fn.blocks.values() for u in block])
+def every_node(fn: Function) -> list[UOp]:
+  return toposort([u for block in fn.blocks.values() for u in block])
 
 def reverse_postorder(fn: Function) -> list[UOp]:
   """The blocks that can be reached, each before its successors except over back edges; of two successors the first
@@ -293,14 +297,14 @@ class Flow:
     self.before = predecessors(fn)
     self.idom = self.find_dominators()
     self.below = self.number_tree()
-    self.head: dict[UOp, UOp] = {}
+    self.head: Table = {}
     self.depth = Counter[UOp]()
     for label in self.order: self.enter_loop(label)
 
-  def find_dominators(self) -> dict[UOp, UOp]:
+  def find_dominators(self) -> Table:
     """Cooper, Harvey, Kennedy: A Simple, Fast Dominance Algorithm."""
     idom = {self.order[0]: self.order[0]}
-    settled: dict[UOp, UOp] = {}
+    settled: Table = {}
     def common(a: UOp, b: UOp) -> UOp:
       while a is not b:
         if self.index[a] > self.index[b]: a = idom[a]
@@ -326,7 +330,8 @@ class Flow:
       below[label] = range(start, start + size[label])
     return below
 
-  def dominates(self, a: UOp, b: UOp) -> bool: return self.below[b].start in self.below[a]
+  def dominates(self, a: UOp, b: UOp) -> bool:
+    return self.below[b].start in self.below[a]
   def meet(self, a: UOp, b: UOp) -> UOp:
     """The lowest block that dominates both."""
     while not self.dominates(a, b): a = self.idom[a]
@@ -346,7 +351,8 @@ class Flow:
 
 # ---- stack slots become values ---------------------------------------------------------------------------------------
 
-def offset_of(address: UOp) -> int: return 0 if address.op is Ops.BUFFER else address.src[1].arg
+def offset_of(address: UOp) -> int:
+  return 0 if address.op is Ops.BUFFER else address.src[1].arg
 
 def slot_of(address: UOp) -> UOp | None:
   """The private BUFFER in which an address is a constant place."""
@@ -412,7 +418,7 @@ def mem2reg(fn: Function) -> Function:
   """C locals and kernel accumulators alike become block parameters where control flow joins, values elsewhere. A slot
   that is read before it was written holds 0."""
   slots = Slots(fn, promotable(fn))
-  table: dict[UOp, UOp] = {}
+  table: Table = {}
   for label, block in fn.blocks.items():
     for u in block:
       if u.op not in (Ops.LOAD, Ops.STORE) or u.src[0] not in slots.slots: continue
@@ -431,9 +437,9 @@ def mem2reg(fn: Function) -> Function:
 
 # ---- cleaning up -----------------------------------------------------------------------------------------------------
 
-def forward(fn: Function, table: dict[UOp, UOp]) -> Function:
+def forward(fn: Function, table: Table) -> Function:
   """fn with each key of table replaced by its value, and keys within values likewise. Values must dominate keys."""
-  new: dict[UOp, UOp] = {}
+  new: Table = {}
   stack = [u for block in fn.blocks.values() for u in block]
   while stack:
     u = stack[-1]
@@ -460,7 +466,7 @@ def incoming(fn: Function) -> dict[UOp, list[UOp]]:
 
 def drop_trivial(fn: Function) -> Function:
   """Parameters whose jumps all pass the same value, or the parameter itself, are that value."""
-  table: dict[UOp, UOp] = {}
+  table: Table = {}
   def final(u: UOp) -> UOp:
     while u in table: u = table[u]
     return u
@@ -493,7 +499,7 @@ def drop_dead(fn: Function) -> Function:
   """Keeps what is needed; renumbers the parameters that stay."""
   values = incoming(fn)
   needed = needed_nodes(fn, values)
-  table: dict[UOp, UOp] = {}
+  table: Table = {}
   kept = Counter[UOp]()                                              # label -> parameters kept so far
   for p in sorted(values, key=lambda p: p.arg):
     if p not in needed: continue

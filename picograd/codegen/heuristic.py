@@ -33,7 +33,8 @@ class KernelShape:
     self.outputs = list(ends[0].src[1:]) if ends else []                 # outermost first
     self.below = {u: frozenset(toposort([u])) for u in self.reduces}
 
-  def loads_below(self, reduce: UOp) -> list[UOp]: return [u for u in self.loads if u in self.below[reduce]]
+  def loads_below(self, reduce: UOp) -> list[UOp]:
+    return [u for u in self.loads if u in self.below[reduce]]
   def depends(self, reduce: UOp, number: int) -> bool:
     return any(r.arg[0] == number and r in self.below[reduce] for r in self.ranges)
   def work(self, reduce: UOp) -> int:
@@ -41,7 +42,8 @@ class KernelShape:
     return prod(size(r) for r in self.ranges if r in self.below[reduce])
 
 def size(r: UOp) -> int: return r.bound.arg
-def stride(access: UOp, r: UOp) -> int | None: return stride_of(access.src[0].src[1], r)
+def stride(access: UOp, r: UOp) -> int | None:
+  return stride_of(access.src[0].src[1], r)
 
 # ---- lanes -----------------------------------------------------------------------------------------------------------
 
@@ -116,7 +118,8 @@ def dot_tile(rows: list[UOp], target: Target) -> list[Opt]:
     if amount > 1: tile.append(Opt(Axis.UPCAST, r.arg[0], amount))
   return tile
 
-def tile_side(r: UOp, most: int) -> int: return next((n for n in TILE_ROWS if n <= most and size(r) % n == 0), 1)
+def tile_side(r: UOp, most: int) -> int:
+  return next((n for n in TILE_ROWS if n <= most and size(r) % n == 0), 1)
 
 # ---- threads ---------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import struct
 from typing import Sequence
 from picograd.dtype import DType, dtypes
 from picograd.ops.ops import Ops
-from picograd.ops.uop import UOp
+from picograd.ops.uop import Table, UOp
 from picograd.codegen.flat import Function, entry, every_node, incoming
 
 # op -> {kinds of the first operand, of WHERE's second: instructions}. {d} is the result, {d}a and {d}b are temporaries,
@@ -80,10 +80,10 @@ def keeps_bits(u: UOp) -> bool:
   if u.op is Ops.BITCAST: return type_of(u.src[0].dtype) == type_of(u.dtype)
   return u.op is Ops.CAST and not cast_lines(u.src[0].dtype, u.dtype)
 
-def empty_edges(fn: Function) -> dict[UOp, UOp]:
+def empty_edges(fn: Function) -> Table:
   """Blocks that only pass from a BRANCH on to a join -> the block of that BRANCH. LLVM's phis can name the BRANCH's
   edge itself, unless both edges lead to the same join."""
-  out: dict[UOp, UOp] = {}
+  out: Table = {}
   for label, block in fn.blocks.items():
     if block[-1].op is not Ops.BRANCH: continue
     ends = {t: fn.blocks[t][0] for t in block[-1].src[1:]}

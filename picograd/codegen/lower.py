@@ -7,7 +7,7 @@ from picograd.ops.decompose import lower_operations, make_defined
 from picograd.ops.fold import fold
 from picograd.ops.match import Pat, Rules, rewrite, rewrite_top_down
 from picograd.ops.ops import Axis, Ops
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import Table, UOp, toposort
 
 def lower(kernel: UOp, target: Target) -> UOp:
   kernel = rewrite_top_down(kernel, make_defined(target.division_traps))
@@ -18,7 +18,7 @@ def lower(kernel: UOp, target: Target) -> UOp:
 
 def threads_to_special(kernel: UOp) -> UOp:
   """THREAD ranges are not loops: each thread runs the kernel with its own number."""
-  new: dict[UOp, UOp] = {}
+  new: Table = {}
   threads: set[UOp] = set()
   for u in toposort([kernel]):
     closes = u.op in (Ops.END, Ops.AFTER)
@@ -31,7 +31,7 @@ def threads_to_special(kernel: UOp) -> UOp:
 
 def index_to_int(kernel: UOp, integer: DType) -> UOp:
   """Index arithmetic in the machine integer of the target."""
-  new: dict[UOp, UOp] = {}
+  new: Table = {}
   for u in toposort([kernel]):
     src = tuple([new[s] for s in u.src])
     dtype = integer.vec(u.dtype.count) if u.dtype.scalar is dtypes.index else u.dtype

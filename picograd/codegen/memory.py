@@ -22,7 +22,8 @@ def plan_memory(uses: Sequence[Iterable[UOp]], temporary: set[UOp]) -> Arena:
   spans = {leaf: span for leaf, span in lifetimes(uses).items() if leaf in temporary}
   placed: list[tuple[int, int, tuple[int, int]]] = []          # (offset, end, lifetime)
   offsets: dict[UOp, int] = {}
-  def nbytes(leaf: UOp) -> int: return -(-leaf.arg.size * leaf.dtype.itemsize // ALIGNMENT) * ALIGNMENT
+  def nbytes(leaf: UOp) -> int:
+    return -(-leaf.arg.size * leaf.dtype.itemsize // ALIGNMENT) * ALIGNMENT
   for leaf in sorted(spans, key=nbytes, reverse=True):
     first, last = spans[leaf]
     size = nbytes(leaf)

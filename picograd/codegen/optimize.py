@@ -17,8 +17,10 @@ class Opt(NamedTuple):
   amount: int
   def __repr__(self) -> str: return f"{self.axis.name}(r{self.number}, {self.amount})"
 
-def ranges_in(kernel: UOp) -> list[UOp]: return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
-def next_number(kernel: UOp) -> int: return 1 + max(r.arg[0] for r in ranges_in(kernel))
+def ranges_in(kernel: UOp) -> list[UOp]:
+  return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
+def next_number(kernel: UOp) -> int:
+  return 1 + max(r.arg[0] for r in ranges_in(kernel))
 
 def numbered(size: int, number: int, axis: Axis) -> UOp:
   return UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, size),), (number, axis))

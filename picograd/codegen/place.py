@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
-from picograd.ops.uop import UOp
+from picograd.ops.uop import Table, UOp
 from picograd.codegen.flat import Flow, Function, LEAVES, every_node, operands
 
 def place(fn: Function) -> Function:
@@ -21,20 +21,20 @@ def place(fn: Function) -> Function:
   blocks = {label: order_block(block, label, waiting[label], where) for label, block in fn.blocks.items()}
   return replace(fn, blocks=blocks)
 
-def earliest_blocks(flow: Flow, listed: dict[UOp, UOp], pure: list[UOp]) -> dict[UOp, UOp]:
+def earliest_blocks(flow: Flow, listed: Table, pure: list[UOp]) -> Table:
   """The first block where all operands exist: the operands' blocks dominate each other, the deepest one decides."""
   entry = flow.order[0]
-  early: dict[UOp, UOp] = {}
+  early: Table = {}
   def home(u: UOp) -> UOp:
     if u in early: return early[u]
     return u.src[0] if u.op is Ops.PHI else listed.get(u, entry)
   for u in pure: early[u] = max((home(s) for s in operands(u)), key=flow.index.__getitem__, default=entry)
   return early
 
-def best_blocks(fn: Function, flow: Flow, pure: list[UOp], early: dict[UOp, UOp]) -> dict[UOp, UOp]:
+def best_blocks(fn: Function, flow: Flow, pure: list[UOp], early: Table) -> Table:
   """Starts at the lowest block that dominates all uses and leaves loops as long as the operands allow."""
-  late: dict[UOp, UOp] = {}
-  where: dict[UOp, UOp] = {}
+  late: Table = {}
+  where: Table = {}
   def use(u: UOp, label: UOp) -> None:
     if u in early: late[u] = flow.meet(late[u], label) if u in late else label
   for label, block in fn.blocks.items():
@@ -57,7 +57,7 @@ def leave_loops(flow: Flow, label: UOp, early: UOp) -> UOp:
   while label in flow.head and flow.index[flow.head[label]] > flow.index[early]: label = flow.idom[flow.head[label]]
   return label
 
-def order_block(block: list[UOp], label: UOp, waiting: list[UOp], where: dict[UOp, UOp]) -> list[UOp]:
+def order_block(block: list[UOp], label: UOp, waiting: list[UOp], where: Table) -> list[UOp]:
   """Pure nodes right before their first use; those that only later blocks use stand before the terminator."""
   out: list[UOp] = []
   done: set[UOp] = set()

@@ -9,7 +9,7 @@ from picograd.dtype import dtypes
 from picograd.helpers import prod
 from picograd.ops.movement import linear, push
 from picograd.ops.ops import ALU, Axis, MOVEMENT, Ops, TRANSCENDENTAL
-from picograd.ops.uop import UOp, consumers, substitute, toposort
+from picograd.ops.uop import Table, UOp, consumers, substitute, toposort
 
 TRUE = UOp.const(dtypes.bool, True)
 ZERO = UOp.const(dtypes.index, 0)
@@ -56,6 +56,7 @@ FEW_ROWS = 4                   # with fewer rows than this, long rows are split 
 SMALL_WORK = 1 << 15           # elements under which one kernel on one thread is always best
 ROW_PASSES = 4                 # loops over one row in which a value may be computed again
 LONGEST_CHAIN = 400            # operations in sequence in one kernel: compilers take more than linear time
+LONGEST_EPILOGUE = 64          # operations on a reduction's result that go with it
 CHEAP_OPS = 8                  # operations that are cheaper to repeat than to store
 
 def rangeify(roots: list[UOp], device: str) -> Plan:
@@ -196,8 +197,8 @@ class Rangeifier:
 
   def build(self) -> Plan:
     values: dict[tuple[UOp, Request], UOp] = {}
-    places: dict[UOp, UOp] = {}                              # stored node -> its BUFFER leaf
-    params: dict[UOp, UOp] = {}                              # leaf -> PARAM, in order of first use
+    places: Table = {}                              # stored node -> its BUFFER leaf
+    params: Table = {}                              # leaf -> PARAM, in order of first use
     stores: list[Store] = []
 
     def param(leaf: UOp) -> UOp:
@@ -246,12 +247,15 @@ class Rangeifier:
 
 # ---- small facts -----------------------------------------------------------------------------------------------------
 
-def new_range(n: int, axis: Axis) -> UOp: return UOp.range(n, axis) if n > 1 else ZERO
+def new_range(n: int, axis: Axis) -> UOp:
+  return UOp.range(n, axis) if n > 1 else ZERO
 def size_of(ranges: Ranges) -> int: return prod(r.bound.arg for r in ranges)
 def loops_of(ranges: Ranges) -> Ranges: return frozenset(r for r in ranges if r.axis is Axis.LOOP)
 def is_reduced(ranges: Ranges) -> bool: return any(r.axis is Axis.REDUCE for r in ranges)
-def ranges_of(at: Position) -> Ranges: return frozenset(u for u in toposort(at) if u.op is Ops.RANGE)
-def both(a: UOp, b: UOp | None) -> UOp: return a if b is None else b if a is TRUE else a & b
+def ranges_of(at: Position) -> Ranges:
+  return frozenset(u for u in toposort(at) if u.op is Ops.RANGE)
+def both(a: UOp, b: UOp | None) -> UOp:
+  return a if b is None else b if a is TRUE else a & b
 def is_operation(u: UOp) -> bool: return u.op in ALU and u.op is not Ops.CAST
 
 def passes_over_a_row(reads: list[Request]) -> bool:
@@ -288,14 +292,22 @@ def reduce_depths(order: list[UOp]) -> dict[UOp, int]:
   return depth
 
 def epilogues(order: list[UOp], users: dict[UOp, list[UOp]]) -> set[UOp]:
-  """The nodes that are elementwise work on the results of a reduction that nothing else reads."""
+  """The nodes that end elementwise work on a reduction's result: every way from the reduction leads through them."""
+  place = {u: i for i, u in enumerate(order)}
   found: set[UOp] = set()
-  for u in order:
-    if u.op not in ALU and u.op not in MOVEMENT: continue
-    size = prod(u.shape)
-    same = [s for s in u.src if prod(s.shape) == size and len(users[s]) == 1]
-    if any(s.op is Ops.REDUCE or s in found for s in same): found.add(u)
+  for reduce in order:
+    if reduce.op is not Ops.REDUCE: continue
+    size, ways = prod(reduce.shape), set(users[reduce])
+    for _ in range(LONGEST_EPILOGUE):
+      if not ways or not all(is_elementwise(u, size) for u in ways): break
+      first = min(ways, key=place.__getitem__)
+      if len(ways) == 1: found.add(first)
+      ways.remove(first)
+      ways.update(users[first])
   return found
+
+def is_elementwise(u: UOp, size: int) -> bool:
+  return (u.op in ALU or u.op in MOVEMENT) and prod(u.shape) == size
 
 def follow_view(view: UOp, at: Position) -> tuple[UOp, UOp]:
   """The buffer under a chain of movement ops, and the position in it of the view's element."""

@@ -9,7 +9,7 @@ from picograd.ops.collapse import collapse_onehot
 from picograd.ops.index import simplify_index
 from picograd.ops.match import rewrite
 from picograd.ops.ops import ALU, Ops
-from picograd.ops.uop import UOp, ranges_inside, substitute, toposort
+from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 class Kernel(NamedTuple):
   ast: UOp                     # SINK(END(STORE(INDEX(PARAM(slot), position), value), *ranges), ...)
@@ -107,9 +107,11 @@ def memory_of(store: Store, plan: Plan) -> set[int]:
   """The memory that a store reads or writes."""
   return {storage_id(plan.leaves[k]) for k in (store.target.arg, *reads_of(store))}
 
-def loops(store: Store) -> list[UOp]: return [r for r in store.dims if r.op is Ops.RANGE]
+def loops(store: Store) -> list[UOp]:
+  return [r for r in store.dims if r.op is Ops.RANGE]
 def extents(store: Store) -> list[int]: return [r.bound.arg for r in loops(store)]
-def has_reduce(store: Store) -> bool: return any(u.op is Ops.REDUCE for u in toposort([store.value]))
+def has_reduce(store: Store) -> bool:
+  return any(u.op is Ops.REDUCE for u in toposort([store.value]))
 
 def merge(plan: Plan, order: list[int]) -> list[Group]:
   """Groups in order. A store without a reduction joins the latest group over equal extents that it may join; all that
@@ -142,7 +144,7 @@ def joined(store: Store, group: Group) -> Store | None:
   moved, plan = over_ranges_of(store, group.stores[0]), group.plan
   mine = reads_of(moved)
   useful = False
-  forward: dict[UOp, UOp] = {}                    # LOAD of what the group stores -> the value itself
+  forward: Table = {}                    # LOAD of what the group stores -> the value itself
   for member in group.stores:
     theirs = reads_of(member)
     if disturbs(member, mine, plan) or disturbs(moved, theirs, plan): return None
@@ -215,7 +217,7 @@ def with_old_versions_copied(roots: list[UOp]) -> list[UOp]:
   and after an assignment, as in `y = x * 2; x += 1; y + x`."""
   order = toposort(roots)
   assigned = {u.src[0] for u in order if u.op is Ops.AFTER}
-  new: dict[UOp, UOp] = {}
+  new: Table = {}
   for u in order:
     src = [new[s] for s in u.src]
     if u.op in (Ops.AFTER, Ops.STORE): src[0] = over_memory(u.src[0], new)
@@ -223,7 +225,7 @@ def with_old_versions_copied(roots: list[UOp]) -> list[UOp]:
     if u.op is Ops.BUFFER and u in assigned: new[u] = UOp(Ops.CONTIGUOUS, u.dtype, (u,))
   return [new[u] for u in roots]
 
-def over_memory(view: UOp, new: dict[UOp, UOp]) -> UOp:
+def over_memory(view: UOp, new: Table) -> UOp:
   """The view that an assignment writes through: over the memory itself, not over its copy."""
   chain = []
   while view.op not in (Ops.BUFFER, Ops.AFTER):

@@ -77,7 +77,8 @@ FORMATS = {dtypes.float32: SINGLE, dtypes.float64: DOUBLE}
 
 # ---- building blocks -------------------------------------------------------------------------------------------------
 
-def fma(x, y, z): return x.alu(Ops.MULACC, x.like(y), x.like(z))
+def fma(x, y, z):
+  return x.alu(Ops.MULACC, x.like(y), x.like(z))
 
 def horner(x, coefficients):
   """c0 + c1 x + c2 x^2 + .., one rounding a step."""
@@ -202,7 +203,8 @@ def window(words: list[int], shift: UOp) -> tuple[UOp, UOp]:
     chosen = [far.where(chosen[j + step], chosen[j]) for j in range(step + 2)]
     step //= 2
   inside = shift & width - 1
-  def join(a: UOp, b: UOp) -> UOp: return (a << inside) | ((b >> 1) >> (inside ^ width - 1))
+  def join(a: UOp, b: UOp) -> UOp:
+    return (a << inside) | ((b >> 1) >> (inside ^ width - 1))
   return join(chosen[0], chosen[1]), join(chosen[1], chosen[2])
 
 def reduce_by_bits(x: UOp, quarters: int, f: Format) -> tuple[UOp, UOp]:
@@ -243,7 +245,8 @@ def cos_polynomial(x, f): return sine(x, 1, f)
 
 # ---- functions that a user composes of these: to be applied top down, before anything inside is rewritten ------------
 
-def is_number(c, value): return c.dtype.kind == "f" and number(c) == truncate(value, c.dtype)
+def is_number(c, value):
+  return c.dtype.kind == "f" and number(c) == truncate(value, c.dtype)
 
 x, y, c = Pat.var("x"), Pat.var("y"), Pat.var("c")
 
@@ -268,7 +271,8 @@ def in_float32(u):
   """The sources of u as float32, which holds every 16-bit float and keeps their order."""
   return u.with_src(tuple([s.cast(dtypes.float32) for s in u.src]))
 
-def rounded_back(u): return in_float32(u).replace(dtype=dtypes.float32.vec(u.dtype.count)).cast(u.dtype)
+def rounded_back(u):
+  return in_float32(u).replace(dtype=dtypes.float32.vec(u.dtype.count)).cast(u.dtype)
 
 def cast_by_float32(u, x):
   """To or from a 16-bit float: float32 lies between, as in torch."""

@@ -145,14 +145,17 @@ def shrink_twice(x, inner, u):
   both = zip(inner.arg, u.arg)
   return x.shrink(tuple((a + lo, a + hi) for (a, _), (lo, hi) in both))
 
-def flip_twice(x, inner, u): return x.flip(tuple(sorted(set(inner.arg) ^ set(u.arg))))
-def flip_of_ones(x, u): return x.flip(tuple(axis for axis in u.arg if x.shape[axis] > 1))
+def flip_twice(x, inner, u):
+  return x.flip(tuple(sorted(set(inner.arg) ^ set(u.arg))))
+def flip_of_ones(x, u):
+  return x.flip(tuple(axis for axis in u.arg if x.shape[axis] > 1))
 
 def unmoved(x, u):
   same = u.arg == tuple(range(len(x.shape))) if u.op is Ops.PERMUTE else u.shape == x.shape
   return x if same else None
 
-def twice(op): return Pat(op, (Pat(op, (x,), name="inner"),), name="u")
+def twice(op):
+  return Pat(op, (Pat(op, (x,), name="inner"),), name="u")
 
 # ---- the rules -------------------------------------------------------------------------------------------------------
 

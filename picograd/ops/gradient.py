@@ -50,7 +50,8 @@ def wide(dt):
   """The type in which many values of dt are added up."""
   return dtypes.float32 if dt.bits == 16 else dt
 
-def sum_over(x: UOp, axes: tuple[int, ...]) -> UOp: return x.cast(wide(x.dtype)).reduce(Ops.ADD, axes).cast(x.dtype)
+def sum_over(x: UOp, axes: tuple[int, ...]) -> UOp:
+  return x.cast(wide(x.dtype)).reduce(Ops.ADD, axes).cast(x.dtype)
 
 def keep(condition, x): return condition.where(x, 0)
 
@@ -139,7 +140,8 @@ def grad_after(u, g):
     g = written(chain, view.shape).where(0, g)
   return (g, *reversed(to_values))
 
-def grad_copy(u, g): return (UOp(Ops.COPY, g.dtype, (g,), u.src[0].device or u.arg),)
+def grad_copy(u, g):
+  return (UOp(Ops.COPY, g.dtype, (g,), u.src[0].device or u.arg),)
 
 RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
   Ops.EXP2: lambda u, g: (g * (u * math.log(2)),),                             # 2^x' = 2^x ln 2

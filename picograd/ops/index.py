@@ -145,7 +145,8 @@ def plus(a: Sum, b: Sum, factor: int = 1) -> Sum:
   for node, f in b.terms.items(): terms[node] = terms.get(node, 0) + f * factor
   return Sum({node: f for node, f in terms.items() if f}, a.constant + b.constant * factor)
 
-def difference(x: UOp, y: UOp) -> Sum: return plus(sum_of(x), sum_of(y), -1)
+def difference(x: UOp, y: UOp) -> Sum:
+  return plus(sum_of(x), sum_of(y), -1)
 
 def span(a: Sum) -> Interval:
   """The bounds of a sum."""
@@ -323,7 +324,8 @@ def conjunction(u):
   for x in below.keys() & above.keys():
     if is_integer(x.dtype) and below[x].src[1].arg - above[x].src[0].arg <= 1: return u.like(False)
   strongest = {*below.values(), *above.values()}
-  def is_implied(c): return c.op is Ops.CMPLT and c not in strongest and any(s.op is Ops.CONST for s in c.src)
+  def is_implied(c):
+    return c.op is Ops.CMPLT and c not in strongest and any(s.op is Ops.CONST for s in c.src)
   return join(sorted((c for c in conditions if not is_implied(c)), key=order))
 
 # ---- casts: machine integers that cannot wrap are index arithmetic ---------------------------------------------------

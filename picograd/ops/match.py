@@ -8,7 +8,7 @@ import itertools
 from typing import Any, Callable, Iterable, Iterator
 from weakref import WeakSet
 from picograd.ops.ops import COMMUTATIVE, Ops
-from picograd.ops.uop import UOp
+from picograd.ops.uop import Table, UOp
 
 Bindings = dict[str, UOp]
 
@@ -27,9 +27,11 @@ class Pat:
   @staticmethod
   def var(name: str, dtype: Any = None) -> "Pat": return Pat(name=name, dtype=dtype)
   @staticmethod
-  def const(name: str | None = None, value: Any = None) -> "Pat": return Pat(Ops.CONST, arg=value, name=name)
+  def const(name: str | None = None, value: Any = None) -> "Pat":
+    return Pat(Ops.CONST, arg=value, name=name)
 
-  def named(self, name: str) -> "Pat": return Pat(self.ops, self.raw_src(), self.arg, self.dtype, name)
+  def named(self, name: str) -> "Pat":
+    return Pat(self.ops, self.raw_src(), self.arg, self.dtype, name)
   def raw_src(self): return list(self.src) if self.any_order and self.src is not None else self.src
 
   def alu(self, op: Ops, *others: Any) -> "Pat":
@@ -49,7 +51,8 @@ class Pat:
   def ne(self, other): return self.alu(Ops.CMPNE, other)
   def maximum(self, other): return self.alu(Ops.MAX, other)
   def where(self, yes, no): return self.alu(Ops.WHERE, yes, no)
-  def cast(self, name: str | None = None): return Pat(Ops.CAST, (self,), name=name)
+  def cast(self, name: str | None = None):
+    return Pat(Ops.CAST, (self,), name=name)
 
   def needs(self) -> frozenset[Ops]:
     """Ops of which a node that matches has one among its sources, as few as possible; empty where any will do."""
@@ -107,7 +110,7 @@ LIMIT = 1000          # rules in a row on one node: more means that two rules un
 
 def rewrite(root: UOp, rules: Rules) -> UOp:
   """The graph in which no rule applies any more: sources first, then the node, then whatever the rule made of it."""
-  new: dict[UOp, UOp] = {}                                       # finished: node -> its final form
+  new: Table = {}                                       # finished: node -> its final form
   stack: list[tuple[UOp, UOp | None, int]] = [(root, None, 0)]   # (node, what a rule made of it, rules applied)
   while stack:
     u, form, count = stack.pop()
@@ -137,8 +140,8 @@ def rewrite(root: UOp, rules: Rules) -> UOp:
 
 def rewrite_top_down(root: UOp, rules: Rules) -> UOp:
   """Each node before its sources, once per node that a rule makes: for rules that must see the original graph."""
-  new: dict[UOp, UOp] = {}
-  changed: dict[UOp, UOp] = {}
+  new: Table = {}
+  changed: Table = {}
   stack = [(root, False)]
   while stack:
     u, done = stack.pop()

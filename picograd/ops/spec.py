@@ -42,7 +42,8 @@ def without_after(u):
   while u.op is Ops.AFTER: u = u.src[0]
   return u
 def is_memory(u): return without_after(u).op in (Ops.PARAM, Ops.BUFFER)
-def is_address(u): return without_after(u).op is Ops.INDEX and is_memory(without_after(u).src[0])
+def is_address(u):
+  return without_after(u).op is Ops.INDEX and is_memory(without_after(u).src[0])
 def is_element(u):
   memory, position, *gates = u.src
   return is_memory(memory) and u.dtype is memory.dtype and position.dtype.is_int and all(map(is_bool, gates))
@@ -239,7 +240,8 @@ def check_definitions(blocks, before):
   number = {label: i for i, label in enumerate(blocks)}
   listed = [(u, (label, i)) for label, block in blocks.items() for i, u in enumerate(block)]
   place = dict(listed)
-  def depth(at): return (bin(over[at[0]]).count("1"), at[1])
+  def depth(at):
+    return (bin(over[at[0]]).count("1"), at[1])
   start = (next(iter(blocks)), -1)
   for u in toposort(place):
     if u in place: continue

@@ -112,11 +112,14 @@ class UOp:
     return self if u.shape == self.shape else u
   def reshape(self, shape: Shape) -> "UOp": return self.moved(Ops.RESHAPE, shape)
   def expand(self, shape: Shape) -> "UOp": return self.moved(Ops.EXPAND, shape)
-  def pad(self, widths: tuple[tuple[int, int], ...]) -> "UOp": return self.moved(Ops.PAD, widths)
-  def shrink(self, bounds: tuple[tuple[int, int], ...]) -> "UOp": return self.moved(Ops.SHRINK, bounds)
+  def pad(self, widths: tuple[tuple[int, int], ...]) -> "UOp":
+    return self.moved(Ops.PAD, widths)
+  def shrink(self, bounds: tuple[tuple[int, int], ...]) -> "UOp":
+    return self.moved(Ops.SHRINK, bounds)
   def permute(self, axes: tuple[int, ...]) -> "UOp":
     return self if axes == tuple(range(len(self.shape))) else UOp(Ops.PERMUTE, self.dtype, (self,), axes)
-  def flip(self, axes: tuple[int, ...]) -> "UOp": return UOp(Ops.FLIP, self.dtype, (self,), axes) if axes else self
+  def flip(self, axes: tuple[int, ...]) -> "UOp":
+    return UOp(Ops.FLIP, self.dtype, (self,), axes) if axes else self
   def reduce(self, op: Ops, axes: tuple[int, ...]) -> "UOp":
     """op over the axes, which stay with size 1."""
     return UOp(Ops.REDUCE, self.dtype, (self,), (op, axes)) if axes else self
@@ -142,10 +145,14 @@ class UOp:
   def index(self, position: "UOp", gate: "UOp | None" = None) -> "UOp":
     """The address of my element at position; where gate is false nothing is touched and a load gives 0."""
     return UOp(Ops.INDEX, self.dtype, (self, position) if gate is None else (self, position, gate))
-  def load(self, *after: "UOp") -> "UOp": return UOp(Ops.LOAD, self.dtype, (self, *after))
-  def store(self, value: "UOp") -> "UOp": return UOp(Ops.STORE, dtypes.void, (self, value))
-  def after(self, *effects: "UOp") -> "UOp": return UOp(Ops.AFTER, self.dtype, (self, *effects)) if effects else self
-  def end(self, *ranges: "UOp") -> "UOp": return UOp(Ops.END, dtypes.void, (self, *ranges)) if ranges else self
+  def load(self, *after: "UOp") -> "UOp":
+    return UOp(Ops.LOAD, self.dtype, (self, *after))
+  def store(self, value: "UOp") -> "UOp":
+    return UOp(Ops.STORE, dtypes.void, (self, value))
+  def after(self, *effects: "UOp") -> "UOp":
+    return UOp(Ops.AFTER, self.dtype, (self, *effects)) if effects else self
+  def end(self, *ranges: "UOp") -> "UOp":
+    return UOp(Ops.END, dtypes.void, (self, *ranges)) if ranges else self
   @staticmethod
   def sink(*src: "UOp") -> "UOp": return UOp(Ops.SINK, dtypes.void, src)
 
@@ -187,6 +194,8 @@ def leaf_shape(op: Ops, src: tuple[UOp, ...], arg: Any) -> Shape:
   if op is Ops.BUFFER: return (arg.size,) if isinstance(arg, Buf) and arg.space is Space.GLOBAL else ()
   return (src[0].arg,) if arg is None else ()
 
+Table = dict[UOp, UOp]               # node -> what stands for it
+
 fresh: Iterator[int] = itertools.count(1)
 
 def toposort(roots: Iterable[UOp], stop: Callable[[UOp], bool] | None = None) -> list[UOp]:
@@ -208,7 +217,7 @@ def substitute(roots: Iterable[UOp], table: Mapping[UOp, UOp]) -> list[UOp]:
   """The roots with each key of table replaced by its value, common parts shared."""
   roots = list(roots)
   if not table: return roots
-  new: dict[UOp, UOp] = dict(table)
+  new: Table = dict(table)
   for u in toposort(roots, stop=table.__contains__):
     if u not in new: new[u] = u.with_src(tuple([new[s] for s in u.src]))
   return [new[u] for u in roots]

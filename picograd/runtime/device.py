@@ -63,11 +63,13 @@ class HostDevice(Device):
     self.spare_bytes += nbytes
     self.spare.setdefault(nbytes, []).append(memory)
 
-  def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> np.ndarray: return memory[offset:offset + nbytes]
+  def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> np.ndarray:
+    return memory[offset:offset + nbytes]
   def copy_in(self, memory: np.ndarray, data: np.ndarray) -> None: memory[:] = as_bytes(data)
   def copy_out(self, memory: np.ndarray, data: np.ndarray) -> None: as_bytes(data)[:] = memory
 
-def as_bytes(data: np.ndarray) -> np.ndarray: return data.reshape(-1).view(np.uint8)
+def as_bytes(data: np.ndarray) -> np.ndarray:
+  return data.reshape(-1).view(np.uint8)
 
 # ---- memory of BUFFER leaves -----------------------------------------------------------------------------------------
 

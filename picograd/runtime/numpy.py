@@ -11,7 +11,7 @@ import numpy as np
 from picograd.dtype import DType, dtypes
 from picograd.helpers import argsort, prod
 from picograd.ops.ops import ALU, Ops, identity
-from picograd.ops.uop import UOp, consumers, toposort
+from picograd.ops.uop import Table, UOp, consumers, toposort
 from picograd.runtime.device import HostDevice, numpy_dtype
 
 Array = np.ndarray
@@ -80,7 +80,7 @@ def in_order(roots: list[UOp]) -> list[UOp]:
   stores = [u for u in nodes if u.op is Ops.STORE]
   written = {base(u) for u in stores}
   after_store: set[UOp] = set()                                   # nodes above any STORE
-  old: dict[UOp, UOp] = {u: u for u in written}                   # view of old content -> its buffer
+  old: Table = {u: u for u in written}                   # view of old content -> its buffer
   readers: dict[UOp, list[UOp]] = {u: [] for u in written}
   for u in nodes:
     if u.op is Ops.STORE or not after_store.isdisjoint(u.src): after_store.add(u)
@@ -121,7 +121,8 @@ def fused_sum(u: UOp) -> Step | None:
 def leaf_of_view(u: UOp) -> UOp:
   while u.op in (Ops.RESHAPE, Ops.EXPAND, Ops.PERMUTE, Ops.CAST): u = u.src[0]
   return u
-def is_zero(u: UOp) -> bool: return leaf_of_view(u).op is Ops.CONST and leaf_of_view(u).arg == 0
+def is_zero(u: UOp) -> bool:
+  return leaf_of_view(u).op is Ops.CONST and leaf_of_view(u).arg == 0
 
 # ---- dtypes ----------------------------------------------------------------------------------------------------------
 
@@ -181,7 +182,8 @@ def elementwise(u: UOp, *arrays: Array) -> Array:
   if u.op is Ops.BITCAST: return unpacked(packed(arrays[0], source).view(numpy_dtype(u.dtype)), u.dtype)
   return fit(FUNCTIONS[u.op](*arrays), u.dtype)
 
-def varies(x: Array, axis: int) -> bool: return x.shape[axis] > 1 and x.strides[axis] != 0
+def varies(x: Array, axis: int) -> bool:
+  return x.shape[axis] > 1 and x.strides[axis] != 0
 
 def distinct(axes: Iterable[int], *arrays: Array) -> list[Array]:
   """The arrays with one element left of each of the axes on which all of them repeat."""
@@ -220,7 +222,8 @@ def reduce_array(u: UOp, x: Array) -> Array:
   found = FUNCTIONS[op].reduce(x, axes, wide_dtype(u.dtype), keepdims=True, initial=start)
   return fit(found, u.dtype)
 
-def wide_dtype(dt: DType) -> np.dtype: return np.dtype(np.float32) if dt is dtypes.float16 else held_dtype(dt)
+def wide_dtype(dt: DType) -> np.dtype:
+  return np.dtype(np.float32) if dt is dtypes.float16 else held_dtype(dt)
 
 def contract(u: UOp, a: Array, b: Array) -> Array:
   """The sum of a*b over the axes. Where a or b repeats it is a product of matrices (batch, m, k) @ (batch, k, n): m are
@@ -241,7 +244,8 @@ def contract(u: UOp, a: Array, b: Array) -> Array:
 def matrices(x: Array, batch: list[int], rows: list[int], columns: list[int], repeated: list[int]) -> Array:
   """x as (batch.., rows, columns), with the axes on which it repeats dropped."""
   ordered = x[window_on(repeated, x.ndim)].transpose(batch + rows + columns + repeated)
-  def sizes(axes: list[int]) -> list[int]: return [x.shape[d] for d in axes]
+  def sizes(axes: list[int]) -> list[int]:
+    return [x.shape[d] for d in axes]
   return ordered.reshape(*sizes(batch), prod(sizes(rows)), prod(sizes(columns)))
 
 def sum_masked(u: UOp, condition: Array, x: Array) -> Array:

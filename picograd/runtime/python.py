@@ -112,7 +112,8 @@ class Memory:
       where = "in no array" if array is None else f"byte {offset} of an array of {len(array)} bytes"
       raise IndexError(f"kernel {self.name}: access of {nbytes} bytes at address {address:#x}, {where}")
     return array[offset:offset + nbytes]
-  def read(self, address: int, dtype: DType) -> Any: return unpack(self.span(address, dtype.itemsize), dtype)
+  def read(self, address: int, dtype: DType) -> Any:
+    return unpack(self.span(address, dtype.itemsize), dtype)
   def write(self, address: int, dtype: DType, value: Any) -> None:
     self.span(address, dtype.itemsize)[:] = pack(value, dtype)
 
@@ -287,7 +288,8 @@ class PythonDevice(HostDevice):
   target = PYTHON
   def render(self, kernel: Function) -> str: return write_text([kernel])
   def compile(self, source: str) -> bytes: return source.encode()
-  def load(self, name: str, binary: bytes) -> PythonProgram: return PythonProgram(name, read_text(binary.decode()))
+  def load(self, name: str, binary: bytes) -> PythonProgram:
+    return PythonProgram(name, read_text(binary.decode()))
   def cache_key(self, source: str) -> bytes: return source.encode()
 
 def open_device(name: str) -> PythonDevice: return PythonDevice(name)

@@ -11,13 +11,12 @@ from picograd.codegen.schedule import Kernel, bytes_moved, operations, schedule
 from picograd.helpers import Counters, DEBUG, DEVICE, cache_get, cache_put, colour, dedup, prod, size_text
 from picograd.ops.ops import Ops, identity
 from picograd.ops.show import show
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import Table, UOp, toposort
 from picograd.runtime.device import Buffer, Device, Program, buffer_of, buffers, device, numpy_dtype, to_host
 
 Remembered = weakref.WeakKeyDictionary
 finished: "Remembered[UOp, UOp]" = Remembered()     # AFTER that has run -> its BUFFER, a version later
 computed: "Remembered[UOp, UOp]" = Remembered()     # value -> the BUFFER that holds it
-Table = dict[UOp, UOp]                              # node of a graph -> what stands for it
 
 def resolve(u: UOp) -> UOp:
   """u with every assignment that has run replaced by the buffer it assigned to."""
@@ -114,7 +113,8 @@ def next_versions(order: list[UOp]) -> Table:
 
 def interpret(where: Any, roots: list[UOp], order: list[UOp]) -> Table:
   """The roots by a device that evaluates tensor graphs op by op."""
-  def read(leaf: UOp) -> np.ndarray: return buffer_of(leaf).memory.view(numpy_dtype(leaf.dtype))
+  def read(leaf: UOp) -> np.ndarray:
+    return buffer_of(leaf).memory.view(numpy_dtype(leaf.dtype))
   results: Table = {}
   for u, value in zip(roots, where.run(roots, read)):
     if u.op is Ops.AFTER: continue
@@ -178,7 +178,8 @@ def without_names(order: list[UOp], leaves: list[UOp]) -> Table:
     new[u] = form
   return new
 
-def assigns_nothing(u: UOp) -> bool: return u.op is Ops.AFTER and all(0 in s.src[1].shape for s in u.src[1:])
+def assigns_nothing(u: UOp) -> bool:
+  return u.op is Ops.AFTER and all(0 in s.src[1].shape for s in u.src[1:])
 
 def of_nothing(u: UOp) -> UOp:
   """What reducing, or padding, no elements gives."""
