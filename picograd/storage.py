@@ -246,7 +246,7 @@ def current(uops: Sequence[UOp]) -> list[UOp]:
   """The graphs with everything that has run since they were built replaced by the memory that holds it."""
   uops = runtime.resolve(list(uops))
   landed = {u: Storage.landed[u] for u in toposort(uops) if u in Storage.landed}
-  pending = {u: u for u in toposort(uops) if u.op is Ops.AFTER}            # entered by nobody but the realize that runs it
+  pending = {u: u for u in toposort(uops) if u.op is Ops.AFTER}       # entered by the realize that runs it alone
   return substitute(uops, {**landed, **pending})
 
 # ---- host copies -----------------------------------------------------------------------------------------------------

@@ -345,8 +345,8 @@ def test_bfloat16():
   assert (x @ x).dtype is picograd.bfloat16
 
 def test_an_assignment_that_waits_is_run_once():
-  """backward() brings the graph up to date; the assignments in it must stay the nodes that realize() will run, also while
-  somebody holds the leaves from before they had memory."""
+  """backward() brings the graph up to date; the assignments in it must stay the nodes that realize() will run, also
+  while somebody holds the leaves from before they had memory."""
   weight = picograd.nn.Parameter(picograd.ones(4))
   held = weight.uop
   optimizer = picograd.optim.AdamW([weight], lr=0.5)

@@ -178,8 +178,8 @@ def test_a_node_of_a_shape_error_can_be_built_again():
   assert x.reshape((2, 2)).shape == (2, 2)
 
 def test_a_node_made_while_the_collector_runs_stays_the_only_one():
-  """The collector clears the weak references to all garbage first and calls finalizers then: one of them may build a node
-  that is equal to a dying one. The dying node must not take the new one's place in the pool with it."""
+  """The collector clears the weak references to all garbage first and calls finalizers then: one of them may build a
+  node that is equal to a dying one. The dying node must not take the new one's place in the pool with it."""
   class Maker:
     made: list[UOp] = []
     def __del__(self): Maker.made.append(UOp.const(dtypes.float32, 123.25) + 1)
