@@ -6,7 +6,7 @@ import argparse, fnmatch, math, statistics, sys, time
 from typing import Any, NamedTuple, Sequence
 from . import limits, workloads
 from .peers import OURS, SLOW_TO_START, installed
-from .worker import Worker
+from .worker import Sample, Worker
 from .workloads import Workload
 
 ROUNDS = 6
@@ -15,8 +15,7 @@ HEADER = ("workload", "unit", "picograd", "median", "kernels only", "best other"
 class Measured(NamedTuple):
   """One workload at one number of threads."""
   workload: Workload
-  seconds: dict[str, list[float]]             # peer -> every sample
-  kernels: float | None                       # seconds in our kernels
+  samples: dict[str, list[Sample]]            # peer -> all of them
   troubles: list[str]                         # what went wrong, a line each
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
@@ -28,13 +27,12 @@ def measure(workload: Workload, workers: list[Worker], seconds: float) -> Measur
   troubles = [f"{worker.peer}, {workload.name}: {kind}: {text}" for worker, answer in answers
               for kind, text in answer.items() if kind != "seconds"]
   ready = [(worker, answer["seconds"]) for worker, answer in answers if "seconds" in answer]
-  found: dict[str, list[float]] = {worker.peer: [] for worker, _ in ready}
+  found: dict[str, list[Sample]] = {worker.peer: [] for worker, _ in ready}
   for turn in range(ROUNDS):
     for worker, once in ready:
       if turn >= max(2, seconds / once / len(ready)): continue
-      found[worker.peer] += worker.ask("time", seconds / ROUNDS / len(ready))
-  ours = [worker for worker, _ in ready if worker.peer == OURS]
-  return Measured(workload, found, ours[0].ask("kernels") if ours else None, troubles)
+      found[worker.peer] += [Sample(*s) for s in worker.ask("time", seconds / ROUNDS / len(ready))]
+  return Measured(workload, found, troubles)
 
 # ---- the table -------------------------------------------------------------------------------------------------------
 
@@ -45,11 +43,13 @@ def short(x: float) -> str:
 def row(m: Measured, machine: limits.Limits) -> list[str]:
   w = m.workload
   def figure(seconds: float | None) -> str: return short(w.unit.figure(w.work, seconds)) if seconds else "-"
-  best = {peer: min(times) for peer, times in m.seconds.items()}
+  best = {peer: min(samples).seconds for peer, samples in m.samples.items()}
   ours = best.pop(OURS, None)
+  median = statistics.median([s.seconds for s in m.samples[OURS]]) if ours else None
+  kernels = min([s.kernels for s in m.samples[OURS]]) if ours else None
   other = min(best, key=lambda peer: best[peer], default=None)
-  cells = [w.name, w.unit.name, figure(ours), figure(statistics.median(m.seconds[OURS]) if ours else None)]
-  cells += [figure(m.kernels), other or "-", figure(best[other] if other else None)]
+  cells = [w.name, w.unit.name, figure(ours), figure(median)]
+  cells += [figure(kernels), other or "-", figure(best[other] if other else None)]
   cells.append(f"{best[other] / ours:.2f}" if ours and other else "-")
   least = machine.seconds(w.flops, w.read, w.written)
   cells.append(f"{least / ours:.0%}" if ours and least else "-")
@@ -82,7 +82,7 @@ def run(threads: int, names: list[str], peers: list[str], sizes: str, seconds: f
   measured = []
   for name in names:
     measured.append(measure(rows[name], workers, seconds))
-    machine = limits.best_of(machine, limits.measure(threads)) if len(measured) % 8 == 0 else machine
+    machine = limits.best_of(machine, limits.measure(threads)) if len(measured) % 4 == 0 else machine
     print("  ".join(row(measured[-1], machine)), file=sys.stderr, flush=True)
   for worker in workers: worker.close()
   troubles = [line for m in measured for line in m.troubles]

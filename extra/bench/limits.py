@@ -10,7 +10,7 @@ ACCUMULATORS = 12        # independent chains: more than two units of four cycle
 FMA_STEPS = 2_000_000
 ALIGNMENT = 64
 SIZES = (64 << 20, 256 << 20)                 # bytes: about what the smaller and the larger workloads touch
-REPEATS = 5
+SECONDS = 0.15           # for each figure: the first calls find slow clocks and cold caches
 
 class Bandwidth(NamedTuple):
   """Bytes per second with a given number of bytes in use."""
@@ -93,7 +93,9 @@ def best_time(calls: Sequence[Callable[[], Any]]) -> float:
     for worker in workers: worker.start()
     for worker in workers: worker.join()
     return time.perf_counter() - start
-  return min([once() for _ in range(REPEATS)])
+  end, least = time.perf_counter() + SECONDS, once()
+  while time.perf_counter() < end: least = min(least, once())
+  return least
 
 def measure(threads: int) -> Limits:
   loops = Loops()

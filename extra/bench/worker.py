@@ -1,10 +1,10 @@
 # worker.py: one peer in a process of its own, because thread pools of two libraries disturb each other. In, a line of
-# JSON each: ["prepare", workload], ["time", seconds], ["kernels"]. Out: a line of JSON with the answer. Worker is the
+# JSON each: ["prepare", workload], ["time", seconds]. Out: a line of JSON with the answer. Worker is the
 # parent's end of the two pipes.
 from __future__ import annotations
 import json, os, subprocess, sys, time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, NamedTuple
 from . import peers, workloads
 from .workloads import Call
 
@@ -12,14 +12,23 @@ ROOT = Path(__file__).resolve().parents[2]
 THREAD_FLAGS = ("THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SHORTEST = 2e-4          # seconds that one sample must take; shorter calls are repeated
 
-def samples(call: Call, seconds: float, repeat: int) -> list[float]:
-  """Seconds a call, for as long as given and at least once."""
-  out: list[float] = []
+# What glibc returns to the system when it is freed costs a page fault for each 4 KB when it is needed again, which is
+# up to three times the kernel. picograd keeps memory by itself; with these flags every library does.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 33), "MALLOC_TOP_PAD_": str(1 << 29)}
+
+class Sample(NamedTuple):
+  seconds: float                              # of a call
+  kernels: float                              # of these, in kernels; nan where that is not known
+
+def samples(call: Call, clock: Callable[[], float], seconds: float, repeat: int) -> list[Sample]:
+  """One after the other, for as long as given and at least one."""
+  out: list[Sample] = []
   end = time.perf_counter() + seconds
   while not out or time.perf_counter() < end:
-    start = time.perf_counter()
+    before, start = clock(), time.perf_counter()
     for _ in range(repeat): call()
-    out.append((time.perf_counter() - start) / repeat)
+    spent = time.perf_counter() - start
+    out.append(Sample(spent / repeat, (clock() - before) / repeat))
   return out
 
 class Session:
@@ -38,14 +47,14 @@ class Session:
       if task is None: return {}
       workloads.check(task, workload.tolerance)
       self.call = task.call
-      first = min(samples(self.call, SHORTEST, 1))
+      first = min(samples(self.call, self.peer.kernel_clock, SHORTEST, 1)).seconds
     except workloads.WrongResult as e: return {"wrong": str(e)}
     except Exception as e: return {"error": f"{type(e).__name__}: {e}"}        # the other rows are still worth timing
     self.repeat = max(1, int(SHORTEST / first))
     return {"seconds": first}
 
-  def time(self, seconds: float) -> list[float]: return samples(self.call, seconds, self.repeat)
-  def kernels(self) -> float | None: return self.peer.kernel_seconds(self.call)
+  def time(self, seconds: float) -> list[Sample]:
+    return samples(self.call, self.peer.kernel_clock, seconds, self.repeat)
 
 def serve(peer: str, sizes: str) -> None:
   """Answers until standard input ends. What a library prints goes to standard error."""
@@ -60,7 +69,7 @@ class Worker:
   """A running worker. Ask with send and receive, so that several can prepare at once."""
   def __init__(self, peer: str, threads: int, sizes: str):
     self.peer = peer
-    environment = os.environ | {flag: str(threads) for flag in THREAD_FLAGS}
+    environment = os.environ | KEEP_MEMORY | {flag: str(threads) for flag in THREAD_FLAGS}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     self.process = subprocess.Popen([sys.executable, "-m", "extra.bench.worker", peer, sizes], env=environment,
