@@ -2,7 +2,7 @@
 # prints a Markdown table. The figures are of the fastest call, because whatever else the machine does only ever slows
 # one down; the medians say how quiet it was. Exit status 1 if any result was wrong.
 from __future__ import annotations
-import argparse, fnmatch, math, statistics, sys, time
+import argparse, fnmatch, math, os, statistics, sys, time
 from typing import Any, NamedTuple, Sequence
 from . import limits, workloads
 from .peers import OURS, SLOW_TO_START, installed
@@ -66,11 +66,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
   rule = "|" + "|".join(["-" * (n + 2) if i in left else "-" * (n + 1) + ":" for i, n in enumerate(widths)]) + "|"
   return "\n".join([text(HEADER), rule, *map(text, rows)])
 
-def describe(machine: limits.Limits, threads: int) -> str:
+def describe(machine: limits.Limits, threads: int, load: float) -> str:
   memory = "; ".join(f"over {m.size >> 20} MiB it reads {m.read / 1e9:.1f} GB/s and copies {m.copy / 1e9:.1f}"
                      for m in machine.memory)
   plural = "thread" if threads == 1 else "threads"
-  return f"{threads} {plural}: the machine does {machine.fma / 1e9:.0f} GFLOP/s of multiply-adds; {memory}."
+  return (f"{threads} {plural}: the machine does {machine.fma / 1e9:.0f} GFLOP/s of multiply-adds; {memory}. "
+          f"Load while it ran: up to {load:.1f}; far above the number of threads, the ratios mean little.")
 
 # ---- the command line ------------------------------------------------------------------------------------------------
 
@@ -79,14 +80,16 @@ def run(threads: int, names: list[str], peers: list[str], sizes: str, seconds: f
   rows = workloads.workloads(getattr(workloads, sizes))
   machine = limits.measure(threads)
   workers = [Worker(peer, threads, sizes) for peer in peers]
-  measured = []
+  measured: list[Measured] = []
+  load = 0.0                                  # processes that wanted a core, the highest mean over a minute
   for name in names:
     measured.append(measure(rows[name], workers, seconds))
     machine = limits.best_of(machine, limits.measure(threads)) if len(measured) % 4 == 0 else machine
+    load = max(load, os.getloadavg()[0])
     print("  ".join(row(measured[-1], machine)), file=sys.stderr, flush=True)
   for worker in workers: worker.close()
   troubles = [line for m in measured for line in m.troubles]
-  return describe(machine, threads) + "\n\n" + table([row(m, machine) for m in measured]), troubles
+  return describe(machine, threads, load) + "\n\n" + table([row(m, machine) for m in measured]), troubles
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(prog="python -m extra.bench", description="Times picograd beside other libraries.")
