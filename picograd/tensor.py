@@ -364,7 +364,7 @@ class Tensor:
   def backward(self, gradient: Tensor | None = None, retain_graph=None, create_graph=False,
                inputs: Tensor | Sequence[Tensor] | None = None) -> None:
     """Adds d self / d leaf to the .grad of every leaf that requires grad (or of inputs)."""
-    if inputs is None: inputs = list(Tensor.wanting.values())
+    if inputs is None: inputs = sorted(Tensor.wanting.values(), key=lambda t: t.storage.serial)
     wanted = [t for t in ([inputs] if isinstance(inputs, Tensor) else inputs) if t.requires_grad]
     for t, g in zip(wanted, derivatives(self, gradient, wanted)):
       if g is None: continue

@@ -5,7 +5,7 @@ from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
 from picograd.ops.decompose import lower_operations, make_defined
 from picograd.ops.fold import fold
-from picograd.ops.match import Pat, Rules, rewrite, rewrite_top_down
+from picograd.ops.match import rewrite, rewrite_top_down
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import Table, UOp, toposort
 
@@ -13,7 +13,7 @@ def lower(kernel: UOp, target: Target) -> UOp:
   kernel = rewrite_top_down(kernel, make_defined(target.division_traps))
   kernel = threads_to_special(kernel)
   kernel = index_to_int(kernel, target.position)
-  kernel = rewrite(kernel, fold_and_fuse)
+  kernel = fuse_products(rewrite(kernel, fold))
   return rewrite(kernel, lower_operations(target.missing_ops, target.missing_dtypes))
 
 def threads_to_special(kernel: UOp) -> UOp:
@@ -39,17 +39,23 @@ def index_to_int(kernel: UOp, integer: DType) -> UOp:
     new[u] = src[0] if needless else UOp(u.op, dtype, src, u.arg)
   return new[kernel]
 
-def is_real(dt: DType) -> bool: return dt.scalar in (dtypes.float32, dtypes.float64)
+def fuse_products(kernel: UOp) -> UOp:
+  """a*b + c rounded once, where nothing else uses the product: so a value does not depend on what shares its kernel."""
+  users: dict[UOp, int] = {}
+  new: Table = {}
+  order = toposort([kernel])
+  for s in [s for u in order for s in u.src]: users[s] = users.get(s, 0) + 1
+  for u in order:
+    product = next((s for s in u.src if s.op is Ops.MUL and users[s] == 1 and not negates(s)), None)
+    new[u] = u.with_src(tuple([new[s] for s in u.src]))
+    if u.op is not Ops.ADD or product is None or u.dtype.scalar not in REAL: continue
+    rest = u.src[u.src[0] is product]
+    new[u] = UOp(Ops.MULACC, u.dtype, (*new[product].src, new[rest]))
+  return new[kernel]
 
-def fuse(a: UOp, b: UOp, c: UOp) -> UOp | None:
-  """Unless the product is a negation: then the sum is a difference, which needs no product."""
-  if is_minus_one(a) or is_minus_one(b): return None
-  return UOp(Ops.MULACC, c.dtype, (a, b, c))
+REAL = (dtypes.float32, dtypes.float64)
 
-def is_minus_one(u: UOp) -> bool:
-  if u.op is Ops.STACK: u = u.src[0]
-  return u.op is Ops.CONST and u.arg == -1
-
-product = Pat(Ops.MUL, (Pat.var("a"), Pat.var("b")))
-products_fused = Rules([(Pat(Ops.ADD, [product, Pat.var("c")], dtype=is_real), fuse)])      # a*b + c, rounded once
-fold_and_fuse = fold + products_fused
+def negates(product: UOp) -> bool:
+  """Whether a product is by -1: then the sum is a difference, which needs no product."""
+  factors = [s.src[0] if s.op is Ops.STACK else s for s in product.src]
+  return any(s.op is Ops.CONST and s.arg == -1 for s in factors)
