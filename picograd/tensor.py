@@ -335,6 +335,10 @@ class Tensor:
     self.requires = self.leaf = True
     Tensor.wanting[id(self)] = self
 
+  def former_nodes(self) -> list[UOp]:
+    """What I was, as a leaf, before I was overwritten: results from then still depend on it."""
+    return [st.look(u, self.steps) for u in self.storage.former] if self.leaf else []
+
   def retain_grad(self) -> None:
     """backward() shall fill my .grad although I am not a leaf."""
     if not self.requires_grad: raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
@@ -354,6 +358,7 @@ class Tensor:
   @data.setter
   def data(self, value: Tensor) -> None:
     """I become a view of value's memory, and stay a leaf if I was one."""
+    if self.leaf and not value.steps: value.storage.former.update([self.uop, *self.former_nodes()])
     was_leaf, self.requires = self.leaf, False
     self.attach(value.storage, value.steps, value.known_strides)
     self.detached, self.looked = True, None
@@ -472,8 +477,7 @@ class Tensor:
       return self.bitcast(sizes[0])
     shape = self.new_shape(sizes)
     strides = reshaped_strides(self.uop.shape, self.stride(), shape)
-    if strides is not None:
-      return self if shape == self.uop.shape else self.see([(Ops.RESHAPE, shape)], strides)
+    if strides is not None: return self.see([(Ops.RESHAPE, shape)], strides)
     raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension "
                        "spans across two contiguous subspaces). Use .reshape(...) instead.")
 
@@ -507,7 +511,6 @@ class Tensor:
   def squeeze(self, dim=None) -> Tensor:
     shape = self.uop.shape
     axes = {a for a in axes_of(dim, self.ndim) if shape[a] == 1}
-    if not axes: return self
     kept = [d for d in range(self.ndim) if d not in axes]
     return self.see([(Ops.RESHAPE, tuple(shape[d] for d in kept))], self.strides_at(kept))
 
@@ -527,7 +530,6 @@ class Tensor:
     if missing < 0 or -1 in wanted[:missing] or any(n not in (1, m) for n, m in zip(ones, shape)):
       raise RuntimeError(f"The expanded size of the tensor {list(wanted)} must match the existing size "
                          f"{list(self.shape)} at every dimension that is not 1")
-    if shape == self.uop.shape: return self
     kept = [s if n == m else 0 for s, n, m in zip(self.stride(), self.uop.shape, shape[missing:])]
     steps = [(Ops.RESHAPE, ones)] if missing else []
     return self.see([*steps, (Ops.EXPAND, shape)], (0,) * missing + tuple(kept))
@@ -719,10 +721,15 @@ def derivatives(output: Tensor, seed: Tensor | None, wanted: Sequence[Tensor]) -
   """d output / d t for each t, weighted by seed; None for a t that output does not depend on."""
   check_output(output, seed)
   first = UOp.const(output.dtype, 1).spread(output.uop.shape) if seed is None else convert(seed.uop, output.dtype)
-  root, *targets = st.current([output.uop, *(t.uop for t in wanted)])
+  nodes = [(t, u) for t in wanted for u in (t.uop, *t.former_nodes())]
+  root, *targets = st.current([output.uop, *(u for _, u in nodes)])
   inside = set(toposort([root]))
-  found = gradient(root, first, list(dict.fromkeys(t for t in targets if t in inside)))
-  return [found.get(t) for t in targets]
+  pairs = dict.fromkeys((t, u) for (t, _), u in zip(nodes, targets) if u in inside)
+  found = gradient(root, first, [u for _, u in pairs], {u for t, u in pairs if t.leaf})
+  totals: dict[Tensor, UOp] = {}
+  for t, u in pairs:
+    if u in found: totals[t] = totals[t] + found[u] if t in totals else found[u]
+  return [totals.get(t) for t in wanted]
 
 def check_output(output: Tensor, seed: Tensor | None) -> None:
   shape = list(output.shape)
