@@ -95,6 +95,7 @@ class Storage:
                "__weakref__")
   waiting: "weakref.WeakValueDictionary[int, Storage]" = weakref.WeakValueDictionary()   # without own memory, by serial
   owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
+  assignments: "weakref.WeakSet[UOp]" = weakref.WeakSet()                        # all that may still have to run
   landed: "weakref.WeakKeyDictionary[UOp, UOp]" = weakref.WeakKeyDictionary()   # unique leaf -> its BUFFER, reshaped
 
   def __init__(self, uop: UOp, device: str, history: bool = False):
@@ -171,7 +172,9 @@ class Storage:
     target = look(self.uop, steps)
     if any(op in (Ops.PAD, Ops.CONTIGUOUS) for op, _ in steps):
       target, value = self.uop, merged(self.uop, steps, value)
-    self.set(base.after(target.store(value)).reshape(self.uop.shape))
+    assignment = base.after(target.store(value))
+    Storage.assignments.add(assignment)
+    self.set(assignment.reshape(self.uop.shape))
 
   def settle(self) -> None:
     """Puts the value into memory of my own."""
@@ -220,14 +223,14 @@ def add_readers(requests: list[Request]) -> set[UOp]:
   """Adds who reads a buffer as it was before an assignment in the requests. Returns what is assigned to. Every graph is
   walked once."""
   lost: set[UOp] = set()
-  if all(assignment_of(s.uop) is None for s in Storage.waiting.values()): return lost
+  if all(u in runtime.finished for u in Storage.assignments): return lost
   seen: set[UOp] = set()
   roots = [u for _, u in requests]
   while roots:
     nodes = toposort(roots, stop=seen.__contains__)
     seen.update(nodes)
     lost.update(u.src[0] for u in nodes if u.op is Ops.AFTER)
-    readers = readers_of_old(requests, lost) if lost else []
+    readers = readers_of_old(requests, lost, seen) if lost else []
     requests += readers
     roots = [u for _, u in readers]
   return lost
@@ -236,16 +239,19 @@ def kept(u: UOp, lost: set[UOp]) -> UOp:
   """u, copied if its value lies, or will lie, where it will be overwritten."""
   return unique_leaf(u) if place_of(u) in lost else u
 
-def readers_of_old(requests: Sequence[Request], lost: set[UOp]) -> list[Request]:
-  """The storages besides the requests whose value is, or depends on, one that will be overwritten."""
+def readers_of_old(requests: Sequence[Request], lost: set[UOp], requested: set[UOp]) -> list[Request]:
+  """The storages besides the requests whose value is, or depends on, one that will be overwritten. requested: the nodes
+  below the requests."""
   asked = {storage for storage, _ in requests}
   others = [s for s in waiting_by_age() if s not in asked]
   old: set[UOp] = set()                        # nodes that depend on an overwritten value
-  for u in toposort([s.uop for s in others], stop=lambda u: u.op in (Ops.AFTER, Ops.BUFFER)):
-    if place_of(u) in lost or u.op is not Ops.AFTER and not old.isdisjoint(u.src): old.add(u)
+  def has_run(u: UOp) -> bool:
+    return u.op is Ops.AFTER and (u in requested or u in runtime.finished)
+  for u in toposort([s.uop for s in others], stop=has_run):
+    if place_of(u) in lost or not has_run(u) and not old.isdisjoint(u.src): old.add(u)
   found: list[Request] = []
   for s in others:
-    if s.memory is None and s.uop in old: found.append((s, s.uop))
+    if s.memory is None and s.uop in old and runtime.can_exist(s.uop): found.append((s, s.uop))
     if s.memory is not None and s.memory in lost: found.append((s, unique_leaf(s.memory.reshape(s.uop.shape))))
   return found
 

@@ -536,6 +536,8 @@ class Tensor:
 
   def flatten(self, start_dim=0, end_dim=-1) -> Tensor:
     first, last = axis_of(start_dim, self.ndim), axis_of(end_dim, self.ndim)
+    if first > last: raise RuntimeError(f"flatten(): start_dim {start_dim} comes after end_dim {end_dim}")
+    if self.ndim and first == last: return self
     shape = self.uop.shape
     return self.reshape(shape[:first] + (prod(shape[first:last + 1]),) + shape[last + 1:])
 

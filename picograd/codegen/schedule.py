@@ -213,24 +213,25 @@ def bytes_moved(kernel: Kernel) -> int:
 # ---- a value from before and after an assignment in one kernel -------------------------------------------------------
 
 def with_old_versions_copied(roots: list[UOp]) -> list[UOp]:
-  """The roots where each leaf that is assigned to is read from a copy: needed when one kernel reads a value from before
+  """The roots where each value that is assigned to is read from a copy: needed when one kernel reads a value from before
   and after an assignment, as in `y = x * 2; x += 1; y + x`."""
   order = toposort(roots)
   assigned = {u.src[0] for u in order if u.op is Ops.AFTER}
-  new: Table = {}
+  new: Table = {}                                 # node -> what reads it
+  memory: Table = {}                              # node -> where it is stored
   for u in order:
     src = [new[s] for s in u.src]
-    if u.op in (Ops.AFTER, Ops.STORE): src[0] = over_memory(u.src[0], new)
-    new[u] = u.with_src(tuple(src))
-    if u.op is Ops.BUFFER and u in assigned: new[u] = UOp(Ops.CONTIGUOUS, u.dtype, (u,))
-  return [new[u] for u in roots]
+    if u.op in (Ops.AFTER, Ops.STORE): src[0] = over_memory(u.src[0], memory)
+    new[u] = memory[u] = u.with_src(tuple(src))
+    if u in assigned: new[u] = UOp(Ops.CONTIGUOUS, u.dtype, (memory[u],))
+  return [memory[u] for u in roots]
 
-def over_memory(view: UOp, new: Table) -> UOp:
+def over_memory(view: UOp, memory: Table) -> UOp:
   """The view that an assignment writes through: over the memory itself, not over its copy."""
   chain = []
   while view.op not in (Ops.BUFFER, Ops.AFTER):
     chain.append(view)
     view = view.src[0]
-  base = view if view.op is Ops.BUFFER else new[view]
+  base = memory[view]
   for step in reversed(chain): base = step.with_src((base,))
   return base

@@ -64,10 +64,19 @@ def realize(values: list[UOp]) -> list[UOp]:
 def home(u: UOp) -> str: return u.device or DEVICE.value
 
 def check_versions(roots: list[UOp]) -> None:
-  for u in toposort(roots):
-    if u.op is not Ops.BUFFER or u not in buffers or buffers[u].version == u.arg.version: continue
-    raise RuntimeError(f"a value of {u.arg.size} x {u.dtype.name} that this computation needs is overwritten: one "
-                       "of the variables needed for gradient computation has been modified by an inplace operation")
+  u = overwritten(roots)
+  if u is None: return
+  raise RuntimeError(f"a value of {u.arg.size} x {u.dtype.name} that this computation needs is overwritten: one "
+                     "of the variables needed for gradient computation has been modified by an inplace operation")
+
+def overwritten(roots: list[UOp]) -> UOp | None:
+  """A BUFFER below the roots whose memory holds something else by now."""
+  leaves = (u for u in toposort(roots) if u.op is Ops.BUFFER and u in buffers)
+  return next((u for u in leaves if buffers[u].version != u.arg.version), None)
+
+def can_exist(u: UOp) -> bool:
+  """Whether all that u needs is still in memory."""
+  return overwritten([rebuild([u], value_of)[u]]) is None
 
 def copy_between_devices(roots: list[UOp], new: Table) -> None:
   """Runs every COPY of the graph, sources first, and puts the copied buffers in its place."""
