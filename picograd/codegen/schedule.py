@@ -176,8 +176,10 @@ def makes(store: Store, leaf: UOp, plan: Plan) -> bool:
 simplify_kernel = collapse_onehot + simplify_index
 
 def kernel_of(group: Group, plan: Plan) -> Kernel:
-  """The kernel of a group: PARAMs numbered by slot, ranges numbered from 0, indices simplified."""
-  ends = [s.target.index(s.position).store(s.value).end(*s.ranges) for s in group.stores]
+  """The kernel of a group: PARAMs numbered by slot, ranges numbered from 0, indices simplified. Of several stores to one
+  place only the last counts: who needs an earlier value has been given it."""
+  last = {(storage_id(plan.leaves[s.target.arg]), s.position): s for s in group.stores}
+  ends = [s.target.index(s.position).store(s.value).end(*s.ranges) for s in last.values()]
   nodes = toposort(ends)
   params = [u for u in nodes if u.op is Ops.PARAM]
   memory = {u: storage_id(plan.leaves[u.arg]) for u in params}
@@ -187,7 +189,7 @@ def kernel_of(group: Group, plan: Plan) -> Kernel:
   for number, r in enumerate(ranges): table[r] = r.replace(arg=(number, r.axis))
   ast = rewrite(UOp.sink(*substitute(ends, table)), simplify_kernel)
   leaves = {slots[memory[u]]: base_leaf(plan.leaves[u.arg]) for u in params}
-  outputs = frozenset(slots[memory[s.target]] for s in group.stores)
+  outputs = frozenset(slots[memory[s.target]] for s in last.values())
   return Kernel(ast, tuple([leaves[slot] for slot in range(len(slots))]), outputs)
 
 def base_leaf(leaf: UOp) -> UOp:
