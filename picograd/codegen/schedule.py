@@ -2,7 +2,7 @@
 # one kernel. In: a Plan of rangeify. Out: Kernels; each names its buffers by slot, and two kernels of equal structure
 # are the same UOp, so that identical layers compile once.   (chapter 3)
 from __future__ import annotations
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 from picograd.codegen.rangeify import Plan, Store, rangeify, storage_id
 from picograd.helpers import dedup, prod
 from picograd.ops.collapse import collapse_onehot
@@ -223,17 +223,17 @@ def with_old_versions_copied(roots: list[UOp]) -> list[UOp]:
   memory: Table = {}                              # node -> where it is stored
   for u in order:
     src = [new[s] for s in u.src]
-    if u.op in (Ops.AFTER, Ops.STORE): src[0] = over_memory(u.src[0], memory)
+    if u.op in (Ops.AFTER, Ops.STORE): src[0] = over_memory(u.src[0], memory.__getitem__)
     new[u] = memory[u] = u.with_src(tuple(src))
     if u in assigned: new[u] = UOp(Ops.CONTIGUOUS, u.dtype, (memory[u],))
   return [memory[u] for u in roots]
 
-def over_memory(view: UOp, memory: Table) -> UOp:
-  """The view that an assignment writes through: over the memory itself, not over its copy."""
+def over_memory(view: UOp, memory: Callable[[UOp], UOp]) -> UOp:
+  """The view that an assignment writes through: over the memory itself, not over a copy of what it sees."""
   chain = []
   while view.op not in (Ops.BUFFER, Ops.AFTER):
     chain.append(view)
     view = view.src[0]
-  base = memory[view]
+  base = memory(view)
   for step in reversed(chain): base = step.with_src((base,))
   return base
