@@ -34,8 +34,7 @@ def sees_all(steps: Steps) -> bool: return all(op in IN_PLACE for op, _ in steps
 def put_back(value: UOp, shape: Shape, steps: Steps) -> UOp:
   """The inverse of look: what the view sees, where it is in the base; zeros elsewhere."""
   shapes = [shape]
-  for step in steps:
-    shapes.append(look(UOp.const(dtypes.bool, False).spread(shapes[-1]), (step,)).shape)
+  for step in steps: shapes.append(look(UOp.const(dtypes.bool, False).spread(shapes[-1]), (step,)).shape)
   for (op, arg), before in zip(reversed(steps), reversed(shapes[:-1])):
     if op is Ops.RESHAPE: value = value.reshape(before)
     elif op is Ops.PERMUTE: value = value.permute(argsort(arg))

@@ -31,8 +31,7 @@ def result(uop: UOp, *inputs: Tensor, device: str | None = None) -> Tensor:
 def common_device(tensors: Sequence[Tensor]) -> str:
   """Where the result of an operation on tensors lives: scalars join any device."""
   homes = list(dict.fromkeys(t.storage.device for t in tensors if t.ndim))
-  if len(homes) < 2:
-    return homes[0] if homes else tensors[0].storage.device
+  if len(homes) < 2: return homes[0] if homes else tensors[0].storage.device
   names = " and ".join(device(h) for h in homes)
   raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {names}")
 
@@ -117,11 +116,9 @@ def power(x, y) -> Tensor:
   dtype = result_type(x, y)
   if isinstance(y, Tensor):
     return combined(ar.power if dtype.is_floating_point else ar.power_int, (x, y), (dtype, dtype))
-  if dtype.is_floating_point and not ar.needs_no_logarithm(y):
-    return combined(ar.power, (x, y), (dtype, dtype))
+  if dtype.is_floating_point and not ar.needs_no_logarithm(y): return combined(ar.power, (x, y), (dtype, dtype))
   if not dtype.is_floating_point and y < 0: raise RuntimeError("Integers to negative integer powers are not allowed.")
-  if ar.needs_no_logarithm(y):
-    return combined(ar.in_float32(lambda u: ar.power_const(u, y)), (x,), (dtype,))
+  if ar.needs_no_logarithm(y): return combined(ar.in_float32(lambda u: ar.power_const(u, y)), (x,), (dtype,))
   return combined(lambda u: ar.power_of(u, y), (x,), (dtype,))
 
 def where(condition: Tensor, x=None, y=None) -> Any:
@@ -171,18 +168,15 @@ class Tensor:
   def __init__(self, *data, dtype: DType | None = None, device=None, requires_grad: bool = False):
     """Shares the memory of a Tensor, names a UOp's value, or copies host data; several ints are the sizes of zeros."""
     source = data[0] if len(data) == 1 else np.zeros(data, np.float32) if data else []
-    if isinstance(source, UOp):
-      source = result(source, device=source.device or device_name(device))
-    if not isinstance(source, Tensor):
-      source = tensor(source, dtype=dtype or Default.dtype, device=device)
+    if isinstance(source, UOp): source = result(source, device=source.device or device_name(device))
+    if not isinstance(source, Tensor): source = tensor(source, dtype=dtype or Default.dtype, device=device)
     self.attach(source.storage, source.steps, source.known_strides)
     self.detached = source.detached
     if requires_grad: self.requires_grad_()
 
   def attach(self, storage: Storage, steps: Steps, strides: tuple[int, ...] | None) -> None:
     self.storage, self.steps, self.known_strides = storage, steps, strides
-    if len(storage.users) >= 8:
-      storage.users = [user for user in storage.users if user() is not None]
+    if len(storage.users) >= 8: storage.users = [user for user in storage.users if user() is not None]
     storage.users.append(weakref.ref(self))
 
   @classmethod
@@ -206,8 +200,7 @@ class Tensor:
     """The node of my value."""
     source = self.storage.uop if self.requires_grad else self.storage.plain()
     if not self.steps: return source
-    if self.looked is None or self.looked[0] is not source:
-      self.looked = (source, st.look(source, self.steps))
+    if self.looked is None or self.looked[0] is not source: self.looked = (source, st.look(source, self.steps))
     return self.looked[1]
 
   @property
@@ -293,8 +286,7 @@ class Tensor:
       elif isinstance(arg, (str, int)) and not isinstance(arg, bool): device = arg
     moved = self.cast(dtype or self.dtype)
     home = self.storage.device if device is None else device_name(device)
-    if home != moved.storage.device:
-      return result(moved_to(moved, home), moved, device=home)
+    if home != moved.storage.device: return result(moved_to(moved, home), moved, device=home)
     return moved.clone() if copy and moved is self else moved
 
   def type(self, dtype: DType | None = None) -> Any:
@@ -388,8 +380,7 @@ class Tensor:
 
   def fitted(self, value) -> Tensor:
     """value in my shape and dtype, on my device."""
-    if not isinstance(value, Tensor):
-      value = full((), value, dtype=self.dtype, device=self.device)
+    if not isinstance(value, Tensor): value = full((), value, dtype=self.dtype, device=self.device)
     uop, shape = moved_to(value, self.storage.device), self.uop.shape
     while len(uop.shape) > len(shape) and uop.shape[0] == 1:
       uop = uop.reshape(uop.shape[1:])
@@ -465,16 +456,14 @@ class Tensor:
     shape, count = sizes_of(sizes), self.numel()
     if shape.count(-1) > 1: raise RuntimeError("only one dimension can be inferred")
     known = prod(n for n in shape if n != -1)
-    if known and count % known == 0:
-      shape = tuple(count // known if n == -1 else n for n in shape)
+    if known and count % known == 0: shape = tuple(count // known if n == -1 else n for n in shape)
     if prod(shape) == count and all(n >= 0 for n in shape): return shape
     raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}: this tensor's shape is "
                        f"{list(self.shape)}")
 
   def view(self, *sizes) -> Tensor:
     """The same memory in another shape, or the same bits in another dtype."""
-    if len(sizes) == 1 and isinstance(sizes[0], DType):
-      return self.bitcast(sizes[0])
+    if len(sizes) == 1 and isinstance(sizes[0], DType): return self.bitcast(sizes[0])
     shape = self.new_shape(sizes)
     strides = reshaped_strides(self.uop.shape, self.stride(), shape)
     if strides is not None: return self.see([(Ops.RESHAPE, shape)], strides)
@@ -483,14 +472,12 @@ class Tensor:
 
   def reshape(self, *sizes) -> Tensor:
     shape = self.new_shape(sizes)
-    if reshaped_strides(self.uop.shape, self.stride(), shape) is not None:
-      return self.view(shape)
+    if reshaped_strides(self.uop.shape, self.stride(), shape) is not None: return self.view(shape)
     return result(self.uop.reshape(shape), self)
 
   def permute(self, *dims) -> Tensor:
     axes = tuple(axis_of(d, self.ndim) for d in sizes_of(dims))
-    if sorted(axes) == list(range(self.ndim)):
-      return self.see([(Ops.PERMUTE, axes)], self.strides_at(axes))
+    if sorted(axes) == list(range(self.ndim)): return self.see([(Ops.PERMUTE, axes)], self.strides_at(axes))
     raise RuntimeError(f"permute(dims={axes}) of a tensor of shape {list(self.shape)}: each dimension must appear once")
   def strides_at(self, axes: Sequence[int]) -> tuple[int, ...]:
     return tuple(self.stride(a) for a in axes)
@@ -575,8 +562,7 @@ class Tensor:
 
   def __setitem__(self, index, value) -> None:
     value = operand(value)
-    if isinstance(value, Tensor) and value.numel() == 1:
-      value = value.reshape(())
+    if isinstance(value, Tensor) and value.numel() == 1: value = value.reshape(())
     is_scalar = not isinstance(value, Tensor) or not value.ndim
     if is_scalar and isinstance(index, Tensor) and index.dtype is dtypes.bool:
       mask = index.reshape(tuple(index.shape) + (1,) * (self.ndim - index.ndim))
@@ -594,8 +580,7 @@ class Tensor:
 
   def reduced(self, uop: UOp, axes: tuple[int, ...], keepdim) -> Tensor:
     """A result whose reduced axes have size 1: they stay or go."""
-    if not keepdim:
-      uop = uop.reshape(tuple(n for d, n in enumerate(uop.shape) if d not in axes))
+    if not keepdim: uop = uop.reshape(tuple(n for d, n in enumerate(uop.shape) if d not in axes))
     return result(uop, self)
 
   def over(self, formula: Formula, dim, keepdim, dtype: DType | None = None) -> Tensor:
@@ -627,24 +612,20 @@ class Tensor:
     raise RuntimeError(f"{what}(): a floating point dtype is expected, got {self.dtype.name}: call .float() first")
 
   def max(self, dim=None, keepdim=False, other=None) -> Any:
-    if other is None and not isinstance(dim, Tensor):
-      return self.extreme(ar.max_over, ar.arg_max, dim, keepdim)
+    if other is None and not isinstance(dim, Tensor): return self.extreme(ar.max_over, ar.arg_max, dim, keepdim)
     return self.maximum(dim if other is None else other)
   def min(self, dim=None, keepdim=False, other=None) -> Any:
-    if other is None and not isinstance(dim, Tensor):
-      return self.extreme(ar.min_over, ar.arg_min, dim, keepdim)
+    if other is None and not isinstance(dim, Tensor): return self.extreme(ar.min_over, ar.arg_min, dim, keepdim)
     return self.minimum(dim if other is None else other)
 
   def extreme(self, formula: Formula, where_is: Formula, dim, keepdim) -> Any:
     """max and min: of all elements, or along dim with positions. Of ties the first alone gets the gradient."""
     if self.numel() == 0: raise RuntimeError("max and min need at least one element, but the tensor is empty")
     if dim is None: return self.over(formula, None, False)
-    if not self.ndim:
-      return Extremes(self, zeros(dtype=dtypes.int64, device=self.device))
+    if not self.ndim: return Extremes(self, zeros(dtype=dtypes.int64, device=self.device))
     axis = axis_of(dim, self.ndim)
     indices = self.map(lambda x: where_is(x, axis))
-    if self.requires_grad:
-      values = result(indexing.gather_axis(self.uop, axis, indices.uop), self)
+    if self.requires_grad: values = result(indexing.gather_axis(self.uop, axis, indices.uop), self)
     else: values = self.over(formula, axis, True)
     return Extremes(values, indices) if keepdim else Extremes(values.squeeze(axis), indices.squeeze(axis))
 
@@ -654,8 +635,7 @@ class Tensor:
     return self.position(ar.arg_min, dim, keepdim)
   def position(self, where_is: Formula, dim, keepdim) -> Tensor:
     if self.numel() == 0: raise IndexError("argmax() and argmin() need at least one element, but the tensor is empty")
-    if dim is None:
-      return self.flatten().position(where_is, 0, False).reshape((1,) * self.ndim if keepdim else ())
+    if dim is None: return self.flatten().position(where_is, 0, False).reshape((1,) * self.ndim if keepdim else ())
     if not self.ndim: return zeros(dtype=dtypes.int64, device=self.device)
     axis = axis_of(dim, self.ndim)
     return self.reduced(where_is(self.uop, axis), (axis,), keepdim)
@@ -689,8 +669,7 @@ def check_factors(a: Tensor, b: Tensor) -> None:
 def index_entries(x: Tensor, index) -> list[Any]:
   """What stands in the brackets, one entry per dimension besides the Nones; a mask becomes the indices of its Trues."""
   given: list[Any] = []
-  for entry in index if isinstance(index, tuple) else (index,):
-    given.extend(index_entry(entry, x))
+  for entry in index if isinstance(index, tuple) else (index,): given.extend(index_entry(entry, x))
   used = sum(1 for e in given if e is not None and e is not Ellipsis)
   if used > x.ndim: raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
   at = next((i for i, e in enumerate(given) if e is Ellipsis), len(given))
@@ -700,8 +679,7 @@ def index_entries(x: Tensor, index) -> list[Any]:
 
 def index_entry(entry, x: Tensor) -> list[Any]:
   if entry is None or entry is Ellipsis or isinstance(entry, slice): return [entry]
-  if isinstance(entry, (int, np.integer)) and not isinstance(entry, bool):
-    return [int(entry)]
+  if isinstance(entry, (int, np.integer)) and not isinstance(entry, bool): return [int(entry)]
   if isinstance(entry, (list, tuple, np.ndarray, range)):
     entry = tensor(np.asarray(entry) if len(entry) else np.zeros(0, np.int64), device=x.device)
   if not isinstance(entry, Tensor):
@@ -753,14 +731,12 @@ NUMPY_DTYPES = {np.dtype(numpy_dtype(dt)): dt for dt in dtypes.all if dt is not 
 
 def host_array(data) -> np.ndarray:
   """Python data as an array: whole numbers int64, other numbers of the default dtype."""
-  if isinstance(data, (np.ndarray, np.generic)):
-    return np.asarray(data)
+  if isinstance(data, (np.ndarray, np.generic)): return np.asarray(data)
   if isinstance(data, (list, tuple)) and any(isinstance(x, (Tensor, np.ndarray)) for x in data):
     return np.array([x.host() if isinstance(x, Tensor) else np.asarray(x) for x in data])
   try: array = np.array(data)
   except ValueError as error: raise ValueError(f"expected sequences of equal length: {error}") from None
-  if array.dtype == np.float64 or not array.size:
-    return array.astype(numpy_dtype(Default.dtype))
+  if array.dtype == np.float64 or not array.size: return array.astype(numpy_dtype(Default.dtype))
   if array.dtype.kind not in "OUS": return array
   raise TypeError(f"cannot make a tensor of {type(data).__name__} data: numbers are expected")
 
@@ -857,8 +833,7 @@ def define_operators() -> None:
   for name, row in BINARY.items(): define(name, of_two(*row))
   for name, formula in UNARY.items(): define(name, of_one(formula))
   for name, formula in FLAT.items(): define(name, flat(formula))
-  for symbol, name in PREFIXES.items():
-    setattr(Tensor, f"__{symbol}__", getattr(Tensor, name))
+  for symbol, name in PREFIXES.items(): setattr(Tensor, f"__{symbol}__", getattr(Tensor, name))
   for name in COMPARISONS: define(f"__{name}__", operator(getattr(Tensor, name)))
   for symbol, name in OPERATORS.items():
     method = getattr(Tensor, name)

@@ -16,13 +16,15 @@ STATEMENTS = 15
 SHAPES = [(6,), (2, 3), (4, 3), (3, 2, 2), (1, 4), ()]
 
 # Expressions of a tensor x; those that share its memory, and those that do not.
-VIEWS = ["{x}[1:]", "{x}[::2]", "{x}[:, 1:]", "{x}[:, ::2]", "{x}[0]", "{x}[-1]", "{x}[..., 0]", "{x}[:, None]", "{x}.T",
+VIEWS = ["{x}[1:]", "{x}[::2]", "{x}[:, 1:]", "{x}[:, ::2]", "{x}[0]", "{x}[-1]", "{x}[..., 0]", "{x}[:, None]",
+         "{x}.T",
          "{x}.transpose(0, 1)", "{x}.reshape(-1)", "{x}.reshape(2, -1)", "{x}.view(-1)", "{x}.unsqueeze(0)",
          "{x}.squeeze()", "{x}.expand(2, *{x}.shape)", "{x}.detach()", "{x}.data", "{x}.narrow(0, 1, 1)",
          "{x}.split(2)[-1]", "{x}.chunk(2)[0]", "{x}.unbind(0)[-1]", "{x}.flatten()",
          "torch.Tensor.view_as({x}, {x})", "{x}.permute(1, 0)", "{x}.diagonal()", "{x}.to(torch.float32)"]
 COPIES = ["{x}.clone()", "{x} * 2", "{x} + {y}", "{x}.flip(0)", "{x}[{index}]", "{x}.sum()", "{x}.sum(0)", "-{x}",
-          "{x} * {y}", "torch.cat([{x}, {x}])", "{x}.detach().clone()", "{x}.mean() * {x}", "{x}.relu()", "{x}.cumsum(0)",
+          "{x} * {y}", "torch.cat([{x}, {x}])", "{x}.detach().clone()", "{x}.mean() * {x}", "{x}.relu()",
+          "{x}.cumsum(0)",
           "torch.stack([{x}, {x}])", "torch.where({x} > 0, {x}, {y})", "{x}.detach().clone().requires_grad_()",
            "{x}.repeat(2)"]
 CHANGES = ["{x}.add_(1)", "{x}.mul_(2)", "{x} += {y}", "{x} *= {y}", "{x} -= 0.5 * {x}", "{x}.zero_()", "{x}.fill_(3)",
@@ -31,7 +33,8 @@ CHANGES = ["{x}.add_(1)", "{x}.mul_(2)", "{x} += {y}", "{x} *= {y}", "{x} -= 0.5
            "{x}[{x} < {y}] = 0", "{x}.T.add_(1)", "{x}.view(-1)[1] = 4", "{x}.data.add_(1)", "{x}.detach().mul_(2)",
            "{x}.data = {y}.data", "{x}.data = {x}.data * 2", "{x}[{index}] += 1", "{x}[1:].zero_()", "{x}.sub_({y})",
            "{x}.clamp_(-1, 1)", "{x}.masked_fill_({x} > 0, 2)", "{x}.add_({y}, alpha=2)", "{x}.relu_()"]
-READS = ["{x}.sum().item()", "{x}.tolist()", "({x} + {y}).sum().item()", "{x}.detach().numpy().copy()", "({x} * 2).tolist()"]
+READS = ["{x}.sum().item()", "{x}.tolist()", "({x} + {y}).sum().item()", "{x}.detach().numpy().copy()",
+         "({x} * 2).tolist()"]
 BLOCKS = ["", "", "", "with torch.no_grad(): "]
 
 def make_program(seed):
@@ -101,7 +104,7 @@ def run_program(lines, module):
   return values, reads, {name: bool(v.requires_grad) for name, v in tensors.items()}, grads
 
 def gradients(tensors):
-  """Of a weighted sum of all tensors; None where a value that is needed was overwritten: picograd's formulas and torch's
+  """Of a weighted sum of all tensors; None where a value that is needed was overwritten: our formulas and torch's
   may need different ones."""
   leaves = {name: v for name, v in tensors.items() if v.requires_grad and v.is_leaf}
   for v in leaves.values(): v.grad = None
@@ -126,7 +129,7 @@ def compare(lines):
     found = found_values[name] if name in values else found_reads[name]
     assert found.shape == value.shape, f"{name}: {found.shape}, not {value.shape}\n{text}"
     assert np.allclose(found, value, rtol=1e-4, atol=1e-4), f"{name}: {found.tolist()}, not {value.tolist()}\n{text}"
-  if grads is None or found_grads is None or ".data" in text: return     # torch's .data hides a change from its gradients
+  if grads is None or found_grads is None or ".data" in text: return  # torch's .data hides changes from gradients
   for name, grad in grads.items():
     assert name in found_grads, f"{name} is no leaf\n{text}"
     found = found_grads[name]

@@ -215,7 +215,7 @@ def bytes_moved(kernel: Kernel) -> int:
 # ---- a value from before and after an assignment in one kernel -------------------------------------------------------
 
 def with_old_versions_copied(roots: list[UOp]) -> list[UOp]:
-  """The roots where each value that is assigned to is read from a copy: needed when one kernel reads a value from before
+  """The roots where each value that is assigned to is read from a copy: needed when a kernel reads a value from before
   and after an assignment, as in `y = x * 2; x += 1; y + x`."""
   order = toposort(roots)
   assigned = {u.src[0] for u in order if u.op is Ops.AFTER}

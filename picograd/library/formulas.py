@@ -3,7 +3,7 @@
 from __future__ import annotations
 import math
 from typing import Sequence
-from picograd.arithmetic import detach, in_float32, magnitude, never
+from picograd.arithmetic import in_float32, magnitude, never
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp

@@ -2,7 +2,6 @@
 from __future__ import annotations
 from picograd.arithmetic import iota_along, stretch
 from picograd.dtype import dtypes
-from picograd.indexing import over_last
 from picograd.library.creation import identity_mask
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
