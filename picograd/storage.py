@@ -215,8 +215,14 @@ def realize(storages: Iterable[Storage]) -> None:
   values = [kept(u, lost) for _, u in requests]
   memories = runtime.realize(values + [bad for bad, _ in due])
   for (storage, _), memory in zip(requests, memories): storage.land(memory)
+  if lost: forget_assignments()
   for (_, error), memory in zip(due, memories[len(requests):]):
     if to_host(memory)[0]: raise error
+
+def forget_assignments() -> None:
+  """What has run leaves the graphs that wait: each step of a loop would lead to all steps before it else."""
+  waiting = waiting_by_age()
+  for storage, uop in zip(waiting, runtime.resolve([s.uop for s in waiting])): storage.uop = uop
 
 def add_readers(requests: list[Request]) -> set[UOp]:
   """Adds who reads a buffer as it was before an assignment in the requests. Returns what is assigned to. Every graph is
@@ -256,8 +262,10 @@ def readers_of_old(requests: Sequence[Request], lost: set[UOp], requested: set[U
 
 def current(uops: Sequence[UOp]) -> list[UOp]:
   """The graphs with everything that has run since they were built replaced by the memory that holds it."""
-  uops = substitute(uops, {u: Storage.landed[u] for u in toposort(uops) if u in Storage.landed})
-  return [runtime.resolve(u) for u in uops]
+  uops = runtime.resolve(list(uops))
+  landed = {u: Storage.landed[u] for u in toposort(uops) if u in Storage.landed}
+  pending = {u: u for u in toposort(uops) if u.op is Ops.AFTER}       # entered by the realize that runs it alone
+  return substitute(uops, {**landed, **pending})
 
 # ---- host copies -----------------------------------------------------------------------------------------------------
 

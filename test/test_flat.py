@@ -4,7 +4,6 @@ import random
 import numpy as np, pytest
 from picograd.codegen.flat import Builder, Flow, flatten, mem2reg, new_label, operands, predecessors
 from picograd.codegen.flat import split_sum, successors
-from picograd.codegen.flatopt import simplify_flow
 from picograd.codegen.place import place
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
@@ -161,7 +160,7 @@ def test_long_functions():
     b.set(x, b.get(x) + k)
     b.start(join)
   for k in range(20000): b.store(b.param(0), b.get(x) + k)
-  fn = simplify_flow(mem2reg(b.finish()))
+  fn = mem2reg(b.finish())
   assert len(check(place(fn)).blocks) > 2000
 
 # ---- random programs -------------------------------------------------------------------------------------------------
@@ -271,9 +270,8 @@ class RandomProgram:
   kinds = [assign, store, reload, call, halves, choose, repeat, skip]
 
 def forms(functions):
-  """The functions as they are, promoted, and simplified too."""
-  promoted = [mem2reg(f) for f in functions]
-  return {"memory": functions, "mem2reg": promoted, "simplify_flow": [simplify_flow(f) for f in promoted]}
+  """The functions as they are, and promoted."""
+  return {"memory": functions, "mem2reg": [mem2reg(f) for f in functions]}
 
 def python_result(functions):
   out = np.zeros(256, np.uint8)

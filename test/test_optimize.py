@@ -72,6 +72,21 @@ def test_padding_of_a_sum_gates_nothing_outside_the_sum():
   kernel = UOp.sink(out.index(i).store(data.index(position).load()).end(i))
   verify("kernel", apply_opts(kernel, [Opt(Axis.VECTOR, 1, 4)]))
 
+def loops(u: UOp) -> list[int]:
+  """The sizes of the loops of u's only kernel, as Opts see them."""
+  kernel, = schedule([u], "CPU").kernels
+  return [r.bound.arg for r in ranges_in(codegen.prepared(kernel.ast))]
+
+def test_loops_over_one_stretch_are_one():
+  x, y = leaf(random(6, 5, 3)), leaf(random(6, 5, 3, seed=1))
+  assert loops(x * y) == [90] and loops(total(x, 0, 1, 2)) == [90]
+  assert loops(x.permute((1, 0, 2)) * 2) == [5, 6, 3]                    # rows of three lie apart
+  assert loops(total(x, 1, 2)) == [6, 15] and loops(total(x, 0)) == [15, 6]
+  assert loops(x - x.reduce(Ops.MAX, (2,)).expand((6, 5, 3))) == [30, 3, 3]
+  assert loops(x.pad(((0, 0), (0, 0), (0, 1))) * 2) == [30, 4]           # the padding looks at the last loop
+  close(value(total(x, 0, 1, 2)), value(x).astype(np.float64).sum().reshape(1, 1, 1))
+  close(value(x.permute((1, 0, 2)) * y.permute((1, 0, 2))), (value(x) * value(y)).transpose(1, 0, 2))
+
 def test_unknown_range_is_named():
   kernel = schedule([leaf(A) * 2], "CPU").kernels[0].ast
   with pytest.raises(ValueError, match="no range r9"): apply_opts(kernel, [Opt(Axis.UPCAST, 9, 2)])

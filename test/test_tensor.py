@@ -343,3 +343,22 @@ def test_bfloat16():
   x = picograd.tensor([1.0, 3.14159, 1e30], dtype=picograd.bfloat16)
   np.testing.assert_allclose(x.numpy(), [1, 3.140625, 1e30], rtol=4e-3)
   assert (x @ x).dtype is picograd.bfloat16
+
+def test_an_assignment_that_waits_is_run_once():
+  """backward() brings the graph up to date; the assignments in it must stay the nodes that realize() will run, also
+  while somebody holds the leaves from before they had memory."""
+  weight = picograd.nn.Parameter(picograd.ones(4))
+  held = weight.uop
+  optimizer = picograd.optim.AdamW([weight], lr=0.5)
+  for _ in range(4):
+    optimizer.zero_grad()
+    (weight * weight).sum().backward()
+    optimizer.step()
+  assert held is not weight.uop
+  value, first, second = 1.0, 0.0, 0.0                                 # AdamW by hand, Loshchilov and Hutter 2019
+  for step in range(1, 5):
+    gradient = 2 * value
+    first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient ** 2
+    change = (first / (1 - 0.9 ** step)) / ((second / (1 - 0.999 ** step)) ** 0.5 + 1e-8)
+    value = value * (1 - 0.5 * 0.01) - 0.5 * change
+  np.testing.assert_allclose(weight.detach().numpy(), np.full(4, value), rtol=1e-4)

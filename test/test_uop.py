@@ -176,3 +176,16 @@ def test_a_node_of_a_shape_error_can_be_built_again():
   for _ in range(2):
     with pytest.raises(ValueError): x.reshape((5,))
   assert x.reshape((2, 2)).shape == (2, 2)
+
+def test_a_node_made_while_the_collector_runs_stays_the_only_one():
+  """The collector clears the weak references to all garbage first and calls finalizers then: one of them may build a
+  node that is equal to a dying one. The dying node must not take the new one's place in the pool with it."""
+  class Maker:
+    made: list[UOp] = []
+    def __del__(self): Maker.made.append(UOp.const(dtypes.float32, 123.25) + 1)
+  first, second = Maker(), Maker()
+  first.cycle, second.cycle = second, first
+  first.node = UOp.const(dtypes.float32, 123.25) + 1
+  del first, second
+  gc.collect()
+  assert Maker.made[0] is Maker.made[1] is UOp.const(dtypes.float32, 123.25) + 1

@@ -7,7 +7,7 @@ from picograd.codegen.flat import flatten, mem2reg
 from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.linearize import linearize
 from picograd.codegen.lower import lower
-from picograd.codegen.optimize import Opt, apply_opts, split_divided_ranges
+from picograd.codegen.optimize import Opt, apply_opts, merge_neighbours, split_divided_ranges
 from picograd.codegen.place import place
 from picograd.codegen.target import Target
 from picograd.helpers import DEBUG, DUMP, NOOPT, SPEC
@@ -42,7 +42,7 @@ SHOWN = {5: ("optimize",), 6: ("mem2reg", "place")}                   # DEBUG le
 
 def prepared(kernel: UOp) -> UOp:
   """The kernel that Opts are chosen for and applied to."""
-  return split_divided_ranges(kernel)
+  return merge_neighbours(split_divided_ranges(kernel))
 
 def opts_for(kernel: UOp, target: Target) -> list[Opt]:
   """The Opts a kernel is compiled with when nobody says otherwise."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Iterator, NamedTuple
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup
-from picograd.ops.index import simplify_index
+from picograd.ops.index import simplify_index, stride_of
 from picograd.ops.match import rewrite
 from picograd.ops.ops import Axis, Ops, identity
 from picograd.ops.uop import UOp, toposort
@@ -82,6 +82,39 @@ def flat_ranges(values: list[UOp]) -> list[UOp]:
   """The ranges that ranges, and expressions over new ranges, stand for: THREAD first, else in order of mention."""
   found = [u for v in values for u in toposort([v]) if u.op is Ops.RANGE]
   return sorted(dedup(found), key=lambda u: u.axis is not Axis.THREAD)
+
+# ---- two loops over one stretch of memory ----------------------------------------------------------------------------
+
+def merge_neighbours(kernel: UOp) -> UOp:
+  """Loops that count through one stretch of every buffer they touch as one loop: its lanes fill a register whatever the
+  last dimension is."""
+  for outer, inner in neighbours(kernel):
+    if not is_one_stretch(kernel, outer, inner): continue
+    n = inner.bound.arg
+    both = numbered(outer.bound.arg * n, *outer.arg)
+    kernel = replace_range(kernel, inner, both % n, None)
+    kernel = replace_range(kernel, outer, both // n, None)
+    return merge_neighbours(rewrite(kernel, simplify_index))
+  return kernel
+
+def neighbours(kernel: UOp) -> Iterator[tuple[UOp, UOp]]:
+  """Loops of one kind, one directly inside the other."""
+  for u in toposort([kernel]):
+    if u.op in (Ops.END, Ops.REDUCE): yield from zip(u.src[1:], u.src[2:])
+
+def is_one_stretch(kernel: UOp, outer: UOp, inner: UOp) -> bool:
+  """Whether a step of outer moves every access as far as all steps of inner do, and nothing else looks at either."""
+  for u in toposort([kernel]):
+    if u.op in (Ops.END, Ops.REDUCE):
+      if (outer in u.src or inner in u.src) and (outer, inner) not in zip(u.src[1:], u.src[2:]): return False
+    elif u.op is Ops.INDEX:
+      far, near = stride_of(u.src[1], outer), stride_of(u.src[1], inner)
+      if far is None or near is None or far != near * inner.bound.arg: return False
+    elif u.dtype is not dtypes.index and any(looks_at(s, outer, inner) for s in u.src): return False
+  return True
+
+def looks_at(position: UOp, *ranges: UOp) -> bool:
+  return position.dtype is dtypes.index and not set(ranges).isdisjoint(position.toposort())
 
 # ---- ranges that are only used in parts ------------------------------------------------------------------------------
 

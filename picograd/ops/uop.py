@@ -35,8 +35,10 @@ class UOp:
     return node
 
   def __del__(self) -> None:
-    try: UOp.pool.pop(intern_key(self.op, self.dtype, self.src, self.arg), None)
-    except (AttributeError, TypeError): pass                          # construction failed, or the interpreter ends
+    try: key = intern_key(self.op, self.dtype, self.src, self.arg)
+    except (AttributeError, TypeError): return                        # construction failed, or the interpreter ends
+    known = UOp.pool.get(key)           # a newer node's, if the collector had cleared mine before that was made
+    if known is not None and known() in (None, self): del UOp.pool[key]
 
   def __reduce__(self): return (UOp, (self.op, self.dtype, self.src, self.arg))
   def __repr__(self) -> str:

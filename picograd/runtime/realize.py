@@ -18,9 +18,11 @@ Remembered = weakref.WeakKeyDictionary
 finished: "Remembered[UOp, UOp]" = Remembered()     # AFTER that has run -> its BUFFER, a version later
 computed: "Remembered[UOp, UOp]" = Remembered()     # value -> the BUFFER that holds it
 
-def resolve(u: UOp) -> UOp:
-  """u with every assignment that has run replaced by the buffer it assigned to."""
-  return rebuild([u], finished.get)[u]
+def resolve(uops: list[UOp]) -> list[UOp]:
+  """The graphs with every assignment that has run replaced by the buffer it assigned to. One that has not run stays the
+  node that it is: a copy of it, over other nodes, would run a second time."""
+  new = rebuild(uops, lambda u: finished.get(u, u) if u.op is Ops.AFTER else None)
+  return [new[u] for u in uops]
 
 def rebuild(roots: list[UOp], replacement: Callable[[UOp], UOp | None]) -> Table:
   """The graph with nodes replaced, as a table from each old node reached. Below a replaced node nothing is entered."""

@@ -1,0 +1,69 @@
+# test_bench.py: every workload of the bench gives right answers and a figure, a wrong answer is caught, and the table
+# is Markdown with a row for each workload.
+import subprocess, sys
+from pathlib import Path
+import numpy as np
+import pytest
+from extra.bench import __main__ as bench, limits, workloads
+from extra.bench.peers import Numpy, Picograd
+from extra.bench.worker import Sample, Session
+
+ROOT = Path(__file__).resolve().parent.parent
+MACHINE = limits.Limits(1e11, (limits.Bandwidth(1 << 26, 1e10, 1e10),))
+EXPRESSIONS = [row.name for row in workloads.overhead() + workloads.elementwise(workloads.TINY)
+               + workloads.over_rows(workloads.TINY) + workloads.matmuls(workloads.TINY)]
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_picograd_answers_right_and_is_timed(name):
+  session = Session("picograd", workloads.TINY)
+  assert session.prepare(name)["seconds"] > 0
+  assert all(sample.seconds > sample.kernels > 0 for sample in session.time(0.001))
+
+@pytest.mark.parametrize("name", ["training step, small llama", "decode, llama 15M"])
+def test_models_agree_with_torch_in_float64(name):
+  pytest.importorskip("torch")
+  workload = workloads.workloads(workloads.TINY)[name]
+  workloads.check(workload.task(Picograd()), workload.tolerance)
+
+def test_a_wrong_result_is_an_error(monkeypatch):
+  monkeypatch.setattr(Numpy, "array", lambda self, result: result + 1e-3)
+  answer = Session("numpy", workloads.TINY).prepare("exp")
+  assert "is off by" in answer["wrong"]
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_element_that_is_no_number_is_wrong(bad):
+  reference = np.ones(4)
+  answer = np.array([1, 1, 1, bad], np.float32)
+  with pytest.raises(workloads.WrongResult): workloads.check(workloads.Task(lambda: None, answer, reference), 1e-3)
+
+def test_a_wrong_shape_is_wrong():
+  with pytest.raises(workloads.WrongResult, match="shape"):
+    workloads.check(workloads.Task(lambda: None, np.ones((1, 4)), np.ones(4)), 1e-3)
+
+def test_the_row_of_a_workload():
+  workload = workloads.matmul("matmul 100", 100, 100, 100).workload()
+  ours = [Sample(2e-4, 1e-4), Sample(1e-4, 5e-5), Sample(4e-4, 2e-4)]
+  samples = {"picograd": ours, "numpy": [Sample(3e-4, np.nan)], "torch": [Sample(2e-4, np.nan)]}
+  row = bench.row(bench.Measured(workload, samples, []), MACHINE)
+  assert row == ["matmul 100", "GFLOP/s", "20.0", "10.0", "40.0", "torch", "10.0", "2.00", "20%"]
+  lines = bench.table([row]).splitlines()
+  assert len(lines) == 3 and len({len(line) for line in lines}) == 1 and len({line.count("|") for line in lines}) == 1
+
+def test_a_workload_that_nobody_can_do_has_an_empty_row():
+  workload = workloads.workloads(workloads.TINY)["import"]
+  assert bench.row(bench.Measured(workload, {}, []), MACHINE)[2:] == ["-"] * 7
+
+def test_the_limit_is_the_slower_of_arithmetic_and_memory():
+  assert MACHINE.seconds(1e11, 4, 4) == 1
+  assert MACHINE.seconds(0, 3e10, 1e10) == pytest.approx(4)
+
+def test_the_machine_is_measured():
+  measured = limits.measure(1)
+  assert measured.fma > 1e9 and all(m.read > 1e8 and m.copy > 1e8 for m in measured.memory)
+
+def test_the_command_prints_a_table():
+  done = subprocess.run([sys.executable, "-m", "extra.bench", "cpu", "--sizes", "tiny", "--threads", "2", "--seconds",
+                         "0.01", "--only", "10x10", "--peers", "picograd,numpy"],
+                        cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count("\n| 10x10") == 2 and " numpy " in done.stdout
