@@ -116,9 +116,12 @@ def power(x, y) -> Tensor:
   dtype = result_type(x, y)
   if isinstance(y, Tensor):
     return combined(ar.power if dtype.is_floating_point else ar.power_int, (x, y), (dtype, dtype))
-  if dtype.is_floating_point and not ar.needs_no_logarithm(y): return combined(ar.power, (x, y), (dtype, dtype))
-  if not dtype.is_floating_point and y < 0: raise RuntimeError("Integers to negative integer powers are not allowed.")
-  if ar.needs_no_logarithm(y): return combined(ar.in_float32(lambda u: ar.power_const(u, y)), (x,), (dtype,))
+  if dtype.is_floating_point and not ar.needs_no_logarithm(y):
+    return combined(ar.power, (x, y), (dtype, dtype))
+  if not dtype.is_floating_point and y < 0:
+    raise RuntimeError("Integers to negative integer powers are not allowed.")
+  if ar.needs_no_logarithm(y):
+    return combined(ar.in_float32(lambda u: ar.power_const(u, y)), (x,), (dtype,))
   return combined(lambda u: ar.power_of(u, y), (x,), (dtype,))
 
 def where(condition: Tensor, x=None, y=None) -> Any:
@@ -251,7 +254,8 @@ class Tensor:
     return data.astype(dtype or data.dtype)
 
   def item(self) -> Any:
-    if self.numel() != 1: raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
+    if self.numel() != 1:
+      raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
     return self.host().reshape(-1)[0].item()
   def tolist(self) -> Any: return self.host().tolist()
   def __float__(self) -> float: return float(self.item())
@@ -260,7 +264,8 @@ class Tensor:
     if not self.dtype.is_floating_point: return int(self.item())
     raise TypeError("only integer tensors of a single element can be converted to an index")
   def __bool__(self) -> bool:
-    if self.numel() > 1: raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+    if self.numel() > 1:
+      raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
     return bool(self.item()) if self.numel() else False
   def __len__(self) -> int:
     if not self.ndim: raise TypeError("len() of a 0-d tensor")
@@ -286,7 +291,8 @@ class Tensor:
       elif isinstance(arg, (str, int)) and not isinstance(arg, bool): device = arg
     moved = self.cast(dtype or self.dtype)
     home = self.storage.device if device is None else device_name(device)
-    if home != moved.storage.device: return result(moved_to(moved, home), moved, device=home)
+    if home != moved.storage.device:
+      return result(moved_to(moved, home), moved, device=home)
     return moved.clone() if copy and moved is self else moved
 
   def type(self, dtype: DType | None = None) -> Any:
@@ -310,7 +316,8 @@ class Tensor:
   def requires_grad_(self, requires_grad=True) -> Tensor:
     if requires_grad == self.requires_grad: return self
     if not requires_grad:
-      if not self.leaf: raise RuntimeError("you can only change requires_grad flags of leaf variables.")
+      if not self.leaf:
+        raise RuntimeError("you can only change requires_grad flags of leaf variables.")
       self.requires = self.leaf = False
       return self
     if not self.dtype.is_floating_point:
@@ -333,7 +340,8 @@ class Tensor:
 
   def retain_grad(self) -> None:
     """backward() shall fill my .grad although I am not a leaf."""
-    if not self.requires_grad: raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+    if not self.requires_grad:
+      raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
     Tensor.wanting[id(self)] = self
 
   def detach(self) -> Tensor:
@@ -439,7 +447,8 @@ class Tensor:
     return binary(ar.subtract, self, scaled(other, alpha))
   def div(self, other, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode == "floor": return self // other
-    if rounding_mode == "trunc": return binary(ar.truncated_quotient, self, other, division_dtype)
+    if rounding_mode == "trunc":
+      return binary(ar.truncated_quotient, self, other, division_dtype)
     return binary(UOp.__truediv__, self, other, float_dtype)
   def pow(self, exponent) -> Tensor: return power(self, exponent)
   def matmul(self, other) -> Tensor: return matmul(as_tensor(self), as_tensor(other))
@@ -454,7 +463,8 @@ class Tensor:
   def new_shape(self, sizes: Sequence[Any]) -> tuple[int, ...]:
     """Sizes with -1 filled in."""
     shape, count = sizes_of(sizes), self.numel()
-    if shape.count(-1) > 1: raise RuntimeError("only one dimension can be inferred")
+    if shape.count(-1) > 1:
+      raise RuntimeError("only one dimension can be inferred")
     known = prod(n for n in shape if n != -1)
     if known and count % known == 0: shape = tuple(count // known if n == -1 else n for n in shape)
     if prod(shape) == count and all(n >= 0 for n in shape): return shape
@@ -463,7 +473,8 @@ class Tensor:
 
   def view(self, *sizes) -> Tensor:
     """The same memory in another shape, or the same bits in another dtype."""
-    if len(sizes) == 1 and isinstance(sizes[0], DType): return self.bitcast(sizes[0])
+    if len(sizes) == 1 and isinstance(sizes[0], DType):
+      return self.bitcast(sizes[0])
     shape = self.new_shape(sizes)
     strides = reshaped_strides(self.uop.shape, self.stride(), shape)
     if strides is not None: return self.see([(Ops.RESHAPE, shape)], strides)
@@ -472,12 +483,14 @@ class Tensor:
 
   def reshape(self, *sizes) -> Tensor:
     shape = self.new_shape(sizes)
-    if reshaped_strides(self.uop.shape, self.stride(), shape) is not None: return self.view(shape)
+    if reshaped_strides(self.uop.shape, self.stride(), shape) is not None:
+      return self.view(shape)
     return result(self.uop.reshape(shape), self)
 
   def permute(self, *dims) -> Tensor:
     axes = tuple(axis_of(d, self.ndim) for d in sizes_of(dims))
-    if sorted(axes) == list(range(self.ndim)): return self.see([(Ops.PERMUTE, axes)], self.strides_at(axes))
+    if sorted(axes) == list(range(self.ndim)):
+      return self.see([(Ops.PERMUTE, axes)], self.strides_at(axes))
     raise RuntimeError(f"permute(dims={axes}) of a tensor of shape {list(self.shape)}: each dimension must appear once")
   def strides_at(self, axes: Sequence[int]) -> tuple[int, ...]:
     return tuple(self.stride(a) for a in axes)
@@ -523,7 +536,8 @@ class Tensor:
 
   def flatten(self, start_dim=0, end_dim=-1) -> Tensor:
     first, last = axis_of(start_dim, self.ndim), axis_of(end_dim, self.ndim)
-    if first > last: raise RuntimeError(f"flatten(): start_dim {start_dim} comes after end_dim {end_dim}")
+    if first > last:
+      raise RuntimeError(f"flatten(): start_dim {start_dim} comes after end_dim {end_dim}")
     if self.ndim and first == last: return self
     shape = self.uop.shape
     return self.reshape(shape[:first] + (prod(shape[first:last + 1]),) + shape[last + 1:])
@@ -532,7 +546,8 @@ class Tensor:
     at, low = axis_of(dim, self.ndim), int(start)
     n = self.uop.shape[at]
     if low < 0: low %= max(1, n)
-    if low + length > n: raise RuntimeError(f"start ({low}) + length ({length}) exceeds dimension size ({n}).")
+    if low + length > n:
+      raise RuntimeError(f"start ({low}) + length ({length}) exceeds dimension size ({n}).")
     bounds = tuple((low, low + length) if d == at else (0, m) for d, m in enumerate(self.uop.shape))
     return self.see([(Ops.SHRINK, bounds)], tuple(self.stride()))
 
@@ -612,17 +627,21 @@ class Tensor:
     raise RuntimeError(f"{what}(): a floating point dtype is expected, got {self.dtype.name}: call .float() first")
 
   def max(self, dim=None, keepdim=False, other=None) -> Any:
-    if other is None and not isinstance(dim, Tensor): return self.extreme(ar.max_over, ar.arg_max, dim, keepdim)
+    if other is None and not isinstance(dim, Tensor):
+      return self.extreme(ar.max_over, ar.arg_max, dim, keepdim)
     return self.maximum(dim if other is None else other)
   def min(self, dim=None, keepdim=False, other=None) -> Any:
-    if other is None and not isinstance(dim, Tensor): return self.extreme(ar.min_over, ar.arg_min, dim, keepdim)
+    if other is None and not isinstance(dim, Tensor):
+      return self.extreme(ar.min_over, ar.arg_min, dim, keepdim)
     return self.minimum(dim if other is None else other)
 
   def extreme(self, formula: Formula, where_is: Formula, dim, keepdim) -> Any:
     """max and min: of all elements, or along dim with positions. Of ties the first alone gets the gradient."""
-    if self.numel() == 0: raise RuntimeError("max and min need at least one element, but the tensor is empty")
+    if self.numel() == 0:
+      raise RuntimeError("max and min need at least one element, but the tensor is empty")
     if dim is None: return self.over(formula, None, False)
-    if not self.ndim: return Extremes(self, zeros(dtype=dtypes.int64, device=self.device))
+    if not self.ndim:
+      return Extremes(self, zeros(dtype=dtypes.int64, device=self.device))
     axis = axis_of(dim, self.ndim)
     indices = self.map(lambda x: where_is(x, axis))
     if self.requires_grad: values = result(indexing.gather_axis(self.uop, axis, indices.uop), self)
@@ -634,8 +653,10 @@ class Tensor:
   def argmin(self, dim=None, keepdim=False) -> Tensor:
     return self.position(ar.arg_min, dim, keepdim)
   def position(self, where_is: Formula, dim, keepdim) -> Tensor:
-    if self.numel() == 0: raise IndexError("argmax() and argmin() need at least one element, but the tensor is empty")
-    if dim is None: return self.flatten().position(where_is, 0, False).reshape((1,) * self.ndim if keepdim else ())
+    if self.numel() == 0:
+      raise IndexError("argmax() and argmin() need at least one element, but the tensor is empty")
+    if dim is None:
+      return self.flatten().position(where_is, 0, False).reshape((1,) * self.ndim if keepdim else ())
     if not self.ndim: return zeros(dtype=dtypes.int64, device=self.device)
     axis = axis_of(dim, self.ndim)
     return self.reduced(where_is(self.uop, axis), (axis,), keepdim)
@@ -671,15 +692,19 @@ def index_entries(x: Tensor, index) -> list[Any]:
   given: list[Any] = []
   for entry in index if isinstance(index, tuple) else (index,): given.extend(index_entry(entry, x))
   used = sum(1 for e in given if e is not None and e is not Ellipsis)
-  if used > x.ndim: raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
+  if used > x.ndim:
+    raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
   at = next((i for i, e in enumerate(given) if e is Ellipsis), len(given))
   rest = given[at + 1:]
-  if any(e is Ellipsis for e in rest): raise IndexError("an index can only have a single ellipsis ('...')")
+  if any(e is Ellipsis for e in rest):
+    raise IndexError("an index can only have a single ellipsis ('...')")
   return given[:at] + [slice(None)] * (x.ndim - used) + rest
 
 def index_entry(entry, x: Tensor) -> list[Any]:
-  if entry is None or entry is Ellipsis or isinstance(entry, slice): return [entry]
-  if isinstance(entry, (int, np.integer)) and not isinstance(entry, bool): return [int(entry)]
+  if entry is None or entry is Ellipsis or isinstance(entry, slice):
+    return [entry]
+  if isinstance(entry, (int, np.integer)) and not isinstance(entry, bool):
+    return [int(entry)]
   if isinstance(entry, (list, tuple, np.ndarray, range)):
     entry = tensor(np.asarray(entry) if len(entry) else np.zeros(0, np.int64), device=x.device)
   if not isinstance(entry, Tensor):

@@ -176,7 +176,7 @@ def makes(store: Store, leaf: UOp, plan: Plan) -> bool:
 simplify_kernel = collapse_onehot + simplify_index
 
 def kernel_of(group: Group, plan: Plan) -> Kernel:
-  """The kernel of a group: PARAMs numbered by slot, ranges numbered from 0, indices simplified. Of several stores to one
+  """The kernel of a group: PARAMs numbered by slot, ranges numbered from 0, indices simplified. Of several stores to a
   place only the last counts: who needs an earlier value has been given it."""
   last = {(storage_id(plan.leaves[s.target.arg]), s.position): s for s in group.stores}
   ends = [s.target.index(s.position).store(s.value).end(*s.ranges) for s in last.values()]
