@@ -481,7 +481,8 @@ def prepare(args: argparse.Namespace) -> tuple[Llama, Tokenizer, list[int], int]
   """The model with just enough room, the tokenizer, the prompt's tokens, and how many positions to run."""
   config = read_config(args.model)
   tokenizer = read_tokenizer(args.tokenizer, args.model, config.vocab_size)
-  prompt = tokenizer.encode(args.prompt)
+  try: prompt = tokenizer.encode(args.prompt)
+  except UnicodeEncodeError: raise ValueError("the prompt is no valid UTF-8") from None
   positions = min(args.steps, config.context)
   if len(prompt) > config.context:
     raise ValueError(f"the prompt has {len(prompt)} tokens, the model's context holds {config.context}")
@@ -499,6 +500,7 @@ def run(args: argparse.Namespace) -> int:
   try: stream(generate(model, prompt, positions, sampler, meter), tokenizer.decode)
   except KeyboardInterrupt: status = 130                  # what a shell reports for a program that SIGINT ended
   except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())    # as in llama.py | head
+  except OSError as error: fail(f"cannot write the text: {error.strerror}")               # a full disk
   print(f"{meter} (seed {args.seed})", file=sys.stderr)
   return status
 

@@ -21,8 +21,7 @@ def stretch(u: UOp, shape: Shape) -> UOp:
 
 def convert(u: UOp, dtype: DType) -> UOp:
   """u in another dtype; a number becomes True unless it is zero."""
-  if dtype is dtypes.bool and u.dtype is not dtypes.bool:
-    return u.ne(0)
+  if dtype is dtypes.bool and u.dtype is not dtypes.bool: return u.ne(0)
   return u.cast(dtype)
 
 def accumulator(dtype: DType) -> DType:
@@ -100,8 +99,7 @@ def floor_divide(x: UOp, y: UOp) -> UOp:
 
 def remainder(x: UOp, y: UOp) -> UOp:
   """x - floor(x/y)*y: the divisor's sign."""
-  if x.dtype.is_floating_point:
-    return x - floor(x / y) * y
+  if x.dtype.is_floating_point: return x - floor(x / y) * y
   if x.dtype.is_unsigned: return x % y
   return opposite_remainder(x, y).where(x % y + y, x % y)
 
@@ -162,8 +160,7 @@ def needs_no_logarithm(y: float) -> bool:
 
 def power_const(x: UOp, y: float) -> UOp:
   """x^y for a number y that needs no logarithm."""
-  if y == 0:
-    return never(x).where(x, x.like(1))                              # 1, and a derivative of zero
+  if y == 0: return never(x).where(x, x.like(1))                              # 1, and a derivative of zero
   whole = x.alu(Ops.SQRT) if abs(y) == 0.5 else power_of(x, abs(int(y)))
   return whole if y > 0 else x.like(1) / whole
 
@@ -203,8 +200,7 @@ def mean_over(x: UOp, axes: Axes, count: float) -> UOp:
 
 def max_over(x: UOp, axes: Axes) -> UOp:
   """The largest; of no booleans, False."""
-  if x.dtype is dtypes.bool:
-    return x.cast(dtypes.int32).reduce(Ops.MAX, axes) > 0
+  if x.dtype is dtypes.bool: return x.cast(dtypes.int32).reduce(Ops.MAX, axes) > 0
   return x.reduce(Ops.MAX, axes)
 def min_over(x: UOp, axes: Axes) -> UOp:
   return opposite(max_over(opposite(x), axes))

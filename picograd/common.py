@@ -106,7 +106,7 @@ def axes_of(dim, rank: int) -> tuple[int, ...]:
   """The dimensions that dim names; None and () name all."""
   if dim is None: return tuple(range(rank))
   if isinstance(dim, int): return (axis_of(dim, rank),)[:rank]
-  return tuple(sorted({axis_of(int(d), rank) for d in dim})) or tuple(range(rank))
+  return tuple(sorted({axis_of(int(d), rank) for d in dim}))[:rank] or tuple(range(rank))
 
 def sizes_of(sizes: Sequence[Any]) -> tuple[int, ...]:
   """Sizes given one by one or as one sequence."""

@@ -34,8 +34,7 @@ def sees_all(steps: Steps) -> bool: return all(op in IN_PLACE for op, _ in steps
 def put_back(value: UOp, shape: Shape, steps: Steps) -> UOp:
   """The inverse of look: what the view sees, where it is in the base; zeros elsewhere."""
   shapes = [shape]
-  for step in steps:
-    shapes.append(look(UOp.const(dtypes.bool, False).spread(shapes[-1]), (step,)).shape)
+  for step in steps: shapes.append(look(UOp.const(dtypes.bool, False).spread(shapes[-1]), (step,)).shape)
   for (op, arg), before in zip(reversed(steps), reversed(shapes[:-1])):
     if op is Ops.RESHAPE: value = value.reshape(before)
     elif op is Ops.PERMUTE: value = value.permute(argsort(arg))
@@ -61,13 +60,14 @@ NUMPY_STEPS: dict[Ops, Callable[[np.ndarray, Any], np.ndarray]] = {
   Ops.SHRINK: lambda x, bounds: x[tuple(slice(lo, hi) for lo, hi in bounds)],
   Ops.PAD: lambda x, widths: np.pad(x, widths),
   Ops.CONTIGUOUS: lambda x, _: x,
+  Ops.DETACH: lambda x, _: x,
 }
 
 # ---- the cell --------------------------------------------------------------------------------------------------------
 
 def memory_of(u: UOp) -> UOp | None:
   """The BUFFER that holds exactly u, in order; None where u has to be computed."""
-  while u.op is Ops.RESHAPE: u = u.src[0]
+  u = runtime.strip(u)
   return u if u.op is Ops.BUFFER else None
 
 def buffer_under(u: UOp) -> UOp | None:
@@ -77,21 +77,30 @@ def buffer_under(u: UOp) -> UOp | None:
 
 def assignment_of(u: UOp) -> UOp | None:
   """The AFTER that u is, reshaped; None where u is something else."""
-  while u.op is Ops.RESHAPE: u = u.src[0]
+  u = runtime.strip(u)
   return u if u.op is Ops.AFTER else None
+
+def place_of(u: UOp) -> UOp:
+  """The BUFFER that holds u, or the assignment that will leave it there; u itself where it is neither."""
+  u = runtime.strip(Storage.landed.get(u, u))
+  return runtime.computed.get(u) or runtime.finished.get(u, u)
 
 class Storage:
   """uop: the value, in the base tensor's shape. memory: the BUFFER that holds it, if it has been computed. history: uop
-  leads to leaves that require grad. leaf: a tensor on it is such a leaf. written: changed in place since it was last in
-  memory. users: the tensors on it, weakly."""
-  __slots__ = ("uop", "memory", "history", "leaf", "written", "users", "device", "serial", "__weakref__")
+  leads to leaves that require grad. leaf: a tensor on it is such a leaf. shared: others may have built on uop. former:
+  nodes that were the leaf before it was overwritten. written: changed in place since it was last in memory. users: the
+  tensors on it, weakly."""
+  __slots__ = ("uop", "memory", "history", "leaf", "shared", "former", "written", "users", "device", "serial",
+               "__weakref__")
   waiting: "weakref.WeakValueDictionary[int, Storage]" = weakref.WeakValueDictionary()   # without own memory, by serial
   owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
+  assignments: "weakref.WeakSet[UOp]" = weakref.WeakSet()                        # all that may still have to run
   landed: "weakref.WeakKeyDictionary[UOp, UOp]" = weakref.WeakKeyDictionary()   # unique leaf -> its BUFFER, reshaped
 
   def __init__(self, uop: UOp, device: str, history: bool = False):
-    self.device, self.history, self.leaf, self.written = device, history, False, False
+    self.device, self.history, self.leaf, self.shared, self.written = device, history, False, False, False
     self.users: list[weakref.ref] = []
+    self.former: weakref.WeakSet[UOp] = weakref.WeakSet()
     self.serial = next(fresh)
     self.set(uop)
 
@@ -112,6 +121,12 @@ class Storage:
     elif living is not self: return False
     return True
 
+  def assigns(self) -> bool:
+    """Whether my value is an assignment to memory of my own: that of a clone is the original's."""
+    below = buffer_under(self.uop)
+    owner = Storage.owners.get(below) if below is not None else None
+    return assignment_of(self.uop) is not None and owner is not None and owner() is self
+
   def has_history(self) -> bool:
     """Whether a gradient may still be asked of my value: there is a history, and a tensor that reads me with it."""
     return self.history and any((t := user()) is not None and not t.detached for user in self.users)
@@ -122,6 +137,7 @@ class Storage:
 
   def plain(self) -> UOp:
     """The value for readers that want no gradient."""
+    self.shared = True
     if self.memory is not None and memory_of(self.uop) is None: return self.memory.reshape(self.uop.shape)
     if self.leaf or self.history: return UOp(Ops.DETACH, self.uop.dtype, (self.uop,))
     return self.uop
@@ -129,8 +145,8 @@ class Storage:
   def claim_leaf(self) -> None:
     """From now on uop is a node that no other value shares."""
     self.leaf = True
-    owned = self.memory is not None and self.owns_memory()
-    if not owned and assignment_of(self.uop) is None: self.set(unique_leaf(self.uop))
+    if self.assigns(): self.settle()
+    if self.shared or self.memory is None or not self.owns_memory(): self.set(unique_leaf(self.uop))
 
   def land(self, memory: UOp) -> None:
     """My value is in memory. A graph that no gradient needs is dropped, so that a loop's graph does not grow."""
@@ -144,28 +160,30 @@ class Storage:
   def write(self, steps: Steps, value: UOp) -> None:
     """What a view sees becomes value. Memory of my own is overwritten; else I name a new value."""
     self.written = True
+    if self.leaf: self.former.add(self.uop)
     put_back(value, self.uop.shape, steps)                             # raises where the view repeats elements
-    if self.has_history() or memory_of(self.uop) is None and assignment_of(self.uop) is None and sees_all(steps):
+    if self.has_history() or memory_of(self.uop) is None and not self.assigns() and sees_all(steps):
       self.set(merged(self.uop, steps, value))
       if self.leaf: self.set(unique_leaf(self.uop))
       return
-    if assignment_of(self.uop) is None: self.settle()
-    base = self.uop
-    while base.op is Ops.RESHAPE: base = base.src[0]
+    if not self.assigns(): self.settle()
+    base = runtime.strip(self.uop)
     target = look(self.uop, steps)
     if any(op in (Ops.PAD, Ops.CONTIGUOUS) for op, _ in steps):
       target, value = self.uop, merged(self.uop, steps, value)
-    self.set(base.after(target.store(value)).reshape(self.uop.shape))
+    assignment = base.after(target.store(value))
+    Storage.assignments.add(assignment)
+    self.set(assignment.reshape(self.uop.shape))
 
   def settle(self) -> None:
     """Puts the value into memory of my own."""
     if self.memory is None: realize([self])
     assert self.memory is not None
     self.land(self.memory)
-    self.written = True
     if not self.owns_memory():
       self.set(unique_leaf(self.uop))
       realize([self])
+    self.written = True
 
 def waiting_by_age() -> list[Storage]:
   """In the same order in every run: equal programs become equal graphs."""
@@ -210,35 +228,35 @@ def add_readers(requests: list[Request]) -> set[UOp]:
   """Adds who reads a buffer as it was before an assignment in the requests. Returns what is assigned to. Every graph is
   walked once."""
   lost: set[UOp] = set()
-  if all(assignment_of(s.uop) is None for s in Storage.waiting.values()): return lost
+  if all(u in runtime.finished for u in Storage.assignments): return lost
   seen: set[UOp] = set()
   roots = [u for _, u in requests]
   while roots:
     nodes = toposort(roots, stop=seen.__contains__)
     seen.update(nodes)
     lost.update(u.src[0] for u in nodes if u.op is Ops.AFTER)
-    readers = readers_of_old(requests, lost) if lost else []
+    readers = readers_of_old(requests, lost, seen) if lost else []
     requests += readers
     roots = [u for _, u in readers]
   return lost
 
 def kept(u: UOp, lost: set[UOp]) -> UOp:
-  """u, copied if its value has been computed before and lies where it will be overwritten."""
-  below = u
-  while below.op is Ops.RESHAPE: below = below.src[0]
-  return unique_leaf(u) if lost and runtime.computed.get(below) in lost else u
+  """u, copied if its value lies, or will lie, where it will be overwritten."""
+  return unique_leaf(u) if place_of(u) in lost else u
 
-def readers_of_old(requests: Sequence[Request], lost: set[UOp]) -> list[Request]:
-  """The storages besides the requests whose value is, or depends on, one that will be overwritten."""
+def readers_of_old(requests: Sequence[Request], lost: set[UOp], requested: set[UOp]) -> list[Request]:
+  """The storages besides the requests whose value is, or depends on, one that will be overwritten. requested: the nodes
+  below the requests."""
   asked = {storage for storage, _ in requests}
   others = [s for s in waiting_by_age() if s not in asked]
   old: set[UOp] = set()                        # nodes that depend on an overwritten value
-  for u in toposort([s.uop for s in others], stop=lambda u: u.op in (Ops.AFTER, Ops.BUFFER)):
-    source = memory_of(Storage.landed[u]) if u in Storage.landed else u
-    if source in lost or u.op is not Ops.AFTER and not old.isdisjoint(u.src): old.add(u)
+  def has_run(u: UOp) -> bool:
+    return u.op is Ops.AFTER and (u in requested or u in runtime.finished)
+  for u in toposort([s.uop for s in others], stop=has_run):
+    if place_of(u) in lost or not has_run(u) and not old.isdisjoint(u.src): old.add(u)
   found: list[Request] = []
   for s in others:
-    if s.memory is None and s.uop in old: found.append((s, s.uop))
+    if s.memory is None and s.uop in old and runtime.can_exist(s.uop): found.append((s, s.uop))
     if s.memory is not None and s.memory in lost: found.append((s, unique_leaf(s.memory.reshape(s.uop.shape))))
   return found
 

@@ -31,8 +31,7 @@ def result(uop: UOp, *inputs: Tensor, device: str | None = None) -> Tensor:
 def common_device(tensors: Sequence[Tensor]) -> str:
   """Where the result of an operation on tensors lives: scalars join any device."""
   homes = list(dict.fromkeys(t.storage.device for t in tensors if t.ndim))
-  if len(homes) < 2:
-    return homes[0] if homes else tensors[0].storage.device
+  if len(homes) < 2: return homes[0] if homes else tensors[0].storage.device
   names = " and ".join(device(h) for h in homes)
   raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {names}")
 
@@ -119,7 +118,8 @@ def power(x, y) -> Tensor:
     return combined(ar.power if dtype.is_floating_point else ar.power_int, (x, y), (dtype, dtype))
   if dtype.is_floating_point and not ar.needs_no_logarithm(y):
     return combined(ar.power, (x, y), (dtype, dtype))
-  if not dtype.is_floating_point and y < 0: raise RuntimeError("Integers to negative integer powers are not allowed.")
+  if not dtype.is_floating_point and y < 0:
+    raise RuntimeError("Integers to negative integer powers are not allowed.")
   if ar.needs_no_logarithm(y):
     return combined(ar.in_float32(lambda u: ar.power_const(u, y)), (x,), (dtype,))
   return combined(lambda u: ar.power_of(u, y), (x,), (dtype,))
@@ -171,18 +171,15 @@ class Tensor:
   def __init__(self, *data, dtype: DType | None = None, device=None, requires_grad: bool = False):
     """Shares the memory of a Tensor, names a UOp's value, or copies host data; several ints are the sizes of zeros."""
     source = data[0] if len(data) == 1 else np.zeros(data, np.float32) if data else []
-    if isinstance(source, UOp):
-      source = result(source, device=source.device or device_name(device))
-    if not isinstance(source, Tensor):
-      source = tensor(source, dtype=dtype or Default.dtype, device=device)
+    if isinstance(source, UOp): source = result(source, device=source.device or device_name(device))
+    if not isinstance(source, Tensor): source = tensor(source, dtype=dtype or Default.dtype, device=device)
     self.attach(source.storage, source.steps, source.known_strides)
     self.detached = source.detached
     if requires_grad: self.requires_grad_()
 
   def attach(self, storage: Storage, steps: Steps, strides: tuple[int, ...] | None) -> None:
     self.storage, self.steps, self.known_strides = storage, steps, strides
-    if len(storage.users) >= 8:
-      storage.users = [user for user in storage.users if user() is not None]
+    if len(storage.users) >= 8: storage.users = [user for user in storage.users if user() is not None]
     storage.users.append(weakref.ref(self))
 
   @classmethod
@@ -206,8 +203,7 @@ class Tensor:
     """The node of my value."""
     source = self.storage.uop if self.requires_grad else self.storage.plain()
     if not self.steps: return source
-    if self.looked is None or self.looked[0] is not source:
-      self.looked = (source, st.look(source, self.steps))
+    if self.looked is None or self.looked[0] is not source: self.looked = (source, st.look(source, self.steps))
     return self.looked[1]
 
   @property
@@ -258,7 +254,8 @@ class Tensor:
     return data.astype(dtype or data.dtype)
 
   def item(self) -> Any:
-    if self.numel() != 1: raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
+    if self.numel() != 1:
+      raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
     return self.host().reshape(-1)[0].item()
   def tolist(self) -> Any: return self.host().tolist()
   def __float__(self) -> float: return float(self.item())
@@ -267,7 +264,8 @@ class Tensor:
     if not self.dtype.is_floating_point: return int(self.item())
     raise TypeError("only integer tensors of a single element can be converted to an index")
   def __bool__(self) -> bool:
-    if self.numel() > 1: raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+    if self.numel() > 1:
+      raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
     return bool(self.item()) if self.numel() else False
   def __len__(self) -> int:
     if not self.ndim: raise TypeError("len() of a 0-d tensor")
@@ -318,7 +316,8 @@ class Tensor:
   def requires_grad_(self, requires_grad=True) -> Tensor:
     if requires_grad == self.requires_grad: return self
     if not requires_grad:
-      if not self.leaf: raise RuntimeError("you can only change requires_grad flags of leaf variables.")
+      if not self.leaf:
+        raise RuntimeError("you can only change requires_grad flags of leaf variables.")
       self.requires = self.leaf = False
       return self
     if not self.dtype.is_floating_point:
@@ -335,9 +334,14 @@ class Tensor:
     self.requires = self.leaf = True
     Tensor.wanting[id(self)] = self
 
+  def former_nodes(self) -> list[UOp]:
+    """What I was, as a leaf, before I was overwritten: results from then still depend on it."""
+    return [st.look(u, self.steps) for u in self.storage.former] if self.leaf else []
+
   def retain_grad(self) -> None:
     """backward() shall fill my .grad although I am not a leaf."""
-    if not self.requires_grad: raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+    if not self.requires_grad:
+      raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
     Tensor.wanting[id(self)] = self
 
   def detach(self) -> Tensor:
@@ -354,6 +358,7 @@ class Tensor:
   @data.setter
   def data(self, value: Tensor) -> None:
     """I become a view of value's memory, and stay a leaf if I was one."""
+    if self.leaf and not value.steps: value.storage.former.update([self.uop, *self.former_nodes()])
     was_leaf, self.requires = self.leaf, False
     self.attach(value.storage, value.steps, value.known_strides)
     self.detached, self.looked = True, None
@@ -383,8 +388,7 @@ class Tensor:
 
   def fitted(self, value) -> Tensor:
     """value in my shape and dtype, on my device."""
-    if not isinstance(value, Tensor):
-      value = full((), value, dtype=self.dtype, device=self.device)
+    if not isinstance(value, Tensor): value = full((), value, dtype=self.dtype, device=self.device)
     uop, shape = moved_to(value, self.storage.device), self.uop.shape
     while len(uop.shape) > len(shape) and uop.shape[0] == 1:
       uop = uop.reshape(uop.shape[1:])
@@ -443,7 +447,8 @@ class Tensor:
     return binary(ar.subtract, self, scaled(other, alpha))
   def div(self, other, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode == "floor": return self // other
-    if rounding_mode == "trunc": return binary(ar.truncated_quotient, self, other, division_dtype)
+    if rounding_mode == "trunc":
+      return binary(ar.truncated_quotient, self, other, division_dtype)
     return binary(UOp.__truediv__, self, other, float_dtype)
   def pow(self, exponent) -> Tensor: return power(self, exponent)
   def matmul(self, other) -> Tensor: return matmul(as_tensor(self), as_tensor(other))
@@ -458,10 +463,10 @@ class Tensor:
   def new_shape(self, sizes: Sequence[Any]) -> tuple[int, ...]:
     """Sizes with -1 filled in."""
     shape, count = sizes_of(sizes), self.numel()
-    if shape.count(-1) > 1: raise RuntimeError("only one dimension can be inferred")
+    if shape.count(-1) > 1:
+      raise RuntimeError("only one dimension can be inferred")
     known = prod(n for n in shape if n != -1)
-    if known and count % known == 0:
-      shape = tuple(count // known if n == -1 else n for n in shape)
+    if known and count % known == 0: shape = tuple(count // known if n == -1 else n for n in shape)
     if prod(shape) == count and all(n >= 0 for n in shape): return shape
     raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}: this tensor's shape is "
                        f"{list(self.shape)}")
@@ -472,8 +477,7 @@ class Tensor:
       return self.bitcast(sizes[0])
     shape = self.new_shape(sizes)
     strides = reshaped_strides(self.uop.shape, self.stride(), shape)
-    if strides is not None:
-      return self if shape == self.uop.shape else self.see([(Ops.RESHAPE, shape)], strides)
+    if strides is not None: return self.see([(Ops.RESHAPE, shape)], strides)
     raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension "
                        "spans across two contiguous subspaces). Use .reshape(...) instead.")
 
@@ -507,7 +511,6 @@ class Tensor:
   def squeeze(self, dim=None) -> Tensor:
     shape = self.uop.shape
     axes = {a for a in axes_of(dim, self.ndim) if shape[a] == 1}
-    if not axes: return self
     kept = [d for d in range(self.ndim) if d not in axes]
     return self.see([(Ops.RESHAPE, tuple(shape[d] for d in kept))], self.strides_at(kept))
 
@@ -527,13 +530,15 @@ class Tensor:
     if missing < 0 or -1 in wanted[:missing] or any(n not in (1, m) for n, m in zip(ones, shape)):
       raise RuntimeError(f"The expanded size of the tensor {list(wanted)} must match the existing size "
                          f"{list(self.shape)} at every dimension that is not 1")
-    if shape == self.uop.shape: return self
     kept = [s if n == m else 0 for s, n, m in zip(self.stride(), self.uop.shape, shape[missing:])]
     steps = [(Ops.RESHAPE, ones)] if missing else []
     return self.see([*steps, (Ops.EXPAND, shape)], (0,) * missing + tuple(kept))
 
   def flatten(self, start_dim=0, end_dim=-1) -> Tensor:
     first, last = axis_of(start_dim, self.ndim), axis_of(end_dim, self.ndim)
+    if first > last:
+      raise RuntimeError(f"flatten(): start_dim {start_dim} comes after end_dim {end_dim}")
+    if self.ndim and first == last: return self
     shape = self.uop.shape
     return self.reshape(shape[:first] + (prod(shape[first:last + 1]),) + shape[last + 1:])
 
@@ -541,7 +546,8 @@ class Tensor:
     at, low = axis_of(dim, self.ndim), int(start)
     n = self.uop.shape[at]
     if low < 0: low %= max(1, n)
-    if low + length > n: raise RuntimeError(f"start ({low}) + length ({length}) exceeds dimension size ({n}).")
+    if low + length > n:
+      raise RuntimeError(f"start ({low}) + length ({length}) exceeds dimension size ({n}).")
     bounds = tuple((low, low + length) if d == at else (0, m) for d, m in enumerate(self.uop.shape))
     return self.see([(Ops.SHRINK, bounds)], tuple(self.stride()))
 
@@ -571,8 +577,7 @@ class Tensor:
 
   def __setitem__(self, index, value) -> None:
     value = operand(value)
-    if isinstance(value, Tensor) and value.numel() == 1:
-      value = value.reshape(())
+    if isinstance(value, Tensor) and value.numel() == 1: value = value.reshape(())
     is_scalar = not isinstance(value, Tensor) or not value.ndim
     if is_scalar and isinstance(index, Tensor) and index.dtype is dtypes.bool:
       mask = index.reshape(tuple(index.shape) + (1,) * (self.ndim - index.ndim))
@@ -590,8 +595,7 @@ class Tensor:
 
   def reduced(self, uop: UOp, axes: tuple[int, ...], keepdim) -> Tensor:
     """A result whose reduced axes have size 1: they stay or go."""
-    if not keepdim:
-      uop = uop.reshape(tuple(n for d, n in enumerate(uop.shape) if d not in axes))
+    if not keepdim: uop = uop.reshape(tuple(n for d, n in enumerate(uop.shape) if d not in axes))
     return result(uop, self)
 
   def over(self, formula: Formula, dim, keepdim, dtype: DType | None = None) -> Tensor:
@@ -633,14 +637,14 @@ class Tensor:
 
   def extreme(self, formula: Formula, where_is: Formula, dim, keepdim) -> Any:
     """max and min: of all elements, or along dim with positions. Of ties the first alone gets the gradient."""
-    if self.numel() == 0: raise RuntimeError("max and min need at least one element, but the tensor is empty")
+    if self.numel() == 0:
+      raise RuntimeError("max and min need at least one element, but the tensor is empty")
     if dim is None: return self.over(formula, None, False)
     if not self.ndim:
       return Extremes(self, zeros(dtype=dtypes.int64, device=self.device))
     axis = axis_of(dim, self.ndim)
     indices = self.map(lambda x: where_is(x, axis))
-    if self.requires_grad:
-      values = result(indexing.gather_axis(self.uop, axis, indices.uop), self)
+    if self.requires_grad: values = result(indexing.gather_axis(self.uop, axis, indices.uop), self)
     else: values = self.over(formula, axis, True)
     return Extremes(values, indices) if keepdim else Extremes(values.squeeze(axis), indices.squeeze(axis))
 
@@ -649,7 +653,8 @@ class Tensor:
   def argmin(self, dim=None, keepdim=False) -> Tensor:
     return self.position(ar.arg_min, dim, keepdim)
   def position(self, where_is: Formula, dim, keepdim) -> Tensor:
-    if self.numel() == 0: raise IndexError("argmax() and argmin() need at least one element, but the tensor is empty")
+    if self.numel() == 0:
+      raise IndexError("argmax() and argmin() need at least one element, but the tensor is empty")
     if dim is None:
       return self.flatten().position(where_is, 0, False).reshape((1,) * self.ndim if keepdim else ())
     if not self.ndim: return zeros(dtype=dtypes.int64, device=self.device)
@@ -685,17 +690,19 @@ def check_factors(a: Tensor, b: Tensor) -> None:
 def index_entries(x: Tensor, index) -> list[Any]:
   """What stands in the brackets, one entry per dimension besides the Nones; a mask becomes the indices of its Trues."""
   given: list[Any] = []
-  for entry in index if isinstance(index, tuple) else (index,):
-    given.extend(index_entry(entry, x))
+  for entry in index if isinstance(index, tuple) else (index,): given.extend(index_entry(entry, x))
   used = sum(1 for e in given if e is not None and e is not Ellipsis)
-  if used > x.ndim: raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
+  if used > x.ndim:
+    raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
   at = next((i for i, e in enumerate(given) if e is Ellipsis), len(given))
   rest = given[at + 1:]
-  if any(e is Ellipsis for e in rest): raise IndexError("an index can only have a single ellipsis ('...')")
+  if any(e is Ellipsis for e in rest):
+    raise IndexError("an index can only have a single ellipsis ('...')")
   return given[:at] + [slice(None)] * (x.ndim - used) + rest
 
 def index_entry(entry, x: Tensor) -> list[Any]:
-  if entry is None or entry is Ellipsis or isinstance(entry, slice): return [entry]
+  if entry is None or entry is Ellipsis or isinstance(entry, slice):
+    return [entry]
   if isinstance(entry, (int, np.integer)) and not isinstance(entry, bool):
     return [int(entry)]
   if isinstance(entry, (list, tuple, np.ndarray, range)):
@@ -719,10 +726,15 @@ def derivatives(output: Tensor, seed: Tensor | None, wanted: Sequence[Tensor]) -
   """d output / d t for each t, weighted by seed; None for a t that output does not depend on."""
   check_output(output, seed)
   first = UOp.const(output.dtype, 1).spread(output.uop.shape) if seed is None else convert(seed.uop, output.dtype)
-  root, *targets = st.current([output.uop, *(t.uop for t in wanted)])
+  nodes = [(t, u) for t in wanted for u in (t.uop, *t.former_nodes())]
+  root, *targets = st.current([output.uop, *(u for _, u in nodes)])
   inside = set(toposort([root]))
-  found = gradient(root, first, list(dict.fromkeys(t for t in targets if t in inside)))
-  return [found.get(t) for t in targets]
+  pairs = dict.fromkeys((t, u) for (t, _), u in zip(nodes, targets) if u in inside)
+  found = gradient(root, first, [u for _, u in pairs], {u for t, u in pairs if t.leaf})
+  totals: dict[Tensor, UOp] = {}
+  for t, u in pairs:
+    if u in found: totals[t] = totals[t] + found[u] if t in totals else found[u]
+  return [totals.get(t) for t in wanted]
 
 def check_output(output: Tensor, seed: Tensor | None) -> None:
   shape = list(output.shape)
@@ -744,14 +756,12 @@ NUMPY_DTYPES = {np.dtype(numpy_dtype(dt)): dt for dt in dtypes.all if dt is not 
 
 def host_array(data) -> np.ndarray:
   """Python data as an array: whole numbers int64, other numbers of the default dtype."""
-  if isinstance(data, (np.ndarray, np.generic)):
-    return np.asarray(data)
+  if isinstance(data, (np.ndarray, np.generic)): return np.asarray(data)
   if isinstance(data, (list, tuple)) and any(isinstance(x, (Tensor, np.ndarray)) for x in data):
     return np.array([x.host() if isinstance(x, Tensor) else np.asarray(x) for x in data])
   try: array = np.array(data)
   except ValueError as error: raise ValueError(f"expected sequences of equal length: {error}") from None
-  if array.dtype == np.float64 or not array.size:
-    return array.astype(numpy_dtype(Default.dtype))
+  if array.dtype == np.float64 or not array.size: return array.astype(numpy_dtype(Default.dtype))
   if array.dtype.kind not in "OUS": return array
   raise TypeError(f"cannot make a tensor of {type(data).__name__} data: numbers are expected")
 
@@ -848,8 +858,7 @@ def define_operators() -> None:
   for name, row in BINARY.items(): define(name, of_two(*row))
   for name, formula in UNARY.items(): define(name, of_one(formula))
   for name, formula in FLAT.items(): define(name, flat(formula))
-  for symbol, name in PREFIXES.items():
-    setattr(Tensor, f"__{symbol}__", getattr(Tensor, name))
+  for symbol, name in PREFIXES.items(): setattr(Tensor, f"__{symbol}__", getattr(Tensor, name))
   for name in COMPARISONS: define(f"__{name}__", operator(getattr(Tensor, name)))
   for symbol, name in OPERATORS.items():
     method = getattr(Tensor, name)

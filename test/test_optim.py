@@ -108,7 +108,7 @@ def test_unread_steps_do_not_pile_up():
   for _ in range(6):
     train([p], optimizer, [picograd.ones(8)])
     sizes.append(len(p.storage.uop.toposort()))
-  assert sizes[5] <= sizes[2]
+  assert max(sizes[3:]) <= max(sizes[:3])
   expected = torch.ones(8, requires_grad=True)
   reference = torch.optim.AdamW([expected], lr=0.1)
   for _ in range(6): train([expected], reference, [torch.ones(8)])

@@ -2,7 +2,7 @@
 # one kernel. In: a Plan of rangeify. Out: Kernels; each names its buffers by slot, and two kernels of equal structure
 # are the same UOp, so that identical layers compile once.   (chapter 3)
 from __future__ import annotations
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 from picograd.codegen.rangeify import Plan, Store, rangeify, storage_id
 from picograd.helpers import dedup, prod
 from picograd.ops.collapse import collapse_onehot
@@ -176,8 +176,10 @@ def makes(store: Store, leaf: UOp, plan: Plan) -> bool:
 simplify_kernel = collapse_onehot + simplify_index
 
 def kernel_of(group: Group, plan: Plan) -> Kernel:
-  """The kernel of a group: PARAMs numbered by slot, ranges numbered from 0, indices simplified."""
-  ends = [s.target.index(s.position).store(s.value).end(*s.ranges) for s in group.stores]
+  """The kernel of a group: PARAMs numbered by slot, ranges numbered from 0, indices simplified. Of several stores to a
+  place only the last counts: who needs an earlier value has been given it."""
+  last = {(storage_id(plan.leaves[s.target.arg]), s.position): s for s in group.stores}
+  ends = [s.target.index(s.position).store(s.value).end(*s.ranges) for s in last.values()]
   nodes = toposort(ends)
   params = [u for u in nodes if u.op is Ops.PARAM]
   memory = {u: storage_id(plan.leaves[u.arg]) for u in params}
@@ -187,7 +189,7 @@ def kernel_of(group: Group, plan: Plan) -> Kernel:
   for number, r in enumerate(ranges): table[r] = r.replace(arg=(number, r.axis))
   ast = rewrite(UOp.sink(*substitute(ends, table)), simplify_kernel)
   leaves = {slots[memory[u]]: base_leaf(plan.leaves[u.arg]) for u in params}
-  outputs = frozenset(slots[memory[s.target]] for s in group.stores)
+  outputs = frozenset(slots[memory[s.target]] for s in last.values())
   return Kernel(ast, tuple([leaves[slot] for slot in range(len(slots))]), outputs)
 
 def base_leaf(leaf: UOp) -> UOp:
@@ -213,24 +215,25 @@ def bytes_moved(kernel: Kernel) -> int:
 # ---- a value from before and after an assignment in one kernel -------------------------------------------------------
 
 def with_old_versions_copied(roots: list[UOp]) -> list[UOp]:
-  """The roots where each leaf that is assigned to is read from a copy: needed when one kernel reads a value from before
+  """The roots where each value that is assigned to is read from a copy: needed when a kernel reads a value from before
   and after an assignment, as in `y = x * 2; x += 1; y + x`."""
   order = toposort(roots)
   assigned = {u.src[0] for u in order if u.op is Ops.AFTER}
-  new: Table = {}
+  new: Table = {}                                 # node -> what reads it
+  memory: Table = {}                              # node -> where it is stored
   for u in order:
     src = [new[s] for s in u.src]
-    if u.op in (Ops.AFTER, Ops.STORE): src[0] = over_memory(u.src[0], new)
-    new[u] = u.with_src(tuple(src))
-    if u.op is Ops.BUFFER and u in assigned: new[u] = UOp(Ops.CONTIGUOUS, u.dtype, (u,))
-  return [new[u] for u in roots]
+    if u.op in (Ops.AFTER, Ops.STORE): src[0] = over_memory(u.src[0], memory.__getitem__)
+    new[u] = memory[u] = u.with_src(tuple(src))
+    if u in assigned: new[u] = UOp(Ops.CONTIGUOUS, u.dtype, (memory[u],))
+  return [memory[u] for u in roots]
 
-def over_memory(view: UOp, new: Table) -> UOp:
-  """The view that an assignment writes through: over the memory itself, not over its copy."""
+def over_memory(view: UOp, memory: Callable[[UOp], UOp]) -> UOp:
+  """The view that an assignment writes through: over the memory itself, not over a copy of what it sees."""
   chain = []
   while view.op not in (Ops.BUFFER, Ops.AFTER):
     chain.append(view)
     view = view.src[0]
-  base = view if view.op is Ops.BUFFER else new[view]
+  base = memory(view)
   for step in reversed(chain): base = step.with_src((base,))
   return base

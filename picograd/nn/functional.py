@@ -81,6 +81,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
   """(...) of class numbers -> (..., num_classes) of 0 and 1, int64; num_classes=-1 reads the largest class."""
   classes = int(tensor.max().item()) + 1 if num_classes == -1 else num_classes
+  if tensor.numel() and not 0 <= int(tensor.min().item()) <= int(tensor.max().item()) < classes:
+    raise RuntimeError(f"one_hot(): class values must be from 0 to num_classes - 1 = {classes - 1}")
   return (tensor.unsqueeze(-1) == arange(classes, device=tensor.device)).to(dtypes.int64)
 
 # ---- normalisation ---------------------------------------------------------------------------------------------------

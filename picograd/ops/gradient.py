@@ -3,7 +3,7 @@
 # Corner cases follow torch: ties of maximum share half and half, ties of amax equally, prod is right with zeros in it.
 from __future__ import annotations
 import math
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any, Callable, Container, Iterable, Mapping
 from picograd.dtype import dtypes
 from picograd.helpers import argsort, prod
 from picograd.ops.ops import MOVEMENT, Ops
@@ -173,16 +173,17 @@ def rule_of(u):
 
 # ---- the walk --------------------------------------------------------------------------------------------------------
 
-def gradient(root: UOp, seed: UOp, targets: Iterable[UOp]) -> dict[UOp, UOp]:
+def gradient(root: UOp, seed: UOp, targets: Iterable[UOp], ends: Container[UOp] = ()) -> dict[UOp, UOp]:
   """Reverse mode: for each target that root depends on, the gradient of sum(root * seed), in the target's shape and
-  dtype. seed has root's. A target may be below another one. Targets that root does not depend on are absent."""
+  dtype. seed has root's. A target may be below another one, but not below one of the ends. Targets that root does
+  not depend on are absent."""
   if (seed.shape, seed.dtype) != (root.shape, root.dtype):
     raise ValueError(f"the gradient of a {root.shape} {root.dtype} cannot start from a {seed.shape} {seed.dtype}")
   wanted = dict.fromkeys(targets)
   order, above = nodes_above(root, wanted)
   grads = {root: seed} if root in above else {}
   for u in reversed(order):
-    if u not in grads or is_constant(u): continue
+    if u not in grads or is_constant(u) or u in ends: continue
     sources = inputs(u)
     if any(s in above for s in sources):
       for source, g in zip(sources, rule_of(u)(u, grads[u])):

@@ -7,7 +7,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 from picograd import codegen
 from picograd.codegen.memory import plan_memory
-from picograd.codegen.schedule import Kernel, bytes_moved, operations, schedule
+from picograd.codegen.schedule import Kernel, bytes_moved, operations, over_memory, schedule
 from picograd.helpers import Counters, DEBUG, DEVICE, cache_get, cache_put, colour, dedup, prod, size_text
 from picograd.ops.ops import Ops, identity
 from picograd.ops.show import show
@@ -32,7 +32,10 @@ def rebuild(roots: list[UOp], replacement: Callable[[UOp], UOp | None]) -> Table
     if found is not None: new[u] = found
     return found is not None
   for u in toposort(roots, is_replaced):
-    if u not in new: new[u] = u.with_src(tuple([new[s] for s in u.src]))
+    if u in new: continue
+    src = [new[s] for s in u.src]
+    if u.op is Ops.STORE: src[0] = over_memory(u.src[0], lambda base: new.get(base) or finished.get(base, base))
+    new[u] = u.with_src(tuple(src))
   return new
 
 def value_of(u: UOp) -> UOp | None:
@@ -43,8 +46,8 @@ def value_of(u: UOp) -> UOp | None:
   return leaf.reshape(u.shape)
 
 def strip(u: UOp) -> UOp:
-  """u without the RESHAPEs around it: the same elements in the same order."""
-  while u.op is Ops.RESHAPE: u = u.src[0]
+  """u without what leaves it the same elements in the same order."""
+  while u.op in (Ops.RESHAPE, Ops.DETACH): u = u.src[0]
   return u
 
 # ---- from any graph to buffers ---------------------------------------------------------------------------------------
@@ -66,10 +69,19 @@ def realize(values: list[UOp]) -> list[UOp]:
 def home(u: UOp) -> str: return u.device or DEVICE.value
 
 def check_versions(roots: list[UOp]) -> None:
-  for u in toposort(roots):
-    if u.op is not Ops.BUFFER or u not in buffers or buffers[u].version == u.arg.version: continue
-    raise RuntimeError(f"a value of {u.arg.size} x {u.dtype.name} that this computation needs is overwritten: one "
-                       "of the variables needed for gradient computation has been modified by an inplace operation")
+  u = overwritten(roots)
+  if u is None: return
+  raise RuntimeError(f"a value of {u.arg.size} x {u.dtype.name} that this computation needs is overwritten: one "
+                     "of the variables needed for gradient computation has been modified by an inplace operation")
+
+def overwritten(roots: list[UOp]) -> UOp | None:
+  """A BUFFER below the roots whose memory holds something else by now."""
+  leaves = (u for u in toposort(roots) if u.op is Ops.BUFFER and u in buffers)
+  return next((u for u in leaves if buffers[u].version != u.arg.version), None)
+
+def can_exist(u: UOp) -> bool:
+  """Whether all that u needs is still in memory."""
+  return overwritten([rebuild([u], value_of)[u]]) is None
 
 def copy_between_devices(roots: list[UOp], new: Table) -> None:
   """Runs every COPY of the graph, sources first, and puts the copied buffers in its place."""
@@ -151,13 +163,12 @@ def run_kernels(where: Device, roots: list[UOp], order: list[UOp]) -> Table:
   form = without_names(order, leaves)
   plan = find_plan(where, [form[r] for r in roots])
   bound = {form[leaf]: buffer_of(leaf) for leaf in leaves}
-  results: Table = {}
-  for root, leaf in zip(roots, plan.results):
-    if leaf is None: continue
-    results[root] = UOp.buffer(leaf.dtype, leaf.arg.size, where.name)
-    bound[leaf] = buffer_of(results[root])
+  made: Table = {}                                # roots of equal form share a leaf
+  for leaf in dedup(leaf for leaf in plan.results if leaf is not None):
+    made[leaf] = UOp.buffer(leaf.dtype, leaf.arg.size, where.name)
+    bound[leaf] = buffer_of(made[leaf])
   run_plan(where, plan, bound)
-  return results
+  return {root: made[leaf] for root, leaf in zip(roots, plan.results) if leaf is not None}
 
 def find_plan(where: Device, roots: list[UOp]) -> Plan:
   key = (where.name, UOp.sink(*roots))
