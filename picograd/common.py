@@ -102,13 +102,15 @@ def axis_of(dim: int, rank: int) -> int:
     raise IndexError(f"Dimension out of range (expected to be in range of [{-count}, {count - 1}], but got {dim})")
   return dim % count
 
-def axes_of(dim, rank: int) -> tuple[int, ...]:
+Ints = tuple[int, ...]            # one number for each dimension
+
+def axes_of(dim, rank: int) -> Ints:
   """The dimensions that dim names; None and () name all."""
   if dim is None: return tuple(range(rank))
   if isinstance(dim, int): return (axis_of(dim, rank),)[:rank]
   return tuple(sorted({axis_of(int(d), rank) for d in dim}))[:rank] or tuple(range(rank))
 
-def sizes_of(sizes: Sequence[Any]) -> tuple[int, ...]:
+def sizes_of(sizes: Sequence[Any]) -> Ints:
   """Sizes given one by one or as one sequence."""
   if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)): sizes = sizes[0]
   return tuple(int(n) for n in sizes)
@@ -123,13 +125,13 @@ def either_spelling(function: Function) -> Function:
     return function(*args, **{SPELLINGS.get(name, name): value for name, value in kwargs.items()})
   return spelled  # type: ignore[return-value]
 
-def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
+def strides_of(shape: Sequence[int]) -> Ints:
   """Elements from one index to the next in each dimension of a contiguous tensor."""
   steps = [1]
   for n in reversed(shape[1:]): steps.append(steps[-1] * max(1, n))
   return tuple(reversed(steps[:len(shape)]))
 
-def reshaped_strides(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -> tuple[int, ...] | None:
+def reshaped_strides(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -> Ints | None:
   """Strides that show the same memory in another shape; None where elements would have to move."""
   old = [(n, s) for n, s in zip(shape, strides) if n != 1]
   if prod(shape) == 0 or not old: return strides_of(new)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Sequence
 import numpy as np
 from picograd import arithmetic as ar, indexing, storage as st
 from picograd.arithmetic import Formula, accumulator, convert, stretch
-from picograd.common import Default, GradMode, Size, axes_of, axis_of, device, device_name, number_dtype
+from picograd.common import Default, GradMode, Ints, Size, axes_of, axis_of, device, device_name, number_dtype
 from picograd.common import reshaped_strides, set_mode, sizes_of, strides_of
 from picograd.dtype import DType, dtypes, promote
 from picograd.helpers import DEVICE, prod
@@ -146,7 +146,7 @@ class Tensor:
   """A view of a storage. grad: the gradient that backward() has added up so far."""
   storage: Storage
   steps: Steps
-  known_strides: tuple[int, ...] | None      # None: contiguous
+  known_strides: Ints | None      # None: contiguous
   grad: Tensor | None = None
   requires = False                           # requires grad on its own account: a leaf, or a view of one
   leaf = False
@@ -177,18 +177,18 @@ class Tensor:
     self.detached = source.detached
     if requires_grad: self.requires_grad_()
 
-  def attach(self, storage: Storage, steps: Steps, strides: tuple[int, ...] | None) -> None:
+  def attach(self, storage: Storage, steps: Steps, strides: Ints | None) -> None:
     self.storage, self.steps, self.known_strides = storage, steps, strides
     if len(storage.users) >= 8: storage.users = [user for user in storage.users if user() is not None]
     storage.users.append(weakref.ref(self))
 
   @classmethod
-  def on(cls, storage: Storage, steps: Steps, strides: tuple[int, ...] | None) -> Tensor:
+  def on(cls, storage: Storage, steps: Steps, strides: Ints | None) -> Tensor:
     t = Tensor.__new__(Tensor)
     t.attach(storage, steps, strides)
     return t
 
-  def see(self, steps: Sequence[st.Step], strides: tuple[int, ...] | None) -> Tensor:
+  def see(self, steps: Sequence[st.Step], strides: Ints | None) -> Tensor:
     """A view of this view."""
     view = Tensor.on(self.storage, self.steps + tuple(steps), strides)
     mine = self.requires_grad
@@ -460,7 +460,7 @@ class Tensor:
 
   # ---- movement: views -----------------------------------------------------------------------------------------------
 
-  def new_shape(self, sizes: Sequence[Any]) -> tuple[int, ...]:
+  def new_shape(self, sizes: Sequence[Any]) -> Ints:
     """Sizes with -1 filled in."""
     shape, count = sizes_of(sizes), self.numel()
     if shape.count(-1) > 1:
@@ -492,7 +492,7 @@ class Tensor:
     if sorted(axes) == list(range(self.ndim)):
       return self.see([(Ops.PERMUTE, axes)], self.strides_at(axes))
     raise RuntimeError(f"permute(dims={axes}) of a tensor of shape {list(self.shape)}: each dimension must appear once")
-  def strides_at(self, axes: Sequence[int]) -> tuple[int, ...]:
+  def strides_at(self, axes: Sequence[int]) -> Ints:
     return tuple(self.stride(a) for a in axes)
 
   def transpose(self, dim0, dim1) -> Tensor:
@@ -593,7 +593,7 @@ class Tensor:
 
   # ---- reductions ----------------------------------------------------------------------------------------------------
 
-  def reduced(self, uop: UOp, axes: tuple[int, ...], keepdim) -> Tensor:
+  def reduced(self, uop: UOp, axes: Ints, keepdim) -> Tensor:
     """A result whose reduced axes have size 1: they stay or go."""
     if not keepdim: uop = uop.reshape(tuple(n for d, n in enumerate(uop.shape) if d not in axes))
     return result(uop, self)

@@ -41,7 +41,7 @@ def combine_copies(u: UOp, src: tuple[UOp, ...]) -> UOp:
   for copy in copies[1:]: total = total.alu(u.arg[0], copy)
   return total
 
-def is_written_out(r: UOp) -> bool: return r.axis in (Axis.UPCAST, Axis.UNROLL)
+def is_written_out(r: UOp): return r.axis in (Axis.UPCAST, Axis.UNROLL)
 
 def copies_of(src: tuple[UOp, ...]) -> list[tuple[UOp, tuple[UOp, ...]]]:
   """(value, ranges) -> the value at each point of the ranges to be written out, with the ranges that stay loops."""
@@ -81,10 +81,10 @@ def in_lanes(u: UOp, r: UOp | None, new: Table) -> UOp:
   assert u.op in ALU, f"{u.op} cannot be vectorised"
   return UOp(u.op, u.dtype.vec(width(r)), tuple([spread(s, r) for s in src]), u.arg)
 
-def width(r: UOp) -> int: return r.bound.arg
-def spread(s: UOp, r: UOp) -> UOp:
+def width(r: UOp): return r.bound.arg
+def spread(s: UOp, r: UOp):
   return s if s.dtype.count > 1 else s.stack(width(r))
-def is_lanes(s: UOp) -> bool: return s.op is Ops.STACK
+def is_lanes(s: UOp): return s.op is Ops.STACK
 
 def end_in_lanes(u: UOp, src: tuple[UOp, ...]) -> UOp:
   """The loop without its VECTOR ranges; a store that became one per lane is several."""
@@ -107,7 +107,7 @@ def vector_address(access: UOp, r: UOp, new: Table) -> UOp | None:
   start = at_lane(position, r, 0)
   return UOp(Ops.INDEX, buffer.dtype, (buffer, start, *[spread(new[g], r) for g in gates]))
 
-def at_lane(u: UOp, r: UOp, lane: int) -> UOp:
+def at_lane(u: UOp, r: UOp, lane: int):
   return rewrite(u.substitute({r: r.like(lane)}), simplify_index)
 def each_lane(u: UOp, r: UOp) -> list[UOp]:
   return [at_lane(u, r, lane) for lane in range(width(r))]
@@ -158,7 +158,7 @@ def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
 
 def union(sets: Iterable[frozenset]) -> frozenset: return fold_left(frozenset.union, sets, frozenset())
 
-def element(register: UOp) -> UOp: return register.index(UOp.const(dtypes.index, 0))
+def element(register: UOp): return register.index(UOp.const(dtypes.index, 0))
 
 def update(register: UOp, u: UOp, value: UOp, outer: list[UOp], loops: Nest) -> UOp:
   """The store that folds value into the register, which is set to the identity inside the outer ranges."""

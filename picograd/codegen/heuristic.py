@@ -41,7 +41,7 @@ class KernelShape:
     """Loop iterations of a reduction."""
     return prod(size(r) for r in self.ranges if r in self.below[reduce])
 
-def size(r: UOp) -> int: return r.bound.arg
+def size(r: UOp): return r.bound.arg
 def stride(access: UOp, r: UOp) -> int | None:
   return stride_of(access.src[0].src[1], r)
 
@@ -80,7 +80,7 @@ def lanes_of(r: UOp, shape: KernelShape, target: Target) -> Opt | None:
   while lanes > 1 and not fits(lanes, size(r), target): lanes //= 2
   return Opt(Axis.VECTOR, r.arg[0], lanes) if lanes > 1 else None
 
-def fits(lanes: int, n: int, target: Target) -> bool:
+def fits(lanes: int, n: int, target: Target):
   return lanes <= n and (target.masked_vectors or n % lanes == 0)
 
 # ---- register tile ---------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def dot_tile(rows: list[UOp], target: Target) -> list[Opt]:
     if amount > 1: tile.append(Opt(Axis.UPCAST, r.arg[0], amount))
   return tile
 
-def tile_side(r: UOp, most: int) -> int:
+def tile_side(r: UOp, most: int):
   return next((n for n in TILE_ROWS if n <= most and size(r) % n == 0), 1)
 
 # ---- threads ---------------------------------------------------------------------------------------------------------

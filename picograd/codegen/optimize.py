@@ -8,7 +8,7 @@ from picograd.helpers import ceildiv, dedup
 from picograd.ops.index import simplify_index, stride_of
 from picograd.ops.match import rewrite
 from picograd.ops.ops import Axis, Ops, identity
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import Table, UOp, toposort
 
 class Opt(NamedTuple):
   """Split range `number` into an outer loop and `amount` inner steps of kind `axis`; for THREAD, into chunks."""
@@ -62,7 +62,7 @@ def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
 
 def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
   """The kernel with r computed as value from new ranges; outside of `inside` nothing is read, written or reduced."""
-  new: dict[UOp, UOp] = {r: value}
+  new: Table = {r: value}
   depends = {r}
   for u in toposort([kernel]):
     if u in new: continue

@@ -247,16 +247,16 @@ class Rangeifier:
 
 # ---- small facts -----------------------------------------------------------------------------------------------------
 
-def new_range(n: int, axis: Axis) -> UOp:
+def new_range(n: int, axis: Axis):
   return UOp.range(n, axis) if n > 1 else ZERO
-def size_of(ranges: Ranges) -> int: return prod(r.bound.arg for r in ranges)
-def loops_of(ranges: Ranges) -> Ranges: return frozenset(r for r in ranges if r.axis is Axis.LOOP)
-def is_reduced(ranges: Ranges) -> bool: return any(r.axis is Axis.REDUCE for r in ranges)
+def size_of(ranges: Ranges): return prod(r.bound.arg for r in ranges)
+def loops_of(ranges: Ranges): return frozenset(r for r in ranges if r.axis is Axis.LOOP)
+def is_reduced(ranges: Ranges): return any(r.axis is Axis.REDUCE for r in ranges)
 def ranges_of(at: Position) -> Ranges:
   return frozenset(u for u in toposort(at) if u.op is Ops.RANGE)
 def both(a: UOp, b: UOp | None) -> UOp:
   return a if b is None else b if a is TRUE else a & b
-def is_operation(u: UOp) -> bool: return u.op in ALU and u.op is not Ops.CAST
+def is_operation(u: UOp): return u.op in ALU and u.op is not Ops.CAST
 
 def passes_over_a_row(reads: list[Request]) -> bool:
   """Whether all reads come from one kernel that passes over the same row several times, as softmax does: the row is in

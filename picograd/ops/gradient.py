@@ -7,7 +7,7 @@ from typing import Any, Callable, Container, Iterable, Mapping
 from picograd.dtype import dtypes
 from picograd.helpers import argsort, prod
 from picograd.ops.ops import MOVEMENT, Ops
-from picograd.ops.uop import UOp, fresh, toposort
+from picograd.ops.uop import Table, UOp, fresh, toposort
 
 # ---- what depends on what --------------------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ def rule_of(u):
 
 # ---- the walk --------------------------------------------------------------------------------------------------------
 
-def gradient(root: UOp, seed: UOp, targets: Iterable[UOp], ends: Container[UOp] = ()) -> dict[UOp, UOp]:
+def gradient(root: UOp, seed: UOp, targets: Iterable[UOp], ends: Container[UOp] = ()) -> Table:
   """Reverse mode: for each target that root depends on, the gradient of sum(root * seed), in the target's shape and
   dtype. seed has root's. A target may be below another one, but not below one of the ends. Targets that root does
   not depend on are absent."""

@@ -10,7 +10,7 @@ from picograd.helpers import dedup
 from picograd.ops.fold import fold, is_integer, is_machine_integer, number
 from picograd.ops.match import Pat, Rules
 from picograd.ops.ops import ALU, COMPARE, INFO, Ops, idiv, imod
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import Table, UOp, toposort
 
 Interval = tuple[Any, Any]                                 # (least, largest), both inclusive
 
@@ -308,7 +308,7 @@ def join(conditions: list[UOp]) -> UOp:
 
 def tightest(conditions, side, best):
   """x -> the strongest of its conditions x < constant (side 1) or constant < x (side 0)."""
-  out: dict[UOp, UOp] = {}
+  out: Table = {}
   for c in conditions:
     if c.op is not Ops.CMPLT or c.src[side].op is not Ops.CONST: continue
     x = c.src[1 - side]
