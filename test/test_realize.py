@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from graphs import assign, close, leaf, matmul, random, value
 from picograd.dtype import dtypes
-from picograd.helpers import Counters
+from picograd.helpers import Counters, DEVICE
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.runtime.device import buffer_of, to_host
@@ -102,3 +102,10 @@ def test_empty_values():
   nothing = assign(x.shrink(((2, 2),)), x.shrink(((1, 1),)) * 5)
   assert to_host(realize([nothing])[0]).tolist() == [0, 1, 2, 3]
   assert value(leaf(np.zeros((0, 3), np.float32)) + 1).shape == (0, 3)
+
+def test_a_constant_is_not_shared_between_devices():
+  """Its graph names no device: what one device has computed of it is no value on another."""
+  ones = UOp.const(dtypes.float32, 1).spread((4,))
+  with DEVICE.set("CPU"): first, = realize([ones])
+  with DEVICE.set("NUMPY"): second, = realize([ones])
+  assert first.arg.device == "CPU" and second.arg.device == "NUMPY"

@@ -59,7 +59,7 @@ def realize(values: list[UOp]) -> list[UOp]:
   new = rebuild(roots, value_of)
   copy_between_devices(roots, new)
   for r in dedup(roots):
-    if 0 in r.shape: computed[r] = new[r] = UOp.buffer(r.dtype, 0, home(r))
+    if 0 in r.shape: new[r] = UOp.buffer(r.dtype, 0, home(r))
   missing = [r for r in dedup(roots) if strip(new[r]).op is not Ops.BUFFER]
   check_versions([new[r] for r in missing])
   homes = {r: home(new[r]) for r in missing}
@@ -108,7 +108,7 @@ def run_on(where: Device, roots: list[UOp], new: Table) -> None:
   for u, made in new.items():
     if made in assigned: finished[u] = assigned[made]
   for r in roots:
-    if new[r] not in assigned: computed[r] = results[new[r]]
+    if new[r] not in assigned and r.device: computed[r] = results[new[r]]     # a constant may be wanted elsewhere too
     new[r] = assigned.get(new[r]) or results[new[r]]
 
 def next_versions(order: list[UOp]) -> Table:
