@@ -32,11 +32,14 @@ def up(number: int, amount: int) -> Opt: return Opt(Axis.UPCAST, number, amount)
 def unroll(number: int, amount: int) -> Opt: return Opt(Axis.UNROLL, number, amount)
 def vector(number: int, amount: int) -> Opt: return Opt(Axis.VECTOR, number, amount)
 def thread(number: int, amount: int) -> Opt: return Opt(Axis.THREAD, number, amount)
+def apart(number: int, amount: int) -> Opt: return Opt(Axis.LOOP, number, amount)
 
 MATMUL_OPTS = [
   [], [up(0, 4)], [up(0, 5)], [up(1, 3), up(0, 2)], [unroll(2, 5)], [unroll(2, 20)], [unroll(2, 7)],
   [vector(1, 8)], [vector(1, 16)], [vector(1, 24)], [vector(2, 4)], [vector(2, 8)], [thread(0, 2)], [thread(0, 5)],
   [vector(1, 8), up(1, 3), up(0, 4), thread(0, 2)], [vector(1, 8), unroll(2, 3), up(0, 7)],
+  [apart(1, 16), vector(1, 16)], [apart(0, 8), up(0, 4)], [apart(2, 8), vector(2, 8)], [apart(1, 16), apart(0, 8)],
+  [apart(0, 8), apart(1, 16), apart(2, 16), vector(1, 8), unroll(2, 4), up(0, 4), thread(0, 2)],
 ]
 
 @pytest.mark.parametrize("opts", MATMUL_OPTS, ids=str)
@@ -45,7 +48,9 @@ def test_matmul(forced, opts):
   close(value(matmul(leaf(A), leaf(B))), A.astype(np.float64) @ B.astype(np.float64))
 
 @pytest.mark.parametrize("opts", [
-  [], [vector(1, 8), vector(2, 8), vector(3, 8)], [thread(0, 3)], [up(0, 2)], [unroll(2, 4)]], ids=str)
+  [], [vector(1, 8), vector(2, 8), vector(3, 8)], [thread(0, 3)], [up(0, 2)], [unroll(2, 4)],
+  [apart(1, 16), vector(1, 8)], [apart(1, 8), apart(2, 8), apart(3, 16), vector(2, 8), vector(1, 8), thread(0, 2)],
+  [apart(0, 8), apart(2, 16), up(0, 2), vector(2, 4)]], ids=str)
 def test_softmax(forced, opts):
   forced(*opts)
   close(value(softmax2(leaf(A))), softmax2_numpy(A))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from functools import reduce as fold_left
 from typing import Iterable
+from picograd.codegen.optimize import nests_of, stores_of
 from picograd.dtype import dtypes
 from picograd.ops.index import simplify_index, stride_of
 from picograd.ops.match import rewrite
@@ -28,11 +29,8 @@ def write_out(kernel: UOp) -> UOp:
   for u in toposort([kernel]):
     src = tuple([new[s] for s in u.src])
     new[u] = combine_copies(u, src) if u.op is Ops.REDUCE else u.with_src(src)
-  nests: dict[tuple[UOp, ...], list[UOp]] = {}
-  for end in new[kernel].src:
-    src = end.src if end.op is Ops.END else (end,)
-    for store, loops in copies_of(src): nests.setdefault(loops, []).append(store)
-  return UOp.sink(*[UOp(Ops.END, dtypes.void, (*stores, *loops)) for loops, stores in nests.items()])
+  copies = [copy for store, loops in stores_of(new[kernel]) for copy in copies_of((store, *loops))]
+  return UOp.sink(*nests_of(copies))
 
 def combine_copies(u: UOp, src: tuple[UOp, ...]) -> UOp:
   """A reduction with UNROLL ranges as one with several accumulators, which are combined at the end."""

@@ -1,17 +1,19 @@
 # optimize.py: Opts as data, applied to the ranges of a kernel. An Opt splits one range in two and says what the inner
 # part becomes; the heuristic, a search and a user's hand all write the same list. In: kernel. Out: kernel with THREAD,
-# UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
+# STRIP, UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
-from typing import Iterator, NamedTuple
+import itertools
+from typing import Iterable, Iterator, NamedTuple
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup
 from picograd.ops.index import simplify_index, stride_of
 from picograd.ops.match import rewrite
 from picograd.ops.ops import Axis, Ops, identity
-from picograd.ops.uop import Table, UOp, toposort
+from picograd.ops.uop import Table, UOp, ranges_inside, toposort
 
 class Opt(NamedTuple):
-  """Split range `number` into an outer loop and `amount` inner steps of kind `axis`; for THREAD, into chunks."""
+  """Split range `number` into an outer loop and `amount` inner steps of kind `axis`; for THREAD, into chunks; for LOOP,
+  into the steps up to the last multiple of `amount` and a loop for the rest."""
   axis: Axis
   number: int
   amount: int
@@ -39,6 +41,7 @@ def apply_opts(kernel: UOp, opts: list[Opt]) -> UOp:
 def apply_opt(kernel: UOp, opt: Opt) -> UOp:
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
   r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
+  if opt.axis is Axis.LOOP: return set_rest_apart(kernel, r, opt.amount)
   split = split_outer if opt.axis is Axis.THREAD else split_inner
   return replace_range(kernel, r, *split(r, opt, fresh))
 
@@ -69,7 +72,9 @@ def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
     src = [new[s] for s in u.src]
     closes = u.op in (Ops.END, Ops.REDUCE) and r in u.src[1:]
     if not closes and any(s in depends for s in u.src): depends.add(u)
-    if u.op in (Ops.END, Ops.REDUCE): src = [src[0], *flat_ranges(src[1:])]
+    if u.op in (Ops.END, Ops.REDUCE):
+      inner = len(inner_part(u))
+      src = [*src[:inner], *flat_ranges(src[inner:])]
     if inside is not None and u.op is Ops.INDEX and u.src[1] in depends: src = [*src[:2], gated(src[2:], inside)]
     if inside is not None and u.op is Ops.REDUCE and closes:
       src[0] = inside.where(src[0], UOp.const(u.dtype, identity(u.arg[0], u.dtype)))
@@ -79,9 +84,78 @@ def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
 def gated(gates: list[UOp], inside: UOp) -> UOp: return gates[0] & inside if gates else inside
 
 def flat_ranges(values: list[UOp]) -> list[UOp]:
-  """The ranges that ranges, and expressions over new ranges, stand for: THREAD first, else in order of mention."""
+  """The ranges that ranges, and expressions over new ranges, stand for: THREAD first, STRIP last, else in order of
+  mention."""
   found = [u for v in values for u in toposort([v]) if u.op is Ops.RANGE]
-  return sorted(dedup(found), key=lambda u: u.axis is not Axis.THREAD)
+  return sorted(dedup(found), key=lambda u: (u.axis is Axis.STRIP) - (u.axis is Axis.THREAD))
+
+# ---- loop nests ------------------------------------------------------------------------------------------------------
+
+Nested = tuple[UOp, tuple[UOp, ...]]           # a store and the loops around it, outermost first
+
+def inner_part(u: UOp) -> tuple[UOp, ...]:
+  """What an END or a REDUCE repeats: its sources before the ranges."""
+  return tuple([s for s in u.src if s.op is not Ops.RANGE])
+
+def stores_of(u: UOp, around: tuple[UOp, ...] = ()) -> list[Nested]:
+  """The stores of a kernel, or of a loop nest in it."""
+  if u.op is Ops.STORE: return [(u, around)]
+  inner = inner_part(u)
+  return [found for s in inner for found in stores_of(s, around + u.src[len(inner):])]
+
+def nests_of(stores: list[Nested]) -> list[UOp]:
+  """Loop nests around stores: those that begin with the same loops share them."""
+  groups: dict[tuple[UOp, ...], list[Nested]] = {}
+  for store, loops in stores: groups.setdefault(loops[:1], []).append((store, loops))
+  nests: list[UOp] = []
+  for first, group in groups.items():
+    shared = common_start([loops for _, loops in group])
+    inner = [store for store, _ in group]
+    if first and any(len(loops) > len(shared) for _, loops in group):
+      inner = nests_of([(store, loops[len(shared):]) for store, loops in group])
+    nests += [UOp(Ops.END, dtypes.void, (*inner, *shared))] if first else inner
+  return nests
+
+def common_start(lists: list[tuple[UOp, ...]]) -> tuple[UOp, ...]:
+  same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*lists))
+  return tuple([column[0] for column in same])
+
+# ---- the steps that no vector fills ----------------------------------------------------------------------------------
+
+def set_rest_apart(kernel: UOp, r: UOp, amount: int) -> UOp:
+  """The kernel where r ends at the last multiple of amount, and a new loop runs over the rest."""
+  size = r.bound.arg
+  whole = size - size % amount
+  if whole in (0, size): return kernel
+  numbers = itertools.count(next_number(kernel))
+  main, rest = numbered(whole, *r.arg), numbered(size - whole, next(numbers), r.axis)
+  again = {q: numbered(q.bound.arg, next(numbers), q.axis) for q in loops_inside(kernel, r)}
+  parts: list[tuple[Table, Table]] = [({r: main}, {r: main}), ({r: rest + whole, **again}, {r: rest, **again})]
+  new: Table = {}
+  for u in toposort([kernel]):
+    new[u] = u.with_src(tuple([new[s] for s in u.src]))
+    if u.op is not Ops.REDUCE or r not in u.src: continue
+    value, *loops = new[u].src
+    totals = [UOp(u.op, u.dtype, (value.substitute(values), *replaced(loops, own)), u.arg) for values, own in parts]
+    new[u] = totals[0].alu(u.arg[0], totals[1])
+  stores: list[Nested] = []
+  for store, nest in stores_of(new[kernel]):
+    if r not in nest: stores.append((store, nest))
+    else: stores += [(store.substitute(values), replaced(nest, own)) for values, own in parts]
+  return UOp.sink(*nests_of(stores))
+
+def replaced(loops: Iterable[UOp], table: Table) -> tuple[UOp, ...]: return tuple([table.get(q, q) for q in loops])
+
+def loops_inside(kernel: UOp, r: UOp) -> list[UOp]:
+  """The loops that run again for each step of r, which the rest of r needs for its own."""
+  inside = ranges_inside(kernel)
+  found: list[UOp] = []
+  for u in toposort([kernel]):
+    if u.op is not Ops.REDUCE or not (r in inside[u] or r in u.src): continue
+    found += u.src[1:]
+  for _, loops in stores_of(kernel):
+    if r in loops: found += loops[loops.index(r):]
+  return [q for q in dedup(found) if q is not r]
 
 # ---- two loops over one stretch of memory ----------------------------------------------------------------------------
 

@@ -30,9 +30,10 @@ class Axis(enum.IntEnum):
   LOCAL = 3       # one thread of a GPU's block
   GROUP = 4       # threads of a block that share a reduction
   REDUCE = 5      # a serial loop over a reduction
-  UNROLL = 6      # a reduction written out
-  UPCAST = 7      # outputs written out: a register tile
-  VECTOR = 8      # lanes of one register
+  STRIP = 6       # outputs that advance together: a loop inside all others, reductions too
+  UNROLL = 7      # a reduction written out
+  UPCAST = 8      # outputs written out: a register tile
+  VECTOR = 9      # lanes of one register
 
 class Space(enum.IntEnum):
   """Where a BUFFER lives."""
