@@ -1,5 +1,6 @@
 # Every Opt keeps the values, whether or not it divides the range.
 import numpy as np
+import picograd
 import pytest
 from graphs import close, leaf, matmul, random, softmax2, softmax2_numpy, total, value
 from picograd import codegen
@@ -61,6 +62,15 @@ def test_split_sums(forced, amount):
   close(value(total(leaf(A), 0)), A.astype(np.float64).sum(0, keepdims=True))
   forced(Opt(Axis.UNROLL, 1, amount))
   close(value(total(leaf(A), 1)), A.astype(np.float64).sum(1, keepdims=True))
+
+def test_the_rest_is_one_threads_work(forced):
+  """An assignment that ran twice would add twice."""
+  for n in (19, 31, 16384 * 8 + 5):
+    for opts in ([apart(0, 8), vector(0, 8), thread(0, 2)], [thread(0, 2)], [thread(0, 5)], [up(0, 4), thread(0, 3)]):
+      forced(*opts)
+      x = picograd.tensor(np.arange(n, dtype=np.float32))
+      x += 1
+      assert np.array_equal(x.numpy(), np.arange(1, n + 1, dtype=np.float32))
 
 def test_maximum_of_padded_lanes_ignores_the_padding(forced):
   forced(Opt(Axis.VECTOR, 1, 16))

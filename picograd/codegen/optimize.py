@@ -42,8 +42,8 @@ def apply_opt(kernel: UOp, opt: Opt) -> UOp:
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
   r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
   if opt.axis is Axis.LOOP: return set_rest_apart(kernel, r, opt.amount)
-  split = split_outer if opt.axis is Axis.THREAD else split_inner
-  return replace_range(kernel, r, *split(r, opt, fresh))
+  if opt.axis is Axis.THREAD: return once(replace_range(kernel, r, *split_outer(r, opt, fresh)), fresh)
+  return replace_range(kernel, r, *split_inner(r, opt, fresh))
 
 def split_inner(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, UOp | None]:
   """r = outer * amount + inner, and the condition r < size where the amount does not divide it. The outer loop keeps
@@ -55,13 +55,28 @@ def split_inner(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, UOp | None]:
   return value, None if steps * opt.amount == size else value < size
 
 def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
-  """r = chunk * thread + inner. Chunks are equal but for the last, whose loop ends earlier."""
+  """r = chunk * thread + inner. Chunks are equal but for the last, whose loop ends earlier, and those after it, which
+  are empty."""
   size = r.bound.arg
   chunk = ceildiv(size, opt.amount)
-  thread = numbered(ceildiv(size, chunk), fresh, Axis.THREAD)
+  thread = numbered(opt.amount, fresh, Axis.THREAD)
   left = size - thread * chunk
-  bound = r.like(chunk) if size % chunk == 0 else (left < chunk).where(left, chunk)
+  bound = r.like(chunk) if size == chunk * opt.amount else (left < chunk).where(left, chunk)
   return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
+
+def once(kernel: UOp, number: int) -> UOp:
+  """The kernel whose nests that no thread range divides are the first thread's work."""
+  thread = range_numbered(kernel, number)
+  stores: list[Nested] = []
+  for store, loops in stores_of(kernel):
+    table: Table = {}
+    if loops and not any(r.axis is Axis.THREAD for r in loops):
+      first = loops[0]
+      bound = (thread < 1).where(first.bound, 0)
+      table = {first: first.with_src((bound,))}
+      loops = (thread, *replaced(loops, table))
+    stores.append((store.substitute(table), loops))
+  return UOp.sink(*nests_of(stores))
 
 def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
   """The kernel with r computed as value from new ranges; outside of `inside` nothing is read, written or reduced."""
