@@ -29,7 +29,7 @@ LAYERS = {
   "codegen.memory": ("ops.uop",),
   "codegen.optimize": ("ops.index", "codegen.target"),
   "codegen.heuristic": ("codegen.optimize",),
-  "codegen.expand": ("codegen.optimize",),
+  "codegen.expand": ("codegen.optimize", "ops.movement"),
   "codegen.lower": ("ops.decompose", "codegen.target", "ops.index"),
   "codegen.linearize": ("ops.uop",),
   "codegen.flat": ("ops.match",),
