@@ -6,10 +6,10 @@ from __future__ import annotations
 import itertools
 from functools import reduce as fold_left
 from typing import Iterable
-from picograd.codegen.optimize import nests_of, next_number, numbered, stores_of
+from picograd.codegen.optimize import nests_of, next_number, stores_of
 from picograd.dtype import dtypes
 from picograd.helpers import prod
-from picograd.ops.index import simplify_index, stride_of
+from picograd.ops.index import bounds, simplify_index, stride_of
 from picograd.ops.match import rewrite
 from picograd.ops.movement import linear
 from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, identity
@@ -151,7 +151,7 @@ def accumulate(kernel: UOp) -> UOp:
     around = sorted(union(inside[u] for u in members), key=lambda r: r.arg)
     strip = [r for r in around if r.axis is Axis.STRIP]
     outer = [r for r in around if r.axis is not Axis.STRIP]
-    clearing, folding = [{r: numbered(r.bound.arg, next(loop_numbers), r.axis) for r in strip} for _ in range(2)]
+    clearing, folding = [{r: r.replace(arg=(next(loop_numbers), r.axis)) for r in strip} for _ in range(2)]
     registers = [accumulator(u, next(numbers), strip) for u in members]
     starts = [element(register.after(*outer), strip, clearing).store(neutral(u)) for u, register in zip(members, registers)]
     if strip: starts = [UOp(Ops.END, dtypes.void, (*starts, *clearing.values()))]
@@ -164,13 +164,15 @@ def accumulate(kernel: UOp) -> UOp:
   return kernel.substitute(table)
 
 def accumulator(u: UOp, number: int, strip: list[UOp]) -> UOp:
-  return UOp(Ops.BUFFER, u.dtype, (), Buf(number, prod(r.bound.arg for r in strip), Space.REG))
+  return UOp(Ops.BUFFER, u.dtype, (), Buf(number, prod(longest(r) for r in strip), Space.REG))
+
+def longest(r: UOp) -> int: return bounds(r.bound)[1]
 
 def neutral(u: UOp): return UOp.const(u.dtype, identity(u.arg[0], u.dtype.scalar))
 
 def element(register: UOp, strip: list[UOp], loops: Table) -> UOp:
   """The accumulator of one point of a strip, whose ranges have other names in some loops."""
-  return register.index(linear([loops.get(r, r) for r in strip], [r.bound.arg for r in strip]))
+  return register.index(linear([loops.get(r, r) for r in strip], [longest(r) for r in strip]))
 
 def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
   """The reductions by the ranges they run over, each nest after those that its values need."""
