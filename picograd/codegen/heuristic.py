@@ -173,7 +173,7 @@ def across_memory(shape: KernelShape, reduce: UOp, target: Target, lanes: list[O
   opts = rest_apart(shape, r.arg[0], rows) + ([Opt(Axis.UNROLL, r.arg[0], rows)] if rows > 1 else [])
   vectors = size(column) // lanes[0].amount
   strip = min(vectors // target.threads, STRIP_BYTES // target.vector_bytes)
-  total = shape.work(reduce) * max(u.dtype.itemsize for u in shape.loads_below(reduce))
+  total = shape.work(reduce) * max((u.dtype.itemsize for u in shape.loads_below(reduce)), default=0)
   if strip < SHORTEST_STRIP or total < target.cache_bytes: return opts
   return [*opts, Opt(Axis.STRIP, column.arg[0], strip)]
 

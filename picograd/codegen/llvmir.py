@@ -7,7 +7,7 @@ from __future__ import annotations
 import struct
 from typing import Sequence
 from picograd.dtype import DType, dtypes
-from picograd.ops.ops import Ops
+from picograd.ops.ops import Ops, Streaming
 from picograd.ops.uop import Table, UOp
 from picograd.codegen.flat import Function, entry, every_node, incoming
 
@@ -244,6 +244,7 @@ class Renderer:
     if gates:
       rest = f"{at}, i32 {align}, {self.typed(gates[0])}"
       self.put(f"call void @llvm.masked.store.{suffix(memory)}.p0({text}, {rest})")
+    elif u.arg is Streaming.STORE: self.put(f"store {text}, {at}, align {memory.itemsize}, !nontemporal !0")
     else: self.put(f"store {text}, {at}, align {align}")
 
   def call(self, u: UOp) -> None:
@@ -264,6 +265,8 @@ class Renderer:
     yes, no = (self.names[self.fn.blocks[t][-1].src[0] if t in self.through else t] for t in targets)
     self.put(f"br i1 {self.name(condition)}, label {yes}, label {no}")
   def ret(self, u: UOp) -> None:
+    """What went past the caches arrives before anybody is told that the kernel has ended."""
+    if any(s.arg is Streaming.STORE for block in self.fn.blocks.values() for s in block): self.put("fence seq_cst")
     self.put(f"ret {self.typed(u.src[0]) if u.src else 'void'}")
 
   steps = {Ops.SHL: shift, Ops.SHR: shift, Ops.CAST: cast, Ops.BITCAST: cast, Ops.STACK: stack, Ops.INDEX: lane,
@@ -308,7 +311,7 @@ def clamp_lines(value: str, source: DType, to: DType) -> str:
 
 # ---- a module --------------------------------------------------------------------------------------------------------
 
-ATTRIBUTES = 'attributes #0 = { nounwind "prefer-vector-width"="512" "no-trapping-math"="true" }\n'
+ATTRIBUTES = 'attributes #0 = { nounwind "prefer-vector-width"="512" "no-trapping-math"="true" }\n!0 = !{i32 1}\n'
 
 def render(fn: Function, helpers: Sequence[Function] = ()) -> str:
   """The text of a module: fn, the functions it calls, declarations of all other names, and fn's entry if it is a
