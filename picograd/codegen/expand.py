@@ -7,6 +7,7 @@ import itertools
 from functools import reduce as fold_left
 from typing import Iterable
 from picograd.codegen.optimize import nests_of, next_number, stores_of
+from picograd.codegen.shuffle import rows_to_columns
 from picograd.dtype import dtypes
 from picograd.helpers import prod
 from picograd.ops.index import bounds, simplify_index, stride_of
@@ -18,9 +19,8 @@ from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 def expand(kernel: UOp) -> UOp:
   kernel = write_out(kernel)
   kernel = rewrite(kernel, simplify_index)
-  kernel = vectorize(kernel)
-  kernel = rewrite(kernel, simplify_index)
-  return accumulate(kernel)
+  kernel = rewrite(vectorize(kernel), simplify_index)
+  return accumulate(rows_to_columns(kernel))
 
 # ---- UPCAST and UNROLL -----------------------------------------------------------------------------------------------
 

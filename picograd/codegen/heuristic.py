@@ -17,11 +17,15 @@ ACCUMULATORS = 8                 # additions under way at once: as many as hide 
 STREAMS = 4                      # rows read at once
 LONG_LOOP = 16                   # rounds of a loop after which a few scalar steps do not count
 STRIP_BYTES = 1 << 14            # accumulators that leave room in the nearest cache
+LINE = 64                        # bytes of memory that are written at once
+SHUFFLED = 16                    # bytes within which every machine can move elements about
 SHORTEST_STRIP = 8               # vectors
 
 def choose_opts(kernel: UOp, target: Target) -> list[Opt]:
   """Opts for a kernel: lanes, then a register tile where a contraction reuses its operands, then threads."""
   shape = KernelShape(kernel)
+  turned = transpose_opts(shape, target)
+  if turned: return turned + thread_opts(shape, target, turned)
   opts = vector_opts(shape, target)
   tile = tile_opts(shape, target, opts)
   if not tile: opts = stream_opts(shape, target, opts)
@@ -176,6 +180,29 @@ def across_memory(shape: KernelShape, reduce: UOp, target: Target, lanes: list[O
   total = shape.work(reduce) * max((u.dtype.itemsize for u in shape.loads_below(reduce)), default=0)
   if strip < SHORTEST_STRIP or total < target.cache_bytes: return opts
   return [*opts, Opt(Axis.STRIP, column.arg[0], strip)]
+
+# ---- copies across memory --------------------------------------------------------------------------------------------
+
+def transpose_opts(shape: KernelShape, target: Target) -> list[Opt]:
+  """Where neighbours of the result are no neighbours in some operand: square register tiles, which make whole lines of
+  the result, along the operand's rows."""
+  if shape.reduces or target.vector_bytes == 0: return []
+  r = next((r for r in reversed(shape.outputs) if all(stride(s, r) == 1 for s in shape.stores)), None)
+  if r is None: return []
+  across = [u for u in shape.loads if stride(u, r) not in (0, 1)]
+  rows = [c for c in shape.outputs if c is not r and all(stride(u, c) == 1 for u in across)]
+  if not across or not rows or any(stride(u, r) is None for u in across): return []
+  lanes, row = lanes_of(r, shape, target), rows[-1]
+  if lanes is None: return []
+  item = min(u.dtype.itemsize for u in across)
+  width = min(lanes.amount, SHUFFLED // item)
+  while width > size(row): width //= 2
+  vectors = max(1, LINE // (lanes.amount * item))
+  if size(r) < vectors * lanes.amount: vectors = 1
+  opts = rest_apart(shape, r.arg[0], vectors * lanes.amount) + rest_apart(shape, row.arg[0], width) + [lanes]
+  opts += [Opt(Axis.UPCAST, x.arg[0], amount) for x, amount in ((r, vectors), (row, width)) if amount > 1]
+  steps = size(row) // width
+  return opts + ([Opt(Axis.STRIP, row.arg[0], steps)] if steps > 1 else [])
 
 # ---- threads ---------------------------------------------------------------------------------------------------------
 
