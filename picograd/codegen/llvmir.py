@@ -7,8 +7,8 @@ from __future__ import annotations
 import itertools, struct
 from typing import Sequence
 from picograd.dtype import DType, dtypes
-from picograd.helpers import ceildiv
-from picograd.ops.ops import Ops, Space
+from picograd.helpers import ceildiv, dedup
+from picograd.ops.ops import Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp
 from picograd.codegen.flat import Function, entry, every_node, incoming
 
@@ -92,6 +92,22 @@ def empty_edges(fn: Function) -> Table:
     if len(set(passing.values())) == len(passing): out.update((t, label) for t in passing)
   return out
 
+def two_vectors(u: UOp) -> tuple[UOp, UOp]:
+  """The vectors, or the one vector twice, that a shuffle takes lanes of."""
+  vectors = dedup(s.src[0] for s in u.src)
+  return vectors[0], vectors[-1]
+
+def is_shuffle(u: UOp) -> bool:
+  """Whether a STACK takes its lanes from at most two vectors of one type."""
+  if u.op is not Ops.STACK or any(s.op is not Ops.INDEX for s in u.src): return False
+  return len({s.src[0] for s in u.src}) <= 2 and len({s.src[0].dtype for s in u.src}) == 1
+
+def only_shuffled(fn: Function) -> set[UOp]:
+  """The lanes that only shuffles take."""
+  nodes = every_node(fn)
+  wanted = {s for u in nodes if not is_shuffle(u) for s in u.src}
+  return {u for u in nodes if u.op is Ops.INDEX} - wanted
+
 # ---- one function ----------------------------------------------------------------------------------------------------
 
 class Renderer:
@@ -103,6 +119,7 @@ class Renderer:
     self.called: dict[str, str] = {}                                 # function -> its declaration
     self.values = 0
     self.through = empty_edges(fn)
+    self.shuffled = only_shuffled(fn)
 
   def name(self, u: UOp) -> str:
     """The operand text of a value; a phi may ask for it before its definition is written."""
@@ -193,8 +210,13 @@ class Renderer:
     self.put(lines.format(self.name(source), d=self.name(u), s=type_of(source.dtype), t=type_of(u.dtype)))
 
   def stack(self, u: UOp) -> None:
-    """A vector from scalars: a splat is one insert and one shuffle, else an insert per lane."""
+    """A vector from scalars: a splat is one insert and one shuffle, lanes of two vectors are one shuffle, else there is
+    an insert per lane."""
     d, t = self.name(u), type_of(u.dtype)
+    if is_shuffle(u):
+      a, b = two_vectors(u)
+      lanes = ", ".join(f"i32 {s.src[1].arg + (s.src[0] is not a) * a.dtype.count}" for s in u.src)
+      return self.put(f"{d} = shufflevector {self.typed(a)}, {self.typed(b)}, <{u.dtype.count} x i32> <{lanes}>")
     if all(s is u.src[0] for s in u.src):
       return self.put(f"{d}a = insertelement {t} poison, {self.typed(u.src[0])}, i64 0\n"
                       f"{d} = shufflevector {t} {d}a, {t} poison, <{u.dtype.count} x i32> zeroinitializer")
@@ -205,6 +227,7 @@ class Renderer:
       before = after
 
   def lane(self, u: UOp) -> None:
+    if u in self.shuffled: return
     vector, k = u.src
     self.put(f"{self.name(u)} = extractelement {self.typed(vector)}, i64 {k.arg}")
 
@@ -248,6 +271,7 @@ class Renderer:
     if gates:
       rest = f"{at}, i32 {align}, {self.typed(gates[0])}"
       self.put(f"call void @llvm.masked.store.{suffix(memory)}.p0({text}, {rest})")
+    elif u.arg is Streaming.STORE: self.put(f"store {text}, {at}, align {memory.itemsize}, !nontemporal !0")
     else: self.put(f"store {text}, {at}, align {align}")
 
   def call(self, u: UOp) -> None:
@@ -268,6 +292,8 @@ class Renderer:
     yes, no = (self.names[self.fn.blocks[t][-1].src[0] if t in self.through else t] for t in targets)
     self.put(f"br i1 {self.name(condition)}, label {yes}, label {no}")
   def ret(self, u: UOp) -> None:
+    """What went past the caches arrives before anybody is told that the kernel has ended."""
+    if any(s.arg is Streaming.STORE for block in self.fn.blocks.values() for s in block): self.put("fence seq_cst")
     self.put(f"ret {self.typed(u.src[0]) if u.src else 'void'}")
 
   steps = {Ops.SHL: shift, Ops.SHR: shift, Ops.CAST: cast, Ops.BITCAST: cast, Ops.STACK: stack, Ops.INDEX: lane,
@@ -321,7 +347,7 @@ def scratch_offsets(fn: Function) -> tuple[dict[UOp, int], int]:
   ends = [0, *itertools.accumulate(sizes)]
   return dict(zip(arrays, ends)), ends[-1]
 
-ATTRIBUTES = 'attributes #0 = { nounwind "prefer-vector-width"="512" "no-trapping-math"="true" }\n'
+ATTRIBUTES = 'attributes #0 = { nounwind "prefer-vector-width"="512" "no-trapping-math"="true" }\n!0 = !{i32 1}\n'
 
 def render(fn: Function, helpers: Sequence[Function] = ()) -> str:
   """The text of a module: fn, the functions it calls, declarations of all other names, and fn's entry if it is a

@@ -3,6 +3,7 @@
 # are the same UOp, so that identical layers compile once.   (chapter 3)
 from __future__ import annotations
 from typing import Callable, NamedTuple
+from picograd.codegen.partial import split_long_reductions
 from picograd.codegen.rangeify import Plan, Store, rangeify, storage_id
 from picograd.helpers import dedup, prod
 from picograd.ops.collapse import collapse_onehot
@@ -23,6 +24,7 @@ class Schedule(NamedTuple):
 
 def schedule(roots: list[UOp], device: str) -> Schedule:
   """The kernels that compute the roots."""
+  roots = split_long_reductions(roots)
   plan = rangeify(roots, device)
   order = sort_by_need(dependencies(plan))
   if order is None:

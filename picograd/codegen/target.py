@@ -14,6 +14,7 @@ class Target(NamedTuple):
   local_bytes: int = 0                          # shared memory of a block of GPU threads
   position: DType = dtypes.int64                # machine integer for index arithmetic
   cache_bytes: int = 1 << 20                    # the private cache a register tile's operands should stay in
+  stream_bytes: int = 16 << 20                  # outputs of this size leave all caches before somebody reads them
   missing_ops: frozenset[Ops] = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})     # to be decomposed
   missing_dtypes: frozenset[DType] = frozenset()                             # arithmetic done in float32
   division_traps: bool = False                  # integer division by zero kills the process unless guarded

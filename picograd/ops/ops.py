@@ -43,6 +43,10 @@ class Space(enum.IntEnum):
   LOCAL = 1       # shared by a block's threads; on the CPU a scratch array of the kernel
   REG = 2         # private: an accumulator, a C local
 
+class Streaming(enum.Enum):
+  """arg of a STORE."""
+  STORE = 0       # of what nobody reads soon: past the caches
+
 class Buf(NamedTuple):
   """arg of BUFFER. size is in elements (for a C object: of bytes). version counts the assignments that have run."""
   id: int
