@@ -1,8 +1,8 @@
 # rvasm.py against GNU as: every row of the table, printed with random operands, assembles to the bytes that we encode,
-# and decodes back; compressed forms, constants, far branches, objects and images.
+# and decodes back.
 import random, shutil, subprocess
 import pytest
-from picograd.codegen.rvasm import ROWS, Row, decode
+from picograd.codegen.rvasm import ROWS, decode
 
 AS = shutil.which("riscv64-linux-gnu-as")
 needs_gnu = pytest.mark.skipif(AS is None, reason="needs binutils-riscv64-linux-gnu")

@@ -1,15 +1,14 @@
-# rvasm.py: the RISC-V instruction table and what follows from it: printing, encoding, decoding, compressed forms, an
-# assembler with labels, relocatable ELF objects and linked images. An instruction is a row's name and one number per
-# operand: registers 0..31, immediates as the assembly language writes them, offsets in bytes. True afterwards: what GNU
-# as makes of the printed text are the bytes that were encoded.   (RISC-V Unprivileged ISA; the psABI for objects)
+# rvasm.py: the RISC-V instruction table and what follows from it: printing, encoding, decoding, compressed forms. An
+# instruction is a row's name and one number per operand: registers 0..31, immediates as the assembly language writes
+# them, offsets in bytes. True afterwards: what GNU as makes of the printed text are the bytes that were encoded.
+# (RISC-V Unprivileged ISA, chapter 34: instruction set listings)
 from __future__ import annotations
 import re, struct
-from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 X = ("zero ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6").split()
-F = ("ft0 ft1 ft2 ft3 ft4 ft5 ft6 ft7 fs0 fs1 fa0 fa1 fa2 fa3 fa4 fa5 fa6 fa7 fs2 fs3 fs4 fs5 fs6 fs7 fs8 fs9 fs10 fs11 "
-     "ft8 ft9 ft10 ft11").split()
+F = ("ft0 ft1 ft2 ft3 ft4 ft5 ft6 ft7 fs0 fs1 fa0 fa1 fa2 fa3 fa4 fa5 fa6 fa7 fs2 fs3 fs4 fs5 fs6 fs7 fs8 fs9 fs10 "
+     "fs11 ft8 ft9 ft10 ft11").split()
 ROUNDING = ("rne", "rtz", "rdn", "rup", "rmm", "?", "?", "dyn")
 DYNAMIC, TO_ZERO = 7, 1
 ORDER = ("", ".rl", ".aq", ".aqrl")
@@ -17,9 +16,9 @@ ORDER = ("", ".rl", ".aq", ".aqrl")
 # ---- operands --------------------------------------------------------------------------------------------------------
 
 class Field(NamedTuple):
-  """Where an operand's bits stand. kind: x f v registers, c g registers 8..15 of the two files, s u numbers, h the upper
-  20 bits of a number, p offsets from here, r rounding, o memory order, m the mask of a vector, i the sets of a fence. slices: (value bit, width,
-  instruction bit)."""
+  """Where an operand's bits stand. slices: (value bit, width, instruction bit). kind: registers x, f and v, registers
+  8 to 15 c and g; numbers s (signed), u, h (the upper 20 bits of one); p an offset from here; r a rounding mode, o a
+  memory order, i the sets of a fence, m the mask of a vector."""
   kind: str
   slices: tuple[tuple[int, int, int], ...]
   forbidden: tuple[int, ...] = ()
@@ -41,8 +40,9 @@ class Field(NamedTuple):
   def fits(self, name: str) -> str:
     """The Python expression that says whether the instruction can hold the value called name."""
     domain = self.domain
-    inside = f"{domain.start} <= {name} < {domain.stop}" + (f" and not {name} % {domain.step}" if domain.step > 1 else "")
-    return inside + "".join(f" and {name} != {value}" for value in self.forbidden)
+    tests = [f"{domain.start} <= {name} < {domain.stop}"] + [f"{name} != {value}" for value in self.forbidden]
+    if domain.step > 1: tests.append(f"not {name} % {domain.step}")
+    return " and ".join(tests)
 
   def decode(self, word: int) -> int:
     value = sum((word >> at & (1 << width) - 1) << low for low, width, at in self.slices)
@@ -59,28 +59,28 @@ class Field(NamedTuple):
     if self.kind == "h": return str(value & 0xfffff)
     return f".{value:+d}" if self.kind == "p" else str(value)
 
-def make_field(kind: str, places: str, *forbidden: int) -> Field:
-  """From the manual's notation: 4:1@8 says that bits 4 to 1 of the value stand at instruction bit 8 and above."""
+def read_field(text: str) -> Field:
+  """From its kind and the manual's notation: 4:1@8 says that bits 4 to 1 of the value stand at instruction bit 8 and
+  above, !0 that it is not 0."""
   slices = []
-  for high, low, at in re.findall(r"(\d+):?(\d*)@(\d+)", places):
+  for high, low, at in re.findall(r"(\d+):?(\d*)@(\d+)", text):
     bottom = int(low or high)
     slices.append((bottom, int(high) - bottom + 1, int(at)))
-  return Field(kind, tuple(slices), forbidden)
+  return Field(text[0], tuple(slices), tuple([int(value) for value in re.findall(r"!(\d+)", text)]))
 
-FIELDS = {name: make_field(*description) for name, description in {
-  "rd": ("x", "4:0@7"), "rs1": ("x", "4:0@15"), "rs2": ("x", "4:0@20"), "imm": ("s", "11:0@20"),
-  "fd": ("f", "4:0@7"), "fs1": ("f", "4:0@15"), "fs2": ("f", "4:0@20"), "fs3": ("f", "4:0@27"), "rm": ("r", "2:0@12", 5, 6),
-  "store": ("s", "11:5@25 4:0@7"), "branch": ("p", "12@31 10:5@25 4:1@8 11@7"), "jump": ("p", "20@31 10:1@21 11@20 19:12@12"),
-  "upper": ("h", "19:0@12"), "shift": ("u", "5:0@20"), "shiftw": ("u", "4:0@20"), "csr": ("u", "11:0@20"),
-  "zimm": ("u", "4:0@15"), "order": ("o", "1:0@25"), "pred": ("i", "3:0@24", 0), "succ": ("i", "3:0@20", 0),
+FIELDS = {name: read_field(text) for name, text in {
+  "rd": "x 4:0@7", "rs1": "x 4:0@15", "rs2": "x 4:0@20", "imm": "s 11:0@20", "fd": "f 4:0@7", "fs1": "f 4:0@15",
+  "fs2": "f 4:0@20", "fs3": "f 4:0@27", "rm": "r 2:0@12 !5 !6", "zimm": "u 4:0@15", "store": "s 11:5@25 4:0@7",
+  "branch": "p 12@31 10:5@25 4:1@8 11@7", "jump": "p 20@31 10:1@21 11@20 19:12@12", "upper": "h 19:0@12",
+  "shift": "u 5:0@20", "shiftw": "u 4:0@20", "csr": "u 11:0@20", "order": "o 1:0@25", "pred": "i 3:0@24 !0",
+  "succ": "i 3:0@20 !0",
   # compressed
-  "cd": ("x", "4:0@7", 0), "cs": ("x", "4:0@2", 0), "cs0": ("x", "4:0@2"), "cu": ("x", "4:0@7", 0, 2), "cf": ("f", "4:0@7"),
-  "cfs": ("f", "4:0@2"), "c1": ("c", "2:0@7"), "c2": ("c", "2:0@2"), "g2": ("g", "2:0@2"), "c6": ("s", "5@12 4:0@2"),
-  "c6n": ("s", "5@12 4:0@2", 0), "cupper": ("h", "5@12 4:0@2", 0), "cshift": ("u", "5@12 4:0@2", 0),
-  "c16": ("s", "9@12 4@6 6@5 8:7@3 5@2", 0), "c4": ("u", "5:4@11 9:6@7 2@6 3@5", 0), "cw": ("u", "5:3@10 2@6 6@5"),
-  "cdw": ("u", "5:3@10 7:6@5"), "cwsp": ("u", "5@12 4:2@4 7:6@2"), "cdsp": ("u", "5@12 4:3@5 8:6@2"),
-  "cswsp": ("u", "5:2@9 7:6@7"), "csdsp": ("u", "5:3@10 8:6@7"), "cj": ("p", "11@12 4@11 9:8@9 10@8 6@7 7@6 3:1@3 5@2"),
-  "cb": ("p", "8@12 4:3@10 7:6@5 2:1@3 5@2"),
+  "cd": "x 4:0@7 !0", "cs": "x 4:0@2 !0", "cs0": "x 4:0@2", "cu": "x 4:0@7 !0 !2", "cf": "f 4:0@7", "cfs": "f 4:0@2",
+  "c1": "c 2:0@7", "c2": "c 2:0@2", "g2": "g 2:0@2", "c6": "s 5@12 4:0@2", "c6n": "s 5@12 4:0@2 !0",
+  "cupper": "h 5@12 4:0@2 !0", "cshift": "u 5@12 4:0@2 !0", "c16": "s 9@12 4@6 6@5 8:7@3 5@2 !0",
+  "c4": "u 5:4@11 9:6@7 2@6 3@5 !0", "cw": "u 5:3@10 2@6 6@5", "cdw": "u 5:3@10 7:6@5", "cwsp": "u 5@12 4:2@4 7:6@2",
+  "cdsp": "u 5@12 4:3@5 8:6@2", "cswsp": "u 5:2@9 7:6@7", "csdsp": "u 5:3@10 8:6@7",
+  "cj": "p 11@12 4@11 9:8@9 10@8 6@7 7@6 3:1@3 5@2", "cb": "p 8@12 4:3@10 7:6@5 2:1@3 5@2"
 }.items()}
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -100,7 +100,8 @@ rd, rs1, rs2 | add 33, sub 40000033, sll 1033, slt 2033, sltu 3033, xor 4033, sr
 rd, rs1, rs2 | addw 3b, subw 4000003b, sllw 103b, srlw 503b, sraw 4000503b
 pred, succ | fence f
 | fence.i 100f, ecall 73, ebreak 100073
-rd, rs1, rs2 | mul 2000033, mulh 2001033, mulhsu 2002033, mulhu 2003033, div 2004033, divu 2005033, rem 2006033, remu 2007033
+rd, rs1, rs2 | mul 2000033, mulh 2001033, mulhsu 2002033, mulhu 2003033
+rd, rs1, rs2 | div 2004033, divu 2005033, rem 2006033, remu 2007033
 rd, rs1, rs2 | mulw 200003b, divw 200403b, divuw 200503b, remw 200603b, remuw 200703b
 rd, csr, rs1 | csrrw 1073, csrrs 2073, csrrc 3073
 rd, csr, zimm | csrrwi 5073, csrrsi 6073, csrrci 7073
@@ -136,7 +137,7 @@ rd, rs1 | clz 60001013, ctz 60101013, cpop 60201013, clzw 6000101b, ctzw 6010101
 rd, rs1 | sext.b 60401013, sext.h 60501013, zext.h 800403b, rev8 6b805013, orc.b 28705013
 """
 
-# Compressed instructions: operands, own bits, and the instruction that each stands for.
+# Compressed instructions: operands, own bits, and the instruction that each stands for, then others that mean the same.
 COMPRESSED = """
 c2, sp, c4 | c.addi4spn 0 | addi c2, 2, c4
 g2, cdw(c1) | c.fld 2000 | fld g2, cdw, c1
@@ -155,11 +156,11 @@ c1, cshift | c.srli 8001 | srli c1, c1, cshift
 c1, cshift | c.srai 8401 | srai c1, c1, cshift
 c1, c6 | c.andi 8801 | andi c1, c1, c6
 c1, c2 | c.sub 8c01 | sub c1, c1, c2
-c1, c2 | c.xor 8c21 | xor c1, c1, c2
-c1, c2 | c.or 8c41 | or c1, c1, c2
-c1, c2 | c.and 8c61 | and c1, c1, c2
+c1, c2 | c.xor 8c21 | xor c1, c1, c2 | xor c1, c2, c1
+c1, c2 | c.or 8c41 | or c1, c1, c2 | or c1, c2, c1
+c1, c2 | c.and 8c61 | and c1, c1, c2 | and c1, c2, c1
 c1, c2 | c.subw 9c01 | subw c1, c1, c2
-c1, c2 | c.addw 9c21 | addw c1, c1, c2
+c1, c2 | c.addw 9c21 | addw c1, c1, c2 | addw c1, c2, c1
 cj | c.j a001 | jal 0, cj
 c1, cb | c.beqz c001 | beq c1, 0, cb
 c1, cb | c.bnez e001 | bne c1, 0, cb
@@ -168,10 +169,10 @@ cf, cdsp(sp) | c.fldsp 2002 | fld cf, cdsp, 2
 cd, cwsp(sp) | c.lwsp 4002 | lw cd, cwsp, 2
 cd, cdsp(sp) | c.ldsp 6002 | ld cd, cdsp, 2
 cd | c.jr 8002 | jalr 0, 0, cd
-cd, cs | c.mv 8002 | addi cd, cs, 0
+cd, cs | c.mv 8002 | addi cd, cs, 0 | add cd, 0, cs
 | c.ebreak 9002 | ebreak
 cd | c.jalr 9002 | jalr 1, 0, cd
-cd, cs | c.add 9002 | add cd, cd, cs
+cd, cs | c.add 9002 | add cd, cd, cs | add cd, cs, cd
 cfs, csdsp(sp) | c.fsdsp a002 | fsd cfs, csdsp, 2
 cs0, cswsp(sp) | c.swsp c002 | sw cs0, cswsp, 2
 cs0, csdsp(sp) | c.sdsp e002 | sd cs0, csdsp, 2
@@ -202,18 +203,18 @@ class Row:
     bad = next(k for k, f in enumerate(self.fields) if not f.allows(operands[k]))
     raise ValueError(f"{self.name} cannot hold {operands[bad]} as {self.names[bad]}")
 
-  def compressor(self) -> Callable[..., bytes | None]:
-    """From the operands of the row this one stands for: its bytes, or None if it cannot hold them."""
-    assert self.expands is not None
-    checks, where = [], {}
-    for k, text in enumerate(self.expands[1]):
+  def compressor(self, meaning: list[str]) -> Callable[..., bytes | None]:
+    """From the operands of an instruction that means the same: this one's bytes, or None if it cannot hold them."""
+    checks: list[str] = []
+    where: dict[str, str] = {}
+    for k, text in enumerate(meaning):
       if text not in FIELDS: checks.append(f"o{k} == {text}")
       elif text in where: checks.append(f"o{k} == {where[text]}")
       else:
         where[text] = f"o{k}"
         checks.append(FIELDS[text].fits(f"o{k}"))
     code = " | ".join([hex(self.match)] + [FIELDS[name].encoded(o) for name, o in where.items()])
-    arguments = ", ".join(f"o{k}" for k in range(len(self.expands[1])))
+    arguments = ", ".join(f"o{k}" for k in range(len(meaning)))
     return eval(f"lambda {arguments}: pack({code}) if {' and '.join(checks) or 'True'} else None", {"pack": PACK[2]})
 
   def decode(self, word: int) -> tuple[int, ...] | None:
@@ -239,11 +240,11 @@ def read_table() -> dict[str, Row]:
       name, match = member.split()
       rows[name] = Row(name, syntax.strip(), int(match, 16))
   for line in COMPRESSED.strip().split("\n"):
-    syntax, member, meaning = line.split("|")
+    syntax, member, *meanings = line.split("|")
     name, match = member.split()
-    whole, *operands = re.findall(r"[\w.]+", meaning)
+    (whole, *operands), *others = [re.findall(r"[\w.]+", meaning) for meaning in meanings]
     rows[name] = Row(name, syntax.strip(), int(match, 16), (rows[whole], operands))
-    rows[whole].forms.append(rows[name].compressor())
+    for other, *same in [(whole, *operands), *others]: rows[other].forms.append(rows[name].compressor(same))
   return rows
 
 ROWS = read_table()
