@@ -40,13 +40,13 @@ LAYERS = {
   "codegen.rvasm": (),
   "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
-  "codegen.riscv": ("codegen.regalloc", "codegen.rvobject"),
+  "codegen.riscv": ("codegen.regalloc", "codegen.rvobject", "ops.decompose"),
   "codegen": ("codegen.*", "ops.spec", "ops.show"),
   "runtime": (),
   "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory
   "runtime.cpu": ("runtime.device", "codegen.llvmir"),
   "runtime.cuda": ("runtime.device",),
-  "runtime.riscv": ("runtime.device",),
+  "runtime.riscv": ("runtime.device", "codegen.riscv"),
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph
   "runtime.collective": ("runtime.device",),
