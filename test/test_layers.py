@@ -30,10 +30,12 @@ LAYERS = {
   "codegen.memory": ("ops.uop",),
   "codegen.optimize": ("ops.index", "codegen.target"),
   "codegen.heuristic": ("codegen.optimize",),
+  "codegen.gpu": ("codegen.heuristic",),
+  "codegen.grid": ("codegen.optimize",),
   "codegen.shuffle": ("ops.index",),
-  "codegen.expand": ("codegen.optimize", "codegen.shuffle", "ops.movement"),
+  "codegen.expand": ("codegen.optimize", "codegen.grid", "codegen.shuffle", "ops.movement"),
   "codegen.stream": ("codegen.optimize", "codegen.target"),
-  "codegen.lower": ("ops.decompose", "codegen.target", "ops.index"),
+  "codegen.lower": ("ops.decompose", "codegen.grid", "codegen.target"),
   "codegen.linearize": ("ops.uop",),
   "codegen.flat": ("ops.match",),
   "codegen.place": ("codegen.flat",),
@@ -48,7 +50,8 @@ LAYERS = {
   "runtime": (),
   "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory
   "runtime.cpu": ("runtime.device", "codegen.llvmir"),
-  "runtime.cuda": ("runtime.device",),
+  "runtime.nvrtc": (),
+  "runtime.cuda": ("runtime.device", "runtime.nvrtc", "codegen.cuda"),
   "runtime.riscv": ("runtime.device", "codegen.riscv"),
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph

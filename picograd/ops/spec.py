@@ -117,13 +117,14 @@ of_kernels = (
   Law({Ops.STORE}, "its value has the dtype of its target", lambda u: len(u.src) == 2 and same_element(*u.src)),
   Law({Ops.END}, "its sources are effects, then the loops it closes", is_end),
   Law({Ops.LOAD, Ops.AFTER}, "it comes after effects or in loops", lambda u: all_of(u.src[1:], ORDER | {Ops.RANGE})),
-  Law({Ops.REDUCE}, "it reduces over loops, or a vector's lanes", lambda u: all_of(u.src[1:], {Ops.RANGE})),
+  Law({Ops.REDUCE}, "it reduces over loops, threads, or a vector's lanes", lambda u: all_of(u.src[1:], {Ops.RANGE, Ops.SPECIAL})),
   Law({Ops.REDUCE}, "it has the dtype that it reduces",
       lambda u: u.dtype is (u.src[0].dtype if u.src[1:] else u.src[0].dtype.scalar)),
 )
 no_index = Law(ALL, "index numbers are machine integers by now", lambda u: u.dtype.scalar is not dtypes.index)
 of_lists = (
-  Law({Ops.REDUCE}, "loops are written out: it reduces a vector's lanes", lambda u: len(u.src) == 1),
+  Law({Ops.REDUCE}, "loops are written out: it reduces a vector's lanes, or threads",
+      lambda u: all_of(u.src[1:], {Ops.SPECIAL})),
   no_index,
 )
 of_functions = (
