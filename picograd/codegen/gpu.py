@@ -4,13 +4,14 @@
 # Opts come in order: the first LOCAL or GROUP range is the innermost, whose threads are neighbours.   (chapter 3)
 from __future__ import annotations
 from picograd.codegen.heuristic import KernelShape, size, stride
-from picograd.codegen.optimize import Opt
+from picograd.codegen.optimize import Opt, Turn
 from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, prod
 from picograd.ops.ops import Axis
 from picograd.ops.uop import UOp
 
 WARP = 32
+TILE = 32                # side of a tile that is turned in shared memory
 THREADS = 256            # of a block, where nothing asks for more
 MOST_THREADS = 1024
 IN_REGISTERS = 64        # elements of a row that one thread keeps
@@ -20,7 +21,7 @@ IN_FLIGHT = 8            # loads under way at once in a thread
 RESIDENT = 2048          # threads that one processor holds
 COPIES = 4               # vectors that a thread of a map writes, so that loads overlap
 
-def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt]:
+def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt | Turn]:
   """Opts for a kernel: lanes, threads for its reductions, threads and blocks for its outputs."""
   return Chooser(KernelShape(kernel), target).choose()
 
@@ -28,7 +29,7 @@ class Chooser:
   """The Opts so far, and how much of each range they leave."""
   def __init__(self, shape: KernelShape, target: Target):
     self.shape, self.target = shape, target
-    self.opts: list[Opt] = []
+    self.opts: list[Opt | Turn] = []
     self.left = {r.arg[0]: size(r) for r in shape.ranges}
     self.block = 1                                # threads so far
 
@@ -38,9 +39,10 @@ class Chooser:
       self.opts.append(Opt(axis, r.arg[0], amount))
       self.left[r.arg[0]] = ceildiv(self.left[r.arg[0]], amount)
 
-  def choose(self) -> list[Opt]:
+  def choose(self) -> list[Opt | Turn]:
     if not self.shape.outputs and not self.shape.reduces: return []
     if self.shape.reduces: self.reductions()
+    else: self.turn()
     self.outputs()
     return self.opts
 
@@ -107,16 +109,30 @@ class Chooser:
       self.block *= down
     for r in loops: self.take(Axis.UNROLL, r, min(IN_FLIGHT, self.left[r.arg[0]]))
 
+  # ---- transposed copies ---------------------------------------------------------------------------------------------
+
+  def turn(self) -> None:
+    """Tiles by way of shared memory, where neighbours of the result are no neighbours in an operand."""
+    along = next((r for r in reversed(self.shape.outputs) if self.moves_by_one(r) and size(r) >= TILE), None)
+    if along is None: return
+    across = [u for u in self.shape.loads if stride(u, along) not in (0, 1)]
+    if not across or any(stride(u, along) is None for u in across): return
+    rows = [r for r in self.shape.outputs if r is not along and all(stride(u, r) == 1 for u in across)]
+    if not rows or size(rows[0]) < TILE: return
+    self.opts.append(Turn(along.arg[0], rows[0].arg[0]))
+    for r in (along, rows[0]): self.left[r.arg[0]] = ceildiv(self.left[r.arg[0]], TILE)
+    self.block = THREADS
+
   # ---- outputs -------------------------------------------------------------------------------------------------------
 
   def outputs(self) -> None:
     """Lanes along memory, threads until a block is full, blocks for the rest."""
-    taken = {opt.number for opt in self.opts}
+    taken = {opt.number for opt in self.opts if isinstance(opt, Opt)}
     order = self.shape.outputs[::-1]
     along = next((r for r in order if self.moves_by_one(r)), None)
     if along is not None:
       order = [along, *[r for r in order if r is not along]]
-      if along.arg[0] not in taken and not self.shape.reduces: self.take(Axis.VECTOR, along, self.lanes(along))
+      if self.block == 1 and not self.shape.reduces: self.take(Axis.VECTOR, along, self.lanes(along))
     total = prod(self.left[r.arg[0]] for r in order)
     for r in order:
       room = THREADS // self.block
@@ -127,7 +143,8 @@ class Chooser:
       if self.left[r.arg[0]] > 1 and r.arg[0] not in taken:
         self.take(Axis.LOCAL, r, threads)
         self.block *= threads
-    if along is not None and not self.shape.reduces: self.copies(along)
+    if along is not None and not self.shape.reduces and not any(isinstance(opt, Turn) for opt in self.opts):
+      self.copies(along)
     for r in self.shape.outputs: self.take(Axis.GLOBAL, r, self.left[r.arg[0]])
 
   def copies(self, along: UOp) -> None:

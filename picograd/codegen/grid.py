@@ -1,13 +1,13 @@
 # grid.py: loops that GPU threads run side by side. In: kernel with GLOBAL, LOCAL and GROUP ranges. Out: kernel where
 # those are positions of a block in the grid and of a thread in its block, where a REDUCE over a GROUP range is one over
-# threads, with (op, (), stride, size) as its arg, and where a store that does not run over some threads is the first one's.
-# (chapter 3)
+# threads, with (op, (), stride, size) as its arg; where a store that does not run over some threads is the first one's,
+# and where all threads have written what is shared before one reads it.   (chapter 3)
 from __future__ import annotations
 from typing import Iterable
 from picograd.codegen.optimize import stores_of
 from picograd.dtype import dtypes
 from picograd.helpers import prod
-from picograd.ops.ops import Axis, Ops
+from picograd.ops.ops import Axis, Ops, Space
 from picograd.ops.uop import Table, UOp, ranges_inside, toposort
 
 IN_BLOCK = (Axis.LOCAL, Axis.GROUP)
@@ -78,11 +78,14 @@ def to_grid(kernel: UOp) -> UOp:
       continue
     closes = u.op in (Ops.END, Ops.AFTER)
     src = [new[s] for s in u.src if not (closes and s in home)]
+    if u.op is Ops.AFTER and is_shared(src[0]): src = [src[0], UOp(Ops.BARRIER, dtypes.void, tuple(src[1:]))]
     if u.op is Ops.REDUCE and any(s in home for s in u.src[1:]): new[u] = over_threads(u, src[0], home[u.src[1]])
     elif u.op is Ops.END and all(s.op is not Ops.RANGE for s in src) and len(src) == 1: new[u] = src[0]
     else: new[u] = u.with_src(tuple(src))
     if gates.get(u): new[u] = gated_store(new[u], gates[u])
   return new[kernel]
+
+def is_shared(u: UOp) -> bool: return u.op is Ops.BUFFER and u.arg.space is Space.LOCAL
 
 def others(loops: tuple[UOp, ...], dims: Iterable[Dimension]) -> list[UOp]:
   """The positions in dimensions that a store does not run over."""

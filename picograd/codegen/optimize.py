@@ -26,6 +26,15 @@ class Stage(NamedTuple):
   outside: tuple[int, ...] = ()
   def __repr__(self) -> str: return f"STAGE(p{self.slot})"
 
+class Turn(NamedTuple):
+  """Square tiles of `along` and `row`, each copied to LOCAL memory by threads along `row`, in which loads have their
+  neighbours, and read from there along `along`, in which stores have theirs."""
+  along: int
+  row: int
+  side: int = 32
+  threads: int = 8
+  def __repr__(self) -> str: return f"TURN(r{self.along}, r{self.row})"
+
 def ranges_in(kernel: UOp) -> list[UOp]:
   return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
 def next_number(kernel: UOp) -> int:
@@ -41,12 +50,14 @@ def range_numbered(kernel: UOp, number: int) -> UOp:
   listed = ", ".join(f"r{r.arg[0]}" for r in known)
   raise ValueError(f"the kernel has no range r{number}; it has {listed}")
 
-def apply_opts(kernel: UOp, opts: list[Opt | Stage]) -> UOp:
+def apply_opts(kernel: UOp, opts: list[Opt | Stage | Turn]) -> UOp:
   for opt in opts: kernel = apply_opt(kernel, opt)
-  if any(isinstance(opt, Stage) or opt.axis in (Axis.TILE, Axis.BLOCK) for opt in opts): kernel = with_own_loops(kernel)
+  if any(isinstance(opt, Stage) or (isinstance(opt, Opt) and opt.axis in (Axis.TILE, Axis.BLOCK)) for opt in opts):
+    kernel = with_own_loops(kernel)
   return rewrite(kernel, simplify_index)
 
-def apply_opt(kernel: UOp, opt: Opt | Stage) -> UOp:
+def apply_opt(kernel: UOp, opt: Opt | Stage | Turn) -> UOp:
+  if isinstance(opt, Turn): return turn(kernel, opt)
   if isinstance(opt, Stage): return stage(kernel, opt)
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
   r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
@@ -313,6 +324,28 @@ def with_new_ranges(store: UOp, loops: tuple[UOp, ...], own: tuple[UOp, ...], cl
     taken.update(own)
   store, *loops = substitute([store, *loops], {**tables[own], **{u: u for u in closed}})
   return store, tuple(loops)
+
+# ---- tiles turned in shared memory -----------------------------------------------------------------------------------
+
+def turn(kernel: UOp, opt: Turn) -> UOp:
+  """A thread has a lane along `along`, and every `threads`-th row. It copies as many elements as it reads, but with the
+  roles of the ranges exchanged. Rows of the copy are one element longer: no two lanes meet in a bank."""
+  numbers = itertools.count(next_number(kernel))
+  lane, thread, copy = [next(numbers) for _ in range(3)]
+  for number, axis, amount in ((opt.along, Axis.LOCAL, opt.side), (opt.row, Axis.LOCAL, opt.threads),
+                               (opt.row, Axis.UPCAST, opt.side // opt.threads)):
+    kernel = apply_opt(kernel, Opt(axis, number, amount))
+  x, y, step = [range_numbered(kernel, number) for number in (lane, thread, copy)]
+  again = step.replace(arg=(next_number(kernel), Axis.UPCAST))
+  exchanged = {x: again * opt.threads + y, step: x // opt.threads, y: x % opt.threads}
+  table: Table = {}
+  for u in toposort([kernel]):
+    if u.op is not Ops.LOAD or stride_of(u.src[0].src[1], y) != 1: continue
+    panel = UOp(Ops.BUFFER, u.dtype, (), Buf(len(table), opt.side * (opt.side + 1), Space.LOCAL))
+    store = panel.index((again * opt.threads + y) * (opt.side + 1) + x).store(u.substitute(exchanged))
+    copied = panel.after(UOp(Ops.END, dtypes.void, (store, again)))
+    table[u] = copied.index(x * (opt.side + 1) + step * opt.threads + y).load()
+  return kernel.substitute(table)
 
 # ---- two loops over one stretch of memory ----------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 # The first line of a source says how a kernel is launched; a binary keeps that line before the cubin.   (chapter 3)
 from __future__ import annotations
 import atexit, re
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 from picograd.codegen import cuda
 from picograd.codegen.target import cuda_target
@@ -25,11 +25,9 @@ def open_device(name: str) -> CudaDevice:
   nvrtc.library()
   return CudaDevice(name, driver, number, count)
 
-class Memory:
-  """Device memory: an address, and what keeps it allocated."""
-  __slots__ = ("address", "owner")
-  def __init__(self, address: int, owner: Any): self.address, self.owner = address, owner
-  def __int__(self) -> int: return self.address
+class Memory(NamedTuple):
+  """An address on a device: not an int, which in a captured program is the number of an argument."""
+  address: int
 
 class CudaDevice(Device):
   def __init__(self, name: str, driver: Any, number: int, count: int):
@@ -42,7 +40,8 @@ class CudaDevice(Device):
     self.target = cuda_target(gpu.compute_capability(), gpu.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT))
     self.arch = self.target.name.removeprefix("cuda-")
     self.context.pop()
-    self.modules: list[Any] = []
+    self.blocks: dict[int, Any] = {}                               # address -> what keeps it allocated
+    self.programs: list[CudaProgram] = []
     atexit.register(self.close)
 
   def __enter__(self) -> None: self.context.push()
@@ -50,10 +49,12 @@ class CudaDevice(Device):
 
   def allocate(self, nbytes: int) -> Memory:
     with self: block = self.pool.allocate(max(nbytes, 1))
-    return Memory(int(block), block)
-  def free(self, memory: Memory, nbytes: int) -> None: memory.owner = None        # returns to the pool
-  def slice(self, memory: Memory, offset: int, nbytes: int) -> Memory:
-    return Memory(memory.address + offset, memory.owner)
+    self.blocks[int(block)] = block
+    return Memory(int(block))
+  def free(self, memory: Memory, nbytes: int) -> None:
+    if memory.address not in self.blocks: return                   # the device has been closed
+    with self: del self.blocks[memory.address]
+  def slice(self, memory: Memory, offset: int, nbytes: int) -> Memory: return Memory(memory.address + offset)
   def copy_in(self, memory: Memory, data: np.ndarray) -> None:
     with self:
       self.driver.memcpy_htod_async(memory.address, np.ascontiguousarray(data), self.stream)
@@ -80,8 +81,8 @@ class CudaDevice(Device):
       function = module.get_function(entry)
       if shared > 48 << 10:
         function.set_attribute(self.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
-    self.modules.append(module)
-    return CudaProgram(self, name, function, (grid, 1, 1), (block, 1, 1), shared)
+    self.programs.append(CudaProgram(self, name, function, (grid, 1, 1), (block, 1, 1), shared))
+    return self.programs[-1]
 
   def timed(self, work: Callable[[], None]) -> float:
     """Seconds that the device spends on what work launches."""
@@ -96,8 +97,13 @@ class CudaDevice(Device):
   def capture(self, calls: Sequence[tuple[CudaProgram, list[Any]]]) -> Replay: return Replay(self, calls)
 
   def close(self) -> None:
-    """Nothing may be freed after the driver has gone: a context that is left current outlives the objects in it."""
-    self.context.push()
+    """Gives everything back while the context is there: PyCUDA ends the process if it has to do so later."""
+    with self:
+      self.stream.synchronize()
+      for program in self.programs: program.function = None
+      self.blocks.clear()
+      del self.pool, self.stream
+    self.context.detach()
 
 class CudaProgram:
   def __init__(self, device: CudaDevice, name: str, function: Any, grid: tuple, block: tuple, shared: int):
@@ -105,12 +111,12 @@ class CudaProgram:
     self.grid, self.block, self.shared = grid, block, shared
     self.prepared = 0
 
-  def __call__(self, memory: Sequence[Any]) -> None:
+  def __call__(self, memory: Sequence[Memory]) -> None:
     if self.prepared != len(memory):
       self.function.prepare("P" * len(memory))
       self.prepared = len(memory)
     with self.device:
-      self.function.prepared_async_call(self.grid, self.block, self.device.stream, *map(int, memory),
+      self.function.prepared_async_call(self.grid, self.block, self.device.stream, *[m.address for m in memory],
                                         shared_size=self.shared)
 
 class Replay:
@@ -123,7 +129,7 @@ class Replay:
     self.graphs: dict[tuple[int, ...], Any] = {}
 
   def __call__(self, memory: Sequence[Any] = ()) -> None:
-    key = tuple(map(int, memory))
+    key = tuple([m.address for m in memory])
     with self.device:
       if key not in self.graphs:
         if len(self.graphs) >= GRAPHS: self.checked(self.driver.cuGraphExecDestroy(self.graphs.pop(next(iter(self.graphs)))))
