@@ -1,6 +1,6 @@
 # cuda.py: a structured list as CUDA C, one table row per op. In: the list of linearize.py for a target with threads of
 # its own. Out: the text of one `extern "C" __global__` function, whose first line says how it is launched:
-# `// NAME grid G block B shared S`. Numbers are as PYTHON defines them: no contraction (the compiler is told so too), no
+# `// NAME grid G block B shared S arguments N`: pointers to the first N slots. Numbers are as PYTHON defines them: no contraction (the compiler is told so too), no
 # undefined overflow but in positions, which bounds have proven to fit. 16-bit floats are their bits; arithmetic on them
 # was lowered to float32. Vectors are structs whose lanes have constant indices, so that they live in registers.
 from __future__ import annotations
@@ -194,11 +194,13 @@ class Renderer:
   def kernel(self) -> str:
     for u in self.code: self.write(u)
     grid, shared = self.sizes.get("block", 1), 0
-    head = f"// {self.name} grid {grid} block {self.threads} shared {shared}\n"
-    signature = f'extern "C" __global__ void __launch_bounds__({self.threads}) {self.name}({self.parameters()}) {{\n'
+    parameters = self.parameters()
+    head = f"// {self.name} grid {grid} block {self.threads} shared {shared} arguments {len(parameters)}\n"
+    bounds = f"__launch_bounds__({self.threads})"
+    signature = f'extern "C" __global__ void {bounds} {self.name}({", ".join(parameters)}) {{\n'
     return head + PRELUDE + signature + "\n".join(self.lines) + "\n}\n"
 
-  def parameters(self) -> str:
+  def parameters(self) -> list[str]:
     """Pointers by slot. Slots are different memory. A slot that the kernel does not touch keeps its place."""
     params = {u.arg: u for u in toposort(self.code) if u.op is Ops.PARAM}
     texts = []
@@ -206,7 +208,7 @@ class Renderer:
       u = params.get(slot)
       if u is None: texts.append(f"const void* p{slot}")
       else: texts.append(f"{'' if u in self.written else 'const '}{scalar_type(u.dtype)}* __restrict__ p{slot}")
-    return ", ".join(texts)
+    return texts
 
   def put(self, text: str) -> None: self.lines.append("  " * self.depth + text)
   def fresh(self, u: UOp) -> str: return self.names.setdefault(u, f"v{len(self.names)}")

@@ -11,7 +11,7 @@ from picograd.codegen.target import cuda_target
 from picograd.runtime import nvrtc
 from picograd.runtime.device import Device
 
-HEAD = re.compile(r"// (\w+) grid (\d+) block (\d+) shared (\d+)")
+HEAD = re.compile(r"// (\w+) grid (\d+) block (\d+) shared (\d+) arguments (\d+)")
 GRAPHS = 8               # executable graphs that a captured program keeps, one for each set of addresses
 
 def open_device(name: str) -> CudaDevice:
@@ -75,13 +75,14 @@ class CudaDevice(Device):
     head, _, code = binary.partition(b"\n")
     found = HEAD.match(head.decode())
     assert found, f"{head!r} does not say how {name} is launched"
-    entry, grid, block, shared = found[1], *map(int, found.groups()[1:])
+    entry, (grid, block, shared, arguments) = found[1], map(int, found.groups()[1:])
     with self:
       module = self.driver.module_from_buffer(code)
       function = module.get_function(entry)
+      function.prepare("P" * arguments)
       if shared > 48 << 10:
         function.set_attribute(self.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
-    self.programs.append(CudaProgram(self, name, function, (grid, 1, 1), (block, 1, 1), shared))
+    self.programs.append(CudaProgram(self, name, function, (grid, 1, 1), (block, 1, 1), shared, arguments))
     return self.programs[-1]
 
   def timed(self, work: Callable[[], None]) -> float:
@@ -106,18 +107,16 @@ class CudaDevice(Device):
     self.context.detach()
 
 class CudaProgram:
-  def __init__(self, device: CudaDevice, name: str, function: Any, grid: tuple, block: tuple, shared: int):
+  def __init__(self, device: CudaDevice, name: str, function: Any, grid: tuple, block: tuple, shared: int,
+               arguments: int):
     self.device, self.name, self.function = device, name, function
-    self.grid, self.block, self.shared = grid, block, shared
-    self.prepared = 0
+    self.grid, self.block, self.shared, self.arguments = grid, block, shared, arguments
 
   def __call__(self, memory: Sequence[Memory]) -> None:
-    if self.prepared != len(memory):
-      self.function.prepare("P" * len(memory))
-      self.prepared = len(memory)
+    """A kernel may read fewer slots than it was scheduled with: simplification can find that it needs no more."""
+    addresses = [m.address for m in memory[:self.arguments]]
     with self.device:
-      self.function.prepared_async_call(self.grid, self.block, self.device.stream, *[m.address for m in memory],
-                                        shared_size=self.shared)
+      self.function.prepared_async_call(self.grid, self.block, self.device.stream, *addresses, shared_size=self.shared)
 
 class Replay:
   """Calls in order as one launch. An argument is memory, or the number of one that each call names anew. A graph holds
