@@ -41,14 +41,15 @@ LAYERS = {
   "codegen.cuda": ("codegen.target", "ops.uop"),
   "codegen.llvmir": ("codegen.place",),
   "codegen.rvasm": (),
+  "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
-  "codegen.riscv": ("codegen.regalloc", "codegen.rvasm"),
+  "codegen.riscv": ("codegen.regalloc", "codegen.rvobject", "ops.decompose"),
   "codegen": ("codegen.*", "ops.spec", "ops.show"),
   "runtime": (),
   "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory
   "runtime.cpu": ("runtime.device", "codegen.llvmir"),
   "runtime.cuda": ("runtime.device",),
-  "runtime.riscv": ("runtime.device",),
+  "runtime.riscv": ("runtime.device", "codegen.riscv"),
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph
   "runtime.collective": ("runtime.device",),

@@ -30,9 +30,13 @@ def write_out(kernel: UOp) -> UOp:
   new: Table = {}
   for u in toposort([kernel]):
     src = tuple([new[s] for s in u.src])
+    if u.op is Ops.AFTER: src = (src[0], *[nest for effect in src[1:] for nest in written_out(effect)])
     new[u] = combine_copies(u, src) if u.op is Ops.REDUCE else u.with_src(src)
-  copies = [copy for store, loops in stores_of(new[kernel]) for copy in copies_of((store, *loops))]
-  return UOp.sink(*nests_of(copies))
+  return UOp.sink(*written_out(new[kernel]))
+
+def written_out(nest: UOp) -> list[UOp]:
+  """Loop nests without UPCAST ranges."""
+  return nests_of([copy for store, loops in stores_of(nest) for copy in copies_of((store, *loops))])
 
 def combine_copies(u: UOp, src: tuple[UOp, ...]) -> UOp:
   """A reduction with UNROLL ranges as one with several accumulators, which are combined at the end. Accumulators of a
@@ -114,23 +118,24 @@ def vector_address(access: UOp, r: UOp, new: Table) -> UOp | None:
   buffer, position, *gates = access.src[0].src
   if stride_of(position, r) != 1: return None
   start = at_lane(position, r, 0)
-  return UOp(Ops.INDEX, buffer.dtype, (buffer, start, *[spread(new[g], r) for g in gates]))
+  return UOp(Ops.INDEX, buffer.dtype, (new[buffer], start, *[spread(new[g], r) for g in gates]))
 
 def at_lane(u: UOp, r: UOp, lane: int):
   return rewrite(u.substitute({r: r.like(lane)}), simplify_index)
-def each_lane(u: UOp, r: UOp) -> list[UOp]:
-  return [at_lane(u, r, lane) for lane in range(width(r))]
+def each_address(index: UOp, r: UOp, new: Table) -> list[UOp]:
+  buffer, *rest = index.src
+  return [index.with_src((new[buffer], *[at_lane(s, r, lane) for s in rest])) for lane in range(width(r))]
 
 def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, vector = vector_address(u, r, new), u.dtype.vec(width(r))
-  if address is None: return UOp(Ops.STACK, vector, tuple(each_lane(u, r)))
+  if address is None: return UOp(Ops.STACK, vector, tuple([at.load(*u.src[1:]) for at in each_address(u.src[0], r, new)]))
   return UOp(Ops.LOAD, vector, (address,))
 
 def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, value = vector_address(u, r, new), spread(new[u.src[1]], r)
   if address is not None: return address.store(value)
   stores = []
-  for lane, target in enumerate(each_lane(u.src[0], r)):
+  for lane, target in enumerate(each_address(u.src[0], r, new)):
     element_of_lane = UOp(Ops.INDEX, value.dtype.scalar, (value, r.like(lane)))
     stores.append(target.store(element_of_lane))
   return UOp.sink(*stores)

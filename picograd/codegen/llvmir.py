@@ -4,11 +4,11 @@
 # not ask for. bool is i1 in registers and a byte in memory; bfloat16 is its 16 bits, since arithmetic on it was lowered
 # to float32. The text depends on the graph alone, never on ids: equal kernels share a cache entry.
 from __future__ import annotations
-import struct
+import itertools, struct
 from typing import Sequence
 from picograd.dtype import DType, dtypes
-from picograd.helpers import dedup
-from picograd.ops.ops import Ops, Streaming
+from picograd.helpers import ceildiv, dedup
+from picograd.ops.ops import Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp
 from picograd.codegen.flat import Function, entry, every_node, incoming
 
@@ -158,12 +158,15 @@ class Renderer:
                             for jump, at in jumps[label])
         self.lines.append(f"  {self.name(p)} = phi {type_of(p.dtype)} {sources}")
       for u in block: self.write(u)
-    arguments = ", ".join(f"{type_of(dt)} %p{i}" for i, dt in enumerate(self.fn.params))
+    arguments = ", ".join([*(f"{type_of(dt)} %p{i}" for i, dt in enumerate(self.fn.params)),
+                           *(["ptr %scratch"] if scratch_offsets(self.fn)[1] else [])])
     return f'define {type_of(self.fn.result)} @"{self.fn.name}"({arguments}) #0 {{\n' + "\n".join(self.lines) + "\n}\n"
 
   def allocate_slots(self) -> None:
+    for u, offset in scratch_offsets(self.fn)[0].items():
+      self.lines.append(f"  {self.name(u)} = getelementptr i8, ptr %scratch, i64 {offset}")
     for u in every_node(self.fn):
-      if u.op is not Ops.BUFFER: continue
+      if u.op is not Ops.BUFFER or u.arg.space is Space.LOCAL: continue
       nbytes = u.arg.size * u.dtype.itemsize
       align = 64 if nbytes >= 64 else 16
       self.lines.append(f"  {self.name(u)} = alloca [{nbytes} x i8], align {align}")
@@ -335,6 +338,15 @@ def clamp_lines(value: str, source: DType, to: DType) -> str:
 
 # ---- a module --------------------------------------------------------------------------------------------------------
 
+SCRATCH_ALIGNMENT = 128          # bytes: two cache lines, which some processors fetch together
+
+def scratch_offsets(fn: Function) -> tuple[dict[UOp, int], int]:
+  """Where each LOCAL array of a kernel lies in a thread's scratch memory, and how many bytes of it there are."""
+  arrays = [u for u in every_node(fn) if u.op is Ops.BUFFER and u.arg.space is Space.LOCAL]
+  sizes = [ceildiv(u.arg.size * u.dtype.itemsize, SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT for u in arrays]
+  ends = [0, *itertools.accumulate(sizes)]
+  return dict(zip(arrays, ends)), ends[-1]
+
 ATTRIBUTES = 'attributes #0 = { nounwind "prefer-vector-width"="512" "no-trapping-math"="true" }\n!0 = !{i32 1}\n'
 
 def render(fn: Function, helpers: Sequence[Function] = ()) -> str:
@@ -352,10 +364,13 @@ def is_kernel(fn: Function) -> bool:
   return fn.result is dtypes.void and kinds == ["p"] * (len(kinds) - 1) + ["i"]
 
 def entry_text(fn: Function) -> str:
-  """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers that stand in the table."""
-  n = len(fn.params) - 1
+  """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers that stand in the table. The last is that of
+  the scratch memory, of which each thread has its part."""
+  n, scratch = len(fn.params) - 1, scratch_offsets(fn)[1]
+  pointers = n + (scratch > 0)
   loads = "".join(f"  %a{i} = getelementptr ptr, ptr %table, i64 {i}\n  %p{i} = load ptr, ptr %a{i}, align 8\n"
-                  for i in range(n))
-  arguments = ", ".join([*(f"ptr %p{i}" for i in range(n)), "i64 %thread"])
-  return (f'define void @"{fn.name}_entry"(ptr %table, i64 %thread) #0 "threads"="{fn.threads}" {{\n{loads}'
-          f'  tail call void @"{fn.name}"({arguments})\n  ret void\n}}\n')
+                  for i in range(pointers))
+  if scratch: loads += f"  %o = mul i64 %thread, {scratch}\n  %s = getelementptr i8, ptr %p{n}, i64 %o\n"
+  arguments = ", ".join([*(f"ptr %p{i}" for i in range(n)), "i64 %thread", *(["ptr %s"] if scratch else [])])
+  return (f'define void @"{fn.name}_entry"(ptr %table, i64 %thread) #0 "threads"="{fn.threads}" "scratch"="{scratch}"'
+          f' {{\n{loads}  tail call void @"{fn.name}"({arguments})\n  ret void\n}}\n')

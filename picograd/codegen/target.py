@@ -26,6 +26,8 @@ class Target(NamedTuple):
 HALF = frozenset({dtypes.float16, dtypes.bfloat16})
 PYTHON = Target("python", vector_bytes=16, missing_dtypes=HALF)
 
+RISCV = Target("riscv-rv64gc", registers=32, missing_dtypes=HALF, division_traps=True)
+
 class Vectors(NamedTuple):
   """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask."""
   bytes: int
