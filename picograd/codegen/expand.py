@@ -1,12 +1,13 @@
 # expand.py: kernel -> kernel without UPCAST, UNROLL or VECTOR ranges and without REDUCE over ranges.
 # UPCAST and UNROLL ranges are written out: one copy of the expression per step, equal parts shared because nodes are
-# hash-consed. A VECTOR range becomes the lanes of vector values. A REDUCE becomes an accumulator in a register, a loop
-# that updates it and a load after the loop; reductions over the same ranges share one loop.   (chapter 3)
+# hash-consed. A VECTOR range becomes the lanes of vector values. Loop nests in sequence get edges that say so. A REDUCE
+# becomes an accumulator in a register, a loop that updates it and a load after the loop; reductions over the same
+# ranges share one loop.   (chapter 3)
 from __future__ import annotations
 import itertools
 from functools import reduce as fold_left
 from typing import Iterable
-from picograd.codegen.optimize import nests_of, stores_of
+from picograd.codegen.optimize import inner_part, nests_of, stores_of
 from picograd.dtype import dtypes
 from picograd.ops.index import simplify_index, stride_of
 from picograd.ops.match import rewrite
@@ -18,7 +19,7 @@ def expand(kernel: UOp) -> UOp:
   kernel = rewrite(kernel, simplify_index)
   kernel = vectorize(kernel)
   kernel = rewrite(kernel, simplify_index)
-  return accumulate(kernel)
+  return accumulate(in_sequence(kernel))
 
 # ---- UPCAST and UNROLL -----------------------------------------------------------------------------------------------
 
@@ -123,6 +124,34 @@ def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
     element_of_lane = UOp(Ops.INDEX, value.dtype.scalar, (value, r.like(lane)))
     stores.append(target.store(element_of_lane))
   return UOp.sink(*stores)
+
+# ---- loop nests in sequence ------------------------------------------------------------------------------------------
+
+def in_sequence(u: UOp) -> UOp:
+  """Loop nests inside one loop happen in the order in which they are listed: where one touches what another has written
+  each gets an edge to the one before. Stores of one nest happen together, after all that it reads."""
+  parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
+  loops = u.src[len(parts):]
+  if not any(s.op is Ops.END for s in parts) or not share_memory(parts): return u.with_src((*parts, *loops))
+  before, *rest = together(parts)
+  for part in rest: before = after(part, before)
+  return u.with_src((before, *loops))
+
+def together(parts: list[UOp]) -> list[UOp]:
+  """Stores that are in no loop of their own, one after the other, as one nest without loops."""
+  groups = [list(group) for _, group in itertools.groupby(parts, key=lambda s: s.op)]
+  return [s for g in groups for s in (g if g[0].op is Ops.END else [UOp(Ops.END, dtypes.void, tuple(g))])]
+
+def share_memory(nests: list[UOp]) -> bool:
+  """Whether one of the nests writes memory that another reads or writes."""
+  written = [{u.src[0].src[0] for u in toposort([nest]) if u.op is Ops.STORE} for nest in nests]
+  touched = [{u.src[0] for u in toposort([nest]) if u.op is Ops.INDEX} for nest in nests]
+  return any(i != j and not w.isdisjoint(t) for i, w in enumerate(written) for j, t in enumerate(touched))
+
+def after(nest: UOp, before: UOp) -> UOp:
+  """The nest whose accesses to memory come after another nest."""
+  memory = [u for u in toposort([nest]) if u.op is Ops.PARAM or (u.op is Ops.BUFFER and u.arg.space is not Space.REG)]
+  return nest.substitute({u: u.after(before) for u in memory})
 
 # ---- REDUCE ----------------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 # heuristic.py: choose Opts by hand-written rules: which range becomes the lanes of a vector, which make a register
 # tile, which is shared out to threads. In: kernel and target. Out: a list of Opts.   (chapter 3)
 from __future__ import annotations
-from picograd.codegen.optimize import Opt, ranges_in
+from picograd.codegen.optimize import Opt, common_start, nests_of, ranges_in, stores_of
 from picograd.codegen.target import Target
-from picograd.helpers import ceildiv, prod
+from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import UOp, toposort
@@ -15,22 +15,34 @@ SPARE_REGISTERS = 8              # for operands, beside the accumulators
 SHORTEST_LANES = 4               # a shorter output row is left to the reductions' lanes
 
 def choose_opts(kernel: UOp, target: Target) -> list[Opt]:
-  """Opts for a kernel: lanes, then a register tile where a contraction reuses its operands, then threads."""
-  shape = KernelShape(kernel)
-  opts = vector_opts(shape, target)
-  opts += tile_opts(shape, target, opts)
-  return opts + thread_opts(shape, target, opts)
+  """Opts for a kernel: for each of its loop nests lanes, then a register tile where a contraction reuses its operands;
+  then threads."""
+  around = loops_around(kernel)
+  opts: list[Opt] = []
+  for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
+    shape = KernelShape(UOp.sink(nest))
+    lanes = vector_opts(shape, target)
+    chosen = {opt.number for opt in opts}
+    opts += [opt for opt in lanes + tile_opts(shape, target, lanes) if opt.number not in chosen]
+  return opts + thread_opts(KernelShape(kernel), target, opts)
+
+def loops_around(kernel: UOp) -> tuple[UOp, ...]:
+  """The loops that several nests of a kernel are in; of a kernel that is one nest, none."""
+  nests = dedup(loops for _, loops in stores_of(kernel))
+  return common_start(nests) if len(nests) > 1 else ()
 
 class KernelShape:
   """What the rules look at: loops, reductions, and how far each access moves with each range."""
   def __init__(self, kernel: UOp):
     nodes = toposort([kernel])
     ends = [u for u in nodes if u.op is Ops.END]
+    self.nests = stores_of(kernel)
     self.stores = [u for u in nodes if u.op is Ops.STORE]
     self.reduces = [u for u in nodes if u.op is Ops.REDUCE]
     self.loads = [u for u in nodes if u.op is Ops.LOAD]
     self.ranges = ranges_in(kernel)
-    self.outputs = list(ends[0].src[1:]) if ends else []                 # outermost first
+    loops = [s for s in ends[-1].src if s.op is Ops.RANGE] if ends else []
+    self.outputs = [r for r in loops if r.axis is Axis.LOOP]             # outermost first; others keep their order
     self.below = {u: frozenset(toposort([u])) for u in self.reduces}
 
   def loads_below(self, reduce: UOp) -> list[UOp]:
@@ -127,7 +139,7 @@ def thread_opts(shape: KernelShape, target: Target, opts: list[Opt]) -> list[Opt
   """The outermost range with a step for every thread, unless more than a little work would run in each of them."""
   if target.threads < 2 or not shape.outputs: return []
   works = {u: shape.work(u) for u in shape.reduces}
-  total = max([prod(size(r) for r in shape.outputs), *works.values()])
+  total = max([*[prod(map(size, loops)) for _, loops in shape.nests], *works.values()])
   if total < THREAD_WORK: return []
   for r in shape.outputs[:2]:
     repeated = sum(work for u, work in works.items() if r not in shape.below[u])
