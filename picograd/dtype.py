@@ -54,6 +54,7 @@ class dtypes:
   void = DType("void", "v", 0, -1)
   ptr = DType("ptr", "p", 64, -1)
   index = DType("index", "x", 64, -1)
+  float80 = DType("float80", "f", 80, 13)                 # x87: a long double of C on x86
   bool = DType("bool", "b", 1, 0)
   uint8 = DType("uint8", "u", 8, 1)
   int8 = DType("int8", "i", 8, 2)

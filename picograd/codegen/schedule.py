@@ -4,6 +4,7 @@
 # (chapter 3)
 from __future__ import annotations
 from typing import Callable, NamedTuple
+from picograd.codegen.partial import split_long_reductions
 from picograd.codegen.places import find_places, simplify_kernel
 from picograd.codegen.rangeify import Plan, Store, rangeify, reads_of, storage_id
 from picograd.codegen.rows import Nest, Row, Run, join_rows, row_of
@@ -28,6 +29,7 @@ PLAIN = Target("plain")
 
 def schedule(roots: list[UOp], device: str, target: Target = PLAIN) -> Schedule:
   """The kernels that compute the roots."""
+  roots = split_long_reductions(roots)
   plan = planned(roots, device, target)
   order = sort_by_need(dependencies(plan))
   if order is None:

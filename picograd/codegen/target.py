@@ -15,6 +15,7 @@ class Target(NamedTuple):
   scratch_bytes: int = 0                        # what a kernel may keep in arrays of its own, for each thread
   position: DType = dtypes.int64                # machine integer for index arithmetic
   cache_bytes: int = 1 << 20                    # the private cache a register tile's operands should stay in
+  stream_bytes: int = 16 << 20                  # outputs of this size leave all caches before somebody reads them
   missing_ops: frozenset[Ops] = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})     # to be decomposed
   missing_dtypes: frozenset[DType] = frozenset()                             # arithmetic done in float32
   division_traps: bool = False                  # integer division by zero kills the process unless guarded
@@ -26,6 +27,8 @@ class Target(NamedTuple):
 SCRATCH = 1 << 17        # bytes of rows: within every second-level cache and every thread's stack
 HALF = frozenset({dtypes.float16, dtypes.bfloat16})
 PYTHON = Target("python", vector_bytes=16, scratch_bytes=SCRATCH, missing_dtypes=HALF)
+
+RISCV = Target("riscv-rv64gc", registers=32, missing_dtypes=HALF, division_traps=True)
 
 class Vectors(NamedTuple):
   """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask."""

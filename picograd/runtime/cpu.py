@@ -1,6 +1,7 @@
 # cpu.py: the host processor. In: LLVM IR text (codegen/llvmir.py). Out: object code, programs loaded into one engine
 # that lives long, and a pool of threads that runs them. No compiler need be installed: llvmlite brings LLVM.
-# A binary is the name of its entry, a space, its number of threads, a newline, and an object file: all loading needs.
+# A binary is a line (the name of its entry, its number of threads, the bytes of scratch memory each of them needs) and
+# an object file: all loading needs.
 from __future__ import annotations
 import atexit, ctypes, hashlib, os, re, struct, threading
 from pathlib import Path
@@ -34,7 +35,7 @@ def open_device(name: str) -> CPUDevice:
   except ImportError as e: raise RuntimeError(f"DEVICE={name} needs llvmlite: pip install llvmlite ({e})") from None
   return CPUDevice(name, llvm)
 
-ENTRY = re.compile(r'define void @"([^"]+)_entry"\(ptr %table, i64 %thread\) #0 "threads"="(\d+)"')
+ENTRY = re.compile(r'define void @"([^"]+)_entry"\(ptr %table, i64 %thread\) #0 "threads"="(\d+)" "scratch"="(\d+)"')
 
 class CPUDevice(HostDevice):
   def __init__(self, name: str, llvm: Any):
@@ -52,6 +53,7 @@ class CPUDevice(HostDevice):
     self.triple = triple
     self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self.new_machine(), use_lmm=True)
     self.pool: Pool | None = None
+    self.scratch = Scratch()
     self.pool_size = int(THREADS)
     atexit.register(self.close)
     if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=self.forget_pool)
@@ -87,9 +89,9 @@ class CPUDevice(HostDevice):
   def compile(self, source: str) -> bytes:
     found = ENTRY.search(source)
     if found is None: raise CompileError(f"no kernel in this LLVM IR: {source[:80]!r}")
-    name, threads = found.groups()
+    name, threads, scratch = found.groups()
     symbol = f"{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}"           # two kernels may share a name
-    return f"{symbol} {threads}\n".encode() + self.object_code(source, {f"{name}_entry": symbol})
+    return f"{symbol} {threads} {scratch}\n".encode() + self.object_code(source, {f"{name}_entry": symbol})
 
   def object_code(self, source: str, exported: dict[str, str]) -> bytes:
     """Object code in which only the exported functions can be seen, under their new names."""
@@ -114,8 +116,8 @@ class CPUDevice(HostDevice):
 
   def load(self, name: str, binary: bytes) -> CPUProgram:
     header, _, code = binary.partition(b"\n")
-    symbol, threads = header.decode().split(" ")
-    return CPUProgram(self, name, self.address(symbol, code), int(threads))
+    symbol, threads, scratch = header.decode().split(" ")
+    return CPUProgram(self, name, self.address(symbol, code), int(threads), int(scratch))
 
   def address(self, symbol: str, code: bytes) -> int:
     """Where a function is in memory; its object code is added to the engine unless that was done before."""
@@ -136,6 +138,11 @@ class CPUDevice(HostDevice):
     key = self.cache_key(source)
     code = cache_get("kernels", key) or cache_put("kernels", key, self.object_code(source, {n: n for n in names}))
     return self.address(name, code)
+
+  def scratch_memory(self, nbytes: int) -> HostMemory:
+    """At least nbytes for the calling thread's kernels."""
+    if self.scratch.memory is None or self.scratch.memory.nbytes < nbytes: self.scratch.memory = self.allocate(nbytes)
+    return self.scratch.memory
 
   def run(self, entry: int, table: Any, threads: int) -> None:
     """entry(table, 0) .. entry(table, threads - 1), on as many threads as the pool has."""
@@ -185,14 +192,23 @@ ENTRY_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 def address_table(memory: list[np.ndarray]) -> Any:
   return (ctypes.c_uint64 * len(memory))(*[address_of(m) for m in memory])
 
+class Scratch(threading.local):
+  """Scratch memory of kernels, for each thread of Python its own: a kernel has done with it when it returns."""
+  memory: HostMemory | None = None
+
 class CPUProgram:
   """A loaded kernel: entry(table of addresses, thread) for each thread."""
-  def __init__(self, device: CPUDevice, name: str, address: int, threads: int):
+  def __init__(self, device: CPUDevice, name: str, address: int, threads: int, scratch: int):
     self.device, self.name, self.address, self.threads = device, name, address, threads
+    self.scratch = scratch * threads                                 # bytes
     self.entry = ENTRY_TYPE(address)
 
+  def arguments(self, memory: list[np.ndarray]) -> list[np.ndarray]:
+    """What the table of addresses names: the kernel's buffers, and scratch memory if it needs any."""
+    return [*memory, self.device.scratch_memory(self.scratch)] if self.scratch else memory
+
   def __call__(self, memory: list[np.ndarray]) -> None:
-    table = address_table(memory)
+    table = address_table(self.arguments(memory))
     if self.threads == 1: self.entry(table, 0)
     else: self.device.run(self.address, table, self.threads)
 
@@ -201,8 +217,8 @@ class Sequel:
   follows."""
   def __init__(self, device: CPUDevice, calls: Sequence[tuple[CPUProgram, list[np.ndarray]]]):
     self.device = device
-    self.tables = [address_table(memory) for _, memory in calls]
-    self.memory = [memory for _, memory in calls]                    # the addresses must stay valid
+    self.memory = [program.arguments(memory) for program, memory in calls]   # the addresses must stay valid
+    self.tables = [address_table(memory) for memory in self.memory]
     counts = [program.threads for program, _ in calls]
     self.threads = 1 if max(counts, default=1) == 1 else device.pool_size
     barriers = [int(n > 1 or m > 1) for n, m in zip(counts, counts[1:] + [1])]
