@@ -144,30 +144,31 @@ def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
 # ---- loop nests in sequence ------------------------------------------------------------------------------------------
 
 def in_sequence(u: UOp) -> UOp:
-  """Loop nests inside one loop happen in the order in which they are listed: where one touches what another has written
-  each gets an edge to the one before. Stores of one nest happen together, after all that it reads."""
+  """Loop nests inside one loop happen in the order in which they are listed: an access to memory that an earlier nest
+  has written, or a store to what it reads, gets an edge to it. Stores of one nest happen together, after all it reads."""
   parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
   loops = u.src[len(parts):]
-  if not any(s.op is Ops.END for s in parts) or not share_memory(parts): return u.with_src((*parts, *loops))
-  before, *rest = together(parts)
-  for part in rest: before = after(part, before)
-  return u.with_src((before, *loops))
+  if not any(s.op is Ops.END for s in parts): return u.with_src((*parts, *loops))
+  parts = together(parts)
+  touched = [{u for u in toposort([nest]) if is_memory(u)} for nest in parts]
+  written = [{m for u in toposort([nest]) if u.op is Ops.STORE for m in toposort(u.src[0].src[:1])} for nest in parts]
+  nests: list[UOp] = []
+  needed: set[UOp] = set()
+  for j, nest in enumerate(parts):
+    edges: Table = {}
+    for m in touched[j]:
+      before = [n for i, n in enumerate(nests) if m in touched[i] and m in written[i] | written[j]]
+      edges[m] = m.after(*before)
+      needed.update(before)
+    nests.append(nest.substitute(edges))
+  return u.with_src((*[n for n in nests if n not in needed], *loops))
 
 def together(parts: list[UOp]) -> list[UOp]:
   """Stores that are in no loop of their own, one after the other, as one nest without loops."""
   groups = [list(group) for _, group in itertools.groupby(parts, key=lambda s: s.op)]
   return [s for g in groups for s in (g if g[0].op is Ops.END else [UOp(Ops.END, dtypes.void, tuple(g))])]
 
-def share_memory(nests: list[UOp]) -> bool:
-  """Whether one of the nests writes memory that another reads or writes."""
-  written = [{u.src[0].src[0] for u in toposort([nest]) if u.op is Ops.STORE} for nest in nests]
-  touched = [{u.src[0] for u in toposort([nest]) if u.op is Ops.INDEX} for nest in nests]
-  return any(i != j and not w.isdisjoint(t) for i, w in enumerate(written) for j, t in enumerate(touched))
-
-def after(nest: UOp, before: UOp) -> UOp:
-  """The nest whose accesses to memory come after another nest."""
-  memory = [u for u in toposort([nest]) if u.op is Ops.PARAM or (u.op is Ops.BUFFER and u.arg.space is not Space.REG)]
-  return nest.substitute({u: u.after(before) for u in memory})
+def is_memory(u: UOp) -> bool: return u.op is Ops.PARAM or u.op is Ops.BUFFER and u.arg.space is not Space.REG
 
 # ---- REDUCE ----------------------------------------------------------------------------------------------------------
 
