@@ -156,6 +156,9 @@ def put(x: UOp, index: UOp, values: UOp) -> UOp:
   """x with x[index[b], r..] = values[b, r..]; of several values for one place the last counts."""
   if 0 in index.shape: return x
   n, *rest = x.shape
+  if index.shape == (1,):
+    chosen = iota_along(x.shape, 0, index.dtype).eq(stretch(index.reshape((1,) * len(x.shape)), x.shape))
+    return chosen.where(stretch(values, x.shape), x)
   row = index.reshape((1,) + index.shape)
   last = last_writer(row, n).reshape((n,))
   written = last.ne(0).reshape((n,) + (1,) * len(rest))

@@ -7,7 +7,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 from picograd import codegen
 from picograd.codegen.memory import plan_memory
-from picograd.codegen.schedule import Kernel, bytes_moved, operations, over_memory, schedule
+from picograd.codegen.schedule import Kernel, bytes_moved, operations, over_memory, schedule, PLAIN
 from picograd.helpers import Counters, DEBUG, DEVICE, cache_get, cache_put, colour, dedup, prod, size_text
 from picograd.ops.ops import Ops, identity
 from picograd.ops.show import show
@@ -152,7 +152,7 @@ class Launch(NamedTuple):
 class Plan:
   """The schedule of a graph form: launches, where each temporary lies, which leaf holds each result."""
   def __init__(self, where: Device, roots: list[UOp]):
-    made = schedule(roots, where.name)
+    made = schedule(roots, where.name, where.target or PLAIN)
     self.results = made.results
     self.arena = plan_memory([k.buffers for k in made.kernels], made.temporary)
     self.launches = [prepare(where, k) for k in made.kernels]
