@@ -37,6 +37,7 @@ LAYERS = {
   "codegen.flatopt": ("codegen.flat",),
   "codegen.cuda": ("codegen.target", "ops.uop"),
   "codegen.llvmir": ("codegen.place",),
+  "codegen.llvmmodule": ("codegen.llvmir",),                     # C programs
   "codegen.rvasm": (),
   "codegen.regalloc": ("codegen.place",),
   "codegen.riscv": ("codegen.regalloc", "codegen.rvasm"),
