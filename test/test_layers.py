@@ -42,6 +42,7 @@ LAYERS = {
   "codegen.flatopt": ("codegen.flat",),
   "codegen.cuda": ("codegen.target", "ops.uop"),
   "codegen.llvmir": ("codegen.place",),
+  "codegen.llvmmodule": ("codegen.llvmir",),                     # C programs
   "codegen.rvasm": (),
   "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
