@@ -145,7 +145,8 @@ class Chooser:
         self.block *= threads
     if along is not None and not self.shape.reduces and not any(isinstance(opt, Turn) for opt in self.opts):
       self.copies(along)
-    for r in self.shape.outputs: self.take(Axis.GLOBAL, r, self.left[r.arg[0]])
+    for r in self.shape.outputs:
+      if not (self.shape.reduces and self.is_free(r)): self.take(Axis.GLOBAL, r, self.left[r.arg[0]])
 
   def copies(self, along: UOp) -> None:
     """Several vectors for each thread, where blocks remain for every processor."""
