@@ -6,6 +6,7 @@
 from __future__ import annotations
 import math, struct
 from typing import Any, NamedTuple, Sequence
+from picograd.codegen import matrix
 from picograd.dtype import DType, dtypes
 from picograd.ops.ops import ALU, Ops, Space
 from picograd.ops.uop import UOp, toposort
@@ -193,12 +194,14 @@ class Renderer:
 
   def kernel(self) -> str:
     for u in self.code: self.write(u)
-    grid, shared = self.sizes.get("block", 1), 0
+    grid, tiles = self.sizes.get("block", 1), [u.arg for u in self.code if u.op is Ops.WMMA]
+    shared = max(map(matrix.shared_bytes, tiles), default=0)
+    functions = "".join(map(matrix.device_function, dict.fromkeys(tiles)))
     parameters = self.parameters()
     head = f"// {self.name} grid {grid} block {self.threads} shared {shared} arguments {len(parameters)}\n"
-    bounds = f"__launch_bounds__({self.threads})"
+    bounds = f"__launch_bounds__({self.threads}, {max(map(matrix.blocks_at_once, tiles), default=1)})"
     signature = f'extern "C" __global__ void {bounds} {self.name}({", ".join(parameters)}) {{\n'
-    return head + PRELUDE + signature + "\n".join(self.lines) + "\n}\n"
+    return head + PRELUDE + functions + signature + "\n".join(self.lines) + "\n}\n"
 
   def parameters(self) -> list[str]:
     """Pointers by slot. Slots are different memory. A slot that the kernel does not touch keeps its place."""
@@ -283,6 +286,7 @@ class Renderer:
     if u.dtype.count == 1 or memory.dtype is u.dtype:
       text = f"{self.name_of(memory)}[{self.name_of(address.src[1])}]"
       return self.define(u, f"{self.name_of(gates[0])} ? {text} : ({type_of(u.dtype)})0" if gates else text)
+    if memory.op is Ops.BUFFER and memory.arg.space is Space.REG: return self.load_registers(u, memory, address)
     if gates and not is_one(gates[0]): return self.load_by_lanes(u, address)
     width = aligned_lanes(address, u.dtype)
     text = f"load<{width}, {u.dtype.count}>({self.address(address)})"
@@ -290,6 +294,12 @@ class Renderer:
     zero = "{{" + ", ".join(["0"] * u.dtype.count) + "}}"
     self.put(f"{type_of(u.dtype)} {self.fresh(u)} = {zero};")
     self.put(f"if ({self.lane(gates[0], 0)}) {self.name_of(u)} = {text};")
+
+  def load_registers(self, u: UOp, memory: UOp, address: UOp) -> None:
+    """Neighbours in a private array: by constant numbers, so that they stay in registers."""
+    first = address.src[1]
+    assert first.op is Ops.CONST, f"{self.name}: {u} reads registers at {first}"
+    self.define(u, "{{" + ", ".join(f"{self.name_of(memory)}[{first.arg + k}]" for k in range(u.dtype.count)) + "}}")
 
   def load_by_lanes(self, u: UOp, address: UOp) -> None:
     base, gate = self.address(address), address.src[2]
@@ -322,10 +332,14 @@ class Renderer:
     lanes = [f"{call}({self.lane(u.src[0], k)})" for k in range(u.dtype.count)]
     self.define(u, lanes[0] if u.dtype.count == 1 else "{{" + ", ".join(lanes) + "}}")
 
+  def tile(self, u: UOp) -> None:
+    registers, a, b, row, column = map(self.name_of, u.src)
+    self.put(f"{matrix.function_name(u.arg)}({registers}, {a}, {b}, {row}, {column});")
+
   def barrier(self, u: UOp) -> None: self.put("__syncthreads();")
 
   steps = {Ops.SPECIAL: special, Ops.RANGE: range, Ops.END: end, Ops.BUFFER: buffer, Ops.LOAD: load, Ops.STORE: store,
-           Ops.REDUCE: reduce, Ops.BARRIER: barrier}
+           Ops.REDUCE: reduce, Ops.BARRIER: barrier, Ops.WMMA: tile}
 
 # What needs no line of its own: an operand's text says it.
 SILENT = frozenset({Ops.CONST, Ops.PARAM, Ops.STACK, Ops.INDEX, Ops.AFTER, Ops.SINK})

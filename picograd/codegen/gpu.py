@@ -4,13 +4,15 @@
 # Opts come in order: the first LOCAL or GROUP range is the innermost, whose threads are neighbours.   (chapter 3)
 from __future__ import annotations
 from picograd.codegen.heuristic import KernelShape, size, stride
-from picograd.codegen.optimize import Opt, Turn
+from picograd.codegen.optimize import Opt
+from picograd.codegen.tiles import Contract, Turn, choose_contract
 from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, prod
 from picograd.ops.ops import Axis
 from picograd.ops.uop import UOp
 
 WARP = 32
+GROUPED = 8              # rows of tiles that a wave of blocks walks down before it steps to the next column
 TILE = 32                # side of a tile that is turned in shared memory
 THREADS = 256            # of a block, where nothing asks for more
 MOST_THREADS = 1024
@@ -21,15 +23,16 @@ IN_FLIGHT = 8            # loads under way at once in a thread
 RESIDENT = 2048          # threads that one processor holds
 COPIES = 4               # vectors that a thread of a map writes, so that loads overlap
 
-def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt | Turn]:
+def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt | Turn | Contract]:
   """Opts for a kernel: lanes, threads for its reductions, threads and blocks for its outputs."""
-  return Chooser(KernelShape(kernel), target).choose()
+  return Chooser(kernel, target).choose()
 
 class Chooser:
   """The Opts so far, and how much of each range they leave."""
-  def __init__(self, shape: KernelShape, target: Target):
-    self.shape, self.target = shape, target
-    self.opts: list[Opt | Turn] = []
+  def __init__(self, kernel: UOp, target: Target):
+    self.kernel, self.shape, self.target = kernel, KernelShape(kernel), target
+    shape = self.shape
+    self.opts: list[Opt | Turn | Contract] = []
     self.left = {r.arg[0]: size(r) for r in shape.ranges}
     self.block = 1                                # threads so far
 
@@ -39,11 +42,27 @@ class Chooser:
       self.opts.append(Opt(axis, r.arg[0], amount))
       self.left[r.arg[0]] = ceildiv(self.left[r.arg[0]], amount)
 
-  def choose(self) -> list[Opt | Turn]:
+  def choose(self) -> list[Opt | Turn | Contract]:
     if not self.shape.outputs and not self.shape.reduces: return []
+    contract = choose_contract(self.kernel, self.target)
+    if contract is not None: return self.contraction(contract)
     if self.shape.reduces: self.reductions()
     else: self.turn()
     self.outputs()
+    return self.opts
+
+  # ---- contractions --------------------------------------------------------------------------------------------------
+
+  def contraction(self, contract: Contract) -> list[Opt | Turn | Contract]:
+    """Tiles, in an order in which blocks that run at the same time share operands: down some rows, then to the next
+    column."""
+    self.opts.append(contract)
+    for number, side in ((contract.m, contract.rows), (contract.n, contract.columns)):
+      self.left[number] = ceildiv(self.left[number], side)
+    m, n = [next(r for r in self.shape.outputs if r.arg[0] == number) for number in (contract.m, contract.n)]
+    group = next(g for g in range(GROUPED, 0, -1) if self.left[contract.m] % g == 0)
+    self.take(Axis.GLOBAL, m, group)
+    for r in (n, m, *reversed(self.shape.outputs)): self.take(Axis.GLOBAL, r, self.left[r.arg[0]])
     return self.opts
 
   # ---- reductions ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 # STRIP, UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
 import itertools
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple, Protocol, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import bounds, simplify_index, stride_of
@@ -26,14 +26,9 @@ class Stage(NamedTuple):
   outside: tuple[int, ...] = ()
   def __repr__(self) -> str: return f"STAGE(p{self.slot})"
 
-class Turn(NamedTuple):
-  """Square tiles of `along` and `row`, each copied to LOCAL memory by threads along `row`, in which loads have their
-  neighbours, and read from there along `along`, in which stores have theirs."""
-  along: int
-  row: int
-  side: int = 32
-  threads: int = 8
-  def __repr__(self) -> str: return f"TURN(r{self.along}, r{self.row})"
+class Rewrite(Protocol):
+  """An Opt that rewrites more than a range (codegen/tiles.py)."""
+  def applied(self, kernel: UOp) -> UOp: ...
 
 def ranges_in(kernel: UOp) -> list[UOp]:
   return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
@@ -50,15 +45,15 @@ def range_numbered(kernel: UOp, number: int) -> UOp:
   listed = ", ".join(f"r{r.arg[0]}" for r in known)
   raise ValueError(f"the kernel has no range r{number}; it has {listed}")
 
-def apply_opts(kernel: UOp, opts: list[Opt | Stage | Turn]) -> UOp:
+def apply_opts(kernel: UOp, opts: Sequence[Opt | Stage | Rewrite]) -> UOp:
   for opt in opts: kernel = apply_opt(kernel, opt)
   if any(isinstance(opt, Stage) or (isinstance(opt, Opt) and opt.axis in (Axis.TILE, Axis.BLOCK)) for opt in opts):
     kernel = with_own_loops(kernel)
   return rewrite(kernel, simplify_index)
 
-def apply_opt(kernel: UOp, opt: Opt | Stage | Turn) -> UOp:
-  if isinstance(opt, Turn): return turn(kernel, opt)
+def apply_opt(kernel: UOp, opt: Opt | Stage | Rewrite) -> UOp:
   if isinstance(opt, Stage): return stage(kernel, opt)
+  if not isinstance(opt, Opt): return opt.applied(kernel)
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
   r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
   if opt.axis is Axis.LOOP: return set_rest_apart(kernel, r, opt.amount)
@@ -143,7 +138,7 @@ def inner_part(u: UOp) -> tuple[UOp, ...]:
 
 def stores_of(u: UOp, around: tuple[UOp, ...] = ()) -> list[Nested]:
   """The stores of a kernel, or of a loop nest in it."""
-  if u.op is Ops.STORE: return [(u, around)]
+  if u.op in (Ops.STORE, Ops.WMMA): return [(u, around)]
   inner = inner_part(u)
   return [found for s in inner for found in stores_of(s, around + u.src[len(inner):])]
 
@@ -324,28 +319,6 @@ def with_new_ranges(store: UOp, loops: tuple[UOp, ...], own: tuple[UOp, ...], cl
     taken.update(own)
   store, *loops = substitute([store, *loops], {**tables[own], **{u: u for u in closed}})
   return store, tuple(loops)
-
-# ---- tiles turned in shared memory -----------------------------------------------------------------------------------
-
-def turn(kernel: UOp, opt: Turn) -> UOp:
-  """A thread has a lane along `along`, and every `threads`-th row. It copies as many elements as it reads, but with the
-  roles of the ranges exchanged. Rows of the copy are one element longer: no two lanes meet in a bank."""
-  numbers = itertools.count(next_number(kernel))
-  lane, thread, copy = [next(numbers) for _ in range(3)]
-  for number, axis, amount in ((opt.along, Axis.LOCAL, opt.side), (opt.row, Axis.LOCAL, opt.threads),
-                               (opt.row, Axis.UPCAST, opt.side // opt.threads)):
-    kernel = apply_opt(kernel, Opt(axis, number, amount))
-  x, y, step = [range_numbered(kernel, number) for number in (lane, thread, copy)]
-  again = step.replace(arg=(next_number(kernel), Axis.UPCAST))
-  exchanged = {x: again * opt.threads + y, step: x // opt.threads, y: x % opt.threads}
-  table: Table = {}
-  for u in toposort([kernel]):
-    if u.op is not Ops.LOAD or stride_of(u.src[0].src[1], y) != 1: continue
-    panel = UOp(Ops.BUFFER, u.dtype, (), Buf(len(table), opt.side * (opt.side + 1), Space.LOCAL))
-    store = panel.index((again * opt.threads + y) * (opt.side + 1) + x).store(u.substitute(exchanged))
-    copied = panel.after(UOp(Ops.END, dtypes.void, (store, again)))
-    table[u] = copied.index(x * (opt.side + 1) + step * opt.threads + y).load()
-  return kernel.substitute(table)
 
 # ---- two loops over one stretch of memory ----------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ class Target(NamedTuple):
   casts_by_bits: frozenset[DType] = frozenset({dtypes.bfloat16})             # no instruction converts these
   division_traps: bool = False                  # integer division by zero kills the process, or gives anything
   units: int = 1                                # processors that run blocks of threads
+  matrix: str = ""                              # the unit of a Tile that multiplies 16-bit floats; "": none
 
   def lanes(self, dtype: DType) -> int:
     """How many elements of dtype one SIMD register holds; 1 without SIMD."""
@@ -67,4 +68,4 @@ def cuda_target(capability: tuple[int, int], units: int) -> Target:
   gpu = GPUS[capability]
   return Target(f"cuda-{gpu.arch}", "linear", vector_bytes=16, registers=255, local_bytes=gpu.local_bytes,
                 position=dtypes.int32, stream_bytes=1 << 62, missing_dtypes=HALF, casts_by_bits=frozenset(),
-                division_traps=True, units=units)
+                division_traps=True, units=units, matrix=gpu.matrix)

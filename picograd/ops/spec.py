@@ -67,13 +67,13 @@ def has_values(src): return all(type_of(s) is not dtypes.void for s in src)
 
 # ---- laws of a node --------------------------------------------------------------------------------------------------
 
-ORDER = frozenset({Ops.STORE, Ops.END, Ops.BARRIER, Ops.SINK, Ops.AFTER})           # what comes before something else
+ORDER = frozenset({Ops.STORE, Ops.WMMA, Ops.END, Ops.BARRIER, Ops.SINK, Ops.AFTER})           # what comes before something else
 ALL = frozenset(Ops)
 OTHER_DTYPE = COMPARE | {Ops.ADD, Ops.WHERE, Ops.CAST, Ops.BITCAST}                 # sources may differ from the result
 FLOAT = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN, Ops.SQRT, Ops.FDIV, Ops.MULACC})
 LEAVES = frozenset({Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.SYM, Ops.LABEL, Ops.PHI}) # have no place in a block
 STATEFUL = frozenset({Ops.LOAD, Ops.STORE, Ops.CALL})                               # end with a state, in a function
-VOID = TERMINATORS | {Ops.STORE, Ops.END, Ops.SINK, Ops.BARRIER, Ops.LABEL}
+VOID = TERMINATORS | {Ops.STORE, Ops.WMMA, Ops.END, Ops.SINK, Ops.BARRIER, Ops.LABEL}
 PASSING = MOVEMENT | {Ops.CONTIGUOUS, Ops.DETACH, Ops.COPY}
 
 of_all = (
