@@ -2,6 +2,7 @@
 # one kernel. In: a Plan of rangeify. Out: Kernels; each names its buffers by slot, and two kernels of equal structure
 # are the same UOp, so that identical layers compile once.   (chapter 3)
 from __future__ import annotations
+import functools
 from typing import Callable, NamedTuple
 from picograd.codegen.partial import split_long_reductions
 from picograd.codegen.rangeify import Plan, Store, rangeify, storage_id
@@ -189,10 +190,15 @@ def kernel_of(group: Group, plan: Plan) -> Kernel:
   table = {u: u.replace(arg=slots[memory[u]]) for u in params}
   ranges = dedup([*group.stores[0].ranges, *[u for u in nodes if u.op is Ops.RANGE]])
   for number, r in enumerate(ranges): table[r] = r.replace(arg=(number, r.axis))
-  ast = rewrite(UOp.sink(*substitute(ends, table)), simplify_kernel)
+  ast = simplified(UOp.sink(*substitute(ends, table)))
   leaves = {slots[memory[u]]: base_leaf(plan.leaves[u.arg]) for u in params}
   outputs = frozenset(slots[memory[s.target]] for s in last.values())
   return Kernel(ast, tuple([leaves[slot] for slot in range(len(slots))]), outputs)
+
+@functools.lru_cache(256)
+def simplified(ast: UOp) -> UOp:
+  """Equal layers are simplified once."""
+  return rewrite(ast, simplify_kernel)
 
 def base_leaf(leaf: UOp) -> UOp:
   while leaf.op is not Ops.BUFFER: leaf = leaf.src[0]
