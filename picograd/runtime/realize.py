@@ -55,11 +55,11 @@ def realize(values: list[UOp]) -> list[UOp]:
   RuntimeError where a value needs what an assignment has overwritten since."""
   roots = [strip(v) for v in values]
   new = rebuild(roots, value_of)
-  copy_between_devices(roots, new)
+  if any(u.op is Ops.COPY for u in new.values()): copy_between_devices(roots, new)
   for r in dedup(roots):
     if 0 in r.shape: new[r] = UOp.buffer(r.dtype, 0, home(r))
   missing = [r for r in dedup(roots) if strip(new[r]).op is not Ops.BUFFER]
-  check_versions([new[r] for r in missing])
+  if any(is_overwritten(u) for u in new.values()): check_versions([new[r] for r in missing])
   homes = {r: home(new[r]) for r in missing}
   for name in dedup(homes.values()): run_on(device(name), [r for r in missing if homes[r] == name], new)
   return [strip(new[r]) for r in roots]
@@ -74,8 +74,10 @@ def check_versions(roots: list[UOp]) -> None:
 
 def overwritten(roots: list[UOp]) -> UOp | None:
   """A BUFFER below the roots whose memory holds something else by now."""
-  leaves = (u for u in toposort(roots) if u.op is Ops.BUFFER and u in buffers)
-  return next((u for u in leaves if buffers[u].version != u.arg.version), None)
+  return next((u for u in toposort(roots) if is_overwritten(u)), None)
+
+def is_overwritten(u: UOp) -> bool:
+  return u.op is Ops.BUFFER and u in buffers and buffers[u].version != u.arg.version
 
 def can_exist(u: UOp) -> bool:
   """Whether all that u needs is still in memory."""
