@@ -26,7 +26,9 @@ LAYERS = {
   "codegen.target": ("ops.ops",),
   "codegen.rangeify": ("ops.movement",),
   "codegen.partial": ("ops.uop",),
-  "codegen.schedule": ("codegen.rangeify", "codegen.partial", "ops.collapse"),
+  "codegen.places": ("codegen.rangeify", "ops.collapse"),
+  "codegen.rows": ("codegen.rangeify", "codegen.target"),
+  "codegen.schedule": ("codegen.partial", "codegen.places", "codegen.rows"),
   "codegen.memory": ("ops.uop",),
   "codegen.optimize": ("ops.index", "codegen.target"),
   "codegen.heuristic": ("codegen.optimize",),
@@ -40,6 +42,7 @@ LAYERS = {
   "codegen.flatopt": ("codegen.flat",),
   "codegen.cuda": ("codegen.target", "ops.uop"),
   "codegen.llvmir": ("codegen.place",),
+  "codegen.llvmmodule": ("codegen.llvmir",),                     # C programs
   "codegen.rvasm": (),
   "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
@@ -62,12 +65,12 @@ LAYERS = {
   "arithmetic": ("ops.uop",),
   "storage": ("ops.uop", "runtime.realize"),
   "indexing": ("arithmetic", "storage"),
-  "tensor": ("ops.*", "runtime.realize", "arithmetic", "storage", "indexing", "common"),
+  "tensor": ("ops.*", "runtime.jit", "arithmetic", "storage", "indexing", "common"),
 }
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
 NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
-              "compat")
+              "compat", "capture")
 
 ALWAYS = ("helpers", "dtype")
 ORDER = list(LAYERS)

@@ -1,11 +1,11 @@
 # heuristic.py: choose Opts by hand-written rules: which range becomes the lanes of a vector, which make a register
 # tile, which is shared out to threads. In: kernel and target. Out: a list of Opts.   (chapter 3)
 from __future__ import annotations
-from picograd.codegen.optimize import Opt, ranges_in
+from picograd.codegen.optimize import Opt, common_start, nests_of, ranges_in, stores_of
 from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
-from picograd.ops.ops import Axis, Ops
+from picograd.ops.ops import Axis, Ops, TRANSCENDENTAL
 from picograd.ops.uop import UOp, toposort
 
 THREAD_WORK = 1 << 16            # loop iterations under which starting a second thread costs more than it gains
@@ -22,27 +22,42 @@ SHUFFLED = 16                    # bytes within which every machine can move ele
 SHORTEST_STRIP = 8               # vectors
 
 def choose_opts(kernel: UOp, target: Target) -> list[Opt]:
-  """Opts for a kernel: lanes, then a register tile where a contraction reuses its operands, then threads."""
-  shape = KernelShape(kernel)
+  """Opts for a kernel: those of each of its loop nests, then threads."""
+  around = loops_around(kernel)
+  opts: list[Opt] = []
+  for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
+    chosen = {opt.number for opt in opts}
+    opts += [opt for opt in nest_opts(KernelShape(UOp.sink(nest)), target) if opt.number not in chosen]
+  return opts + thread_opts(KernelShape(kernel), target, opts)
+
+def loops_around(kernel: UOp) -> tuple[UOp, ...]:
+  """The loops that several nests of a kernel are in; of a kernel that is one nest, none."""
+  nests = dedup(loops for _, loops in stores_of(kernel))
+  return common_start(nests) if len(nests) > 1 else ()
+
+def nest_opts(shape: KernelShape, target: Target) -> list[Opt]:
+  """Opts for a loop nest: lanes, then a register tile where a contraction reuses its operands."""
   turned = transpose_opts(shape, target)
-  if turned: return turned + thread_opts(shape, target, turned)
+  if turned: return turned
   opts = vector_opts(shape, target)
   tile = tile_opts(shape, target, opts)
   if not tile: opts = stream_opts(shape, target, opts)
   elif not target.masked_vectors: opts = [o for opt in opts for o in (*rest_apart(shape, opt.number, opt.amount), opt)]
-  opts += [opt for opt in tile if opt not in opts]
-  return opts + thread_opts(shape, target, opts)
+  return opts + [opt for opt in tile if opt not in opts]
 
 class KernelShape:
   """What the rules look at: loops, reductions, and how far each access moves with each range."""
   def __init__(self, kernel: UOp):
     nodes = toposort([kernel])
     ends = [u for u in nodes if u.op is Ops.END]
+    self.nests = stores_of(kernel)
     self.stores = [u for u in nodes if u.op is Ops.STORE]
     self.reduces = [u for u in nodes if u.op is Ops.REDUCE]
     self.loads = [u for u in nodes if u.op is Ops.LOAD]
+    self.is_transcendental = any(u.op in TRANSCENDENTAL for u in nodes)
     self.ranges = ranges_in(kernel)
-    self.outputs = list(ends[0].src[1:]) if ends else []                 # outermost first
+    loops = [s for s in ends[-1].src if s.op is Ops.RANGE] if ends else []
+    self.outputs = [r for r in loops if r.axis is Axis.LOOP]             # outermost first; others keep their order
     self.below = {u: frozenset(toposort([u])) for u in self.reduces}
 
   def loads_below(self, reduce: UOp) -> list[UOp]:
@@ -138,16 +153,18 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
   a strip of accumulators for sums across it. Steps that fill no vector are set apart."""
   inner = {opt.number: 1 for opt in lanes}                 # lanes' range -> vectors that one step of its loop takes
   tile: list[Opt] = []
+  at_once = ACCUMULATORS // 2 if shape.is_transcendental else ACCUMULATORS
   for reduce in shape.reduces:
     along = next((r for r in reduce.src[1:] if r.arg[0] in inner), None)
     if along is None: tile += across_memory(shape, reduce, target, lanes)
     else:
       rows = rows_at_once(shape, reduce)
       lane_count = next(opt.amount for opt in lanes if opt.number == along.arg[0])
-      vectors = unrolled(size(along) // lane_count, ACCUMULATORS // prod(opt.amount for opt in rows))
+      vectors = unrolled(size(along) // lane_count, at_once // prod(opt.amount for opt in rows))
       inner[along.arg[0]] = vectors
       if vectors > 1: tile.append(Opt(Axis.UNROLL, along.arg[0], vectors))
-      tile += rows
+      tile += rows + in_step(shape, along, lanes, vectors)
+  inner.update({opt.number: opt.amount for opt in tile if opt.axis is Axis.UPCAST and opt.number in inner})
   return [o for opt in lanes for o in rest_apart(shape, opt.number, opt.amount * inner[opt.number])] + lanes + dedup(tile)
 
 def rest_apart(shape: KernelShape, number: int, amount: int) -> list[Opt]:
@@ -158,6 +175,11 @@ def unrolled(steps: int, most: int) -> int:
   """How many steps to write out: a divisor near the most wanted; for a long loop just that many."""
   divisor = next(n for n in range(min(most, steps), 0, -1) if steps % n == 0) if steps else 1
   return most if 2 * divisor < most and steps >= LONG_LOOP * most else divisor
+
+def in_step(shape: KernelShape, along: UOp, lanes: list[Opt], vectors: int) -> list[Opt]:
+  """A loop over the results that is as long as a reduction's takes as large steps: what both compute is found equal."""
+  same = [r for r in shape.outputs if size(r) == size(along) and any(r.arg[0] == opt.number for opt in lanes)]
+  return [Opt(Axis.UPCAST, r.arg[0], vectors) for r in same if vectors > 1]
 
 def rows_at_once(shape: KernelShape, reduce: UOp) -> list[Opt]:
   """Rows that are read together where all a kernel does is to reduce them: memory answers several requests at once."""
@@ -210,7 +232,7 @@ def thread_opts(shape: KernelShape, target: Target, opts: list[Opt]) -> list[Opt
   """The outermost range with a step for every thread, unless more than a little work would run in each of them."""
   if target.threads < 2 or not shape.outputs: return []
   works = {u: shape.work(u) for u in shape.reduces}
-  total = max([prod(size(r) for r in shape.outputs), *works.values()])
+  total = max([*[prod(map(size, loops)) for _, loops in shape.nests], *works.values()])
   if total < THREAD_WORK: return []
   for r in shape.outputs[:2]:
     repeated = sum(work for u, work in works.items() if r not in shape.below[u])

@@ -331,7 +331,9 @@ def merge_neighbours(kernel: UOp) -> UOp:
 def neighbours(kernel: UOp) -> Iterator[tuple[UOp, UOp]]:
   """Loops of one kind, one directly inside the other."""
   for u in toposort([kernel]):
-    if u.op in (Ops.END, Ops.REDUCE): yield from zip(u.src[1:], u.src[2:])
+    if u.op not in (Ops.END, Ops.REDUCE): continue
+    loops = u.src[len(inner_part(u)):]
+    yield from zip(loops, loops[1:])
 
 def is_one_stretch(kernel: UOp, outer: UOp, inner: UOp) -> bool:
   """Whether a step of outer moves every access as far as all steps of inner do, and nothing else looks at either."""

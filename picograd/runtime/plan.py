@@ -3,12 +3,12 @@
 # in memory, on disk, or made; its key on disk is the form, the machine and the sources of this compiler.   (chapter 3)
 from __future__ import annotations
 import functools, hashlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Iterable, NamedTuple
+from typing import Any, Callable, Iterable, NamedTuple
 from picograd import codegen
 from picograd.codegen.memory import Arena, plan_memory
-from picograd.codegen.schedule import Kernel, bytes_moved, operations, schedule
+from picograd.codegen.schedule import PLAIN, Kernel, bytes_moved, operations, schedule
 from picograd.dtype import DType
 from picograd.helpers import Counters, DEBUG, DUMP, Flag, SPEC, cache_get, cache_put, dedup
 from picograd.ops.ops import Ops
@@ -55,7 +55,7 @@ def find_plan(where: Device, roots: list[UOp]) -> Plan:
 
 def new_plan(where: Device, roots: list[UOp]) -> Plan:
   """Schedules and compiles a form, and keeps the result on disk."""
-  made = schedule(roots, where.name)
+  made = schedule(roots, where.name, where.target or PLAIN)
   arena = plan_memory([k.buffers for k in made.kernels], made.temporary)
   binaries = compile_all(where, made.kernels)
   calls = [(binaries[k.ast], Call(k.buffers, k.outputs)) for k in made.kernels]
@@ -147,25 +147,29 @@ binaries: dict[tuple[str, UOp], Binary] = {}
 
 def compile_all(where: Device, kernels: Iterable[Kernel]) -> dict[UOp, Binary]:
   """The binary of each different kernel, from memory, from the disk cache or from the compiler. While a library
-  compiles one source, on a thread of its own, the passes in Python make the next."""
+  compiles one source, on a thread of its own, the passes in Python make the next. That thread builds no nodes."""
   different = {k.ast: k for k in kernels}
-  missing = [k for k in different.values() if (where.name, k.ast) not in binaries]
-  if len(missing) == 1: remember(where, missing[0], source_of(where, missing[0].ast))
-  elif missing:
-    worker = ThreadPoolExecutor(1)
-    try:
-      jobs = [worker.submit(remember, where, k, source_of(where, k.ast)) for k in missing]
-      for job in jobs: job.result()
-    finally: worker.shutdown(cancel_futures=True)
+  names = {ast: kernel_name(ast) for ast in different if (where.name, ast) not in binaries}
+  worker = ThreadPoolExecutor(1) if len(names) > 1 else None
+  submit = worker.submit if worker else immediately
+  try:
+    jobs = {ast: submit(binary_of, where, source_of(where, name, ast)) for ast, name in names.items()}
+    for ast, job in jobs.items():
+      kernel = different[ast]
+      binaries[where.name, ast] = Binary(names[ast], job.result(), operations(kernel), bytes_moved(kernel))
+  finally:
+    if worker: worker.shutdown(cancel_futures=True)
   return {ast: binaries[where.name, ast] for ast in different}
 
-def remember(where: Device, kernel: Kernel, source: str) -> None:
-  code = binary_of(where, source)
-  binaries[where.name, kernel.ast] = Binary(kernel_name(kernel.ast), code, operations(kernel), bytes_moved(kernel))
+def immediately(function: Callable[..., Any], *args: Any) -> Future:
+  """What a single job is run by: no thread is started for it."""
+  done: Future = Future()
+  done.set_result(function(*args))
+  return done
 
-def source_of(where: Device, ast: UOp) -> str:
+def source_of(where: Device, name: str, ast: UOp) -> str:
   assert where.target is not None, "a graph interpreter compiles nothing"
-  name, ast = kernel_name(ast), codegen.prepared(ast)
+  ast = codegen.prepared(ast)
   opts = codegen.opts_for(ast, where.target)
   if DEBUG >= 3: print(f"{name}: {opts}")
   if DEBUG >= 5: print(show(ast))
