@@ -56,7 +56,8 @@ LAYERS = {
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph
   "runtime.collective": ("runtime.device",),
-  "runtime.realize": ("codegen", "runtime.device"),
+  "runtime.plan": ("codegen", "runtime.device"),
+  "runtime.realize": ("runtime.plan",),
   "runtime.jit": ("runtime.realize",),
   "runtime.beam": ("runtime.realize", "codegen.optimize"),
   "runtime.profile": ("runtime.device", "ops.show"),
