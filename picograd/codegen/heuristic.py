@@ -3,6 +3,7 @@
 from __future__ import annotations
 from picograd.codegen.optimize import Opt, ranges_in
 from picograd.codegen.target import Target
+from picograd.codegen.tiling import AnyOpt, contraction_opts
 from picograd.helpers import ceildiv, prod
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops
@@ -14,8 +15,10 @@ DOT_SIDE = 4                     # rows and columns of a tile of dot products
 SPARE_REGISTERS = 8              # for operands, beside the accumulators
 SHORTEST_LANES = 4               # a shorter output row is left to the reductions' lanes
 
-def choose_opts(kernel: UOp, target: Target) -> list[Opt]:
+def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
   """Opts for a kernel: lanes, then a register tile where a contraction reuses its operands, then threads."""
+  contraction = contraction_opts(kernel, target)
+  if contraction is not None: return contraction
   shape = KernelShape(kernel)
   opts = vector_opts(shape, target)
   opts += tile_opts(shape, target, opts)
