@@ -33,6 +33,7 @@ def up(number: int, amount: int) -> Opt: return Opt(Axis.UPCAST, number, amount)
 def unroll(number: int, amount: int) -> Opt: return Opt(Axis.UNROLL, number, amount)
 def vector(number: int, amount: int) -> Opt: return Opt(Axis.VECTOR, number, amount)
 def thread(number: int, amount: int) -> Opt: return Opt(Axis.THREAD, number, amount)
+def strip(number: int, amount: int) -> Opt: return Opt(Axis.STRIP, number, amount)
 def apart(number: int, amount: int) -> Opt: return Opt(Axis.LOOP, number, amount)
 
 MATMUL_OPTS = [
@@ -40,6 +41,8 @@ MATMUL_OPTS = [
   [vector(1, 8)], [vector(1, 16)], [vector(1, 24)], [vector(2, 4)], [vector(2, 8)], [thread(0, 2)], [thread(0, 5)],
   [vector(1, 8), up(1, 3), up(0, 4), thread(0, 2)], [vector(1, 8), unroll(2, 3), up(0, 7)],
   [apart(1, 16), vector(1, 16)], [apart(0, 8), up(0, 4)], [apart(2, 8), vector(2, 8)], [apart(1, 16), apart(0, 8)],
+  [strip(1, 24)], [strip(1, 7)], [strip(1, 8), unroll(2, 4)], [vector(1, 8), strip(1, 3), unroll(2, 5), up(0, 2)], [strip(0, 5)],
+  [strip(0, 4), strip(1, 6), thread(0, 2)], [apart(1, 16), vector(1, 8), strip(1, 2), unroll(2, 4), thread(0, 2)],
   [apart(0, 8), apart(1, 16), apart(2, 16), vector(1, 8), unroll(2, 4), up(0, 4), thread(0, 2)],
 ]
 

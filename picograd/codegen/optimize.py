@@ -29,7 +29,7 @@ class Stage(NamedTuple):
 def ranges_in(kernel: UOp) -> list[UOp]:
   return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
 def next_number(kernel: UOp) -> int:
-  return 1 + max(r.arg[0] for r in ranges_in(kernel))
+  return 1 + max((r.arg[0] for r in ranges_in(kernel)), default=-1)
 
 def numbered(size: int, number: int, axis: Axis) -> UOp:
   return UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, size),), (number, axis))
@@ -59,10 +59,14 @@ def apply_opt(kernel: UOp, opt: Opt | Stage) -> UOp:
 
 def split_inner(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, UOp | None]:
   """r = outer * amount + inner, and the condition r < size where the amount does not divide it. The outer loop keeps
-  r's number."""
+  r's number. A strip is as long as what is left."""
   size = r.bound.arg
   steps = ceildiv(size, opt.amount)
   inner = numbered(opt.amount, fresh, opt.axis)
+  if opt.axis is Axis.STRIP and 1 < steps and size % opt.amount:           # the last strip is shorter
+    outer = numbered(steps, *r.arg)
+    left = size - outer * opt.amount
+    return outer * opt.amount + inner.with_src(((left < opt.amount).where(left, opt.amount),)), None
   value = inner if steps == 1 else numbered(steps, *r.arg) * opt.amount + inner
   return value, None if steps * opt.amount == size else value < size
 
@@ -357,7 +361,9 @@ def merge_neighbours(kernel: UOp) -> UOp:
 def neighbours(kernel: UOp) -> Iterator[tuple[UOp, UOp]]:
   """Loops of one kind, one directly inside the other."""
   for u in toposort([kernel]):
-    if u.op in (Ops.END, Ops.REDUCE): yield from zip(u.src[1:], u.src[2:])
+    if u.op not in (Ops.END, Ops.REDUCE): continue
+    loops = u.src[len(inner_part(u)):]
+    yield from zip(loops, loops[1:])
 
 def is_one_stretch(kernel: UOp, outer: UOp, inner: UOp) -> bool:
   """Whether a step of outer moves every access as far as all steps of inner do, and nothing else looks at either."""

@@ -42,7 +42,8 @@ def find_contraction(kernel: UOp) -> Contraction | None:
   stores = stores_of(kernel)
   reduces = [u for u in nodes if u.op is Ops.REDUCE]
   loops = stores[0][1]
-  if len(reduces) != 1 or reduces[0].arg[0] is not Ops.ADD or any(around != loops for _, around in stores): return None
+  if any(around != loops for _, around in stores) or any(u.op is Ops.BUFFER for u in nodes): return None
+  if len(reduces) != 1 or reduces[0].arg[0] is not Ops.ADD: return None
   if any(r.bound.op is not Ops.CONST or r.axis not in (Axis.LOOP, Axis.REDUCE) for r in ranges_in(kernel)): return None
   reduce, = reduces
   below = frozenset(toposort([reduce]))
