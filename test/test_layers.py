@@ -42,6 +42,7 @@ LAYERS = {
   "codegen.flatopt": ("codegen.flat",),
   "codegen.cuda": ("codegen.target", "ops.uop"),
   "codegen.llvmir": ("codegen.place",),
+  "codegen.llvmmodule": ("codegen.llvmir",),                     # C programs
   "codegen.rvasm": (),
   "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
@@ -63,12 +64,12 @@ LAYERS = {
   "arithmetic": ("ops.uop",),
   "storage": ("ops.uop", "runtime.realize"),
   "indexing": ("arithmetic", "storage"),
-  "tensor": ("ops.*", "runtime.realize", "arithmetic", "storage", "indexing", "common"),
+  "tensor": ("ops.*", "runtime.jit", "arithmetic", "storage", "indexing", "common"),
 }
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
 NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
-              "compat")
+              "compat", "capture")
 
 ALWAYS = ("helpers", "dtype")
 ORDER = list(LAYERS)

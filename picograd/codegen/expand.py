@@ -14,7 +14,7 @@ from picograd.helpers import prod
 from picograd.ops.index import bounds, simplify_index, stride_of
 from picograd.ops.match import rewrite
 from picograd.ops.movement import linear
-from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, identity
+from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, TRANSCENDENTAL, identity
 from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 def expand(kernel: UOp) -> UOp:
@@ -176,12 +176,15 @@ Nest = tuple[UOp, ...]                         # the ranges that some reductions
 
 def accumulate(kernel: UOp) -> UOp:
   """Accumulators for the reductions. Those over the same ranges are one loop. Where results of a strip advance together
-  each has an accumulator, and the loop over the strip is inside the reductions' loops."""
+  each has an accumulator, and the loop over the strip is inside the reductions' loops. What is long to compute and
+  wanted in a later loop over the same row is kept."""
   inside = ranges_inside(kernel)
   numbers = itertools.count()                  # registers numbered by kernel: equal kernels have equal code
   loop_numbers = itertools.count(next_number(kernel))
   table: Table = {}
   for loops, members in nests_in_order(kernel):
+    kept = again_in_later_loops(kernel, loops, members)
+    rows = [UOp(Ops.BUFFER, v.dtype, (), Buf(next(numbers), loops[0].bound.arg, Space.REG)) for v in kept]
     values = substitute([u.src[0] for u in members], table)
     around = sorted(union(inside[u] for u in members), key=lambda r: r.arg)
     strip = [r for r in around if r.axis is Axis.STRIP]
@@ -194,9 +197,32 @@ def accumulate(kernel: UOp) -> UOp:
     for u, register, value in zip(members, registers, values):
       before = element(register.after(*starts, *loops), strip, folding).load()
       updates.append(element(register, strip, folding).store(before.alu(u.arg[0], value.substitute(folding))))
+    for row, value in zip(rows, substitute(kept, table)): updates.append(row.index(loops[0]).store(value))
     end = UOp(Ops.END, dtypes.void, (*updates, *loops, *folding.values()))
+    for row, v in zip(rows, kept):
+      for later, r in kept[v]: table[later] = row.after(end).index(r).load()
     for register, u in zip(registers, members): table[u] = element(register.after(end), strip, {}).load()
   return kernel.substitute(table)
+
+LONGEST_ROW = 1 << 17    # bytes of a value that is kept from one loop for the next: a part of the nearer caches
+
+def again_in_later_loops(kernel: UOp, loops: Nest, members: list[UOp]) -> dict[UOp, list[tuple[UOp, UOp]]]:
+  """Values of a loop with transcendental functions that some other loop, equally long, computes again at each step ->
+  (the same value there, that loop's range)."""
+  if len(loops) != 1 or loops[0].bound.op is not Ops.CONST: return {}
+  r, nodes = loops[0], toposort([kernel])
+  known, inside = set(nodes), ranges_inside(kernel)
+  others = [q for q in nodes if q.op is Ops.RANGE and q is not r and q.bound is r.bound and q.axis is not Axis.STRIP]
+  found: dict[UOp, list[tuple[UOp, UOp]]] = {}
+  below: set[UOp] = set()                      # a kept value
+  for u in reversed(toposort([u.src[0] for u in members])):
+    if u in below: below.update(u.src)
+    elif u.op in TRANSCENDENTAL and r in inside[u] and r.bound.arg * u.dtype.itemsize <= LONGEST_ROW:
+      there = [(later, q) for q in others if (later := u.substitute({r: q})) in known]
+      if there:
+        found[u] = there
+        below.update(u.src)
+  return found
 
 def accumulator(u: UOp, number: int, strip: list[UOp]) -> UOp:
   return UOp(Ops.BUFFER, u.dtype, (), Buf(number, prod(longest(r) for r in strip), Space.REG))

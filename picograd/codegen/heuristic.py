@@ -5,7 +5,7 @@ from picograd.codegen.optimize import Opt, common_start, nests_of, ranges_in, st
 from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
-from picograd.ops.ops import Axis, Ops
+from picograd.ops.ops import Axis, Ops, TRANSCENDENTAL
 from picograd.ops.uop import UOp, toposort
 
 THREAD_WORK = 1 << 16            # loop iterations under which starting a second thread costs more than it gains
@@ -54,6 +54,7 @@ class KernelShape:
     self.stores = [u for u in nodes if u.op is Ops.STORE]
     self.reduces = [u for u in nodes if u.op is Ops.REDUCE]
     self.loads = [u for u in nodes if u.op is Ops.LOAD]
+    self.is_transcendental = any(u.op in TRANSCENDENTAL for u in nodes)
     self.ranges = ranges_in(kernel)
     loops = [s for s in ends[-1].src if s.op is Ops.RANGE] if ends else []
     self.outputs = [r for r in loops if r.axis is Axis.LOOP]             # outermost first; others keep their order
@@ -152,16 +153,18 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
   a strip of accumulators for sums across it. Steps that fill no vector are set apart."""
   inner = {opt.number: 1 for opt in lanes}                 # lanes' range -> vectors that one step of its loop takes
   tile: list[Opt] = []
+  at_once = ACCUMULATORS // 2 if shape.is_transcendental else ACCUMULATORS
   for reduce in shape.reduces:
     along = next((r for r in reduce.src[1:] if r.arg[0] in inner), None)
     if along is None: tile += across_memory(shape, reduce, target, lanes)
     else:
       rows = rows_at_once(shape, reduce)
       lane_count = next(opt.amount for opt in lanes if opt.number == along.arg[0])
-      vectors = unrolled(size(along) // lane_count, ACCUMULATORS // prod(opt.amount for opt in rows))
+      vectors = unrolled(size(along) // lane_count, at_once // prod(opt.amount for opt in rows))
       inner[along.arg[0]] = vectors
       if vectors > 1: tile.append(Opt(Axis.UNROLL, along.arg[0], vectors))
-      tile += rows
+      tile += rows + in_step(shape, along, lanes, vectors)
+  inner.update({opt.number: opt.amount for opt in tile if opt.axis is Axis.UPCAST and opt.number in inner})
   return [o for opt in lanes for o in rest_apart(shape, opt.number, opt.amount * inner[opt.number])] + lanes + dedup(tile)
 
 def rest_apart(shape: KernelShape, number: int, amount: int) -> list[Opt]:
@@ -172,6 +175,11 @@ def unrolled(steps: int, most: int) -> int:
   """How many steps to write out: a divisor near the most wanted; for a long loop just that many."""
   divisor = next(n for n in range(min(most, steps), 0, -1) if steps % n == 0) if steps else 1
   return most if 2 * divisor < most and steps >= LONG_LOOP * most else divisor
+
+def in_step(shape: KernelShape, along: UOp, lanes: list[Opt], vectors: int) -> list[Opt]:
+  """A loop over the results that is as long as a reduction's takes as large steps: what both compute is found equal."""
+  same = [r for r in shape.outputs if size(r) == size(along) and any(r.arg[0] == opt.number for opt in lanes)]
+  return [Opt(Axis.UPCAST, r.arg[0], vectors) for r in same if vectors > 1]
 
 def rows_at_once(shape: KernelShape, reduce: UOp) -> list[Opt]:
   """Rows that are read together where all a kernel does is to reduce them: memory answers several requests at once."""

@@ -15,7 +15,7 @@ class Ops(enum.Enum):
   PARAM, RANGE, END, INDEX, LOAD, STORE = range(33, 39)
   AFTER, BARRIER, SPECIAL, STACK, WMMA, MULACC = range(39, 45)
   # flat: blocks and calls
-  LABEL, PHI, JUMP, BRANCH, CALL, RET, SYM, INS = range(45, 53)
+  LABEL, PHI, JUMP, BRANCH, CALL, RET, SYM, INS, SWITCH = range(45, 54)
 
   def __repr__(self) -> str: return self.name
   __str__ = __repr__
@@ -116,7 +116,7 @@ COMMUTATIVE = frozenset(op for op, info in INFO.items() if info.commutative)
 ALU = frozenset(INFO)                                                   # pure: a value from values
 MOVEMENT = frozenset({Ops.RESHAPE, Ops.PERMUTE, Ops.EXPAND, Ops.PAD, Ops.SHRINK, Ops.FLIP})
 EFFECTS = frozenset({Ops.STORE, Ops.CALL, Ops.BARRIER})
-TERMINATORS = frozenset({Ops.JUMP, Ops.BRANCH, Ops.RET})
+TERMINATORS = frozenset({Ops.JUMP, Ops.BRANCH, Ops.SWITCH, Ops.RET})
 TRANSCENDENTAL = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})
 
 def identity(op: Ops, dt: Any) -> Any:

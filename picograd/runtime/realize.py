@@ -17,6 +17,7 @@ from picograd.runtime.device import Buffer, Device, Program, buffer_of, buffers,
 Remembered = weakref.WeakKeyDictionary
 finished: "Remembered[UOp, UOp]" = Remembered()     # AFTER that has run -> its BUFFER, a version later
 computed: "Remembered[UOp, UOp]" = Remembered()     # value -> the BUFFER that holds it
+watchers: list[Any] = []                            # tapes (jit.py) that record what runs
 
 def resolve(uops: list[UOp]) -> list[UOp]:
   """The graphs with every assignment that has run replaced by the buffer it assigned to. One that has not run stays the
@@ -90,6 +91,7 @@ def copy_between_devices(roots: list[UOp], new: Table) -> None:
     if u.op is not Ops.COPY: continue
     below = u.src[0]
     source, = realize([rebuild([below], done.get)[below]])
+    for w in watchers: w.copied(source.arg.device, u.arg)
     target = UOp.buffer(u.dtype, source.arg.size, u.arg)
     buffer = buffer_of(target)
     if source.arg.size: buffer.device.copy_in(buffer.memory, to_host(source))
@@ -127,6 +129,7 @@ def next_versions(order: list[UOp]) -> Table:
 
 def interpret(where: Any, roots: list[UOp], order: list[UOp]) -> Table:
   """The roots by a device that evaluates tensor graphs op by op."""
+  for w in watchers: w.interpreted(where.name)
   def read(leaf: UOp) -> np.ndarray:
     return buffer_of(leaf).memory.view(numpy_dtype(leaf.dtype))
   results: Table = {}
@@ -168,6 +171,7 @@ def run_kernels(where: Device, roots: list[UOp], order: list[UOp]) -> Table:
     made[leaf] = UOp.buffer(leaf.dtype, leaf.arg.size, where.name)
     bound[leaf] = buffer_of(made[leaf])
   run_plan(where, plan, bound)
+  for w in watchers: w.ran(where, plan, bound)
   return {root: made[leaf] for root, leaf in zip(roots, plan.results) if leaf is not None}
 
 def find_plan(where: Device, roots: list[UOp]) -> Plan:
