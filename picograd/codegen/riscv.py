@@ -4,7 +4,7 @@
 # and C functions alike: MULACC is a fused multiply-add, ADD of MUL never is.   (RISC-V Unprivileged ISA; ELF psABI)
 from __future__ import annotations
 import struct
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable, NamedTuple
 from picograd.codegen.flat import Flow, Function, STATEFUL, every_node, forward, operands, phi, successors
 from picograd.codegen.place import place
@@ -12,6 +12,7 @@ from picograd.codegen.regalloc import Allocation, Bank, Hints, Place, Slot, allo
 from picograd.codegen.rvasm import DYNAMIC, ROWS, TO_ZERO, Row, decode
 from picograd.codegen.rvobject import Assembled, FAR, INVERSE, RA, SP, Section, disassemble, signed
 from picograd.dtype import DType, dtypes
+from picograd.helpers import dedup
 from picograd.ops.decompose import is_within_int64
 from picograd.ops.ops import Ops, TERMINATORS
 from picograd.ops.uop import Table, UOp
@@ -56,8 +57,8 @@ def clamp(x: UOp, dtype: DType) -> UOp:
 def cast(u: UOp) -> UOp | None:
   source, to = u.src[0].dtype, u.dtype
   x = u.src[0]
-  if to.kind == "b": return x.ne(0) if source.kind != "b" else x
   if source is dtypes.float16: return half_to_single(x).cast(to)
+  if to.kind == "b": return x.ne(0) if source.kind != "b" else x
   if to is dtypes.float16: return single_to_half(x.cast(dtypes.float32))
   if source.kind == "f" and to.is_int and to.bits < 32: return clamp(x.cast(INT), to).cast(to)
   return None
@@ -261,7 +262,8 @@ class Selector:
     for u in every_node(fn): self.new[u] = self.select(u)
 
   def function(self) -> Function:
-    blocks = {label: [self.new[u] for u in block if u.op in STATEFUL or u.op in TERMINATORS]
+    """Loads that were different may have become one."""
+    blocks = {label: dedup(self.new[u] for u in block if u.op in STATEFUL or u.op in TERMINATORS)
               for label, block in self.fn.blocks.items()}
     return replace(self.fn, blocks=blocks)
 
@@ -458,11 +460,13 @@ F0 = 32                                    # the first float register: 0..31 are
 T1, T4, T5, T6 = 6, 29, 30, FAR
 FT9, FT10, FT11 = F0 + 29, F0 + 30, F0 + 31
 
-class Outgoing(NamedTuple):
+@dataclass(frozen=True)
+class Outgoing:
   """A stack argument of a call: a place of eight bytes, counted from the stack pointer."""
   number: int
 
-class Incoming(NamedTuple):
+@dataclass(frozen=True)
+class Incoming:
   """A stack argument of this function."""
   number: int
 
