@@ -1,24 +1,25 @@
 # test_riscv_fuzz.py: random flat programs, with loops, calls, stack arguments, arrays and every integer and float type,
 # give on RISCV what the interpreter of the flat form gives, and keep the registers that a function must keep. A program
-# is made from a list of numbers; one that fails is shown after shrinking that list.   python test_riscv_fuzz.py COUNT SEED
-import random, sys
-import numpy as np, pytest
+# is made from a list of numbers; one that fails is shown after shrinking it.  python test/test_riscv_fuzz.py COUNT SEED
+import random, shutil, subprocess, sys
+import pytest
 pytest.importorskip("unicorn")
 from picograd.codegen import riscv
 from picograd.codegen.flat import Builder, mem2reg, new_label
 from picograd.codegen.place import place
-from picograd.codegen.rvobject import link
+from picograd.codegen.rvobject import link, write_object
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
 from picograd.ops.show import show
 from picograd.ops.uop import UOp
 from picograd.runtime.device import device
 from picograd.runtime.python import PythonProgram
-from picograd.runtime.riscv import RiscvProgram
 
 TYPES = dtypes.ints + (dtypes.float32, dtypes.float64)
 INTERESTING = (0, 1, -1, 2, 3, 7, 8, 255, 2047, 2048, -2048, -2049, 1 << 31, (1 << 63) - 1, -1 << 63, 0x12345678)
 FLOATS = (0.0, 1.0, -1.5, 0.1, 1e10, -3e38, 1e-40, 2.5)
+
+INTEGER_OPS = [Ops.ADD, Ops.MUL, Ops.AND, Ops.OR, Ops.XOR, Ops.SHL, Ops.SHR, Ops.IDIV, Ops.MOD, Ops.MAX, None]
 
 class Choices:
   """The numbers a program is made from; behind their end come zeros."""
@@ -64,7 +65,7 @@ class Maker:
       op = self.choices.pick([Ops.ADD, Ops.MUL, Ops.FDIV, Ops.MAX, Ops.SQRT, Ops.MULACC, Ops.ADD])
       others = [y, self.value(dt, depth + 1)] if op is Ops.MULACC else [] if op is Ops.SQRT else [y]
       return x.alu(op, *others)
-    op = self.choices.pick([Ops.ADD, Ops.MUL, Ops.AND, Ops.OR, Ops.XOR, Ops.SHL, Ops.SHR, Ops.IDIV, Ops.MOD, Ops.MAX, None])
+    op = self.choices.pick(INTEGER_OPS)
     if op is None: return x - y
     return x.alu(op, y | 1 if op in (Ops.IDIV, Ops.MOD) else y)
 
@@ -195,6 +196,24 @@ def check(seed):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_program(seed): check(seed)
+
+@pytest.mark.skipif(shutil.which("qemu-riscv64") is None, reason="needs qemu-user")
+def test_programs_link_with_c_and_run_under_qemu(tmp_path):
+  """qemu checks what unicorn does not, such as the upper half of a float32."""
+  sections, declarations, checks = [], [], []
+  for seed in range(1000, 1040):
+    functions = make_program(numbers_of(seed))
+    want = PythonProgram("f", [place(fn) for fn in functions]).run(12345, -7) % (1 << 64)
+    (tmp_path / f"f{seed}.o").write_bytes(write_object([riscv.assemble(functions)]))
+    sections.append(f"f{seed}.o")
+    renamed = [flag for fn in functions for flag in ("--redefine-sym", f"{fn.name}={fn.name}_{seed}")]
+    subprocess.run(["riscv64-linux-gnu-objcopy", *renamed, f"f{seed}.o"], check=True, cwd=tmp_path)
+    declarations.append(f"long f_{seed}(long, long);")
+    checks.append(f"if ((unsigned long)f_{seed}(12345, -7) != {want}ul) printf(\"{seed} \");")
+  text = "\n".join(["#include <stdio.h>", *declarations, "int main(void) {", *checks, "return 0; }"])
+  (tmp_path / "main.c").write_text(text)
+  subprocess.run(["riscv64-linux-gnu-gcc", "-static", "-o", "main", "main.c", *sections], check=True, cwd=tmp_path)
+  assert subprocess.run(["qemu-riscv64", "main"], check=True, capture_output=True, cwd=tmp_path).stdout == b""
 
 if __name__ == "__main__":
   count, first = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0

@@ -1,4 +1,4 @@
-# regalloc.py: a register or a stack slot for every value of a placed function, by linear scan (Poletto and Sarkar, 1999).
+# regalloc.py: a register or a stack slot for every value of a placed function, by linear scan (Poletto, Sarkar, 1999).
 # It knows no machine: a `Bank` says which registers there are and which of them survive calls. In: blocks after
 # selection, whose values are of int64 or float64, the two classes; hints. Out: for each value its place: a register, a
 # Slot, or for what is cheaper computed again than kept the node itself. True afterwards: two values that are alive at

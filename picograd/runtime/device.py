@@ -126,7 +126,7 @@ def to_host(leaf: UOp) -> np.ndarray:
 
 # ---- registry --------------------------------------------------------------------------------------------------------
 
-MODULES = {"CPU": "cpu", "NUMPY": "numpy", "PYTHON": "python", "RISCV": "riscv"}      # device kind -> module of picograd.runtime
+MODULES = {"CPU": "cpu", "NUMPY": "numpy", "PYTHON": "python", "RISCV": "riscv"}      # kind -> module of runtime
 opened: dict[str, Device] = {}
 
 def device(name: str) -> Device:
