@@ -111,6 +111,10 @@ class Storage:
     if self.memory is not None and self.owns_memory(): Storage.waiting.pop(self.serial, None)
     else: Storage.waiting[self.serial] = self
 
+  def is_known(self) -> bool:
+    """Whether the host may look at my value now: it is in memory, and what is seen is not made part of a capture."""
+    return self.memory is not None and not runtime.watchers
+
   def owns_memory(self) -> bool:
     """Whether my memory may be overwritten: no other storage holds its value there. Unowned memory becomes mine."""
     assert self.memory is not None
@@ -159,6 +163,7 @@ class Storage:
 
   def write(self, steps: Steps, value: UOp) -> None:
     """What a view sees becomes value. Memory of my own is overwritten; else I name a new value."""
+    for w in runtime.watchers: w.overwritten.append(self)
     self.written = True
     if self.leaf: self.former.add(self.uop)
     put_back(value, self.uop.shape, steps)                             # raises where the view repeats elements
@@ -217,6 +222,7 @@ def realize(storages: Iterable[Storage]) -> None:
   for (storage, _), memory in zip(requests, memories): storage.land(memory)
   if lost: forget_assignments()
   for (_, error), memory in zip(due, memories[len(requests):]):
+    for w in runtime.watchers: w.checked(memory, error)
     if to_host(memory)[0]: raise error
 
 def forget_assignments() -> None:
@@ -271,6 +277,7 @@ def current(uops: Sequence[UOp]) -> list[UOp]:
 
 def host_copy(storage: Storage, steps: Steps, dtype: DType) -> np.ndarray:
   """What a view sees, as a NumPy array; bfloat16 as float32."""
+  for w in runtime.watchers: w.looked()
   realize([storage])
   assert storage.memory is not None
   flat = to_host(storage.memory)

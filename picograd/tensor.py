@@ -16,6 +16,7 @@ from picograd.ops.gradient import gradient
 from picograd.ops.ops import Ops
 from picograd.ops.shape import broadcast
 from picograd.ops.uop import UOp, toposort
+from picograd.runtime import realize as runtime
 from picograd.runtime.device import buffer_from_host, numpy_dtype
 from picograd.storage import Steps, Storage
 
@@ -90,17 +91,17 @@ def division_dtype(dtype: DType, y) -> DType:
 def check_divisor(y) -> None:
   error = ZeroDivisionError("integer division or modulo by zero")
   if not isinstance(y, Tensor): known = y == 0
-  elif y.storage.memory is not None or is_constant(y.uop):
-    known = bool((y.host() == 0).any())
+  elif y.storage.is_known(): known = bool((y.host() == 0).any())
+  elif constant_of(y.uop) is not None: known = constant_of(y.uop) == 0
   else:
     st.check_later(y.uop.eq(0), error)
     known = False
   if known: raise error
 
-def is_constant(u: UOp) -> bool:
-  """Whether u is one number, repeated."""
+def constant_of(u: UOp) -> Any:
+  """The number that u repeats; None where u is no constant."""
   while u.op in (Ops.RESHAPE, Ops.EXPAND): u = u.src[0]
-  return u.op is Ops.CONST
+  return u.arg if u.op is Ops.CONST else None
 
 def binary(formula: Formula, x, y, rule: DtypeRule = any_dtype) -> Tensor:
   x, y = operand(x), operand(y)
@@ -374,6 +375,7 @@ class Tensor:
     for t, g in zip(wanted, derivatives(self, gradient, wanted)):
       if g is None: continue
       new = gradient_tensor(g, t, create_graph)
+      for w in runtime.watchers: w.differentiated.append(t)
       with set_mode(create_graph): t.grad = new if t.grad is None else t.grad + new
 
   # ---- in place ------------------------------------------------------------------------------------------------------

@@ -25,11 +25,16 @@ LAYERS = {
   "ops.show": ("ops.uop",),
   "codegen.target": ("ops.ops",),
   "codegen.rangeify": ("ops.movement",),
-  "codegen.schedule": ("codegen.rangeify", "ops.collapse"),
+  "codegen.partial": ("ops.uop",),
+  "codegen.places": ("codegen.rangeify", "ops.collapse"),
+  "codegen.rows": ("codegen.rangeify", "codegen.target"),
+  "codegen.schedule": ("codegen.partial", "codegen.places", "codegen.rows"),
   "codegen.memory": ("ops.uop",),
   "codegen.optimize": ("ops.index", "codegen.target"),
   "codegen.heuristic": ("codegen.optimize",),
-  "codegen.expand": ("ops.index",),
+  "codegen.shuffle": ("ops.index",),
+  "codegen.expand": ("codegen.optimize", "codegen.shuffle", "ops.movement"),
+  "codegen.stream": ("codegen.optimize", "codegen.target"),
   "codegen.lower": ("ops.decompose", "codegen.target", "ops.index"),
   "codegen.linearize": ("ops.uop",),
   "codegen.flat": ("ops.match",),
@@ -37,6 +42,7 @@ LAYERS = {
   "codegen.flatopt": ("codegen.flat",),
   "codegen.cuda": ("codegen.target", "ops.uop"),
   "codegen.llvmir": ("codegen.place",),
+  "codegen.llvmmodule": ("codegen.llvmir",),                     # C programs
   "codegen.rvasm": (),
   "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
@@ -58,12 +64,12 @@ LAYERS = {
   "arithmetic": ("ops.uop",),
   "storage": ("ops.uop", "runtime.realize"),
   "indexing": ("arithmetic", "storage"),
-  "tensor": ("ops.*", "runtime.realize", "arithmetic", "storage", "indexing", "common"),
+  "tensor": ("ops.*", "runtime.jit", "arithmetic", "storage", "indexing", "common"),
 }
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
 NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
-              "compat")
+              "compat", "capture")
 
 ALWAYS = ("helpers", "dtype")
 ORDER = list(LAYERS)

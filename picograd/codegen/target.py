@@ -12,8 +12,10 @@ class Target(NamedTuple):
   masked_vectors: bool = False                  # loads and stores under a lane mask are one instruction
   threads: int = 1                              # how many THREAD instances run at once
   local_bytes: int = 0                          # shared memory of a block of GPU threads
+  scratch_bytes: int = 0                        # what a kernel may keep in arrays of its own, for each thread
   position: DType = dtypes.int64                # machine integer for index arithmetic
   cache_bytes: int = 1 << 20                    # the private cache a register tile's operands should stay in
+  stream_bytes: int = 16 << 20                  # outputs of this size leave all caches before somebody reads them
   missing_ops: frozenset[Ops] = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})     # to be decomposed
   missing_dtypes: frozenset[DType] = frozenset()                             # arithmetic done in float32
   division_traps: bool = False                  # integer division by zero kills the process unless guarded
@@ -22,8 +24,9 @@ class Target(NamedTuple):
     """How many elements of dtype one SIMD register holds; 1 without SIMD."""
     return max(1, self.vector_bytes // dtype.itemsize)
 
+SCRATCH = 1 << 17        # bytes of rows: within every second-level cache and every thread's stack
 HALF = frozenset({dtypes.float16, dtypes.bfloat16})
-PYTHON = Target("python", vector_bytes=16, missing_dtypes=HALF)
+PYTHON = Target("python", vector_bytes=16, scratch_bytes=SCRATCH, missing_dtypes=HALF)
 
 RISCV = Target("riscv-rv64gc", registers=32, missing_dtypes=HALF, division_traps=True)
 
@@ -42,4 +45,5 @@ def llvm_target(features: frozenset[str], machine: str, threads: int) -> Target:
   """The host as LLVM describes it: `machine` is the triple's first word, features the enabled CPU features."""
   vectors = llvm_vectors(features, machine)
   traps = machine in ("x86_64", "i386", "i686")
-  return Target(f"llvm-{machine}-{vectors.bytes}", "flat", *vectors, threads, missing_dtypes=HALF, division_traps=traps)
+  return Target(f"llvm-{machine}-{vectors.bytes}", "flat", *vectors, threads, scratch_bytes=SCRATCH,
+                missing_dtypes=HALF, division_traps=traps)

@@ -15,7 +15,7 @@ class Ops(enum.Enum):
   PARAM, RANGE, END, INDEX, LOAD, STORE = range(33, 39)
   AFTER, BARRIER, SPECIAL, STACK, WMMA, MULACC = range(39, 45)
   # flat: blocks and calls
-  LABEL, PHI, JUMP, BRANCH, CALL, RET, SYM, INS = range(45, 53)
+  LABEL, PHI, JUMP, BRANCH, CALL, RET, SYM, INS, SWITCH = range(45, 54)
 
   def __repr__(self) -> str: return self.name
   __str__ = __repr__
@@ -26,19 +26,26 @@ class Axis(enum.IntEnum):
   """What a RANGE stands for; the order is the order of nesting, outermost first."""
   THREAD = 0      # one of the threads of a CPU pool
   GLOBAL = 1      # one block of a GPU's grid
-  LOOP = 2        # a serial loop over outputs
-  LOCAL = 3       # one thread of a GPU's block
-  GROUP = 4       # threads of a block that share a reduction
-  REDUCE = 5      # a serial loop over a reduction
-  UNROLL = 6      # a reduction written out
-  UPCAST = 7      # outputs written out: a register tile
-  VECTOR = 8      # lanes of one register
+  BLOCK = 2       # a serial loop over blocks whose operands fit a cache, outside all other loops
+  LOOP = 3        # a serial loop over outputs
+  TILE = 4        # the steps of one tile, before they become UPCAST or VECTOR
+  LOCAL = 5       # one thread of a GPU's block
+  GROUP = 6       # threads of a block that share a reduction
+  REDUCE = 7      # a serial loop over a reduction
+  STRIP = 8       # outputs that advance together: a loop inside all others, reductions too
+  UNROLL = 9      # a reduction written out
+  UPCAST = 10     # outputs written out: a register tile
+  VECTOR = 11     # lanes of one register
 
 class Space(enum.IntEnum):
   """Where a BUFFER lives."""
   GLOBAL = 0      # device memory
   LOCAL = 1       # shared by a block's threads; on the CPU a scratch array of the kernel
   REG = 2         # private: an accumulator, a C local
+
+class Streaming(enum.Enum):
+  """arg of a STORE."""
+  STORE = 0       # of what nobody reads soon: past the caches
 
 class Buf(NamedTuple):
   """arg of BUFFER. size is in elements (for a C object: of bytes). version counts the assignments that have run."""
@@ -109,7 +116,7 @@ COMMUTATIVE = frozenset(op for op, info in INFO.items() if info.commutative)
 ALU = frozenset(INFO)                                                   # pure: a value from values
 MOVEMENT = frozenset({Ops.RESHAPE, Ops.PERMUTE, Ops.EXPAND, Ops.PAD, Ops.SHRINK, Ops.FLIP})
 EFFECTS = frozenset({Ops.STORE, Ops.CALL, Ops.BARRIER})
-TERMINATORS = frozenset({Ops.JUMP, Ops.BRANCH, Ops.RET})
+TERMINATORS = frozenset({Ops.JUMP, Ops.BRANCH, Ops.SWITCH, Ops.RET})
 TRANSCENDENTAL = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})
 
 def identity(op: Ops, dt: Any) -> Any:

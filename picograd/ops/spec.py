@@ -50,6 +50,7 @@ def is_element(u):
 
 def is_lane(u):
   vector, lane = u.src
+  if vector.op is Ops.CALL: return lane.op is Ops.CONST and vector.arg.results[lane.arg] is u.dtype
   return lanes(vector) > 1 and vector.dtype is u.dtype.vec(lanes(vector)) and lane.op is Ops.CONST
 
 def is_end(u):
@@ -127,7 +128,7 @@ of_lists = (
   no_index,
 )
 of_functions = (
-  Law({Ops.INDEX}, "it takes a lane of a vector", is_lane),
+  Law({Ops.INDEX}, "it takes a lane of a vector, or a result of a call that has several", is_lane),
   Law({Ops.REDUCE}, "it reduces a vector's lanes", lambda u: takes(u, u.dtype.vec(lanes(u.src[0])))),
   Law({Ops.LOAD}, "it has a pointer, perhaps a gate, and a state", lambda u: is_access(*u.src)),
   Law({Ops.STORE}, "it has a pointer, a value, perhaps a gate, and a state",
@@ -138,6 +139,8 @@ of_functions = (
   Law({Ops.JUMP}, "it passes values to a label", lambda u: u.src[0].op is Ops.LABEL and has_values(u.src[1:])),
   Law({Ops.BRANCH}, "it has a bool and two different labels",
       lambda u: len(set(u.src)) == 3 and is_bool(u.src[0]) and all_of(u.src[1:], {Ops.LABEL})),
+  Law({Ops.SWITCH}, "it has an int64 and labels",
+      lambda u: u.src[0].dtype is dtypes.int64 and len(u.src) > 1 and all_of(u.src[1:], {Ops.LABEL})),
   Law({Ops.RET}, "it returns values", lambda u: has_values(u.src)),
   no_index,
 )
@@ -201,7 +204,7 @@ def targets(block): return [s for s in block[-1].src if s.op is Ops.LABEL]
 def predecessors(blocks):
   before: dict[UOp, list[UOp]] = {label: [] for label in blocks}
   for label, block in blocks.items():
-    for target in targets(block): before[target].append(label)
+    for target in set(targets(block)): before[target].append(label)
   return before
 
 def check_edges(blocks, before):
@@ -210,7 +213,7 @@ def check_edges(blocks, before):
   if before[first]: yield first, "the first block has a predecessor"
   for block in blocks.values():
     last = block[-1]
-    if last.op is Ops.BRANCH and any(len(before[t]) > 1 for t in targets(block)):
+    if last.op in (Ops.BRANCH, Ops.SWITCH) and any(len(before[t]) > 1 for t in targets(block)):
       yield last, "a block that it goes to has other predecessors"
     given = [type_of(v) for v in last.src[1:]]
     if last.op is Ops.JUMP and passed.setdefault(last.src[0], given) != given:

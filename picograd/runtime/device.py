@@ -3,7 +3,7 @@
 # last BUFFER node that names it dies; freed blocks wait for the next request of their size: fresh pages are slow.
 from __future__ import annotations
 import importlib, weakref
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol, Sequence
 import numpy as np
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
@@ -36,6 +36,12 @@ class Device:
     """What the binary of a source depends on."""
     raise NotImplementedError
   def load(self, name: str, binary: bytes) -> Program: raise NotImplementedError
+  def capture(self, calls: "Sequence[tuple[Any, list[Any]]]") -> "Callable[[Sequence[Any]], None]":
+    """The calls, in order, as one: (program, arguments), where an argument is memory, or a number: that of the moving
+    argument which the result is called with."""
+    def run(moving: Sequence[Any]) -> None:
+      for program, arguments in calls: program([moving[a] if isinstance(a, int) else a for a in arguments])
+    return run
   def synchronize(self) -> None: pass
 
 ALIGNMENT = 64       # bytes: a cache line, and what non-temporal stores need

@@ -7,7 +7,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 from picograd import codegen
 from picograd.codegen.memory import plan_memory
-from picograd.codegen.schedule import Kernel, bytes_moved, operations, over_memory, schedule
+from picograd.codegen.schedule import Kernel, bytes_moved, operations, over_memory, schedule, PLAIN
 from picograd.helpers import Counters, DEBUG, DEVICE, cache_get, cache_put, colour, dedup, prod, size_text
 from picograd.ops.ops import Ops, identity
 from picograd.ops.show import show
@@ -17,6 +17,7 @@ from picograd.runtime.device import Buffer, Device, Program, buffer_of, buffers,
 Remembered = weakref.WeakKeyDictionary
 finished: "Remembered[UOp, UOp]" = Remembered()     # AFTER that has run -> its BUFFER, a version later
 computed: "Remembered[UOp, UOp]" = Remembered()     # value -> the BUFFER that holds it
+watchers: list[Any] = []                            # tapes (jit.py) that record what runs
 
 def resolve(uops: list[UOp]) -> list[UOp]:
   """The graphs with every assignment that has run replaced by the buffer it assigned to. One that has not run stays the
@@ -90,6 +91,7 @@ def copy_between_devices(roots: list[UOp], new: Table) -> None:
     if u.op is not Ops.COPY: continue
     below = u.src[0]
     source, = realize([rebuild([below], done.get)[below]])
+    for w in watchers: w.copied(source.arg.device, u.arg)
     target = UOp.buffer(u.dtype, source.arg.size, u.arg)
     buffer = buffer_of(target)
     if source.arg.size: buffer.device.copy_in(buffer.memory, to_host(source))
@@ -127,6 +129,7 @@ def next_versions(order: list[UOp]) -> Table:
 
 def interpret(where: Any, roots: list[UOp], order: list[UOp]) -> Table:
   """The roots by a device that evaluates tensor graphs op by op."""
+  for w in watchers: w.interpreted(where.name)
   def read(leaf: UOp) -> np.ndarray:
     return buffer_of(leaf).memory.view(numpy_dtype(leaf.dtype))
   results: Table = {}
@@ -149,7 +152,7 @@ class Launch(NamedTuple):
 class Plan:
   """The schedule of a graph form: launches, where each temporary lies, which leaf holds each result."""
   def __init__(self, where: Device, roots: list[UOp]):
-    made = schedule(roots, where.name)
+    made = schedule(roots, where.name, where.target or PLAIN)
     self.results = made.results
     self.arena = plan_memory([k.buffers for k in made.kernels], made.temporary)
     self.launches = [prepare(where, k) for k in made.kernels]
@@ -168,6 +171,7 @@ def run_kernels(where: Device, roots: list[UOp], order: list[UOp]) -> Table:
     made[leaf] = UOp.buffer(leaf.dtype, leaf.arg.size, where.name)
     bound[leaf] = buffer_of(made[leaf])
   run_plan(where, plan, bound)
+  for w in watchers: w.ran(where, plan, bound)
   return {root: made[leaf] for root, leaf in zip(roots, plan.results) if leaf is not None}
 
 def find_plan(where: Device, roots: list[UOp]) -> Plan:

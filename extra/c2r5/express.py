@@ -1,0 +1,473 @@
+# express.py: the grammar of expressions (C11 6.5), read by recursive descent; binary operators by precedence. In: tokens.
+# Out: typed nodes (tree.py). What an expression contains of types, initialisers and statements is read by the classes
+# that build on this one: declare.py and parse.py. Above each function stands the rule it reads.
+from __future__ import annotations
+from typing import Any, NamedTuple
+from extra.c2r5.constant import NotConstant, constant_value, integer_constant, round_to
+from extra.c2r5.cpp import LEVELS
+from extra.c2r5.ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, FunctionType, INT, Integer, LONG, LONG_LONG,
+                              Machine, Pointer, Record, Type, UNSIGNED, UNSIGNED_CHAR, UNSIGNED_LONG, UNSIGNED_LONG_LONG,
+                              UNSIGNED_SHORT, VOID, compatible, decayed)
+from extra.c2r5.lex import CHARACTER, Diagnostics, END, Failure, IDENTIFIER, NUMBER, PRAGMA, STRING, Token
+from extra.c2r5.literal import Number, WIDTHS, code_units, read_character, read_number, split_prefix
+from extra.c2r5.tree import Label, Node, Object, Trees, bit_width
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+SPELLINGS = {"__const": "const", "__const__": "const", "__volatile": "volatile", "__volatile__": "volatile",
+             "__inline": "inline", "__inline__": "inline", "__restrict": "restrict", "__restrict__": "restrict",
+             "__signed": "signed", "__signed__": "signed", "__attribute": "__attribute__", "__asm": "asm", "__asm__": "asm",
+             "__typeof": "typeof", "__typeof__": "typeof", "__alignof": "_Alignof", "__alignof__": "_Alignof",
+             "__thread": "_Thread_local", "__label__": "__label__", "__real": "__real__", "__imag": "__imag__"}
+STORAGE = frozenset({"typedef", "extern", "static", "auto", "register", "_Thread_local"})
+QUALIFIERS = frozenset({"const", "volatile", "restrict", "_Atomic"})
+BASIC = frozenset({"void", "_Bool", "char", "short", "int", "long", "float", "double", "signed", "unsigned", "_Float128",
+                   "__float128", "_Float64x", "_Float64", "_Float32x", "_Float32", "__builtin_va_list", "_Complex"})
+TYPE_WORDS = STORAGE | QUALIFIERS | BASIC | {"struct", "union", "enum", "typeof", "inline", "_Noreturn", "_Alignas",
+                                             "__attribute__", "_Static_assert", "__auto_type"}
+STATEMENT_WORDS = frozenset({"if", "else", "while", "do", "for", "switch", "case", "default", "break", "continue", "goto",
+                             "return", "asm"})
+RESERVED = TYPE_WORDS | STATEMENT_WORDS | {"sizeof", "_Alignof", "_Generic"}
+
+class Typedef(NamedTuple):
+  type: Type
+class Constant(NamedTuple):
+  """An enumeration constant."""
+  value: int
+  type: Type
+Meaning = Typedef | Constant | Object           # of a name
+
+class Scope:
+  def __init__(self) -> None:
+    self.names: dict[str, Meaning] = {}
+    self.tags: dict[str, Type] = {}
+
+# ---- reading tokens --------------------------------------------------------------------------------------------------
+
+class Reader:
+  """The tokens, the one that is next, and what names mean here."""
+  MAX_DEPTH = 1000
+
+  def __init__(self, tokens: list[Token], machine: Machine, diagnostics: Diagnostics):
+    self.tokens = [t for t in tokens if t.text != "__extension__"]
+    for t in self.tokens:
+      if t.text in SPELLINGS: t.text = SPELLINGS[t.text]
+    self.at, self.token, self.text = 0, self.tokens[0], self.tokens[0].text
+    self.depth = 0
+    self.machine, self.diagnostics = machine, diagnostics
+    self.trees = Trees(machine, diagnostics)
+    self.char = CHAR_SIGNED if machine.char_is_signed else CHAR_UNSIGNED
+    self.scopes = [Scope()]
+
+  def advance(self) -> Token:
+    """Steps over a token and returns it. The END stays."""
+    passed = self.token
+    if self.at < len(self.tokens) - 1: self.at += 1
+    self.token = self.tokens[self.at]
+    self.text = self.token.text
+    return passed
+  def go_to(self, at: int) -> None:
+    self.at, self.token = at, self.tokens[at]
+    self.text = self.token.text
+  def peek(self) -> Token: return self.tokens[min(self.at + 1, len(self.tokens) - 1)]
+  def accept(self, text: str) -> bool:
+    if self.text != text or self.token.kind is STRING: return False
+    self.advance()
+    return True
+  def expect(self, text: str) -> Token:
+    if self.text != text: raise self.unexpected(f"expected '{text}'")
+    return self.advance()
+  def unexpected(self, wanted: str) -> Failure:
+    """At the end of the line before, where it is usually missing."""
+    what = f"'{self.text}'" if self.text else self.token.kind
+    return Failure(self.token, f"{wanted} before {what}")
+
+  def enter(self) -> None:
+    self.depth += 1
+    if self.depth > self.MAX_DEPTH: raise Failure(self.token, "nested too deeply")
+  def leave(self) -> None: self.depth -= 1
+
+  def find(self, name: str) -> Meaning | None:
+    for scope in reversed(self.scopes):
+      if name in scope.names: return scope.names[name]
+    return None
+  def starts_type(self, token: Token) -> bool:
+    if token.kind is not IDENTIFIER: return False
+    if token.text in TYPE_WORDS: return token.text != "_Static_assert"
+    return type(self.find(token.text)) is Typedef
+
+# ---- expressions -----------------------------------------------------------------------------------------------------
+
+ASSIGNMENTS = frozenset({"=", "+=", "-=", "*=", "/=", "%=", "<<=", ">>=", "&=", "|=", "^="})
+INTEGERS = {"": (INT, LONG, LONG_LONG), "l": (LONG, LONG_LONG), "ll": (LONG_LONG,), "u": (UNSIGNED, UNSIGNED_LONG),
+            "ul": (UNSIGNED_LONG,), "ull": (UNSIGNED_LONG_LONG,)}
+NOT_DECIMAL = {"": (INT, UNSIGNED, LONG, UNSIGNED_LONG), "l": (LONG, UNSIGNED_LONG), "ll": (LONG_LONG, UNSIGNED_LONG_LONG)}
+FLOATINGS = {"": DOUBLE, "f": FLOAT, "f32": FLOAT, "f64": DOUBLE, "f32x": DOUBLE}
+
+class Expressions(Reader):
+  def __init__(self, tokens: list[Token], machine: Machine, diagnostics: Diagnostics):
+    super().__init__(tokens, machine, diagnostics)
+    self.strings: dict[tuple, Object] = {}
+    self.statics: list[Object] = []                # objects without a name of their own, and static locals
+    self.function: Object | None = None            # whose body is being read
+    self.labels: dict[str, Label] = {}
+    self.addressed: list[Label] = []               # labels whose address is taken
+    self.undeclared: set[str] = set()
+    self.characters = {"": self.char, "u8": self.char, "L": INT, "u": UNSIGNED_SHORT, "U": UNSIGNED}
+
+  # what the classes above know how to read
+  def type_name(self) -> Type: raise NotImplementedError
+  def compound_statement(self) -> Node: raise NotImplementedError
+  def compound_literal(self, type: Type, token: Token) -> Node: raise NotImplementedError
+  def declare_implicitly(self, name: Token) -> Object: raise NotImplementedError
+
+  def expression(self) -> Node:
+    """expression = assignment { "," assignment }"""
+    node = self.assignment()
+    while self.text == ",":
+      token = self.advance()
+      right = self.trees.value(self.assignment())
+      node = Node("comma", right.type.plain, token, (self.trees.value(node), right))
+    return node
+
+  def assignment(self) -> Node:
+    """assignment = unary assignment-operator assignment | conditional"""
+    left = self.conditional()
+    if self.text not in ASSIGNMENTS: return left
+    token = self.advance()
+    self.enter()
+    right = self.assignment()
+    self.leave()
+    if token.text == "=": return self.trees.assign(left, right, token)
+    self.trees.modifiable(left, token, "left operand of assignment")
+    return self.trees.updated("update", token.text[:-1], left, right, token)
+
+  def conditional(self) -> Node:
+    """conditional = binary [ "?" [ expression ] ":" conditional ]"""
+    test = self.binary(1)
+    if self.text != "?": return test
+    token = self.advance()
+    self.enter()
+    if self.text == ":": yes, test = self.remembered(test, token)        # GNU: x ?: y
+    else: yes = self.expression()
+    self.expect(":")
+    no = self.conditional()
+    self.leave()
+    return self.trees.conditional(test, yes, no, token)
+
+  def remembered(self, test: Node, token: Token) -> tuple[Node, Node]:
+    """(the value of an operand that is needed twice, the operand)"""
+    test = self.trees.value(test)
+    once = Node("once", test.type, token, (test,))
+    return once, once
+
+  def constant_expression(self, what: str) -> int:
+    """constant-expression = conditional"""
+    token = self.token
+    return integer_constant(self.trees.value(self.conditional()), token, what)
+
+  def binary(self, level: int) -> Node:
+    """binary = cast { operator binary-of-a-higher-level }"""
+    left = self.cast()
+    while LEVELS.get(self.text, 0) >= level:
+      token = self.advance()
+      left = self.trees.binary(token.text, left, self.binary(LEVELS[token.text] + 1), token)
+    return left
+
+  def cast(self) -> Node:
+    """cast = "(" type-name ")" ( cast | compound-literal ) | unary"""
+    if self.text != "(" or not self.starts_type(self.peek()): return self.unary()
+    token = self.advance()
+    self.enter()
+    t = self.type_name()
+    self.expect(")")
+    if self.text == "{": node = self.postfix(self.compound_literal(t, token))
+    else: node = self.trees.explicit_cast(self.cast(), t, token)
+    self.leave()
+    return node
+
+  def unary(self) -> Node:
+    """unary = postfix | ("++" | "--") unary | ("&" | "*" | "+" | "-" | "~" | "!") cast | "&&" label
+    | ("sizeof" | "_Alignof") ( unary | "(" type-name ")" )"""
+    token = self.token
+    if token.text not in UNARY or token.kind is STRING: return self.postfix(self.primary())
+    self.advance()
+    self.enter()
+    node = self.unary_operator(token)
+    self.leave()
+    return node
+
+  def unary_operator(self, token: Token) -> Node:
+    operator = token.text
+    if operator in ("sizeof", "_Alignof"): return self.measure(token)
+    if operator == "&&": return self.label_address(token)
+    if operator in ("++", "--"): return self.trees.step("update", operator[0], self.unary(), token)
+    node = self.cast()
+    if operator == "*": return self.trees.dereference(node, token)
+    if operator == "&": return self.trees.address(node, token)
+    if operator in ("__real__", "__imag__"): raise Failure(token, "complex numbers are not supported")
+    return self.trees.unary(operator, node, token)
+
+  def measure(self, token: Token) -> Node:
+    if self.text == "(" and self.starts_type(self.peek()):
+      self.advance()
+      t = self.type_name()
+      self.expect(")")
+      if self.text == "{": t = self.postfix(self.compound_literal(t, token)).type
+    else:
+      node = self.unary()
+      if bit_width(node) is not None: raise Failure(token, f"'{token.text}' applied to a bit-field")
+      t = node.type
+      own = node.arg.align if node.kind == "variable" else 0
+      if token.text == "_Alignof" and own: return self.trees.number(own, UNSIGNED_LONG, token)
+    if token.text == "_Alignof": return self.trees.number(t.align, UNSIGNED_LONG, token)
+    return self.trees.size_of(t, token, "sizeof")
+
+  def label_address(self, token: Token) -> Node:
+    """GNU: the address of a label. To the program it is a number that only `goto *` understands."""
+    name = self.advance()
+    if self.function is None: raise Failure(token, "label address outside of a function")
+    label = self.labels.setdefault(name.text, Label(name.text, name))
+    if label not in self.addressed:
+      self.addressed.append(label)
+      label.number = len(self.addressed)
+    return Node("number", Pointer(VOID), token, (), label.number)
+
+  def postfix(self, node: Node) -> Node:
+    """postfix = primary { "[" expression "]" | "(" [ arguments ] ")" | ("." | "->") name | "++" | "--" }"""
+    while self.text in POSTFIX and self.token.kind is not STRING:
+      token = self.advance()
+      if token.text == "[":
+        self.enter()
+        position = self.expression()
+        self.leave()
+        self.expect("]")
+        node = self.trees.index(node, position, token)
+      elif token.text == "(": node = self.trees.call(node, self.arguments(), token)
+      elif token.text in ("++", "--"): node = self.trees.step("postfix", token.text[0], node, token)
+      else:
+        if token.text == "->": node = self.trees.dereference(node, token)
+        if self.token.kind is not IDENTIFIER: raise self.unexpected("expected identifier")
+        node = self.trees.member(node, self.advance(), token)
+    return node
+
+  def arguments(self) -> list[Node]:
+    """arguments = [ assignment { "," assignment } ] ")" """
+    given: list[Node] = []
+    self.enter()
+    if self.text != ")":
+      given.append(self.assignment())
+      while self.accept(","): given.append(self.assignment())
+    self.leave()
+    self.expect(")")
+    return given
+
+  # ---- primary expressions ----
+
+  def primary(self) -> Node:
+    """primary = identifier | number | character | string { string } | "(" expression ")" | "(" "{" .. "}" ")" | generic"""
+    token = self.token
+    if token.kind is IDENTIFIER:
+      if token.text in PRIMARY_WORDS: return PRIMARY_WORDS[token.text](self)
+      return self.identifier(self.advance())
+    if token.kind is NUMBER: return self.number(self.advance())
+    if token.kind is STRING: return self.string()
+    if token.kind is CHARACTER:
+      prefix, value = read_character(self.advance())
+      if prefix: return self.trees.number(self.characters[prefix].wrap(value), self.characters[prefix], token)
+      return self.trees.number(self.char.wrap(value) if value < 256 else INT.wrap(value), INT, token)
+    if token.text != "(": raise self.unexpected("expected expression")
+    self.advance()
+    self.enter()
+    node = self.statement_expression(token) if self.text == "{" else self.expression()
+    self.leave()
+    self.expect(")")
+    return node
+
+  def statement_expression(self, token: Token) -> Node:
+    """GNU: ({ statements }) has the value of its last expression."""
+    if self.function is None: raise Failure(token, "braced-group within expression allowed only inside a function")
+    block = self.compound_statement()
+    last = block.arg[-1] if block.arg else None
+    while last is not None and last.kind == "label": last = last.src[0]
+    if last is None or last.kind != "expression": return Node("statements", VOID, token, (), block.arg)
+    value = self.trees.value(last.src[0])
+    last.src = (value,)
+    return Node("statements", value.type.plain, token, (), block.arg)
+
+  def identifier(self, name: Token) -> Node:
+    if name.text in RESERVED: raise Failure(name, f"expected expression before '{name.text}'")
+    meaning = self.find(name.text)
+    if isinstance(meaning, Object):
+      meaning.is_used = True
+      return self.trees.variable(meaning, name)
+    if isinstance(meaning, Constant): return self.trees.number(meaning.value, meaning.type, name)
+    if meaning is not None: raise Failure(name, f"expected expression before '{name.text}'")
+    if name.text in FUNCTION_NAMES and self.function is not None: return self.function_name(name)
+    if self.text == "(": return self.trees.variable(self.declare_implicitly(name), name)
+    raise Failure(name, f"'{name.text}' undeclared" + (" (first use in this function)" if self.function else " here (not "
+                                                                                                          "in a function)"))
+
+  def function_name(self, name: Token) -> Node:
+    assert self.function is not None, "only functions have a name"
+    text = [*self.function.name.encode(), 0]
+    return self.trees.variable(self.string_object(text, self.char.qualified(const=True), name), name)
+
+  def number(self, token: Token) -> Node:
+    number = read_number(token)
+    if isinstance(number.value, int): return self.integer(number, token)
+    t = FLOATINGS.get(number.suffix, self.machine.long_double)
+    return self.trees.number(round_to(t, number.value), t, token)
+
+  def integer(self, number: Number, token: Token) -> Node:
+    fitting = INTEGERS[number.suffix] if number.decimal or "u" in number.suffix else NOT_DECIMAL[number.suffix]
+    for t in fitting:
+      if number.value <= t.largest: return self.trees.number(int(number.value), t, token)
+    if number.value > UNSIGNED_LONG.largest: self.trees.warn(token, "integer constant is too large for its type")
+    return self.trees.number(fitting[-1].wrap(int(number.value)), UNSIGNED_LONG, token)
+
+  def string(self) -> Node:
+    """string = string-literal { string-literal }"""
+    parts = []
+    while self.token.kind is STRING: parts.append(self.advance())
+    prefix = next((p for p in (split_prefix(t.text)[0] for t in parts) if p), "")
+    units = [unit for t in parts for unit in code_units(t, WIDTHS[prefix])]
+    return self.trees.variable(self.string_object([*units, 0], self.characters[prefix], parts[0]), parts[0])
+
+  def string_object(self, units: list[int], of: Type, token: Token) -> Object:
+    """The object that holds a string; equal strings share it."""
+    assert isinstance(of, Integer), "strings are made of characters"
+    key = (of.name, of.const, tuple(units))
+    if key not in self.strings:
+      object = Object("", Array(of, len(units)), token, "static")
+      object.symbol, object.is_local_symbol, object.is_defined = f".str.{len(self.strings)}", True, True
+      object.data = b"".join((unit & (1 << 8 * of.size) - 1).to_bytes(of.size, "little") for unit in units)
+      object.attributes.add("string")
+      self.strings[key] = object
+      self.statics.append(object)
+    return self.strings[key]
+
+  def generic(self) -> Node:
+    """generic = "_Generic" "(" assignment { "," ( type-name | "default" ) ":" assignment } ")" """
+    token = self.advance()
+    self.expect("(")
+    t = self.trees.value(self.assignment()).type.plain
+    chosen: Node | None = None
+    default: Node | None = None
+    while self.accept(","):
+      if self.accept("default"): candidate = None
+      else: candidate = self.type_name()
+      self.expect(":")
+      node = self.assignment()
+      if candidate is None: default = node
+      elif chosen is None and compatible(candidate, t) and not candidate.const: chosen = node
+    self.expect(")")
+    chosen = chosen or default
+    if chosen is None: raise Failure(token, f"'_Generic' selector of type '{t}' is not compatible with any association")
+    return chosen
+
+  # ---- builtins that are no functions: they take types, or are part of the machine ----
+
+  def begin_builtin(self) -> Token:
+    token = self.advance()
+    self.expect("(")
+    return token
+
+  def offset_of(self) -> Node:
+    """"__builtin_offsetof" "(" type-name "," name { "." name | "[" expression "]" } ")" """
+    token = self.begin_builtin()
+    t = self.type_name()
+    self.expect(",")
+    zero = self.trees.number(0, Pointer(t), token)
+    node = self.trees.member(self.trees.dereference(zero, token), self.advance(), token)
+    while self.text != ")":
+      if self.accept("."): node = self.trees.member(node, self.advance(), token)
+      else:
+        self.expect("[")
+        node = self.trees.index(node, self.expression(), token)
+        self.expect("]")
+    self.expect(")")
+    return self.trees.cast(Node("address", Pointer(node.type), token, (node,)), UNSIGNED_LONG)
+
+  def variable_argument(self) -> Node:
+    """"__builtin_va_arg" "(" assignment "," type-name ")" """
+    token = self.begin_builtin()
+    source = self.trees.value(self.assignment())
+    self.expect(",")
+    t = self.type_name()
+    self.expect(")")
+    if not t.is_complete: raise Failure(token, f"second argument to 'va_arg' is of incomplete type '{t}'")
+    return Node("va_arg", t.plain, token, (source,))
+
+  def types_compatible(self) -> Node:
+    token = self.begin_builtin()
+    a = self.type_name()
+    self.expect(",")
+    b = self.type_name()
+    self.expect(")")
+    return self.trees.number(int(compatible(a, b)), INT, token)
+
+  def choose(self) -> Node:
+    """"__builtin_choose_expr" "(" constant "," assignment "," assignment ")" """
+    self.begin_builtin()
+    test = self.constant_expression("first argument of '__builtin_choose_expr'")
+    self.expect(",")
+    yes = self.assignment()
+    self.expect(",")
+    no = self.assignment()
+    self.expect(")")
+    return yes if test else no
+
+  def is_constant(self) -> Node:
+    token = self.begin_builtin()
+    node = self.trees.value(self.expression())
+    self.expect(")")
+    try: known = isinstance(constant_value(node), (int, float)) or node.type.is_floating
+    except (NotConstant, Failure): known = False
+    return self.trees.number(int(known), INT, token)
+
+  def intrinsic(self) -> Node:
+    """A builtin of fixed type that lower.py writes out, with its arguments converted."""
+    token = self.begin_builtin()
+    given = [self.trees.value(a) for a in self.arguments()]
+    name = token.text.removeprefix("__builtin_")
+    result, params = INTRINSICS[name]
+    if len(given) < len(params): raise Failure(token, f"too few arguments to function '{token.text}'")
+    fixed = [self.trees.assigned(a, p, a.token, f"passing argument of '{token.text}' to parameter of type")
+             if p is not None else a for a, p in zip(given, params)]
+    if result is None: result = self.pointed(given[0]) if name in POINTED else given[0].type
+    return Node("builtin", result.plain, token, (*fixed, *given[len(params):]), name)
+
+  def pointed(self, node: Node) -> Type:
+    if not isinstance(node.type, Pointer): raise Failure(node.token, f"a pointer is needed, not '{node.type}'")
+    return node.type.to.plain
+
+VA_LIST: Any = Pointer(VOID)
+ANY = None
+# name -> (result, parameters); None: the first argument's type, or what it points to
+INTRINSICS: dict[str, tuple[Type | None, tuple[Type | None, ...]]] = {
+  "va_start": (VOID, (ANY,)), "va_end": (VOID, (ANY,)), "va_copy": (VOID, (ANY, ANY)),
+  "alloca": (Pointer(VOID), (UNSIGNED_LONG,)), "trap": (VOID, ()), "unreachable": (VOID, ()),
+  "frame_address": (Pointer(VOID), (UNSIGNED,)), "return_address": (Pointer(VOID), (UNSIGNED,)),
+  "prefetch": (VOID, (ANY,)), "fabs": (DOUBLE, (DOUBLE,)), "fabsf": (FLOAT, (FLOAT,)),
+  "sqrt": (DOUBLE, (DOUBLE,)), "sqrtf": (FLOAT, (FLOAT,)),
+  **{f"{op}_overflow": (INT, (ANY, ANY, ANY)) for op in ("add", "sub", "mul")},
+  "__sync_synchronize": (VOID, ()), "__atomic_thread_fence": (VOID, (INT,)), "__atomic_signal_fence": (VOID, (INT,)),
+  **{f"__sync_fetch_and_{op}": (None, (ANY, ANY)) for op in ("add", "sub", "and", "or", "xor")},
+  **{f"__sync_{op}_and_fetch": (None, (ANY, ANY)) for op in ("add", "sub", "and", "or", "xor")},
+  **{f"__atomic_fetch_{op}": (None, (ANY, ANY, ANY)) for op in ("add", "sub", "and", "or", "xor")},
+  **{f"__atomic_{op}_fetch": (None, (ANY, ANY, ANY)) for op in ("add", "sub", "and", "or", "xor")},
+  "__sync_lock_test_and_set": (None, (ANY, ANY)), "__sync_lock_release": (VOID, (ANY,)),
+  "__sync_bool_compare_and_swap": (INT, (ANY, ANY, ANY)), "__sync_val_compare_and_swap": (None, (ANY, ANY, ANY)),
+  "__atomic_load_n": (None, (ANY, ANY)), "__atomic_store_n": (VOID, (ANY, ANY, ANY)),
+  "__atomic_exchange_n": (None, (ANY, ANY, ANY)), "__atomic_compare_exchange_n": (INT, (ANY,) * 6),
+}
+POINTED = frozenset(name for name in INTRINSICS if name.startswith(("__sync", "__atomic")))
+UNARY = frozenset({"++", "--", "&", "*", "+", "-", "~", "!", "&&", "sizeof", "_Alignof", "__real__", "__imag__"})
+POSTFIX = frozenset({"[", "(", ".", "->", "++", "--"})
+FUNCTION_NAMES = frozenset({"__func__", "__FUNCTION__", "__PRETTY_FUNCTION__"})
+PRIMARY_WORDS = {
+  "_Generic": Expressions.generic, "__builtin_offsetof": Expressions.offset_of,
+  "__builtin_va_arg": Expressions.variable_argument, "__builtin_types_compatible_p": Expressions.types_compatible,
+  "__builtin_choose_expr": Expressions.choose, "__builtin_constant_p": Expressions.is_constant,
+  **{("" if name.startswith("__") else "__builtin_") + name: Expressions.intrinsic for name in INTRINSICS}}

@@ -1,0 +1,596 @@
+# parse.py: the grammar of statements and of a whole file (C11 6.8, 6.9). In: preprocessed tokens. Out: for each function
+# a Definition, given to a callback as soon as it is read; at the end a Unit with all objects of the file. An error is
+# reported, then reading goes on after the statement or declaration it was in, so that one run shows many.
+from __future__ import annotations
+from typing import Any, Callable, NamedTuple
+from extra.c2r5.constant import is_true
+from extra.c2r5.ctype import (Array, FunctionType, INT, Integer, LONG, Machine, Pointer, Type, VOID, compatible, composite,
+                              decayed, promoted)
+from extra.c2r5.declare import AUTO, Attributes, Declarations, Declarator, Leaf, Parameter, Signature, Specifiers
+from extra.c2r5.express import Constant, Scope, Typedef
+from extra.c2r5.lex import Diagnostics, END, Failure, Halt, IDENTIFIER, PRAGMA, STRING, Token
+from extra.c2r5.tree import Label, Node, Object, bit_width
+
+class Definition(NamedTuple):
+  """A function with its body."""
+  object: Object
+  params: list[Object]
+  body: Node
+  addressed: list[Label]               # labels whose address is taken
+  calls_setjmp: bool
+
+class Unit(NamedTuple):
+  """What a file consists of, besides function bodies."""
+  objects: list[Object]
+  assembly: list[str]                  # asm("..") between functions
+
+class Case(NamedTuple):
+  low: int
+  high: int
+
+class Switch:
+  """cases and default: filled in while the body is read."""
+  def __init__(self, type: Integer):
+    self.type = type
+    self.cases: list[Node] = []
+    self.default: Node | None = None
+
+class Operand(NamedTuple):
+  """Of an asm statement."""
+  constraint: str
+  node: Node
+
+SETJMP = frozenset({"setjmp", "_setjmp", "sigsetjmp", "__sigsetjmp", "__builtin_setjmp", "vfork"})
+
+class Parser(Declarations):
+  def __init__(self, tokens: list[Token], machine: Machine, diagnostics: Diagnostics,
+               define: Callable[[Definition], None]):
+    super().__init__(tokens, machine, diagnostics)
+    self.define = define
+    self.externals: dict[str, Object] = {}             # linkage: symbol -> the object that all declarations share
+    self.assembly: list[str] = []
+    self.loops = 0                                     # around this statement, for continue
+    self.breakable = 0
+    self.switches: list[Switch] = []
+    self.calls_setjmp = False
+
+  # ---- the whole file ----
+
+  def file(self) -> Unit:
+    """file = { function-definition | declaration | "asm" "(" string ")" ";" | ";" }"""
+    while self.token.kind is not END:
+      before = self.at
+      try: self.external_declaration()
+      except Failure as e: self.recover_outside(e, before)
+    objects = [*self.externals.values(), *self.statics]
+    self.check_inside_out(objects)
+    return Unit(objects, self.assembly)
+
+  def check_inside_out(self, objects: list[Object]) -> None:
+    """Tentative definitions become complete; what is used but can never be defined is an error."""
+    for object in objects:
+      t = object.type
+      if not object.is_defined or t.is_function: continue
+      if isinstance(t, Array) and t.length is None: object.type = Array(t.of, 1)
+      elif not t.is_complete: self.diagnostics.error(object.token, f"storage size of '{object.name}' isn't known")
+
+  def recover_outside(self, e: Failure, start: int) -> None:
+    """Goes to the end of the declaration: a semicolon outside of braces, or the brace that closes its body."""
+    self.diagnostics.error(e.token, e.message)
+    self.scopes = self.scopes[:1]
+    self.function, self.depth = None, 0
+    reached = self.at
+    self.go_to(start)
+    depth = 0
+    while self.token.kind is not END:
+      text = self.advance().text if self.token.kind is not STRING else self.advance().kind
+      depth += {"{": 1, "}": -1}.get(text, 0)
+      done = depth <= 0 and (text == ";" or (text == "}" and self.text != ";"))
+      if done and self.at > min(reached, len(self.tokens) - 2): return
+
+  def external_declaration(self) -> None:
+    if self.token.kind is PRAGMA: return self.pragma()
+    if self.accept(";"): return
+    if self.text == "_Static_assert": return self.static_assertion()
+    if self.text == "asm": return self.file_assembly()
+    if self.token.kind is not IDENTIFIER: raise self.unexpected("expected a declaration")
+    base = self.specifiers()
+    if self.accept(";"): return
+    declared = self.declarator(base.type)
+    if declared.signature is not None and self.opens_body(): return self.function_definition(base, declared)
+    self.declared_list(base, declared, None)
+
+  def opens_body(self) -> bool:
+    return self.text == "{" or (self.text not in (",", ";", "=", "asm", "__attribute__") and self.starts_type(self.token))
+
+  def file_assembly(self) -> None:
+    self.advance()
+    while self.text in ("volatile", "goto"): self.advance()
+    self.expect("(")
+    self.assembly.append(self.text_of_strings())
+    self.expect(")")
+    self.expect(";")
+
+  # ---- declarations ----
+
+  def declaration(self) -> list[Node]:
+    """declaration = specifiers [ declarator [ "=" initializer ] { "," .. } ] ";" ; gives the statements that initialise"""
+    if self.text == "_Static_assert":
+      self.static_assertion()
+      return []
+    base = self.specifiers()
+    statements: list[Node] = []
+    if not self.accept(";"): self.declared_list(base, self.declarator(base.type), statements)
+    return statements
+
+  def declared_list(self, base: Specifiers, declared: Declarator, statements: list[Node] | None) -> None:
+    """statements: None outside of functions, else where to put the declarations."""
+    while True:
+      own = base.attributes
+      attributes = self.attributes(Attributes(own.align, set(own.words), own.section, own.alias, None, own.cleanup))
+      if declared.name is None: raise self.unexpected("expected identifier or '('")
+      self.declare(base, declared, attributes, statements)
+      if not self.accept(","): break
+      declared = self.declarator(base.type)
+    self.expect(";")
+
+  def declare(self, base: Specifiers, declared: Declarator, attributes: Attributes,
+              statements: list[Node] | None) -> None:
+    name, t = declared.name, declared.type
+    assert name is not None, "callers have checked it"
+    if base.storage == "typedef": return self.declare_type(name, t, attributes, statements)
+    if t.is_void: raise Failure(name, f"variable or field '{name.text}' declared void")
+    if statements is None or base.storage == "extern" or t.is_function or base.storage == "static":
+      return self.declare_static(base, name, t, attributes, statements)
+    self.declare_automatic(base, name, t, attributes, statements)
+
+  def declare_type(self, name: Token, t: Type, attributes: Attributes, statements: list[Node] | None) -> None:
+    if attributes.align is not None: t = t.qualified().aligned(attributes.align)
+    old = self.scopes[-1].names.get(name.text)
+    if old is not None and not (isinstance(old, Typedef) and compatible(old.type, t)):
+      raise Failure(name, f"conflicting types for '{name.text}'")
+    self.scopes[-1].names[name.text] = Typedef(t)
+    if t.is_variable and statements is not None: statements.append(Node("measure", VOID, name, (), t))
+
+  def declare_automatic(self, base: Specifiers, name: Token, t: Type, attributes: Attributes, statements: list[Node]) -> None:
+    object = Object(name.text, t, name, "automatic")
+    object.is_register = base.storage == "register"
+    object.align = max(attributes.align or 0, t.align)
+    object.cleanup = self.cleanup_function(attributes)
+    old = self.scopes[-1].names.get(name.text)
+    if old is not None: raise Failure(name, f"redeclaration of '{name.text}'")
+    self.scopes[-1].names[name.text] = object
+    if t is AUTO:
+      self.expect("=")
+      node = self.trees.value(self.assignment())
+      object.type = node.type
+      object.align = node.type.align
+      statements.append(Node("declare", VOID, name, (), (object, [Leaf(0, node.type, node)])))
+      return
+    leaves = None
+    if self.accept("="): object.type, leaves = self.initializer(t)
+    if not object.type.is_complete and not t.is_variable: raise Failure(name, f"storage size of '{name.text}' isn't known")
+    statements.append(Node("declare", VOID, name, (), (object, leaves)))
+
+  def cleanup_function(self, attributes: Attributes) -> Object | None:
+    if attributes.cleanup is None: return None
+    found = self.find(attributes.cleanup.text)
+    if not isinstance(found, Object): raise Failure(attributes.cleanup, "cleanup argument is not a function")
+    return found
+
+  def declare_static(self, base: Specifiers, name: Token, t: Type, attributes: Attributes,
+                     statements: list[Node] | None) -> None:
+    """Everything that is in the object file."""
+    if t.is_variable: raise Failure(name, f"'{name.text}' must have a constant size")
+    is_local = statements is not None and base.storage == "static" and not t.is_function
+    object = self.local_static(name, t) if is_local else self.linked(base, name, t)
+    self.decorate(object, base, attributes)
+    if self.text != "=":
+      if t.is_function or base.storage == "extern": return
+      object.is_defined = True
+      if statements is not None and not t.is_complete: raise Failure(name, f"storage size of '{name.text}' isn't known")
+      return
+    self.advance()
+    if t.is_function: raise Failure(name, f"function '{name.text}' is initialized like a variable")
+    if object.data is not None: raise Failure(name, f"redefinition of '{name.text}'")
+    object.type, object.data = self.initializer(t)
+    object.is_defined = True
+
+  def local_static(self, name: Token, t: Type) -> Object:
+    self.check_new(name)
+    object = Object(name.text, t, name, "static")
+    self.counter += 1
+    object.symbol, object.is_local_symbol = f"{name.text}.{self.counter}", True
+    self.scopes[-1].names[name.text] = object
+    self.statics.append(object)
+    return object
+
+  def linked(self, base: Specifiers, name: Token, t: Type) -> Object:
+    """The object of a name with linkage: one for all its declarations."""
+    old = self.externals.get(name.text)
+    here = self.scopes[-1].names.get(name.text)
+    if here is not None and here is not old: raise Failure(name, f"'{name.text}' redeclared as different kind of symbol")
+    if old is None:
+      old = Object(name.text, t, name, "function" if t.is_function else "extern")
+      self.externals[name.text] = old
+      old.is_local_symbol = base.storage == "static"
+    elif not compatible(old.type, t): self.conflict(old, name, t)
+    else:
+      if base.storage == "static" and not old.is_local_symbol and not old.attributes & {"implicit"}:
+        raise Failure(name, f"static declaration of '{name.text}' follows non-static declaration")
+      old.type = composite(t, old.type)
+    self.scopes[-1].names[name.text] = old
+    return old
+
+  def conflict(self, old: Object, name: Token, t: Type) -> None:
+    if "implicit" not in old.attributes: raise Failure(name, f"conflicting types for '{name.text}': '{t}' was '{old.type}'")
+    self.trees.warn(name, f"conflicting types for '{name.text}'")
+    old.type = t
+
+  def decorate(self, object: Object, base: Specifiers, attributes: Attributes) -> None:
+    object.align = max(object.align, attributes.align or 0, object.type.align)
+    object.attributes |= attributes.words
+    if "extern" == base.storage and "inline" in base.words: object.attributes.add("extern inline")
+    if attributes.symbol is not None: object.symbol = attributes.symbol
+    if attributes.section is not None: object.section = attributes.section
+    if attributes.alias is not None: object.alias, object.is_defined = attributes.alias, True
+    if "weak" in attributes.words: object.is_weak = True
+    if "_Thread_local" in base.words: object.is_thread_local = True
+    if "inline" in base.words: object.is_inline = True
+    elif object.type.is_function and base.storage != "static": object.attributes.add("external definition")
+
+  def declare_implicitly(self, name: Token) -> Object:
+    """C89: a function that was not declared returns int, unless it is one that every C compiler knows."""
+    known = self.find("__builtin_" + name.text)
+    if isinstance(known, Object):
+      self.trees.warn(name, f"incompatible implicit declaration of built-in function '{name.text}'")
+      t: Type = known.type
+    else:
+      self.trees.warn(name, f"implicit declaration of function '{name.text}'")
+      t = FunctionType(INT, (), False, False)
+    object = self.externals.get(name.text)
+    if object is None:
+      object = Object(name.text, t, name, "function")
+      object.attributes.add("implicit")
+      self.externals[name.text] = object
+    self.scopes[0].names[name.text] = object
+    return object
+
+  # ---- functions ----
+
+  def function_definition(self, base: Specifiers, declared: Declarator) -> None:
+    """function-definition = specifiers declarator { declaration } compound-statement"""
+    name, signature = declared.name, declared.signature
+    if name is None or signature is None: raise self.unexpected("expected identifier")
+    if base.storage not in ("", "extern", "static"): raise Failure(name, f"function '{name.text}' declared '{base.storage}'")
+    t = declared.type
+    assert isinstance(t, FunctionType), "a declarator with parameters declares a function"
+    attributes = self.attributes(Attributes(None, set(base.attributes.words), base.attributes.section))
+    if signature.names: signature = self.old_style_parameters(signature)
+    object = self.linked(base, name, t)
+    self.decorate(object, base, attributes)
+    if object.is_defined and object.data is not None: raise Failure(name, f"redefinition of '{name.text}'")
+    object.is_defined, object.data = True, "function"
+    if signature.names: t = FunctionType(t.result, tuple(p.type for p in signature.params), False, False)
+    if not t.has_prototype and object.type.has_prototype is False: object.type = t       # type: ignore[attr-defined]
+    if not t.result.is_void and not t.result.is_complete: raise Failure(name, "return type is an incomplete type")
+    params = [self.parameter_object(p, signature.scope, name) for p in signature.params]
+    self.function, self.labels, self.addressed, self.calls_setjmp = object, {}, [], False
+    self.loops = self.breakable = 0
+    self.scopes.append(signature.scope)
+    body = self.compound_statement()
+    self.scopes.pop()
+    for label in self.labels.values():
+      if not label.is_defined: self.diagnostics.error(label.token, f"label '{label.name}' used but not defined")
+    self.function = None
+    if self.diagnostics.errors == 0: self.define(Definition(object, params, body, self.addressed, self.calls_setjmp))
+
+  def parameter_object(self, parameter: Parameter, scope: Scope, function: Token) -> Object:
+    if not parameter.type.is_complete: raise Failure(parameter.name or function, "parameter has incomplete type")
+    if parameter.name is None: return Object("", parameter.type, function, "automatic")
+    object = scope.names[parameter.name.text]
+    assert isinstance(object, Object), "parameters are objects"
+    return object
+
+  def old_style_parameters(self, signature: Signature) -> Signature:
+    """The declarations of a K&R definition; what is not declared is an int."""
+    types: dict[str, Type] = {}
+    while self.text != "{":
+      if not self.starts_type(self.token): raise self.unexpected("expected declaration specifiers")
+      base = self.specifiers()
+      while self.text != ";":
+        declared = self.declarator(base.type)
+        if declared.name is not None: types[declared.name.text] = decayed(declared.type)
+        if not self.accept(","): break
+      self.expect(";")
+    params = []
+    for name in signature.names:
+      t = types.pop(name.text, INT)
+      signature.scope.names[name.text] = Object(name.text, t, name, "automatic")
+      params.append(Parameter(name, t))
+    for missing in types: raise Failure(self.token, f"declaration for parameter '{missing}' but no such parameter")
+    return signature._replace(params=params)
+
+  # ---- statements ----
+
+  def compound_statement(self) -> Node:
+    """compound-statement = "{" { declaration | statement } "}" """
+    token = self.expect("{")
+    self.scopes.append(Scope())
+    self.enter()
+    statements: list[Node] = []
+    while self.text != "}" and self.token.kind is not END:
+      before, scopes, depth = self.at, len(self.scopes), self.depth
+      try: self.block_item(statements)
+      except Failure as e:
+        del self.scopes[scopes:]
+        self.depth = depth
+        self.recover_inside(e, before)
+    self.scopes.pop()
+    self.leave()
+    if self.token.kind is END: raise Failure(self.token, "expected declaration or statement at end of input")
+    self.advance()
+    return Node("block", VOID, token, (), statements)
+
+  def block_item(self, statements: list[Node]) -> None:
+    if self.starts_type(self.token) and self.peek().text != ":" or self.text == "_Static_assert":
+      if self.is_attribute_statement(): statements.append(self.statement())
+      else: statements += self.declaration()
+    elif self.text == "__label__": self.local_labels()
+    else: statements.append(self.statement())
+
+  def is_attribute_statement(self) -> bool:
+    """__attribute__((fallthrough));"""
+    return self.text == "__attribute__" and "fallthrough" in self.tokens[min(self.at + 3, len(self.tokens) - 1)].text
+
+  def local_labels(self) -> None:
+    self.advance()
+    while self.text != ";" and self.token.kind is not END:
+      self.labels.pop(self.advance().text, None)
+      self.accept(",")
+    self.expect(";")
+
+  def recover_inside(self, e: Failure, start: int) -> None:
+    """Goes to the end of the statement."""
+    self.diagnostics.error(e.token, e.message)
+    reached = max(self.at, start + 1)
+    depth = 0
+    self.go_to(start)
+    while self.token.kind is not END:
+      text = self.text if self.token.kind is not STRING else ""
+      if text == "}" and depth == 0: return
+      depth += {"{": 1, "}": -1}.get(text, 0)
+      self.advance()
+      if depth <= 0 and text in (";", "}") and self.at >= reached: return
+
+  def statement(self) -> Node:
+    """statement = labelled | compound | selection | loop | jump | asm | [ expression ] ";" """
+    self.enter()
+    if self.token.kind is PRAGMA:
+      self.pragma()
+      node = Node("empty", VOID, self.token) if self.text == "}" else self.statement()
+    elif self.text == "{": node = self.compound_statement()
+    elif self.token.kind is IDENTIFIER and self.peek().text == ":" and self.text not in ("default", "case"):
+      node = self.labelled()
+    elif self.text in STATEMENTS: node = STATEMENTS[self.text](self)
+    elif self.text == ";": node = Node("empty", VOID, self.advance())
+    else:
+      token = self.token
+      node = Node("expression", VOID, token, (self.trees.value(self.expression()),))
+      self.expect(";")
+    self.leave()
+    return node
+
+  def labelled(self) -> Node:
+    """labelled = name ":" statement"""
+    name = self.advance()
+    self.advance()
+    label = self.labels.setdefault(name.text, Label(name.text, name))
+    if label.is_defined: raise Failure(name, f"duplicate label '{name.text}'")
+    label.is_defined = True
+    while self.text == "__attribute__": self.attribute(Attributes())
+    return Node("label", VOID, name, (self.after_label(),), label)
+
+  def after_label(self) -> Node:
+    """The statement after a label; C23 allows none, or a declaration."""
+    if self.text == "}": return Node("empty", VOID, self.token)
+    if self.starts_type(self.token) and self.peek().text != ":":
+      if not self.is_attribute_statement(): return Node("sequence", VOID, self.token, (), self.declaration())
+    return self.statement()
+
+  def case(self) -> Node:
+    """"case" constant [ "..." constant ] ":" statement"""
+    token = self.advance()
+    if not self.switches: raise Failure(token, "case label not within a switch statement")
+    switch = self.switches[-1]
+    low = high = switch.type.wrap(self.constant_expression("case label"))
+    if self.accept("..."): high = switch.type.wrap(self.constant_expression("case label"))
+    self.expect(":")
+    for other in switch.cases:
+      if low <= other.arg.high and other.arg.low <= high: raise Failure(token, "duplicate case value")
+    node = Node("case", VOID, token, (), Case(low, high))
+    switch.cases.append(node)
+    node.src = (self.after_label(),)
+    return node
+
+  def default(self) -> Node:
+    """"default" ":" statement"""
+    token = self.advance()
+    self.expect(":")
+    if not self.switches: raise Failure(token, "'default' label not within a switch statement")
+    if self.switches[-1].default is not None: raise Failure(token, "multiple default labels in one switch")
+    node = self.switches[-1].default = Node("case", VOID, token)
+    node.src = (self.after_label(),)
+    return node
+
+  def condition(self) -> Node:
+    self.expect("(")
+    node = self.trees.condition(self.expression())
+    self.expect(")")
+    return node
+
+  def if_(self) -> Node:
+    """"if" "(" expression ")" statement [ "else" statement ]; a chain of else-ifs is a list of arms, so that it may be
+    long"""
+    token = self.token
+    arms: list[tuple[Node, Node]] = []
+    otherwise = None
+    while self.text == "if":
+      self.advance()
+      arms.append((self.condition(), self.statement()))
+      if not self.accept("else"): break
+      if self.text != "if": otherwise = self.statement()
+    return Node("if", VOID, token, (), (arms, otherwise))
+
+  def switch(self) -> Node:
+    """"switch" "(" expression ")" statement"""
+    token = self.advance()
+    self.expect("(")
+    node = self.trees.promote(self.expression())
+    self.expect(")")
+    if not isinstance(node.type, Integer): raise Failure(token, "switch quantity is not an integer")
+    switch = Switch(node.type)
+    self.switches.append(switch)
+    body = self.body(0)
+    self.switches.pop()
+    return Node("switch", VOID, token, (node, body), switch)
+
+  def body(self, is_loop: int) -> Node:
+    """The statement that a loop repeats, or that a switch jumps into."""
+    self.loops += is_loop
+    self.breakable += 1
+    node = self.statement()
+    self.loops -= is_loop
+    self.breakable -= 1
+    return node
+
+  def while_(self) -> Node:
+    """"while" "(" expression ")" statement"""
+    token = self.advance()
+    test = self.condition()
+    return Node("for", VOID, token, (), ([], test, None, self.body(1)))
+
+  def do(self) -> Node:
+    """"do" statement "while" "(" expression ")" ";" """
+    token = self.advance()
+    body = self.body(1)
+    self.expect("while")
+    test = self.condition()
+    self.expect(";")
+    return Node("do", VOID, token, (test, body))
+
+  def for_(self) -> Node:
+    """"for" "(" ( declaration | [ expression ] ";" ) [ expression ] ";" [ expression ] ")" statement"""
+    token = self.advance()
+    self.expect("(")
+    self.scopes.append(Scope())
+    first: list[Node] = []
+    if self.starts_type(self.token): first = self.declaration()
+    else:
+      if self.text != ";": first = [Node("expression", VOID, self.token, (self.trees.value(self.expression()),))]
+      self.expect(";")
+    test = None if self.text == ";" else self.trees.condition(self.expression())
+    self.expect(";")
+    step = None if self.text == ")" else self.trees.value(self.expression())
+    self.expect(")")
+    body = self.body(1)
+    self.scopes.pop()
+    return Node("for", VOID, token, (), (first, test, step, body))
+
+  def goto(self) -> Node:
+    """"goto" ( name | "*" expression ) ";" """
+    token = self.advance()
+    if self.accept("*"):
+      node = Node("computed_goto", VOID, token, (self.trees.cast(self.trees.value(self.expression()), LONG),))
+    else:
+      if self.token.kind is not IDENTIFIER: raise self.unexpected("expected identifier")
+      name = self.advance()
+      node = Node("goto", VOID, token, (), self.labels.setdefault(name.text, Label(name.text, name)))
+    self.expect(";")
+    return node
+
+  def break_(self) -> Node:
+    token = self.advance()
+    if not self.breakable: raise Failure(token, "break statement not within loop or switch")
+    self.expect(";")
+    return Node("break", VOID, token)
+
+  def continue_(self) -> Node:
+    token = self.advance()
+    if not self.loops: raise Failure(token, "continue statement not within a loop")
+    self.expect(";")
+    return Node("continue", VOID, token)
+
+  def return_(self) -> Node:
+    """"return" [ expression ] ";" """
+    token = self.advance()
+    assert self.function is not None and isinstance(self.function.type, FunctionType), "statements are in functions"
+    result = self.function.type.result
+    if self.text == ";":
+      self.advance()
+      return Node("return", VOID, token)
+    node = self.trees.value(self.expression())
+    self.expect(";")
+    if result.is_void:
+      if not node.type.is_void: self.trees.warn(token, "'return' with a value, in function returning void")
+      node = self.trees.explicit_cast(node, VOID, token)
+    else: node = self.trees.assigned(node, result, token, "returning")
+    return Node("return", VOID, token, (node,))
+
+  def asm(self) -> Node:
+    """"asm" { "volatile" | "goto" | "inline" } "(" string [ ":" outputs [ ":" inputs [ ":" clobbers ] ] ] ")" ";" """
+    token = self.advance()
+    while self.text in ("volatile", "goto", "inline"): self.advance()
+    self.expect("(")
+    template = self.text_of_strings()
+    sections: list[list[Operand]] = [[], []]
+    for section in sections:
+      if not self.accept(":"): break
+      while self.token.kind is STRING or self.text == "[":
+        section.append(self.asm_operand())
+        if not self.accept(","): break
+    while self.text != ")" and self.token.kind is not END: self.advance()                 # clobbers
+    self.expect(")")
+    self.expect(";")
+    return Node("asm", VOID, token, (), (template, *sections))
+
+  def asm_operand(self) -> Operand:
+    if self.accept("["):
+      self.advance()
+      self.expect("]")
+    constraint = self.text_of_strings()
+    self.expect("(")
+    node = self.expression()
+    self.expect(")")
+    return Operand(constraint, node)
+
+  def fallthrough(self) -> Node:
+    token = self.token
+    self.attribute(Attributes())
+    self.expect(";")
+    return Node("empty", VOID, token)
+
+  # ---- for the grammar of expressions ----
+
+  def identifier(self, name: Token) -> Node:
+    if name.text in SETJMP: self.calls_setjmp = True
+    return super().identifier(name)
+
+  def compound_literal(self, type: Type, token: Token) -> Node:
+    """compound-literal = "(" type-name ")" "{" elements "}" """
+    if type.is_variable: raise Failure(token, "compound literal has variable size")
+    type, leaves = self.initializer(type)
+    if not type.is_complete: raise Failure(token, f"invalid use of incomplete type '{type}'")
+    object = Object("", type, token, "automatic" if self.function is not None else "static")
+    object.align = type.align
+    if object.storage == "static":
+      self.counter += 1
+      object.symbol, object.is_local_symbol, object.is_defined = f".compound.{self.counter}", True, True
+      object.data = leaves
+      self.statics.append(object)
+    return Node("compound", type, token, (), (object, leaves))
+
+STATEMENTS: dict[str, Callable[[Parser], Node]] = {
+  "if": Parser.if_, "switch": Parser.switch, "while": Parser.while_, "do": Parser.do, "for": Parser.for_,
+  "case": Parser.case, "default": Parser.default, "goto": Parser.goto, "break": Parser.break_,
+  "continue": Parser.continue_, "return": Parser.return_, "asm": Parser.asm, "__attribute__": Parser.fallthrough}
