@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 from unittest import mock
 import numpy as np
+import llama
 import picograd as pg
 from picograd.codegen import llvmir, riscv
 from picograd.runtime.device import device
@@ -85,11 +86,12 @@ def elementwise() -> None: (values(64, 64) * 2 + values(64, 64).relu()).numpy()
 def total() -> None: values(64, 64).sum().numpy()
 
 def llama_layer() -> None:
-  sizes = dict(dim=32, hidden_dim=48, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=11, context=32)
-  model = llama.Transformer(llama.Config(**sizes, tied=False)) if hasattr(llama, "Transformer") else None
-  assert model is not None, "llama.py has no Transformer"
+  config = llama.Config(dim=32, hidden_dim=48, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=11,
+                        context=32, tied=False)
+  model = llama.Llama(config, room=16)
+  model(pg.tensor([[3, 1, 4, 1, 5]])).detach().numpy()
 
-WORKLOADS = {f.__name__: f for f in (matmul, softmax, layernorm, convolution, elementwise, total)}
+WORKLOADS = {f.__name__: f for f in (matmul, softmax, layernorm, convolution, elementwise, total, llama_layer)}
 
 def totals(costs: list[Costs]) -> tuple[float, float]:
   """(executed instructions, code size) against LLVM's."""

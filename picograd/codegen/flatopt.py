@@ -79,7 +79,8 @@ def add_parameters(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Poi
     start, step = loop.variables[variable]
     enter, back = blocks[loop.enter], blocks[loop.back]
     table[u] = phi(loop.head, len(enter[-1].src) - 1, dtypes.ptr)
-    first = moved(base, start * scale) if start.arg != 0 else base
+    from_base = start.op is Ops.CONST and start.arg == 0 and base.dtype is dtypes.ptr         # an array's dtype is not
+    first = base if from_base else moved(base, start * scale)
     enter[-1] = enter[-1].with_src((*enter[-1].src, first))
     back[-1] = back[-1].with_src((*back[-1].src, moved(table[u], step * scale)))
     if scale > 0: made.setdefault(variable, u)
@@ -92,8 +93,8 @@ def moved(pointer: UOp, offset: "UOp | int") -> UOp:
 
 def compared_pointers(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Pointer], table: Table,
                       made: dict[UOp, UOp]) -> Table:
-  """i + step < bound -> pointer + step*scale != end, for variables that nothing but the loop and its pointers use, from
-  a constant below a constant bound: i + 1 then meets the bound."""
+  """i + 1 < bound -> pointer + scale != end, for variables that nothing but the loop and its pointers use, from a
+  constant below a constant bound: i + 1 then meets the bound."""
   users = consumers(every_node(fn))
   out: Table = {}
   for variable, u in made.items():

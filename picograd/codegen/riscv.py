@@ -276,7 +276,7 @@ class Selector:
     return self.specials[u.op](self, u)
 
   def by_rule(self, u: UOp) -> UOp | None:
-    kind = u.src[0].dtype.kind
+    kind = "p" if u.src[0].op is Ops.BUFFER else u.src[0].dtype.kind
     for rule in RULES[u.op]:
       if kind not in rule.kinds or (rule.needs and rule.needs not in self.extensions): continue
       found = match_shapes(rule.shapes, u.src)
