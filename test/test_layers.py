@@ -47,7 +47,7 @@ LAYERS = {
   "codegen.rvasm": (),
   "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
-  "codegen.riscv": ("codegen.regalloc", "codegen.rvobject", "ops.decompose"),
+  "codegen.riscv": ("codegen.regalloc", "codegen.rvobject", "codegen.flatopt", "ops.decompose"),
   "codegen": ("codegen.*", "ops.spec", "ops.show"),
   "runtime": (),
   "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory

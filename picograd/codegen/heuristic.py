@@ -40,6 +40,7 @@ def loops_around(kernel: UOp) -> tuple[UOp, ...]:
 
 def nest_opts(shape: KernelShape, target: Target) -> list[Opt]:
   """Opts for a loop nest: lanes, then a register tile where a contraction reuses its operands."""
+  if not target.vector_bytes: return scalar_opts(shape, target)
   turned = transpose_opts(shape, target)
   if turned: return turned
   opts = vector_opts(shape, target)
@@ -148,6 +149,20 @@ def dot_tile(rows: list[UOp], target: Target) -> list[Opt]:
 
 def tile_side(r: UOp, most: int):
   return next((n for n in TILE_ROWS if n <= most and size(r) % n == 0), 1)
+
+def scalar_opts(shape: KernelShape, target: Target) -> list[Opt]:
+  """Without SIMD: a square of accumulators for a contraction, short reductions written out."""
+  if len(shape.reduces) != 1: return []
+  reduce = shape.reduces[0]
+  loads = shape.loads_below(reduce)
+  rows = [r for r in shape.outputs if r in shape.below[reduce] and any(stride(u, r) == 0 for u in loads)]
+  tile = dot_tile(rows, target) if len(loads) > 1 else []
+  steps = prod(opt.amount for opt in tile)
+  for r in reversed(reduce.src[1:]):
+    steps *= size(r)                                                 # each of them adds to a register of its own
+    if steps > target.registers - SPARE_REGISTERS: break
+    tile.append(Opt(Axis.UNROLL, r.arg[0], size(r)))
+  return tile
 
 # ---- kernels whose speed is the memory's -----------------------------------------------------------------------------
 
