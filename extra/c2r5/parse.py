@@ -435,7 +435,7 @@ class Parser(Declarations):
     token = self.token
     arms: list[tuple[Node, Node]] = []
     otherwise = None
-    while self.text == "if":
+    while otherwise is None:
       self.advance()
       arms.append((self.condition(), self.statement()))
       if not self.accept("else"): break
