@@ -33,15 +33,19 @@ LAYERS = {
   "codegen.optimize": ("ops.index", "codegen.target"),
   "codegen.tiling": ("codegen.optimize",),
   "codegen.heuristic": ("codegen.tiling",),
+  "codegen.tiles": ("codegen.heuristic",),
+  "codegen.gpu": ("codegen.heuristic", "codegen.tiles"),
+  "codegen.grid": ("codegen.optimize",),
   "codegen.shuffle": ("ops.index",),
-  "codegen.expand": ("codegen.optimize", "codegen.shuffle", "ops.movement"),
+  "codegen.expand": ("codegen.optimize", "codegen.grid", "codegen.shuffle", "ops.movement"),
   "codegen.stream": ("codegen.optimize", "codegen.target"),
-  "codegen.lower": ("ops.decompose", "codegen.target", "ops.index"),
+  "codegen.lower": ("ops.decompose", "codegen.grid", "codegen.target"),
   "codegen.linearize": ("ops.uop",),
   "codegen.flat": ("ops.match",),
   "codegen.place": ("codegen.flat",),
   "codegen.flatopt": ("codegen.flat",),
-  "codegen.cuda": ("codegen.target", "ops.uop"),
+  "codegen.matrix": ("ops.ops",),
+  "codegen.cuda": ("codegen.matrix", "codegen.target", "ops.uop"),
   "codegen.llvmir": ("codegen.place",),
   "codegen.llvmmodule": ("codegen.llvmir",),                     # C programs
   "codegen.rvasm": (),
@@ -52,7 +56,8 @@ LAYERS = {
   "runtime": (),
   "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory
   "runtime.cpu": ("runtime.device", "codegen.llvmir"),
-  "runtime.cuda": ("runtime.device",),
+  "runtime.nvrtc": (),
+  "runtime.cuda": ("runtime.device", "runtime.nvrtc", "codegen.cuda"),
   "runtime.riscv": ("runtime.device", "codegen.riscv"),
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph

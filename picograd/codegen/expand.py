@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from functools import reduce as fold_left
 from typing import Iterable
+from picograd.codegen.grid import groups_apart
 from picograd.codegen.optimize import inner_part, nests_of, next_number, stores_of
 from picograd.codegen.shuffle import rows_to_columns
 from picograd.dtype import dtypes
@@ -18,7 +19,7 @@ from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, TRANSCENDENTAL, identit
 from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 def expand(kernel: UOp) -> UOp:
-  kernel = write_out(kernel)
+  kernel = write_out(groups_apart(kernel))
   kernel = rewrite(kernel, simplify_index)
   kernel = rewrite(vectorize(kernel), simplify_index)
   kernel = rows_to_columns(kernel)
@@ -255,7 +256,7 @@ def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
   members: dict[Nest, list[UOp]] = {}
   for u in toposort([kernel]):
     below[u] = union(below[s] for s in u.src)
-    if u.op is not Ops.REDUCE or len(u.src) == 1: continue
+    if u.op is not Ops.REDUCE or len(u.src) == 1 or u.src[1].axis is Axis.GROUP: continue
     members.setdefault(u.src[1:], []).append(u)
     below[u] |= {u.src[1:]}
   needs = {nest: union(below[u] for u in reductions) for nest, reductions in members.items()}

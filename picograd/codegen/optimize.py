@@ -3,7 +3,7 @@
 # STRIP, UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
 import itertools
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple, Protocol, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import bounds, simplify_index, stride_of
@@ -26,6 +26,10 @@ class Stage(NamedTuple):
   outside: tuple[int, ...] = ()
   def __repr__(self) -> str: return f"STAGE(p{self.slot})"
 
+class Rewrite(Protocol):
+  """An Opt that rewrites more than a range (codegen/tiles.py)."""
+  def applied(self, kernel: UOp) -> UOp: ...
+
 def ranges_in(kernel: UOp) -> list[UOp]:
   return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
 def next_number(kernel: UOp) -> int:
@@ -41,13 +45,15 @@ def range_numbered(kernel: UOp, number: int) -> UOp:
   listed = ", ".join(f"r{r.arg[0]}" for r in known)
   raise ValueError(f"the kernel has no range r{number}; it has {listed}")
 
-def apply_opts(kernel: UOp, opts: list[Opt | Stage]) -> UOp:
+def apply_opts(kernel: UOp, opts: Sequence[Opt | Stage | Rewrite]) -> UOp:
   for opt in opts: kernel = apply_opt(kernel, opt)
-  if any(isinstance(opt, Stage) or opt.axis in (Axis.TILE, Axis.BLOCK) for opt in opts): kernel = with_own_loops(kernel)
+  if any(isinstance(opt, Stage) or (isinstance(opt, Opt) and opt.axis in (Axis.TILE, Axis.BLOCK)) for opt in opts):
+    kernel = with_own_loops(kernel)
   return rewrite(kernel, simplify_index)
 
-def apply_opt(kernel: UOp, opt: Opt | Stage) -> UOp:
+def apply_opt(kernel: UOp, opt: Opt | Stage | Rewrite) -> UOp:
   if isinstance(opt, Stage): return stage(kernel, opt)
+  if not isinstance(opt, Opt): return opt.applied(kernel)
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
   r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
   if opt.axis is Axis.LOOP: return set_rest_apart(kernel, r, opt.amount)
@@ -132,7 +138,7 @@ def inner_part(u: UOp) -> tuple[UOp, ...]:
 
 def stores_of(u: UOp, around: tuple[UOp, ...] = ()) -> list[Nested]:
   """The stores of a kernel, or of a loop nest in it."""
-  if u.op is Ops.STORE: return [(u, around)]
+  if u.op in (Ops.STORE, Ops.WMMA): return [(u, around)]
   inner = inner_part(u)
   return [found for s in inner for found in stores_of(s, around + u.src[len(inner):])]
 

@@ -139,7 +139,7 @@ def to_host(leaf: UOp) -> np.ndarray:
 # ---- registry --------------------------------------------------------------------------------------------------------
 
 # device kind -> module of picograd.runtime
-MODULES = {"CPU": "cpu", "NUMPY": "numpy", "PYTHON": "python", "RISCV": "riscv"}
+MODULES = {"CPU": "cpu", "NUMPY": "numpy", "PYTHON": "python", "RISCV": "riscv", "CUDA": "cuda"}
 opened: dict[str, Device] = {}
 
 def device(name: str) -> Device:
