@@ -31,7 +31,8 @@ LAYERS = {
   "codegen.schedule": ("codegen.partial", "codegen.places", "codegen.rows"),
   "codegen.memory": ("ops.uop",),
   "codegen.optimize": ("ops.index", "codegen.target"),
-  "codegen.heuristic": ("codegen.optimize",),
+  "codegen.tiling": ("codegen.optimize",),
+  "codegen.heuristic": ("codegen.tiling",),
   "codegen.tiles": ("codegen.heuristic",),
   "codegen.gpu": ("codegen.heuristic", "codegen.tiles"),
   "codegen.grid": ("codegen.optimize",),
@@ -50,7 +51,7 @@ LAYERS = {
   "codegen.rvasm": (),
   "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
-  "codegen.riscv": ("codegen.regalloc", "codegen.rvobject", "ops.decompose"),
+  "codegen.riscv": ("codegen.regalloc", "codegen.rvobject", "codegen.flatopt", "ops.decompose"),
   "codegen": ("codegen.*", "ops.spec", "ops.show"),
   "runtime": (),
   "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory
@@ -61,7 +62,8 @@ LAYERS = {
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph
   "runtime.collective": ("runtime.device",),
-  "runtime.realize": ("codegen", "runtime.device"),
+  "runtime.plan": ("codegen", "runtime.device"),
+  "runtime.realize": ("runtime.plan",),
   "runtime.jit": ("runtime.realize",),
   "runtime.beam": ("runtime.realize", "codegen.optimize"),
   "runtime.profile": ("runtime.device", "ops.show"),

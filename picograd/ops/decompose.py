@@ -86,6 +86,12 @@ def horner(x, coefficients):
   for c in coefficients[-2::-1]: total = fma(total, x, c)
   return total
 
+def in_halves(x, coefficients):
+  """Horner's scheme for the lowest two terms, two of them in x^2 for the rest: half as long a chain of operations."""
+  square, (c0, c1, *rest) = x * x, coefficients
+  even, odd = horner(square, rest[0::2]), horner(square, rest[1::2])
+  return fma(fma(fma(odd, x, even), x, c1), x, c0)
+
 def round_to_integer(x, scale, offset, f):
   """x*scale + offset rounded to the nearest integer n with |n| < 2^(mantissa-1), as a float and as a signed integer.
   Adding 1.5 * 2^mantissa pushes the fraction out; what is left in the low bits is n."""
@@ -126,7 +132,7 @@ def exp2_polynomial(x, f):
   """2^x, within 1 ulp; exact for integers."""
   x = clamp(x, *exp_bounds(f))
   whole, n = round_to_integer(x, 1.0, 0.0, f)
-  return scaled(horner(x - whole, f.exp2), n, f)
+  return scaled(in_halves(x - whole, f.exp2), n, f)
 
 @by_float32
 def exp_polynomial(x, f):
@@ -135,7 +141,7 @@ def exp_polynomial(x, f):
   x = clamp(x, low * math.log(2), high * math.log(2))
   whole, n = round_to_integer(x, float(LOG2_E), 0.0, f)
   r = fma(whole, -f.ln2[1], fma(whole, -f.ln2[0], x))
-  return scaled(horner(r, f.exp), n, f)
+  return scaled(in_halves(r, f.exp), n, f)
 
 # ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ----------------------------
 
