@@ -81,18 +81,16 @@ def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
   return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
 
 def once(kernel: UOp, number: int) -> UOp:
-  """The kernel whose nests that no thread range divides are the first thread's work."""
+  """The kernel whose nests that no thread range divides are the first thread's work: a loop around them has one step
+  there and none elsewhere."""
   thread = range_numbered(kernel, number)
-  stores: list[Nested] = []
-  for store, loops in stores_of(kernel):
-    table: Table = {}
-    if loops and not any(r.axis is Axis.THREAD for r in loops):
-      first = loops[0]
-      bound = (thread < 1).where(first.bound, 0)
-      table = {first: first.with_src((bound,))}
-      loops = (thread, *replaced(loops, table))
-    stores.append((store.substitute(table), loops))
-  return UOp.sink(*nests_of(stores))
+  only = UOp(Ops.RANGE, dtypes.index, ((thread < 1).where(UOp.const(dtypes.index, 1), 0),),
+             (next_number(kernel), Axis.BLOCK))
+  stores = stores_of(kernel)
+  alone = [not any(r.axis is Axis.THREAD for r in loops) for _, loops in stores]
+  if not any(alone): return kernel
+  around = [(thread, only) if is_alone else () for is_alone in alone]
+  return UOp.sink(*nests_of([(store, outer + loops) for (store, loops), outer in zip(stores, around)]))
 
 def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
   """The kernel with r computed as value from new ranges; outside of `inside` nothing is read, written or reduced."""

@@ -87,7 +87,7 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
   def cycles(rows: int) -> float:
     rest = m % rows
     return m // rows * tile_cycles(rows, vectors) + (tile_cycles(rest, vectors) if rest else 0)
-  best = min(range(1, min(most, m) + 1), key=lambda rows: (cycles(rows), -rows))
+  best = min(range(1, min(most, m) + 1), key=lambda rows: (cycles(rows), m % rows > 0, -rows))
   return Tile(best, vectors, lanes)
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
