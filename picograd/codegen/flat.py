@@ -69,8 +69,8 @@ class Builder:
   def var(self, dtype: DType, size: int = 1) -> UOp:
     """A stack slot of size elements: its address. get and set read and write its first element."""
     return UOp.register(dtype, size)
-  def load(self, pointer: UOp, dtype: DType, *gate: UOp) -> UOp:
-    return self.emit(UOp(Ops.LOAD, dtype, (pointer, *gate, self.state)))
+  def load(self, pointer: UOp, dtype: DType, *gate: UOp, ahead: int | None = None) -> UOp:
+    return self.emit(UOp(Ops.LOAD, dtype, (pointer, *gate, self.state), ahead))
   def store(self, pointer: UOp, value: UOp, *gate: UOp, hint: Streaming | None = None) -> UOp:
     return self.emit(UOp(Ops.STORE, dtypes.void, (pointer, value, *gate, self.state), hint))
   def get(self, variable: UOp) -> UOp: return self.load(variable, variable.dtype)
@@ -150,7 +150,7 @@ class Flattener:
       gate, = gates
       loaded = self.build.load(UOp(Ops.WHERE, dtypes.ptr, (gate, pointer, self.value(index.src[0]))), u.dtype)
       value = gate.where(loaded, 0)
-    else: loaded = value = self.build.load(pointer, u.dtype, *gates)
+    else: loaded = value = self.build.load(pointer, u.dtype, *gates, ahead=u.arg)
     self.depth[loaded] = len(self.open)
     self.define(u, value)
 

@@ -139,7 +139,7 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
   a strip of accumulators for sums across it. Steps that fill no vector are set apart."""
   inner = {opt.number: 1 for opt in lanes}                 # lanes' range -> vectors that one step of its loop takes
   tile: list[Opt] = []
-  at_once = ACCUMULATORS // 2 if shape.is_transcendental else ACCUMULATORS
+  at_once = max(1, target.registers // 8) if shape.is_transcendental else ACCUMULATORS      # such a loop has constants
   for reduce in shape.reduces:
     along = next((r for r in reduce.src[1:] if r.arg[0] in inner), None)
     if along is None: tile += across_memory(shape, reduce, target, lanes)
@@ -169,7 +169,7 @@ def in_step(shape: KernelShape, along: UOp, lanes: list[Opt], vectors: int) -> l
 
 def rows_at_once(shape: KernelShape, reduce: UOp) -> list[Opt]:
   """Rows that are read together where all a kernel does is to reduce them: memory answers several requests at once."""
-  if any(u.src[1:] != reduce.src[1:] for u in shape.reduces): return []
+  if shape.is_transcendental or any(u.src[1:] != reduce.src[1:] for u in shape.reduces): return []
   if not shape.outputs or any(r not in shape.below[reduce] for r in shape.outputs): return []
   r = shape.outputs[-1]
   amount = next((n for n in (STREAMS, STREAMS // 2) if size(r) % n == 0), 1)
