@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
-from picograd.ops.ops import ALU, EFFECTS, Ops, Space, Streaming
+from picograd.ops.ops import ALU, EFFECTS, Odds, Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp, fresh, substitute, toposort
 
 Blocks = dict[UOp, list[UOp]]
@@ -165,6 +165,22 @@ class Flattener:
     self.build.store(self.new[index], value, *gates, hint=u.arg)
     if guarded: self.build.start(join)
 
+  def where(self, u: UOp) -> None:
+    """A choice; where one side is rare, a branch around it, taken unless some lane needs it."""
+    if u.arg is not Odds.RARE: return self.keep(u)
+    condition, seldom, often = map(self.value, u.src)
+    any_lane = condition
+    if condition.dtype.count > 1: any_lane = UOp(Ops.REDUCE, dtypes.bool, (condition,), (Ops.MAX, ()))
+    yes, no, join = new_label(), new_label(), new_label()
+    self.build.branch(any_lane, yes, no)
+    for label, value in ((yes, condition.where(seldom, often)), (no, often)):
+      self.build.start(label)
+      self.build.jump(join, value)
+    self.build.start(join)
+    chosen = phi(join, 0, u.dtype)
+    self.depth[chosen] = len(self.open)
+    self.define(u, chosen)
+
   def range(self, u: UOp) -> None:
     """A rotated loop: the head is the body, the test stands at its end. A bound that may be 0 is tested before."""
     loop, zero = Loop(u, self.value(u.src[0]), new_label()), UOp.const(u.dtype, 0)
@@ -193,7 +209,7 @@ class Flattener:
 
   steps: dict[Ops, Callable[["Flattener", UOp], None]] = {
     Ops.PARAM: param, Ops.SPECIAL: special, Ops.INDEX: index, Ops.LOAD: load, Ops.STORE: store, Ops.RANGE: range,
-    Ops.END: end}
+    Ops.END: end, Ops.WHERE: where}
 
 COPIED = ALU | {Ops.CONST, Ops.BUFFER, Ops.STACK, Ops.REDUCE}
 SILENT = frozenset({Ops.BARRIER, Ops.SINK, Ops.AFTER})               # order and nothing else

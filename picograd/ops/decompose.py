@@ -9,7 +9,7 @@ from typing import Callable, NamedTuple
 from picograd.dtype import DType, dtypes, truncate
 from picograd.ops.fold import is_machine_integer, number
 from picograd.ops.match import Pat, Rules
-from picograd.ops.ops import ALU, COMPARE, Ops
+from picograd.ops.ops import ALU, COMPARE, Odds, Ops
 from picograd.ops.uop import UOp
 
 # ---- constants, exact ------------------------------------------------------------------------------------------------
@@ -233,13 +233,14 @@ def sine(x: UOp, quarters: int, f: Format) -> UOp:
   top = f.unsigned.bits - 1
   bits = x.bitcast(f.unsigned)
   size = (bits & (1 << top) - 1).bitcast(f.real)
-  large = size >= f.large
-  (near, near_n), (far, far_n) = reduce_by_pi(size, quarters, f), reduce_by_bits(size, quarters, f)
-  r, n = large.where(far, near), large.where(far_n, near_n)
-  square = r * r
-  p = fma(horner(square, f.sin), r * square, r).bitcast(f.unsigned) ^ (n << top)
-  if not quarters: p = p ^ (bits & 1 << top)                                   # sin(-x) = -sin(x), cos(-x) = cos(x)
-  return (size < math.inf).where(p.bitcast(f.real), math.nan)
+  def value(r: UOp, n: UOp) -> UOp:
+    square = r * r
+    p = fma(horner(square, f.sin), r * square, r).bitcast(f.unsigned) ^ (n << top)
+    if not quarters: p = p ^ (bits & 1 << top)                                 # sin(-x) = -sin(x), cos(-x) = cos(x)
+    return p.bitcast(f.real)
+  near = value(*reduce_by_pi(size, quarters, f))
+  far = (size < math.inf).where(value(*reduce_by_bits(size, quarters, f)), math.nan)
+  return UOp(Ops.WHERE, x.dtype, (size >= f.large, far, near), Odds.RARE)
 
 @by_float32
 def sin_polynomial(x, f):
