@@ -146,40 +146,47 @@ def exp_polynomial(x, f):
 # ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ----------------------------
 
 def exponent_and_fraction(x, f):
-  """(e, m-1) of a positive finite x, both as floats; a denormal is scaled up first."""
-  lift = f.mantissa + 1
-  denormal = x < 2.0 ** (1 - f.bias)
-  bits = denormal.where(x * 2.0**lift, x).bitcast(f.signed)
+  """(e, m-1) of a positive normal x, both as floats."""
+  bits = x.bitcast(f.signed)
   root_half = (f.bias - 1 << f.mantissa) + int((math.sqrt(2) - 1) * 2**f.mantissa)        # bits of sqrt(1/2)
   e = (bits - root_half) >> f.mantissa
   m = (bits - (e << f.mantissa)).bitcast(f.real)
-  return e.cast(f.real) + denormal.where(x.like(-lift), 0), m + -1.0
+  return e.cast(f.real), m + -1.0
+
+def with_all_numbers(x, logarithm, f):
+  """logarithm(x, e) is that of x 2^e for a positive normal x. What else there is, is rare: a denormal is scaled up,
+  log(0) = -inf, log(x<0) = NaN, log(inf) = inf, log(NaN) = NaN."""
+  tiny, lift = 2.0 ** (1 - f.bias), f.mantissa + 1
+  usual = (x >= tiny) & (x < math.inf)
+  finite = (x < math.inf).where(logarithm(x * 2.0**lift, -lift), x)
+  rest = (x > 0).where(finite, x.ne(0).where(x.like(math.nan), -math.inf))
+  return UOp(Ops.WHERE, x.dtype, (usual.not_(), rest, logarithm(x, 0)), Odds.RARE)
 
 def log_tail(z, f):
   """log(1+z) - z."""
   square = z * z
   return square * fma(horner(z, f.log), z, -0.5)
 
-def with_log_limits(x, result):
-  """log(0) = -inf, log(x<0) = NaN, log(inf) = inf, log(NaN) = NaN."""
-  finite = (x < math.inf).where(result, x)
-  return (x > 0).where(finite, x.ne(0).where(x.like(math.nan), -math.inf))
-
 @by_float32
 def log2_polynomial(x, f):
   """log2(x), within 1 ulp; exact for powers of two."""
-  e, z = exponent_and_fraction(x, f)
   high, low = parts(LOG2_E, f.real, (f.mantissa + 1, f.mantissa + 1))
-  lost = fma(z, z, -(z * z))                                                   # what rounding took from the square
-  tail = fma(log_tail(z, f), high, fma(lost, -high / 2, z * low))
-  return with_log_limits(x, e + fma(z, high, tail))
+  def logarithm(x, lifted):
+    e, z = exponent_and_fraction(x, f)
+    if lifted: e = e + lifted
+    lost = fma(z, z, -(z * z))                                                 # what rounding took from the square
+    tail = fma(log_tail(z, f), high, fma(lost, -high / 2, z * low))
+    return e + fma(z, high, tail)
+  return with_all_numbers(x, logarithm, f)
 
 @by_float32
 def log_polynomial(x, f):
   """The natural logarithm, within 1 ulp."""
-  e, z = exponent_and_fraction(x, f)
-  tail = fma(e, f.ln2[1], log_tail(z, f))
-  return with_log_limits(x, fma(e, f.ln2[0], z + tail))
+  def logarithm(x, lifted):
+    e, z = exponent_and_fraction(x, f)
+    if lifted: e = e + lifted
+    return fma(e, f.ln2[0], z + fma(e, f.ln2[1], log_tail(z, f)))
+  return with_all_numbers(x, logarithm, f)
 
 # ---- sine: x = n pi + r, sin(x) = (-1)^n sin(r) ----------------------------------------------------------------------
 
