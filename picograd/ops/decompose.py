@@ -87,10 +87,9 @@ def horner(x, coefficients):
   return total
 
 def in_halves(x, coefficients):
-  """Horner's scheme for the lowest two terms, two of them in x^2 for the rest: half as long a chain of operations."""
-  square, (c0, c1, *rest) = x * x, coefficients
-  even, odd = horner(square, rest[0::2]), horner(square, rest[1::2])
-  return fma(fma(fma(odd, x, even), x, c1), x, c0)
+  """The same as two polynomials in x^2: half as long a chain of operations, and a rounding more."""
+  square = x * x
+  return fma(horner(square, coefficients[1::2]), x, horner(square, coefficients[0::2]))
 
 def round_to_integer(x, scale, offset, f):
   """x*scale + offset rounded to the nearest integer n with |n| < 2^(mantissa-1), as a float and as a signed integer.
@@ -132,7 +131,8 @@ def exp2_polynomial(x, f):
   """2^x, within 1 ulp; exact for integers."""
   x = clamp(x, *exp_bounds(f))
   whole, n = round_to_integer(x, 1.0, 0.0, f)
-  return scaled(in_halves(x - whole, f.exp2), n, f)
+  r = x - whole
+  return scaled(horner(r, (*f.exp2[:2], in_halves(r, f.exp2[2:]))), n, f)
 
 @by_float32
 def exp_polynomial(x, f):
@@ -141,7 +141,7 @@ def exp_polynomial(x, f):
   x = clamp(x, low * math.log(2), high * math.log(2))
   whole, n = round_to_integer(x, float(LOG2_E), 0.0, f)
   r = fma(whole, -f.ln2[1], fma(whole, -f.ln2[0], x))
-  return scaled(in_halves(r, f.exp), n, f)
+  return scaled(horner(r, (*f.exp[:2], in_halves(r, f.exp[2:]))), n, f)
 
 # ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ----------------------------
 
@@ -165,7 +165,7 @@ def with_all_numbers(x, logarithm, f):
 def log_tail(z, f):
   """log(1+z) - z."""
   square = z * z
-  return square * fma(horner(z, f.log), z, -0.5)
+  return square * fma(in_halves(z, f.log), z, -0.5)
 
 @by_float32
 def log2_polynomial(x, f):
