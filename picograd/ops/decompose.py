@@ -156,11 +156,11 @@ def exponent_and_fraction(x, f):
 def with_all_numbers(x, logarithm, f):
   """logarithm(x, e) is that of x 2^e for a positive normal x. What else there is, is rare: a denormal is scaled up,
   log(0) = -inf, log(x<0) = NaN, log(inf) = inf, log(NaN) = NaN."""
-  tiny, lift = 2.0 ** (1 - f.bias), f.mantissa + 1
-  usual = (x >= tiny) & (x < math.inf)
+  bits, lift = x.bitcast(f.signed), f.mantissa + 1
+  unusual = (bits < 1 << f.mantissa) | (bits > (2 * f.bias + 1 << f.mantissa) - 1)        # signed: below 0 too
   finite = (x < math.inf).where(logarithm(x * 2.0**lift, -lift), x)
   rest = (x > 0).where(finite, x.ne(0).where(x.like(math.nan), -math.inf))
-  return UOp(Ops.WHERE, x.dtype, (usual.not_(), rest, logarithm(x, 0)), Odds.RARE)
+  return UOp(Ops.WHERE, x.dtype, (unusual, rest, logarithm(x, 0)), Odds.RARE)
 
 def log_tail(z, f):
   """log(1+z) - z."""
@@ -247,7 +247,7 @@ def sine(x: UOp, quarters: int, f: Format) -> UOp:
     return p.bitcast(f.real)
   near = value(*reduce_by_pi(size, quarters, f))
   far = (size < math.inf).where(value(*reduce_by_bits(size, quarters, f)), math.nan)
-  return UOp(Ops.WHERE, x.dtype, (size >= f.large, far, near), Odds.RARE)
+  return UOp(Ops.WHERE, x.dtype, (size > f.large, far, near), Odds.RARE)
 
 @by_float32
 def sin_polynomial(x, f):
