@@ -54,7 +54,6 @@ class dtypes:
   void = DType("void", "v", 0, -1)
   ptr = DType("ptr", "p", 64, -1)
   index = DType("index", "x", 64, -1)
-  float80 = DType("float80", "f", 80, 13)                 # x87: a long double of C on x86
   bool = DType("bool", "b", 1, 0)
   uint8 = DType("uint8", "u", 8, 1)
   int8 = DType("int8", "i", 8, 2)
@@ -68,6 +67,7 @@ class dtypes:
   bfloat16 = DType("bfloat16", "f", 16, 10)
   float32 = DType("float32", "f", 32, 11)
   float64 = DType("float64", "f", 64, 12)
+  float80 = DType("float80", "f", 80, 13)                  # x87: long double in a C program on x86, nowhere else
   half, float, double = float16, float32, float64          # torch's other names
   short, int, long = int16, int32, int64
   signed = (int8, int16, int32, int64)
@@ -114,7 +114,7 @@ def truncate(x: Any, dt: DType) -> Any:
   an integer towards zero; out of range it gives the nearest in range, NaN gives 0."""
   if dt.kind == "b": return bool(x)
   if dt.kind == "f":
-    if dt.name == "float64": return float(x)
+    if dt.bits >= 64: return float(x)
     x = float(sticky(x)) if isinstance(x, int) else float(x)
     if dt.name == "bfloat16": return to_bfloat16(x)
     return round_bits(x, "f" if dt.name == "float32" else "e")
@@ -133,7 +133,7 @@ def fused_multiply_add(x: float, y: float, z: float, dt: DType) -> float:
 
 def nearest(x: Fraction) -> float:
   try: return float(x)
-  except OverflowError: return math.copysign(math.inf, x)
+  except OverflowError: return math.inf if x > 0 else -math.inf
 
 def round_to_odd(x: Fraction) -> float:
   """A float64 that rounds to a narrower type as x does: where inexact, the neighbour whose last bit is 1."""

@@ -306,3 +306,7 @@ def name_of(t: Type) -> str:
   if isinstance(t, Record): return f"{t.body.kind} {t.body.tag or '<anonymous>'}"
   if isinstance(t, Enum): return f"enum {t.tag or '<anonymous>'}"
   return "void" if isinstance(t, Void) else t.name            # type: ignore[attr-defined]
+
+def is_const_array(t: Type) -> bool:
+  """Whether a static object of the type may be in read-only memory."""
+  return is_const_array(t.of) if isinstance(t, Array) else t.const and not t.volatile

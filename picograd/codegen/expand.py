@@ -1,12 +1,14 @@
 # expand.py: kernel -> kernel without UPCAST, UNROLL or VECTOR ranges and without REDUCE over ranges.
 # UPCAST and UNROLL ranges are written out: one copy of the expression per step, equal parts shared because nodes are
-# hash-consed. A VECTOR range becomes the lanes of vector values. A REDUCE becomes an accumulator in a register, a loop
-# that updates it and a load after the loop; reductions over the same ranges share one loop.   (chapter 3)
+# hash-consed. A VECTOR range becomes the lanes of vector values. Loop nests in sequence get edges that say so. A REDUCE
+# becomes an accumulator in a register, a loop that updates it and a load after the loop; reductions over the same
+# ranges share one loop.   (chapter 3)
 from __future__ import annotations
 import itertools
 from functools import reduce as fold_left
 from typing import Iterable
-from picograd.codegen.optimize import nests_of, next_number, stores_of
+from picograd.codegen.grid import groups_apart
+from picograd.codegen.optimize import inner_part, nests_of, next_number, stores_of
 from picograd.codegen.shuffle import rows_to_columns
 from picograd.dtype import dtypes
 from picograd.helpers import prod
@@ -17,10 +19,12 @@ from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, TRANSCENDENTAL, identit
 from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 def expand(kernel: UOp) -> UOp:
-  kernel = write_out(kernel)
+  kernel = write_out(groups_apart(kernel))
   kernel = rewrite(kernel, simplify_index)
   kernel = rewrite(vectorize(kernel), simplify_index)
-  return accumulate(rows_to_columns(kernel))
+  kernel = rows_to_columns(kernel)
+  is_ordered = any(u.op is Ops.AFTER for u in toposort([kernel]))    # by the Opts that made its nests
+  return accumulate(kernel if is_ordered else in_sequence(kernel))
 
 # ---- UPCAST and UNROLL -----------------------------------------------------------------------------------------------
 
@@ -62,10 +66,22 @@ def copies_of(src: tuple[UOp, ...]) -> list[tuple[UOp, tuple[UOp, ...]]]:
   written = [r for r in ranges if is_written_out(r)]
   loops = tuple(r for r in ranges if not is_written_out(r))
   copies = []
+  moving = depending(value, written)
   for point in itertools.product(*[range(r.bound.arg) for r in written]):
     here = {r: r.like(i) for r, i in zip(written, point)}
-    copies.append((value.substitute(here), loops))
+    for u in moving: here[u] = u.with_src(tuple([here.get(s, s) for s in u.src]))
+    copies.append((here.get(value, value), loops))
   return copies
+
+def depending(value: UOp, ranges: list[UOp]) -> list[UOp]:
+  """The nodes of a value that depend on the ranges, sources first."""
+  found = set(ranges)
+  out: list[UOp] = []
+  for u in toposort([value], stop=lambda u: u.op is Ops.END):
+    if u in found or found.isdisjoint(u.src): continue
+    found.add(u)
+    out.append(u)
+  return out
 
 # ---- VECTOR ----------------------------------------------------------------------------------------------------------
 
@@ -129,7 +145,7 @@ def each_address(index: UOp, r: UOp, new: Table) -> list[UOp]:
 def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, vector = vector_address(u, r, new), u.dtype.vec(width(r))
   if address is None: return UOp(Ops.STACK, vector, tuple([at.load(*u.src[1:]) for at in each_address(u.src[0], r, new)]))
-  return UOp(Ops.LOAD, vector, (address,))
+  return UOp(Ops.LOAD, vector, (address, *u.src[1:]))
 
 def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, value = vector_address(u, r, new), spread(new[u.src[1]], r)
@@ -139,6 +155,35 @@ def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
     element_of_lane = UOp(Ops.INDEX, value.dtype.scalar, (value, r.like(lane)))
     stores.append(target.store(element_of_lane))
   return UOp.sink(*stores)
+
+# ---- loop nests in sequence ------------------------------------------------------------------------------------------
+
+def in_sequence(u: UOp) -> UOp:
+  """Loop nests inside one loop happen in the order in which they are listed: an access to memory that an earlier nest
+  has written, or a store to what it reads, gets an edge to it. Stores of one nest happen together, after all it reads."""
+  parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
+  loops = u.src[len(parts):]
+  if not any(s.op is Ops.END for s in parts): return u.with_src((*parts, *loops))
+  parts = together(parts)
+  touched = [{u for u in toposort([nest]) if is_memory(u)} for nest in parts]
+  written = [{m for u in toposort([nest]) if u.op is Ops.STORE for m in toposort(u.src[0].src[:1])} for nest in parts]
+  nests: list[UOp] = []
+  needed: set[UOp] = set()
+  for j, nest in enumerate(parts):
+    edges: Table = {}
+    for m in touched[j]:
+      before = [n for i, n in enumerate(nests) if m in touched[i] and m in written[i] | written[j]]
+      edges[m] = m.after(*before)
+      needed.update(before)
+    nests.append(nest.substitute(edges))
+  return u.with_src((*[n for n in nests if n not in needed], *loops))
+
+def together(parts: list[UOp]) -> list[UOp]:
+  """Stores that are in no loop of their own, one after the other, as one nest without loops."""
+  groups = [list(group) for _, group in itertools.groupby(parts, key=lambda s: s.op)]
+  return [s for g in groups for s in (g if g[0].op is Ops.END else [UOp(Ops.END, dtypes.void, tuple(g))])]
+
+def is_memory(u: UOp) -> bool: return u.op is Ops.PARAM or u.op is Ops.BUFFER and u.arg.space is not Space.REG
 
 # ---- REDUCE ----------------------------------------------------------------------------------------------------------
 
@@ -217,7 +262,7 @@ def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
   members: dict[Nest, list[UOp]] = {}
   for u in toposort([kernel]):
     below[u] = union(below[s] for s in u.src)
-    if u.op is not Ops.REDUCE or len(u.src) == 1: continue
+    if u.op is not Ops.REDUCE or len(u.src) == 1 or u.src[1].axis is Axis.GROUP: continue
     members.setdefault(u.src[1:], []).append(u)
     below[u] |= {u.src[1:]}
   needs = {nest: union(below[u] for u in reductions) for nest, reductions in members.items()}

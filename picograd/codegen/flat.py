@@ -17,6 +17,17 @@ from picograd.ops.uop import Table, UOp, fresh, substitute, toposort
 
 Blocks = dict[UOp, list[UOp]]
 
+class Convention(NamedTuple):
+  """What an ABI says of a function or a call, beyond its parameters and its result. fixed: of a variadic one, how many
+  arguments come before the variable ones. results: if there are several, their dtypes; RET has them all, the CALL is
+  void, INDEX(call, k) is the k-th. memory: (k, bytes, alignment) of arguments that are the address of an object which
+  is passed on the stack (x86-64 alone does that)."""
+  fixed: int | None = None
+  results: tuple[DType, ...] = ()
+  memory: tuple[tuple[int, int, int], ...] = ()
+
+PLAIN = Convention()
+
 @dataclass
 class Function:
   """name(params) -> result. A kernel takes a ptr per PARAM slot, then its thread number as int64, and runs `threads`
@@ -26,6 +37,34 @@ class Function:
   blocks: Blocks
   result: DType = dtypes.void
   threads: int = 1
+  convention: Convention = PLAIN
+  is_local: bool = False                       # no other module sees it
+  returns_twice: bool = False                  # it calls setjmp: its variables must stay in memory
+
+class Data(NamedTuple):
+  """An object in memory. pieces: (offset, symbol, bytes beyond it) of the pointers in it; contents has zeros there.
+  size: at least len(contents); the rest is zeros."""
+  name: str
+  contents: bytes
+  size: int
+  align: int
+  pieces: tuple[tuple[int, str, int], ...] = ()
+  is_local: bool = False
+  is_constant: bool = False
+  is_thread_local: bool = False
+  section: str | None = None
+
+class Module(NamedTuple):
+  """All that one object file is made of. thread_local, weak: names, defined here or not, that are so. aliases: name ->
+  what it is another name of. assembly: text for the assembler."""
+  functions: list[Function]
+  data: list[Data]
+  thread_local: frozenset[str] = frozenset()
+  weak: frozenset[str] = frozenset()
+  aliases: tuple[tuple[str, str], ...] = ()
+  startup: tuple[str, ...] = ()                # functions that run before main
+  shutdown: tuple[str, ...] = ()               # and after it
+  assembly: tuple[str, ...] = ()
 
 STATEFUL = frozenset({Ops.LOAD, Ops.STORE, Ops.CALL})        # their last source is the memory state
 LEAVES = frozenset({Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.SYM, Ops.LABEL, Ops.PHI})   # are in no block's list
@@ -75,10 +114,11 @@ class Builder:
     return self.emit(UOp(Ops.STORE, dtypes.void, (pointer, value, *gate, self.state), hint))
   def get(self, variable: UOp) -> UOp: return self.load(variable, variable.dtype)
   def set(self, variable: UOp, value: UOp) -> UOp: return self.store(variable, value)
-  def call(self, callee: "UOp | str", *arguments: UOp, dtype: DType = dtypes.void, fixed: int | None = None) -> UOp:
-    """A call of a function by name or address. fixed: how many arguments come before the variable ones."""
+  def call(self, callee: "UOp | str", *arguments: UOp, dtype: DType = dtypes.void,
+           convention: Convention = PLAIN) -> UOp:
+    """A call of a function by name or address."""
     target = UOp(Ops.SYM, dtypes.ptr, (), callee) if isinstance(callee, str) else callee
-    return self.emit(UOp(Ops.CALL, dtype, (target, *arguments, self.state), fixed))
+    return self.emit(UOp(Ops.CALL, dtype, (target, *arguments, self.state), convention))
   def terminate(self, op: Ops, *src: UOp) -> None:
     self.emit(UOp(op, dtypes.void, src))
     self.begin(new_label())
@@ -285,21 +325,21 @@ def in_order(fn: Function) -> Function:
 def predecessors(fn: Function) -> dict[UOp, list[UOp]]:
   out: dict[UOp, list[UOp]] = {label: [] for label in fn.blocks}
   for label, block in fn.blocks.items():
-    for s in successors(block): out[s].append(label)
+    for s in dict.fromkeys(successors(block)): out[s].append(label)
   return out
 
 def split_edges(fn: Function) -> Function:
-  """Puts an empty block on each edge from a BRANCH to a block with other predecessors."""
+  """Puts an empty block on each edge from a BRANCH or SWITCH to a block with other predecessors."""
   before = predecessors(fn)
   blocks = dict(fn.blocks)
   for label, block in fn.blocks.items():
-    if block[-1].op is not Ops.BRANCH: continue
-    condition, *targets = block[-1].src
-    for i, target in enumerate(targets):
-      if len(before[target]) == 1: continue
-      targets[i] = new_label()
-      blocks[targets[i]] = [UOp(Ops.JUMP, dtypes.void, (target,))]
-    blocks[label] = [*block[:-1], UOp(Ops.BRANCH, dtypes.void, (condition, *targets))]
+    if block[-1].op not in (Ops.BRANCH, Ops.SWITCH): continue
+    edges: Table = {}
+    for target in successors(block):
+      if len(before[target]) == 1 or target in edges: continue
+      edges[target] = new_label()
+      blocks[edges[target]] = [UOp(Ops.JUMP, dtypes.void, (target,))]
+    blocks[label] = [*block[:-1], block[-1].with_src(tuple([edges.get(s, s) for s in block[-1].src]))]
   return in_order(replace(fn, blocks=blocks))
 
 class Flow:
@@ -376,7 +416,8 @@ def slot_of(address: UOp) -> UOp | None:
   return address if address.op is Ops.BUFFER and address.arg.space is Space.REG else None
 
 def accessed(u: UOp) -> DType | None:
-  """What a load or store without a gate reads or writes at its first source."""
+  """What a load or store without a gate reads or writes at its first source. A volatile one has a number as arg."""
+  if u.arg is not None: return None
   if u.op is Ops.LOAD and len(u.src) == 2: return u.dtype
   return u.src[1].dtype if u.op is Ops.STORE and len(u.src) == 3 else None
 
@@ -503,7 +544,7 @@ def drop_trivial(fn: Function) -> Function:
 def needed_nodes(fn: Function, values: dict[UOp, list[UOp]]) -> set[UOp]:
   """What stores, calls, branches and returns depend on. values: what jumps pass for each parameter."""
   needed: set[UOp] = set()
-  waiting = [u for block in fn.blocks.values() for u in block if u.op not in (Ops.LOAD, Ops.JUMP)]
+  waiting = [u for block in fn.blocks.values() for u in block if u.op not in (Ops.LOAD, Ops.JUMP) or u.arg is not None]
   while waiting:
     u = waiting.pop()
     if u in needed: continue

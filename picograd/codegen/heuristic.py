@@ -1,8 +1,9 @@
 # heuristic.py: choose Opts by hand-written rules: which range becomes the lanes of a vector, which make a register
 # tile, which is shared out to threads. In: kernel and target. Out: a list of Opts.   (chapter 3)
 from __future__ import annotations
-from picograd.codegen.optimize import Opt, ranges_in
+from picograd.codegen.optimize import Opt, common_start, nests_of, ranges_in, stores_of
 from picograd.codegen.target import Target
+from picograd.codegen.tiling import AnyOpt, contraction_opts
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops, TRANSCENDENTAL
@@ -21,29 +22,46 @@ LINE = 64                        # bytes of memory that are written at once
 SHUFFLED = 16                    # bytes within which every machine can move elements about
 SHORTEST_STRIP = 8               # vectors
 
-def choose_opts(kernel: UOp, target: Target) -> list[Opt]:
-  """Opts for a kernel: lanes, then a register tile where a contraction reuses its operands, then threads."""
-  shape = KernelShape(kernel)
+def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
+  """Opts for a kernel: those of a contraction, or those of each of its loop nests, then threads."""
+  contraction = contraction_opts(kernel, target)
+  if contraction is not None: return contraction
+  around = loops_around(kernel)
+  opts: list[Opt] = []
+  for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
+    chosen = {opt.number for opt in opts}
+    opts += [opt for opt in nest_opts(KernelShape(UOp.sink(nest)), target) if opt.number not in chosen]
+  return opts + thread_opts(KernelShape(kernel), target, opts)
+
+def loops_around(kernel: UOp) -> tuple[UOp, ...]:
+  """The loops that several nests of a kernel are in; of a kernel that is one nest, none."""
+  nests = dedup(loops for _, loops in stores_of(kernel))
+  return common_start(nests) if len(nests) > 1 else ()
+
+def nest_opts(shape: KernelShape, target: Target) -> list[Opt]:
+  """Opts for a loop nest: lanes, then a register tile where a contraction reuses its operands."""
+  if not target.vector_bytes: return scalar_opts(shape, target)
   turned = transpose_opts(shape, target)
-  if turned: return turned + thread_opts(shape, target, turned)
+  if turned: return turned
   opts = vector_opts(shape, target)
   tile = tile_opts(shape, target, opts)
   if not tile: opts = stream_opts(shape, target, opts)
   elif not target.masked_vectors: opts = [o for opt in opts for o in (*rest_apart(shape, opt.number, opt.amount), opt)]
-  opts += [opt for opt in tile if opt not in opts]
-  return opts + thread_opts(shape, target, opts)
+  return opts + [opt for opt in tile if opt not in opts]
 
 class KernelShape:
   """What the rules look at: loops, reductions, and how far each access moves with each range."""
   def __init__(self, kernel: UOp):
     nodes = toposort([kernel])
     ends = [u for u in nodes if u.op is Ops.END]
+    self.nests = stores_of(kernel)
     self.stores = [u for u in nodes if u.op is Ops.STORE]
     self.reduces = [u for u in nodes if u.op is Ops.REDUCE]
     self.loads = [u for u in nodes if u.op is Ops.LOAD]
     self.is_transcendental = any(u.op in TRANSCENDENTAL for u in nodes)
     self.ranges = ranges_in(kernel)
-    self.outputs = list(ends[0].src[1:]) if ends else []                 # outermost first
+    loops = [s for s in ends[-1].src if s.op is Ops.RANGE] if ends else []
+    self.outputs = [r for r in loops if r.axis is Axis.LOOP]             # outermost first; others keep their order
     self.below = {u: frozenset(toposort([u])) for u in self.reduces}
 
   def loads_below(self, reduce: UOp) -> list[UOp]:
@@ -132,6 +150,20 @@ def dot_tile(rows: list[UOp], target: Target) -> list[Opt]:
 def tile_side(r: UOp, most: int):
   return next((n for n in TILE_ROWS if n <= most and size(r) % n == 0), 1)
 
+def scalar_opts(shape: KernelShape, target: Target) -> list[Opt]:
+  """Without SIMD: a square of accumulators for a contraction, short reductions written out."""
+  if len(shape.reduces) != 1: return []
+  reduce = shape.reduces[0]
+  loads = shape.loads_below(reduce)
+  rows = [r for r in shape.outputs if r in shape.below[reduce] and any(stride(u, r) == 0 for u in loads)]
+  tile = dot_tile(rows, target) if len(loads) > 1 else []
+  steps = prod(opt.amount for opt in tile)
+  for r in reversed(reduce.src[1:]):
+    steps *= size(r)                                                 # each of them adds to a register of its own
+    if steps > target.registers - SPARE_REGISTERS: break
+    tile.append(Opt(Axis.UNROLL, r.arg[0], size(r)))
+  return tile
+
 # ---- kernels whose speed is the memory's -----------------------------------------------------------------------------
 
 def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Opt]:
@@ -186,7 +218,7 @@ def across_memory(shape: KernelShape, reduce: UOp, target: Target, lanes: list[O
   vectors = size(column) // lanes[0].amount
   strip = min(vectors // target.threads, STRIP_BYTES // target.vector_bytes)
   total = shape.work(reduce) * max((u.dtype.itemsize for u in shape.loads_below(reduce)), default=0)
-  if strip < SHORTEST_STRIP or total < target.cache_bytes: return opts
+  if strip < SHORTEST_STRIP or total < target.l2_bytes: return opts
   return [*opts, Opt(Axis.STRIP, column.arg[0], strip)]
 
 # ---- copies across memory --------------------------------------------------------------------------------------------
@@ -218,7 +250,7 @@ def thread_opts(shape: KernelShape, target: Target, opts: list[Opt]) -> list[Opt
   """The outermost range with a step for every thread, unless more than a little work would run in each of them."""
   if target.threads < 2 or not shape.outputs: return []
   works = {u: shape.work(u) for u in shape.reduces}
-  total = max([prod(size(r) for r in shape.outputs), *works.values()])
+  total = max([*[prod(map(size, loops)) for _, loops in shape.nests], *works.values()])
   if total < THREAD_WORK: return []
   for r in shape.outputs[:2]:
     repeated = sum(work for u, work in works.items() if r not in shape.below[u])

@@ -10,7 +10,7 @@ from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv, dedup
 from picograd.ops.ops import Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp
-from picograd.codegen.flat import Function, entry, every_node, incoming
+from picograd.codegen.flat import Convention, Function, entry, every_node, incoming
 
 # op -> {kinds of the first operand, of WHERE's second: instructions}. {d} is the result, {d}a and {d}b are temporaries,
 # {0} {1} {2} the operands, {t} the result's type, {s} the first operand's, {b} bool with as many lanes, {m} how
@@ -43,8 +43,9 @@ SHIFTS = {("i", Ops.SHR): "ashr", ("u", Ops.SHR): "lshr", ("i", Ops.SHL): "shl",
 # ---- types and constants ---------------------------------------------------------------------------------------------
 
 SCALARS = {"float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double",
+           "float80": "x86_fp80",
            "bool": "i1", "ptr": "ptr", "void": "void"}
-FLOAT_SUFFIX = {"float16": "f16", "float32": "f32", "float64": "f64"}
+FLOAT_SUFFIX = {"float80": "f80", "float16": "f16", "float32": "f32", "float64": "f64"}
 
 def type_of(dtype: DType) -> str:
   scalar = SCALARS.get(dtype.name) or f"i{dtype.bits}"
@@ -63,9 +64,20 @@ def constant(dtype: DType, value: object) -> str:
   if dtype.kind == "b": return "true" if value else "false"
   if dtype.kind == "p": return "null" if value == 0 else f"inttoptr (i64 {int(value)} to ptr)"
   if dtype.kind != "f": return str(int(value))
+  if dtype is dtypes.float80: return x87_text(value)
   if dtype is dtypes.float16: return f"0xH{int.from_bytes(struct.pack('>e', value), 'big'):04X}"
   if dtype is dtypes.bfloat16: return str(struct.unpack("<I", struct.pack("<f", value))[0] >> 16)
   return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+def x87_text(value: float) -> str:
+  """An 80 bit number: sign, exponent and all 64 digits. A float64 that is denormal is normal here."""
+  sign = 1 if math.copysign(1.0, value) < 0 else 0
+  if value == 0 or not math.isfinite(value): exponent, digits = (0, 0) if value == 0 else (0x7fff, 2 + (value != value))
+  else:
+    fraction, power = math.frexp(abs(value))
+    exponent, digits = power + 16382, int(fraction * 2 ** 53)
+  shift = 62 if exponent == 0x7fff else 11
+  return f"0xK{sign << 15 | exponent:04X}{digits << shift:016X}"
 
 def is_constant(u: UOp) -> bool:
   return u.op is Ops.CONST or (u.op is Ops.STACK and all(s.op is Ops.CONST for s in u.src))
@@ -158,9 +170,20 @@ class Renderer:
                             for jump, at in jumps[label])
         self.lines.append(f"  {self.name(p)} = phi {type_of(p.dtype)} {sources}")
       for u in block: self.write(u)
-    arguments = ", ".join([*(f"{type_of(dt)} %p{i}" for i, dt in enumerate(self.fn.params)),
-                           *(["ptr %scratch"] if scratch_offsets(self.fn)[1] else [])])
-    return f'define {type_of(self.fn.result)} @"{self.fn.name}"({arguments}) #0 {{\n' + "\n".join(self.lines) + "\n}\n"
+    return self.header() + " {\n" + "\n".join(self.lines) + "\n}\n"
+
+  def header(self) -> str:
+    fn = self.fn
+    arguments = [f"{t} %p{i}" for i, t in enumerate(argument_types(fn.params, fn.convention))]
+    if scratch_offsets(fn)[1]: arguments.append("ptr %scratch")
+    if fn.convention.fixed is not None: arguments.append("...")
+    linkage = "internal " if fn.is_local else ""
+    return f'define {linkage}{result_type(fn.result, fn.convention)} @"{fn.name}"({", ".join(arguments)}) #0'
+
+  def alignment(self, memory: DType) -> int:
+    """What may be said of the address of a load or store."""
+    return memory.scalar.itemsize
+
 
   def allocate_slots(self) -> None:
     for u, offset in scratch_offsets(self.fn)[0].items():
@@ -230,6 +253,8 @@ class Renderer:
   def lane(self, u: UOp) -> None:
     if u in self.shuffled: return
     vector, k = u.src
+    if vector.op is Ops.CALL:
+      return self.put(f"{self.name(u)} = extractvalue {result_type(vector.dtype, vector.arg)} {self.name(vector)}, {k.arg}")
     self.put(f"{self.name(u)} = extractelement {self.typed(vector)}, i64 {k.arg}")
 
   def reduce(self, u: UOp) -> None:
@@ -254,7 +279,7 @@ class Renderer:
     here something is that will be wanted soon."""
     pointer, *gates, _ = u.src
     memory, at = stored(u.dtype), f"ptr {self.name(pointer)}"
-    t, align = type_of(memory), memory.scalar.itemsize
+    t, align = type_of(memory), self.alignment(memory)
     d = self.name(u)
     if u.arg:
       self.put(f"{d}p = getelementptr i8, {at}, i64 {u.arg}\n"
@@ -263,13 +288,13 @@ class Renderer:
     if gates:
       rest = f"i32 {align}, {self.typed(gates[0])}, {t} zeroinitializer"
       self.put(f"{to} = call {t} @llvm.masked.load.{suffix(memory)}.p0({at}, {rest})")
-    else: self.put(f"{to} = load {t}, {at}, align {align}")
+    else: self.put(f"{to} = load{volatile(u)} {t}, {at}, align {align}")
     if to != d: self.put(cast_lines(memory, u.dtype).format(to, d=d, s=t))
 
   def store(self, u: UOp) -> None:
     pointer, value, *gates, _ = u.src
     memory, at, text = stored(value.dtype), f"ptr {self.name(pointer)}", self.typed(value)
-    t, align = type_of(memory), memory.scalar.itemsize
+    t, align = type_of(memory), self.alignment(memory)
     if memory is not value.dtype:
       self.put(f"{self.name(u)} = zext {text} to {t}")
       text = f"{t} {self.name(u)}"
@@ -277,33 +302,71 @@ class Renderer:
       rest = f"{at}, i32 {align}, {self.typed(gates[0])}"
       self.put(f"call void @llvm.masked.store.{suffix(memory)}.p0({text}, {rest})")
     elif u.arg is Streaming.STORE: self.put(f"store {text}, {at}, align {memory.itemsize}, !nontemporal !0")
-    else: self.put(f"store {text}, {at}, align {align}")
+    else: self.put(f"store{volatile(u)} {text}, {at}, align {align}")
 
   def call(self, u: UOp) -> None:
     callee, *arguments, _ = u.src
-    types = ["ptr" if s.op is Ops.BUFFER else type_of(s.dtype) for s in arguments]
-    result = type_of(u.dtype)
-    fixed = types if u.arg is None else [*types[:u.arg], "..."]
-    signature = result if u.arg is None else f"{result} ({', '.join(fixed)})"
-    if callee.op is Ops.SYM:                                         # nonlazybind: as in runtime/pool.ll
-      self.called[callee.arg] = f'declare {result} @"{callee.arg}"({", ".join(fixed)}) nonlazybind'
-    given = ", ".join(self.typed(s) for s in arguments)
-    to = "" if u.dtype is dtypes.void else f"{self.name(u)} = "
-    self.put(f"{to}call {signature} {self.name(callee)}({given})")
+    if callee.op is Ops.SYM and callee.arg in BUILTINS: return self.builtin(u, BUILTINS[callee.arg])
+    given = [dtypes.ptr if s.op is Ops.BUFFER else s.dtype for s in arguments]
+    types, result = argument_types(given, u.arg), result_type(u.dtype, u.arg)
+    fixed = types if u.arg.fixed is None else [*types[:u.arg.fixed], "..."]
+    signature = result if u.arg.fixed is None else f"{result} ({', '.join(fixed)})"
+    if callee.op is Ops.SYM: self.called[callee.arg] = self.declaration(callee.arg, result, fixed)
+    passed = ", ".join(f"{t} {self.name(s)}" for t, s in zip(types, arguments))
+    to = "" if result == "void" else f"{self.name(u)} = "
+    self.put(f"{to}call {signature} {self.name(callee)}({passed})")
+
+  def declaration(self, name: str, result: str, types: list[str]) -> str:
+    return f'declare {result} @"{name}"({", ".join(types)}) nonlazybind'             # as in runtime/pool.ll
+
+  def builtin(self, u: UOp, template: str) -> None:
+    values = [self.name(s) for s in u.src[1:-1]]
+    self.put(template.format(*values, d=self.name(u) if "{d}" in template else ""))
+
+  def barrier(self, u: UOp) -> None: self.put('call void asm sideeffect "", "~{memory}"()')
 
   def jump(self, u: UOp) -> None: self.put(f"br label {self.names[u.src[0]]}")
   def branch(self, u: UOp) -> None:
     condition, *targets = u.src
     yes, no = (self.names[self.fn.blocks[t][-1].src[0] if t in self.through else t] for t in targets)
     self.put(f"br i1 {self.name(condition)}, label {yes}, label {no}")
+  def switch(self, u: UOp) -> None:
+    index, *targets = u.src
+    cases = " ".join(f"i64 {k}, label {self.names[t]}" for k, t in enumerate(targets))
+    self.put(f"switch i64 {self.name(index)}, label {self.names[targets[0]]} [ {cases} ]")
   def ret(self, u: UOp) -> None:
     """What went past the caches arrives before anybody is told that the kernel has ended."""
     if any(s.arg is Streaming.STORE for block in self.fn.blocks.values() for s in block): self.put("fence seq_cst")
-    self.put(f"ret {self.typed(u.src[0]) if u.src else 'void'}")
+    if len(u.src) < 2: return self.put(f"ret {self.typed(u.src[0]) if u.src else 'void'}")
+    t, whole = "{ " + ", ".join(type_of(s.dtype) for s in u.src) + " }", "poison"
+    for k, s in enumerate(u.src):
+      self.put(f"{self.name(u)}_{k} = insertvalue {t} {whole}, {self.typed(s)}, {k}")
+      whole = f"{self.name(u)}_{k}"
+    self.put(f"ret {t} {whole}")
 
   steps = {Ops.SHL: shift, Ops.SHR: shift, Ops.CAST: cast, Ops.BITCAST: cast, Ops.STACK: stack, Ops.INDEX: lane,
            Ops.REDUCE: reduce, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call, Ops.JUMP: jump, Ops.BRANCH: branch,
-           Ops.RET: ret}
+           Ops.SWITCH: switch, Ops.BARRIER: barrier, Ops.RET: ret}
+
+# calls that are instructions (docs/ir.md). {d} is the result, {0} the first argument
+BUILTINS = {
+  "__builtin_va_start": "call void @llvm.va_start.p0(ptr {0})", "__builtin_alloca": "{d} = alloca i8, i64 {0}, align 16",
+  "__builtin_stack_save": "{d} = call ptr @llvm.stacksave.p0()",
+  "__builtin_stack_restore": "call void @llvm.stackrestore.p0(ptr {0})",
+  "__builtin_frame_address": "{d} = call ptr @llvm.frameaddress.p0(i32 {0})",
+  "__builtin_return_address": "{d} = call ptr @llvm.returnaddress(i32 {0})"}
+
+def volatile(u: UOp) -> str: return "" if u.arg is None else " volatile"
+
+def argument_types(params: Sequence[DType], convention: Convention) -> list[str]:
+  """The types of arguments; one that goes on the stack is the address of what is copied there."""
+  types = [type_of(dt) for dt in params]
+  for k, nbytes, align in convention.memory: types[k] = f"ptr byval([{nbytes} x i8]) align {align}"
+  return types
+
+def result_type(dtype: DType, convention: Convention) -> str:
+  if not convention.results: return type_of(dtype)
+  return "{ " + ", ".join(map(type_of, convention.results)) + " }"
 
 # ---- casts -----------------------------------------------------------------------------------------------------------
 

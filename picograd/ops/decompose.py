@@ -434,13 +434,14 @@ def make_defined(division_traps: bool) -> Rules:
   return rules + guard_division if division_traps else rules
 
 @functools.cache
-def lower_operations(missing_ops: frozenset[Ops], missing_dtypes: frozenset[DType]) -> Rules:
+def lower_operations(missing_ops: frozenset[Ops], missing_dtypes: frozenset[DType],
+                     casts_by_bits: frozenset[DType] = frozenset({dtypes.bfloat16})) -> Rules:
   """The second step: the rules that leave only what a target has. missing_dtypes: 16-bit floats without arithmetic,
-  which are then only loaded, stored and converted."""
+  which are then only loaded, stored and converted. casts_by_bits: those without an instruction that converts them."""
   rules = integer_mulacc
   if missing_ops & {Ops.EXP2, Ops.LOG2, Ops.SIN}: rules += polynomials
   if missing_dtypes: rules += half_by_float32
-  if dtypes.bfloat16 in missing_dtypes: rules += bfloat16_by_bits
+  if dtypes.bfloat16 in missing_dtypes & casts_by_bits: rules += bfloat16_by_bits
   if Ops.IDIV in missing_ops: rules += division_by_constant
   if Ops.MAX in missing_ops: rules += max_by_comparison
   if Ops.MULACC in missing_ops: rules += mulacc_in_two

@@ -63,6 +63,7 @@ def cast_number(value, target):
 
 def evaluate(u: UOp, values: list[Any]) -> Any | None:
   """What u is on these numbers, before it is brought into u's dtype. None: leave it to the machine."""
+  if dtypes.float80 in (u.dtype, *[s.dtype for s in u.src]): return None         # float64 has too few digits
   if u.op is Ops.BITCAST: return bitcast_number(values[0], u.src[0].dtype.scalar, u.dtype.scalar)
   if u.op is Ops.CAST: return cast_number(values[0], u.dtype.scalar)
   if u.op in (Ops.IDIV, Ops.MOD) and values[1] == 0: return None

@@ -15,7 +15,7 @@ class Ops(enum.Enum):
   PARAM, RANGE, END, INDEX, LOAD, STORE = range(33, 39)
   AFTER, BARRIER, SPECIAL, STACK, WMMA, MULACC = range(39, 45)
   # flat: blocks and calls
-  LABEL, PHI, JUMP, BRANCH, CALL, RET, SYM, INS = range(45, 53)
+  LABEL, PHI, JUMP, BRANCH, CALL, RET, SYM, INS, SWITCH = range(45, 54)
 
   def __repr__(self) -> str: return self.name
   __str__ = __repr__
@@ -50,6 +50,31 @@ class Odds(enum.Enum):
 class Streaming(enum.Enum):
   """arg of a STORE."""
   STORE = 0       # of what nobody reads soon: past the caches
+
+class Operand(NamedTuple):
+  """Of a Tile: how far apart in memory the neighbours along the tile's side and along k are; how many of the nearer ones
+  are known to be aligned together."""
+  outer: int
+  inner: int
+  lanes: int
+
+class Tile(NamedTuple):
+  """arg of WMMA: registers become a tile's sums over k of a * b. Sources: registers, addresses of the first elements of
+  a and b, the tile's first row and first column."""
+  unit: str                      # who multiplies: a key of codegen/matrix.py
+  dtype: str                     # of the operands
+  itemsize: int
+  m: int                         # of the whole contraction
+  n: int
+  k: int
+  rows: int                      # of one tile
+  columns: int
+  depth: int                     # steps of k in one stage
+  stages: int
+  warp: tuple[int, int]          # rows and columns of the group of threads that multiplies together
+  threads: int
+  a: Operand
+  b: Operand
 
 class Buf(NamedTuple):
   """arg of BUFFER. size is in elements (for a C object: of bytes). version counts the assignments that have run."""
@@ -120,7 +145,7 @@ COMMUTATIVE = frozenset(op for op, info in INFO.items() if info.commutative)
 ALU = frozenset(INFO)                                                   # pure: a value from values
 MOVEMENT = frozenset({Ops.RESHAPE, Ops.PERMUTE, Ops.EXPAND, Ops.PAD, Ops.SHRINK, Ops.FLIP})
 EFFECTS = frozenset({Ops.STORE, Ops.CALL, Ops.BARRIER})
-TERMINATORS = frozenset({Ops.JUMP, Ops.BRANCH, Ops.RET})
+TERMINATORS = frozenset({Ops.JUMP, Ops.BRANCH, Ops.SWITCH, Ops.RET})
 TRANSCENDENTAL = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})
 
 def identity(op: Ops, dt: Any) -> Any:

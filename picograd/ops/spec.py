@@ -50,6 +50,7 @@ def is_element(u):
 
 def is_lane(u):
   vector, lane = u.src
+  if vector.op is Ops.CALL: return lane.op is Ops.CONST and vector.arg.results[lane.arg] is u.dtype
   return lanes(vector) > 1 and vector.dtype is u.dtype.vec(lanes(vector)) and lane.op is Ops.CONST
 
 def is_end(u):
@@ -66,13 +67,13 @@ def has_values(src): return all(type_of(s) is not dtypes.void for s in src)
 
 # ---- laws of a node --------------------------------------------------------------------------------------------------
 
-ORDER = frozenset({Ops.STORE, Ops.END, Ops.BARRIER, Ops.SINK, Ops.AFTER})           # what comes before something else
+ORDER = frozenset({Ops.STORE, Ops.WMMA, Ops.END, Ops.BARRIER, Ops.SINK, Ops.AFTER})           # what comes before something else
 ALL = frozenset(Ops)
 OTHER_DTYPE = COMPARE | {Ops.ADD, Ops.WHERE, Ops.CAST, Ops.BITCAST}                 # sources may differ from the result
 FLOAT = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN, Ops.SQRT, Ops.FDIV, Ops.MULACC})
 LEAVES = frozenset({Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.SYM, Ops.LABEL, Ops.PHI}) # have no place in a block
 STATEFUL = frozenset({Ops.LOAD, Ops.STORE, Ops.CALL})                               # end with a state, in a function
-VOID = TERMINATORS | {Ops.STORE, Ops.END, Ops.SINK, Ops.BARRIER, Ops.LABEL}
+VOID = TERMINATORS | {Ops.STORE, Ops.WMMA, Ops.END, Ops.SINK, Ops.BARRIER, Ops.LABEL}
 PASSING = MOVEMENT | {Ops.CONTIGUOUS, Ops.DETACH, Ops.COPY}
 
 of_all = (
@@ -97,7 +98,9 @@ of_all = (
   Law({Ops.STACK}, "it has a scalar source per lane", lambda u: takes(u, *[u.dtype.scalar] * lanes(u))),
 )
 of_tensors = (                             # shapes need no law: shape.py builds no node whose sources do not fit
-  Law(PASSING | {Ops.REDUCE}, "it has one source, of its dtype", lambda u: takes(u, u.dtype)),
+  Law(PASSING - {Ops.DETACH} | {Ops.REDUCE}, "it has one source, of its dtype", lambda u: takes(u, u.dtype)),
+  Law({Ops.DETACH}, "it has a value, and with a name what that is a function of, of its dtype",
+      lambda u: takes(u, *[u.dtype] * (1 if u.arg is None else 2))),
   Law({Ops.BUFFER}, "a leaf is in GLOBAL memory", lambda u: u.arg.space is Space.GLOBAL),
   Law({Ops.RANGE}, "it has no arg: it is the tensor 0, 1, .. n-1", lambda u: u.arg is None and takes(u, dtypes.index)),
   Law({Ops.STORE, Ops.AFTER}, "it is about a view of a buffer", lambda u: is_place(u.src[0])),
@@ -117,17 +120,18 @@ of_kernels = (
   Law({Ops.STORE}, "its value has the dtype of its target", lambda u: len(u.src) == 2 and same_element(*u.src)),
   Law({Ops.END}, "its sources are effects, then the loops it closes", is_end),
   Law({Ops.LOAD, Ops.AFTER}, "it comes after effects or in loops", lambda u: all_of(u.src[1:], ORDER | {Ops.RANGE})),
-  Law({Ops.REDUCE}, "it reduces over loops, or a vector's lanes", lambda u: all_of(u.src[1:], {Ops.RANGE})),
+  Law({Ops.REDUCE}, "it reduces over loops, threads, or a vector's lanes", lambda u: all_of(u.src[1:], {Ops.RANGE, Ops.SPECIAL})),
   Law({Ops.REDUCE}, "it has the dtype that it reduces",
       lambda u: u.dtype is (u.src[0].dtype if u.src[1:] else u.src[0].dtype.scalar)),
 )
 no_index = Law(ALL, "index numbers are machine integers by now", lambda u: u.dtype.scalar is not dtypes.index)
 of_lists = (
-  Law({Ops.REDUCE}, "loops are written out: it reduces a vector's lanes", lambda u: len(u.src) == 1),
+  Law({Ops.REDUCE}, "loops are written out: it reduces a vector's lanes, or threads",
+      lambda u: all_of(u.src[1:], {Ops.SPECIAL})),
   no_index,
 )
 of_functions = (
-  Law({Ops.INDEX}, "it takes a lane of a vector", is_lane),
+  Law({Ops.INDEX}, "it takes a lane of a vector, or a result of a call that has several", is_lane),
   Law({Ops.REDUCE}, "it reduces a vector's lanes", lambda u: takes(u, u.dtype.vec(lanes(u.src[0])))),
   Law({Ops.LOAD}, "it has a pointer, perhaps a gate, and a state", lambda u: is_access(*u.src)),
   Law({Ops.STORE}, "it has a pointer, a value, perhaps a gate, and a state",
@@ -138,6 +142,8 @@ of_functions = (
   Law({Ops.JUMP}, "it passes values to a label", lambda u: u.src[0].op is Ops.LABEL and has_values(u.src[1:])),
   Law({Ops.BRANCH}, "it has a bool and two different labels",
       lambda u: len(set(u.src)) == 3 and is_bool(u.src[0]) and all_of(u.src[1:], {Ops.LABEL})),
+  Law({Ops.SWITCH}, "it has an int64 and labels",
+      lambda u: u.src[0].dtype is dtypes.int64 and len(u.src) > 1 and all_of(u.src[1:], {Ops.LABEL})),
   Law({Ops.RET}, "it returns values", lambda u: has_values(u.src)),
   no_index,
 )
@@ -201,7 +207,7 @@ def targets(block): return [s for s in block[-1].src if s.op is Ops.LABEL]
 def predecessors(blocks):
   before: dict[UOp, list[UOp]] = {label: [] for label in blocks}
   for label, block in blocks.items():
-    for target in targets(block): before[target].append(label)
+    for target in set(targets(block)): before[target].append(label)
   return before
 
 def check_edges(blocks, before):
@@ -210,7 +216,7 @@ def check_edges(blocks, before):
   if before[first]: yield first, "the first block has a predecessor"
   for block in blocks.values():
     last = block[-1]
-    if last.op is Ops.BRANCH and any(len(before[t]) > 1 for t in targets(block)):
+    if last.op in (Ops.BRANCH, Ops.SWITCH) and any(len(before[t]) > 1 for t in targets(block)):
       yield last, "a block that it goes to has other predecessors"
     given = [type_of(v) for v in last.src[1:]]
     if last.op is Ops.JUMP and passed.setdefault(last.src[0], given) != given:

@@ -3,13 +3,13 @@
 # A binary is a line (the name of its entry, its number of threads, the bytes of scratch memory each of them needs) and
 # an object file: all loading needs.
 from __future__ import annotations
-import atexit, ctypes, hashlib, os, re, struct, threading
+import atexit, ctypes, hashlib, itertools, os, re, struct, threading
 from pathlib import Path
 from typing import Any, Sequence
 import numpy as np
 from picograd.codegen import llvmir
 from picograd.codegen.flat import Function
-from picograd.codegen.target import llvm_target
+from picograd.codegen.target import Caches, USUAL_CACHES, llvm_target
 from picograd.helpers import THREADS, cache_get, cache_put
 from picograd.runtime.device import HostDevice
 
@@ -35,6 +35,14 @@ def open_device(name: str) -> CPUDevice:
   except ImportError as e: raise RuntimeError(f"DEVICE={name} needs llvmlite: pip install llvmlite ({e})") from None
   return CPUDevice(name, llvm)
 
+def host_caches() -> Caches:
+  """The sizes of a core's data caches as the system tells them; the usual ones where it does not."""
+  found: list[int] = []
+  for name, usual in zip(("SC_LEVEL1_DCACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"), USUAL_CACHES):
+    nbytes = os.sysconf(name) if name in getattr(os, "sysconf_names", ()) else 0
+    found.append(nbytes if nbytes > 0 else usual)
+  return Caches(*found)
+
 ENTRY = re.compile(r'define void @"([^"]+)_entry"\(ptr %table, i64 %thread\) #0 "threads"="(\d+)" "scratch"="(\d+)"')
 
 class CPUDevice(HostDevice):
@@ -46,7 +54,7 @@ class CPUDevice(HostDevice):
     features = llvm.get_host_cpu_features()
     triple = llvm.get_process_triple()
     enabled = frozenset(feature for feature, on in features.items() if on)
-    self.target = llvm_target(enabled, triple.split("-")[0], int(THREADS))
+    self.target = llvm_target(enabled, triple.split("-")[0], int(THREADS), host_caches())
     self.cpu, self.features = llvm.get_host_cpu_name(), features.flatten()
     self.machine = self.new_machine()
     self.layout = str(self.machine.target_data)
@@ -149,7 +157,7 @@ class CPUDevice(HostDevice):
     if self.pool is None: self.pool = Pool(self)
     self.pool.run(entry, table, threads)
 
-  def capture(self, calls: Sequence[tuple[CPUProgram, list[np.ndarray]]]) -> Sequel:
+  def capture(self, calls: Sequence[tuple[CPUProgram, list[Any]]]) -> Sequel:
     """The calls in order as one native call per thread, with a barrier wherever one of two neighbours has several
     threads."""
     return Sequel(self, calls)
@@ -214,24 +222,37 @@ class CPUProgram:
 
 class Sequel:
   """Captured calls. records: for each call its entry, its table, its number of threads and whether a barrier
-  follows."""
-  def __init__(self, device: CPUDevice, calls: Sequence[tuple[CPUProgram, list[np.ndarray]]]):
+  follows. The tables of all calls are one array, into which the addresses of moving arguments are written."""
+  def __init__(self, device: CPUDevice, calls: Sequence[tuple[CPUProgram, list[Any]]]):
     self.device = device
-    self.memory = [program.arguments(memory) for program, memory in calls]   # the addresses must stay valid
-    self.tables = [address_table(memory) for memory in self.memory]
+    self.arguments = [program.arguments(memory) for program, memory in calls]   # the addresses must stay valid
+    flat = [a for arguments in self.arguments for a in arguments]
+    self.table = (ctypes.c_uint64 * max(1, len(flat)))(*[0 if isinstance(a, int) else address_of(a) for a in flat])
+    self.places: list[list[int]] = [[] for _ in range(1 + max([a for a in flat if isinstance(a, int)], default=-1))]
+    for at, a in enumerate(flat):
+      if isinstance(a, int): self.places[a].append(at)
+    self.bound = [0] * len(self.places)                              # address of each moving argument
+    starts = itertools.accumulate([0, *[len(arguments) for arguments in self.arguments]])
+    tables = [ctypes.addressof(self.table) + 8 * start for start in starts]
     counts = [program.threads for program, _ in calls]
     self.threads = 1 if max(counts, default=1) == 1 else device.pool_size
     barriers = [int(n > 1 or m > 1) for n, m in zip(counts, counts[1:] + [1])]
-    rows = [(program.address, ctypes.addressof(table), n, barrier)
-            for (program, _), table, n, barrier in zip(calls, self.tables, counts, barriers)]
+    rows = [(program.address, table, n, barrier)
+            for (program, _), table, n, barrier in zip(calls, tables, counts, barriers)]
     numbers = [0, len(calls), self.threads, *(field for row in rows for field in row)]
     self.records = (ctypes.c_uint64 * len(numbers))(*numbers)
+    self.records_address = ctypes.addressof(self.records)
     self.address = device.native("sequel")
     self.entry = ENTRY_TYPE(self.address)
 
-  def __call__(self) -> None:
+  def __call__(self, moving: Sequence[Any] = ()) -> None:
+    for k, memory in enumerate(moving[:len(self.places)]):
+      address = address_of(memory)
+      if address == self.bound[k]: continue
+      self.bound[k] = address
+      for at in self.places[k]: self.table[at] = address
     self.records[0] = 0                                              # nobody has arrived at a barrier
-    if self.threads == 1: self.entry(self.records, 0)
+    if self.threads == 1: self.entry(self.records_address, 0)
     else: self.device.run(self.address, self.records, self.threads)
 
 class Pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast, itertools, struct
 from typing import Any, Callable, Sequence
 import numpy as np
-from picograd.codegen.flat import Function, LEAVES, entry, every_node, incoming, operands, phi
+from picograd.codegen.flat import Convention, Function, LEAVES, entry, every_node, incoming, operands, phi
 from picograd.codegen.target import PYTHON
 from picograd.dtype import DType, dtypes, fused_multiply_add, lookup, truncate
 from picograd.ops.ops import ALU, Buf, COMPARE, INFO, Ops, Space
@@ -31,6 +31,7 @@ def node_row(u: UOp, number: dict[UOp, int], renamed: "itertools.count[int]") ->
   if u.op is Ops.LABEL: arg = next(renamed)
   elif u.op is Ops.BUFFER: arg = (next(renamed), u.arg.size, int(u.arg.space))
   elif u.op is Ops.REDUCE: arg = u.arg[0].name
+  elif u.op is Ops.CALL: arg = (arg.fixed, [dt.name for dt in arg.results], arg.memory)
   elif isinstance(arg, float): arg = arg.hex()
   return u.op.name, u.dtype.name, u.dtype.count, [number[s] for s in u.src], arg
 
@@ -52,6 +53,7 @@ def read_node(row: tuple, nodes: list[UOp]) -> UOp:
   op, dtype, arg = Ops[row[0]], lookup(row[1], row[2]), row[4]
   if op is Ops.BUFFER: arg = Buf(arg[0], arg[1], Space(arg[2]))
   elif op is Ops.REDUCE: arg = (Ops[arg], ())
+  elif op is Ops.CALL: arg = Convention(arg[0], tuple([lookup(name, 1) for name in arg[1]]), arg[2])
   elif op is Ops.CONST and dtype.kind == "f": arg = float.fromhex(arg)
   return UOp(op, dtype, tuple([nodes[k] for k in row[3]]), arg)
 
@@ -250,6 +252,11 @@ class Routine:
     place = self.place[condition]
     return lambda values: yes if values[place] else no
 
+  def switch(self, u: UOp) -> Leave:
+    index, *targets = u.src
+    place = self.place[index]
+    return lambda values: targets[values[place]]
+
   def ret(self, u: UOp) -> Leave:
     _, src = self.places(u)
     def run(values: Values) -> None:
@@ -257,7 +264,7 @@ class Routine:
     return run
 
   makers = {Ops.STACK: stack, Ops.INDEX: lane, Ops.REDUCE: reduce, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call}
-  leaves = {Ops.JUMP: jump, Ops.BRANCH: branch, Ops.RET: ret}
+  leaves = {Ops.JUMP: jump, Ops.BRANCH: branch, Ops.SWITCH: switch, Ops.RET: ret}
 
 class PythonProgram:
   """The first function is what a call runs, once per thread; the others are what it calls."""

@@ -1,0 +1,197 @@
+# __main__.py: the command c2r5, which behaves as cc does: reads the command line, compiles each C file, links. Exit status
+# 1 and messages as gcc prints them if a program is wrong.
+from __future__ import annotations
+import gc, os, subprocess, sys, tempfile, threading
+from dataclasses import dataclass, field
+from typing import NoReturn
+from extra.c2r5.compile import Host, Settings, compile_module, host_text, platform, preprocess
+from extra.c2r5.cpp import Options, Preprocessor, print_tokens
+from extra.c2r5.lex import Diagnostics, Failure, Halt
+
+USAGE = """usage: c2r5 [options] file...
+  -c -S -E         stop after compiling, with assembly, after preprocessing    -o FILE     where to put the result
+  -I DIR -D X[=V] -U X -include FILE -iquote DIR -isystem DIR                  -O0 .. -O3  how much to optimise
+  -l LIB -L DIR -static -Wl,..  for the linker                                 -MD -MMD -MF FILE  write dependencies
+  --host           compile for this machine                                    --run       run the result, with what
+  -w               no warnings                                                             follows -- as arguments"""
+
+class Refusal(Exception):
+  """The command line is wrong, or a tool that is needed is missing or fails."""
+
+@dataclass
+class Command:
+  inputs: list[str] = field(default_factory=list)
+  output: str | None = None
+  stage: str = "link"                                    # E, S, c, link, llvm
+  host: bool = False
+  run: bool = False
+  level: int = 0
+  quiet: bool = False
+  dependencies: str | None = None                        # "MD" or "MMD"
+  dependency_file: str | None = None
+  defines: list[str] = field(default_factory=list)
+  included: list[str] = field(default_factory=list)
+  quoted: list[str] = field(default_factory=list)
+  angled: list[str] = field(default_factory=list)
+  system: list[str] = field(default_factory=list)
+  linker: list[str] = field(default_factory=list)
+  arguments: list[str] = field(default_factory=list)     # of the program that --run runs
+
+  def settings(self) -> Settings:
+    options = Options(tuple(self.quoted), tuple(self.angled), tuple(self.system))
+    return Settings(platform("x86_64" if self.host else "riscv64"), self.level, tuple(self.defines), tuple(self.included), options)
+
+def define(text: str) -> str:
+  name, equals, value = text.partition("=")
+  return f"#define {name} {value if equals else '1'}"
+
+WITH_VALUE = {"-o", "-I", "-D", "-U", "-include", "-iquote", "-isystem", "-idirafter", "-l", "-L", "-MF", "-MT", "-MQ", "-x",
+              "-std", "-Xlinker"}
+SILENT = ("-W", "-f", "-m", "-g", "-std=", "-pedantic", "-ansi", "-pipe", "-p", "-rdynamic", "-MP", "-nostdinc", "-v")
+
+def read_command(arguments: list[str]) -> Command:
+  command = Command()
+  waiting = list(arguments)
+  while waiting:
+    word = waiting.pop(0)
+    if word == "--":
+      command.arguments = waiting
+      break
+    if not word.startswith("-") or word == "-": command.inputs.append(word)
+    elif not option(command, word, waiting): raise Refusal(f"unrecognized command-line option '{word}'")
+  return command
+
+def option(command: Command, word: str, waiting: list[str]) -> bool:
+  """Obeys one option; false if there is no such."""
+  name = next((w for w in sorted(WITH_VALUE, key=len, reverse=True) if word.startswith(w) and not word.startswith("-static")), None)
+  if name is not None and not (name == "-std" or (name == "-include" and word != name)):
+    value = word[len(name):]
+    if not value:
+      if not waiting: raise Refusal(f"missing argument to '{name}'")
+      value = waiting.pop(0)
+    return valued(command, name, value)
+  if word in ("-c", "-S", "-E"): command.stage = word[1]
+  elif word == "-emit-llvm": command.stage = "llvm"
+  elif word == "--host": command.host = True
+  elif word == "--run": command.run = True
+  elif word == "-w": command.quiet = True
+  elif word.startswith("-O"): command.level = 2 if word[2:] not in ("0", "1") else int(word[2:])
+  elif word in ("-MD", "-MMD", "-M", "-MM"): command.dependencies = word[1:]
+  elif word.startswith(("-Wl,", "-static", "-shared", "-no-pie", "-pthread", "-nostd", "-nodefault", "-pie", "-s")):
+    command.linker.append(word)
+  elif word.startswith("-j"): pass
+  else: return word.startswith(SILENT)
+  return True
+
+def valued(command: Command, name: str, value: str) -> bool:
+  if name == "-o": command.output = value
+  elif name == "-D": command.defines.append(define(value))
+  elif name == "-U": command.defines.append(f"#undef {value}")
+  elif name in ("-l", "-L", "-Xlinker"): command.linker += [name, value] if name == "-Xlinker" else [name + value]
+  elif name == "-MF": command.dependency_file = value
+  else:
+    lists = {"-I": command.angled, "-iquote": command.quoted, "-isystem": command.system, "-idirafter": command.system,
+             "-include": command.included}
+    if name in lists: lists[name].append(value)
+  return True
+
+# ---- compiling -------------------------------------------------------------------------------------------------------
+
+def write(path: str | None, data: bytes) -> None:
+  if path is None or path == "-":
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    return
+  try:
+    with open(path, "wb") as f: f.write(data)
+  except OSError as e: raise Refusal(f"cannot write {path}: {e.strerror}") from None
+
+def stem(path: str) -> str: return os.path.splitext(os.path.basename(path))[0]
+
+def only_preprocess(command: Command, path: str, diagnostics: Diagnostics) -> None:
+  try: tokens, _ = preprocess(path, command.settings(), diagnostics)
+  except Halt: return
+  write(command.output, print_tokens(tokens).encode("utf-8", "surrogateescape"))
+
+def write_dependencies(command: Command, path: str, target: str, diagnostics: Diagnostics) -> None:
+  _, cpp = preprocess(path, command.settings(), diagnostics)
+  own = [d for d in cpp.dependencies if command.dependencies == "MD" or cpp.found_in.get(d, 0) < cpp.first_system]
+  name = command.dependency_file or os.path.splitext(target)[0] + ".d"
+  write(name, (f"{target}: " + " \\\n ".join([path, *own]) + "\n").encode())
+
+def compile_file(command: Command, path: str, target: str | None, diagnostics: Diagnostics) -> None:
+  """Writes the object file, the assembly or the LLVM IR of a C file, unless it has errors."""
+  module = compile_module(path, command.settings(), diagnostics)
+  if module is None: return
+  if not command.host: raise Refusal("the RISC-V back end is not connected yet: use --host")
+  text = host_text(module, command.level)
+  if command.stage == "llvm": return write(target, text.encode())
+  host = Host(command.level)
+  write(target, host.assembly(text).encode() if command.stage == "S" else host.object_code(text))
+
+def is_c(path: str) -> bool: return path.endswith((".c", ".i", ".h")) or path == "-"
+
+def check_inputs(command: Command) -> None:
+  if not command.inputs: raise Refusal("no input files")
+  for path in command.inputs:
+    if not os.path.exists(path): raise Refusal(f"{path}: No such file or directory")
+    if os.path.isdir(path): raise Refusal(f"{path}: is a directory")
+  if command.output is not None and command.stage != "link" and len(command.inputs) > 1:
+    raise Refusal("cannot specify '-o' with '-c', '-S' or '-E' with multiple files")
+
+def link(command: Command, objects: list[str], output: str) -> None:
+  linker = "gcc" if command.host else "riscv64-linux-gnu-gcc"
+  try: done = subprocess.run([linker, "-o", output, *objects, *command.linker])
+  except FileNotFoundError: raise Refusal(f"{linker} is needed to link: install gcc") from None
+  if done.returncode: raise Refusal(f"{linker} failed to link")
+
+def execute(command: Command) -> int:
+  check_inputs(command)
+  diagnostics = Diagnostics(sys.stderr)
+  diagnostics.muted = command.quiet
+  with tempfile.TemporaryDirectory(prefix="c2r5-") as folder:
+    objects = []
+    for k, path in enumerate(command.inputs):
+      if not is_c(path): objects.append(path)
+      elif command.stage == "E": only_preprocess(command, path, diagnostics)
+      elif command.stage != "link":
+        suffix = {"S": ".s", "c": ".o", "llvm": ".ll"}[command.stage]
+        target = command.output or stem(path) + suffix
+        compile_file(command, path, target, diagnostics)
+        if command.dependencies is not None: write_dependencies(command, path, target, diagnostics)
+      else:
+        objects.append(os.path.join(folder, f"{k}.o"))
+        compile_file(command, path, objects[-1], diagnostics)
+    if diagnostics.errors: return 1
+    if command.stage != "link": return 0
+    output = command.output or ("a.out" if not command.run else os.path.join(folder, "a.out"))
+    link(command, objects, output)
+    if not command.run: return 0
+    launcher = [] if command.host else ["qemu-riscv64", "-L", "/usr/riscv64-linux-gnu"]
+    return subprocess.run([*launcher, os.path.abspath(output), *command.arguments]).returncode
+
+def run(arguments: list[str]) -> int:
+  """Exit status of a command line."""
+  if not arguments or arguments[0] in ("-h", "--help"):
+    print(USAGE)
+    return 0 if arguments else 1
+  try: return execute(read_command(arguments))
+  except Refusal as e:
+    print(f"c2r5: error: {e}", file=sys.stderr)
+    return 1
+  except Halt: return 1
+
+def main() -> NoReturn:
+  """Runs in a thread with a large stack: trees are as deep as programs nest."""
+  gc.disable()
+  sys.setrecursionlimit(400_000)
+  threading.stack_size(512 << 20)
+  status = [1]
+  def work() -> None: status[0] = run(sys.argv[1:])
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  sys.stdout.flush()
+  os._exit(status[0]) if threading.active_count() > 1 else sys.exit(status[0])
+
+if __name__ == "__main__": main()

@@ -1,0 +1,3 @@
+#ifndef noreturn
+#define noreturn _Noreturn
+#endif

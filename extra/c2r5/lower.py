@@ -1,0 +1,1099 @@
+# lower.py: typed trees -> flat blocks (picograd/codegen/flat.py). In: a Definition. Out: a Function in which every local
+# is a stack slot (mem2reg makes values of them), every access of memory a LOAD or STORE in order, every structure an
+# address. Operands are evaluated from left to right. What the flat form has no op for is a CALL of a name that begins
+# with __builtin_; docs/ir.md lists these.
+from __future__ import annotations
+from fractions import Fraction
+from typing import Any, Callable, NamedTuple, Sequence
+from picograd.codegen.flat import Builder, Convention, Function, new_label
+from picograd.dtype import DType, dtypes, nearest
+from picograd.ops.ops import Ops
+from picograd.ops.uop import UOp, fresh
+from extra.c2r5.abi import Assigner, Passing, Piece, assigner, scalars, stack_size
+from extra.c2r5.constant import bytes_of_long_double, is_true
+from extra.c2r5.ctype import (Array, Floating, FunctionType, INT, Integer, LONG, Machine, Member, Pointer, Record, Type,
+                              UNSIGNED_LONG, VOID, promoted)
+from extra.c2r5.declare import Leaf
+from extra.c2r5.lex import Failure, Token
+from extra.c2r5.parse import Case, Definition, Switch
+from extra.c2r5.tree import Label, Node, Object
+
+# ---- small words -----------------------------------------------------------------------------------------------------
+
+def const(dtype: DType, value: Any) -> UOp: return UOp.const(dtype, value)
+def long(value: int) -> UOp: return UOp.const(dtypes.int64, value)
+def symbol(name: str) -> UOp: return UOp(Ops.SYM, dtypes.ptr, (), name)
+def binary(op: Ops, x: UOp, y: UOp) -> UOp: return UOp(op, x.dtype, (x, y))
+def less(x: UOp, y: UOp) -> UOp: return UOp(Ops.CMPLT, dtypes.bool, (x, y))
+def differs(x: UOp, y: UOp) -> UOp: return UOp(Ops.CMPNE, dtypes.bool, (x, y))
+def inverse(x: UOp) -> UOp: return UOp(Ops.CMPNE, dtypes.bool, (x, UOp.const(dtypes.bool, True)))
+
+def add(x: UOp, y: UOp) -> UOp:
+  """x + y, constants added at once: addresses stay base + offset."""
+  if y.op is Ops.CONST and y.dtype.kind != "f":
+    if y.arg == 0: return x
+    if x.op is Ops.CONST: return const(x.dtype, x.arg + y.arg)
+    if x.op is Ops.ADD and x.src[1].op is Ops.CONST: return add(x.src[0], const(y.dtype, x.src[1].arg + y.arg))
+  return binary(Ops.ADD, x, y)
+
+def negative(x: UOp) -> UOp: return const(x.dtype, -x.arg) if x.op is Ops.CONST else binary(Ops.MUL, x, const(x.dtype, -1))
+def subtract(x: UOp, y: UOp) -> UOp: return add(x, negative(y))
+def shift_left(x: UOp, n: int) -> UOp: return binary(Ops.SHL, x, const(x.dtype, n)) if n else x
+def shift_right(x: UOp, n: int) -> UOp: return binary(Ops.SHR, x, const(x.dtype, n)) if n else x
+
+def scaled(count: UOp, size: UOp) -> UOp:
+  if count.op is Ops.CONST and size.op is Ops.CONST: return long(count.arg * size.arg)
+  return count if size.op is Ops.CONST and size.arg == 1 else binary(Ops.MUL, count, size)
+
+def cast(x: UOp, to: DType) -> UOp:
+  if x.dtype is to: return x
+  if x.op is Ops.CONST and x.dtype.kind in "ui" and to.kind in "uip": return const(to, x.arg)
+  return UOp(Ops.CAST, to, (x,))
+
+def is_aggregate(t: Type) -> bool:
+  """Whether a value of the type is the address of it: structures, and long double where the machine has no such
+  registers."""
+  return t.is_record or t.is_array or (isinstance(t, Floating) and t.dtype is None)
+
+def dtype_of(t: Type) -> DType:
+  if is_aggregate(t) or t.is_function: return dtypes.ptr
+  return t.dtype                                                        # type: ignore[attr-defined]
+
+def is_scattered(t: Type, offset: int) -> bool:
+  """Whether a member of a packed structure is not where its type's alignment wants it."""
+  return not t.is_record and not t.is_array and offset % (t.size or 1) != 0
+
+class Place(NamedTuple):
+  """Where an lvalue is. member: if it is a bit-field, or not aligned; then address is that of the record."""
+  address: UOp
+  type: Type
+  member: Member | None = None
+
+COPY_LIMIT = 64                         # bytes of a structure that are copied one by one; more is a call of memcpy
+
+OPS = {"add": Ops.ADD, "mul": Ops.MUL, "and": Ops.AND, "or": Ops.OR, "xor": Ops.XOR, "mod": Ops.MOD}
+# libgcc's functions on quadruple floats (lp64d): operator -> name
+QUAD = {"add": "__addtf3", "sub": "__subtf3", "mul": "__multf3", "div": "__divtf3"}
+QUAD_COMPARE = {"lt": "__lttf2", "gt": "__gttf2", "le": "__letf2", "ge": "__getf2", "eq": "__eqtf2", "ne": "__netf2"}
+
+class Jumps(NamedTuple):
+  """Where break and continue go; depth: how many cleanups are pending there."""
+  out: UOp
+  again: UOp | None
+  depth: int
+
+class Lowering:
+  """Lowers one function."""
+  def __init__(self, definition: Definition, machine: Machine, constants: dict[bytes, str]):
+    self.definition, self.machine, self.constants = definition, machine, constants
+    object = definition.object
+    assert isinstance(object.type, FunctionType), "a definition has a function type"
+    self.type = object.type
+    self.labels: dict[Label, UOp] = {}
+    self.jumps: list[Jumps] = []
+    self.cases: dict[Node, UOp] = {}
+    self.once: dict[Node, UOp] = {}
+    self.cleanups: list[Callable[[], None]] = []
+    self.result = assigner(machine).result(self.type.result)
+    self.build = Builder(object.symbol, [])
+    self.parameters()
+
+  def lower(self) -> Function:
+    fn = self.build.function
+    self.statement(self.definition.body)
+    self.return_value(None)
+    pieces = self.result.pieces
+    results = () if self.result.by_reference else tuple([p.dtype for p in pieces])
+    if self.gives_back_address(): results = (dtypes.ptr,)
+    fn.result = results[0] if len(results) == 1 else dtypes.void
+    fixed = len(fn.params) if self.type.variadic else None
+    fn.convention = Convention(fixed, results if len(results) > 1 else (), tuple(self.memory_params))
+    fn.is_local, fn.returns_twice = self.definition.object.is_local_symbol, self.definition.calls_setjmp
+    return self.build.finish()
+
+  # ---- parameters and results ----
+
+  def parameter(self, dtype: DType) -> UOp:
+    self.build.function.params.append(dtype)
+    return self.build.param(len(self.build.function.params) - 1)
+
+  def parameters(self) -> None:
+    """Stores what was passed into slots."""
+    self.memory_params: list[tuple[int, int, int]] = []
+    assign = assigner(self.machine)
+    self.result_address: UOp | None = None
+    if self.result.by_reference:
+      self.result_address = self.parameter(dtypes.ptr)
+      assign.free_integers -= 1
+    for object in self.definition.params:
+      passing = assign.argument(object.type, False)
+      k = len(self.build.function.params)
+      values = [self.parameter(piece.dtype) for piece in passing.pieces]
+      if passing.on_stack: self.memory_params.append((k, *stack_size(object.type)))
+      if (passing.by_reference or passing.on_stack) and object.type.is_record: object.slot = values[0]
+      elif passing.by_reference or passing.on_stack:
+        object.slot = self.new_slot(object.type)
+        self.write(Place(object.slot, object.type), self.read(Place(values[0], object.type)))
+      else:
+        object.slot = self.new_slot(object.type)
+        self.store_pieces(object.slot, object.type, passing, values)
+    for object in self.definition.params: self.measure_type(object.type)
+
+  def new_slot(self, t: Type, align: int = 0) -> UOp:
+    return self.slot(max(t.size or 0, 1), max(align, t.align))
+
+  def slot(self, nbytes: int, align: int = 8) -> UOp:
+    """A new place on the stack. Its node is a pointer. Slots are aligned to 16; for more, there is room to move."""
+    if align <= 16: return self.build.var(dtypes.ptr, -(-nbytes // 8))
+    base = cast(self.build.var(dtypes.ptr, -(-(nbytes + align) // 8)), dtypes.int64)
+    return cast(binary(Ops.AND, add(base, long(align - 1)), long(-align)), dtypes.ptr)
+
+  def store_pieces(self, address: UOp, t: Type, passing: Passing, values: Sequence[UOp]) -> None:
+    """Puts an object together from the scalars it was passed as."""
+    if not passing.pieces: return
+    if not is_aggregate(t): return self.write(Place(address, t), cast(values[0], dtype_of(t)))
+    size = t.size or 0
+    whole = max(p.offset + p.dtype.itemsize for p in passing.pieces) <= size
+    target = address if whole and t.align >= 8 or self.fits(passing, t) else self.slot(16)
+    for piece, value in zip(passing.pieces, values): self.build.store(add(target, long(piece.offset)), value)
+    if target is not address: self.copy(address, target, t)
+
+  def fits(self, passing: Passing, t: Type) -> bool:
+    """Whether the pieces are aligned in the object and do not reach over its end."""
+    return all(p.offset + p.dtype.itemsize <= (t.size or 0) and p.dtype.itemsize <= t.align for p in passing.pieces)
+
+  def load_pieces(self, address: UOp, t: Type, passing: Passing) -> list[UOp]:
+    if not self.fits(passing, t):
+      source = self.slot(16)
+      self.copy(source, address, t)
+      address = source
+    return [self.build.load(add(address, long(p.offset)), p.dtype) for p in passing.pieces]
+
+  def pass_value(self, value: UOp, t: Type, passing: Passing) -> list[UOp]:
+    """The scalars of an argument or result."""
+    if passing.by_reference or passing.on_stack:
+      copy = self.new_slot(t)
+      self.write(Place(copy, t), value)
+      return [copy]
+    if is_aggregate(t): return self.load_pieces(value, t, passing)
+    return [cast(value, p.dtype) for p in passing.pieces]
+
+  def return_value(self, node: Node | None) -> None:
+    result = self.type.result
+    if node is None or result.is_void:
+      if node is not None: self.value(node)
+      self.run_cleanups(0)
+      if result.is_void or self.result.by_reference: return self.build.ret(*self.hidden_result())
+      return self.build.ret(*[const(p.dtype, 0) for p in self.result.pieces])          # main, or undefined
+    value = self.value(node)
+    if self.result.by_reference:
+      assert self.result_address is not None, "the caller passed an address"
+      self.write(Place(self.result_address, result), value)
+      values = list(self.hidden_result())
+    else: values = self.pass_value(value, result, self.result)
+    self.run_cleanups(0)
+    self.build.ret(*values)
+
+  def gives_back_address(self) -> bool: return self.result.by_reference and self.machine.name == "x86_64"
+  def hidden_result(self) -> tuple[UOp, ...]:
+    """x86-64 gives back the address that the result went to."""
+    return (self.result_address,) if self.gives_back_address() and self.result_address is not None else ()
+
+  # ---- memory ----
+
+  def volatile(self, u: UOp, t: Type) -> UOp:
+    return u.replace(arg=next(fresh)) if t.volatile else u
+
+  def read(self, place: Place) -> UOp:
+    """The value at a place; of an aggregate its address."""
+    t = place.type
+    if place.member is not None: return self.read_scattered(place)
+    if is_aggregate(t): return place.address
+    load = UOp(Ops.LOAD, dtype_of(t), (place.address, self.build.state))
+    return self.build.emit(self.volatile(load, t))
+
+  def write(self, place: Place, value: UOp) -> None:
+    t = place.type
+    if place.member is not None: return self.write_scattered(place, value)
+    if is_aggregate(t): return self.copy(place.address, value, t)
+    store = UOp(Ops.STORE, dtypes.void, (place.address, value, self.build.state))
+    self.build.emit(self.volatile(store, t))
+
+  def copy(self, to: UOp, source: UOp, t: Type) -> None:
+    """Copies an object: by its scalars if they fill it, so that slots stay apart; else in words; large ones by memcpy."""
+    size = t.size or 0
+    if to is source or size == 0: return
+    if size > COPY_LIMIT:
+      self.build.call("memcpy", to, source, long(size))
+      return
+    parts = self.copy_parts(t)
+    values = [self.build.load(add(source, long(offset)), dtype) for offset, dtype in parts]
+    for (offset, _), value in zip(parts, values): self.build.store(add(to, long(offset)), value)
+
+  def copy_parts(self, t: Type) -> list[tuple[int, DType]]:
+    size, end = t.size or 0, 0
+    parts = []
+    for offset, s in scalars(t):
+      if offset != end or is_aggregate(s) or s.size == 16: break
+      parts.append((offset, dtype_of(s)))
+      end = offset + (s.size or 0)
+    if end == size and t.align >= max(d.itemsize for _, d in parts): return parts
+    width = min(8, t.align)
+    parts = [(k, UNSIGNED_OF_SIZE[width]) for k in range(0, size - size % width, width)]
+    return parts + [(k, dtypes.uint8) for k in range(size - size % width, size)]
+
+  def fill_zero(self, address: UOp, size: int, align: int) -> None:
+    if size > COPY_LIMIT:
+      self.build.call("memset", address, const(dtypes.int32, 0), long(size))
+      return
+    offset, width = 0, 8
+    while offset < size:
+      while width > min(align, size - offset): width //= 2
+      self.build.store(add(address, long(offset)), const(UNSIGNED_OF_SIZE[width], 0))
+      offset += width
+
+  # bit-fields, and members of packed structures that are not aligned
+
+  def bytes_of(self, place: Place) -> list["Part"]:
+    """The pieces of memory that hold a bit-field: one if an aligned word has all of it, else bytes."""
+    member = place.member
+    assert member is not None and member.type.size is not None, "callers have a bit-field"
+    first = member.bit if member.width is not None else 8 * member.offset
+    width = member.width if member.width is not None else 8 * member.type.size
+    for size in (1, 2, 4, 8):
+      start = first // (8 * size) * size
+      if first + width <= 8 * (start + size) and start % min(size, max(place.type.align, 1)) == 0 and size <= place.type.align:
+        return [Part(start, size, first - 8 * start, width, 0)]
+    parts, done = [], 0
+    while done < width:
+      bit = first + done
+      n = min(8 - bit % 8, width - done)
+      parts.append(Part(bit // 8, 1, bit % 8, n, done))
+      done += n
+    return parts
+
+  def read_scattered(self, place: Place) -> UOp:
+    member = place.member
+    assert member is not None, "callers have a member"
+    total = const(dtypes.uint64, 0)
+    for part in self.bytes_of(place):
+      word = self.load_part(place, part)
+      if part.width < 8 * part.size:
+        word = binary(Ops.AND, shift_right(cast(word, dtypes.uint64), part.shift), const(dtypes.uint64, (1 << part.width) - 1))
+      word = shift_left(cast(word, dtypes.uint64), part.position)
+      total = word if part.position == 0 else binary(Ops.OR, total, word)
+    width = member.width if member.width is not None else 8 * (member.type.size or 0)
+    return from_bits(total, width, member.type)
+
+  def load_part(self, place: Place, part: "Part") -> UOp:
+    load = UOp(Ops.LOAD, UNSIGNED_OF_SIZE[part.size], (add(place.address, long(part.offset)), self.build.state))
+    return self.build.emit(self.volatile(load, place.type))
+
+  def write_scattered(self, place: Place, value: UOp) -> None:
+    member = place.member
+    assert member is not None, "callers have a member"
+    bits = to_bits(value, member.type)
+    for part in self.bytes_of(place):
+      word = shift_right(bits, part.position)
+      whole = part.width == 8 * part.size
+      if not whole:
+        mask = (1 << part.width) - 1
+        word = shift_left(binary(Ops.AND, word, const(dtypes.uint64, mask)), part.shift)
+        old = cast(self.load_part(place, part), dtypes.uint64)
+        word = binary(Ops.OR, binary(Ops.AND, old, const(dtypes.uint64, ~(mask << part.shift))), word)
+      store = UOp(Ops.STORE, dtypes.void, (add(place.address, long(part.offset)), cast(word, UNSIGNED_OF_SIZE[part.size]),
+                                          self.build.state))
+      self.build.emit(self.volatile(store, place.type))
+
+  # ---- places ----
+
+  def place(self, node: Node) -> Place:
+    """Where an lvalue is, or a structure that a call has given."""
+    kind = node.kind
+    if kind == "variable": return Place(self.address_of_object(node.arg), node.type)
+    if kind == "dereference": return Place(self.value(node.src[0]), node.type)
+    if kind == "member": return self.member(node)
+    if kind == "compound":
+      object, leaves = node.arg
+      if object.storage == "automatic":
+        if object.slot is None: object.slot = self.new_slot(object.type)
+        self.initialize(object.slot, object.type, leaves)
+      return Place(self.address_of_object(object), node.type)
+    return Place(self.value(node), node.type)
+
+  def member(self, node: Node) -> Place:
+    member = node.arg
+    outer = self.place(node.src[0])
+    base = outer.address
+    if outer.member is not None: base = add(base, long(outer.member.offset))           # in a record that is not aligned
+    if member.width is None and not is_scattered(member.type, member.offset):
+      return Place(add(base, long(member.offset)), node.type)
+    record = node.src[0].type
+    return Place(base, node.type.aligned(record.align) if not node.type.is_record else node.type, member)
+
+  def address_of_object(self, object: Object) -> UOp:
+    if object.storage == "automatic":
+      assert object.slot is not None, f"{object.name} is used before its declaration was lowered"
+      return object.slot
+    return symbol(object.symbol)
+
+  def address(self, node: Node) -> UOp:
+    place = self.place(node)
+    return add(place.address, long(place.member.offset)) if place.member is not None else place.address
+
+  # ---- values ----
+
+  def value(self, node: Node) -> UOp:
+    """The value of an expression: of its type's dtype; of an aggregate the address; void gives any constant."""
+    return VALUES[node.kind](self, node)
+
+  def load(self, node: Node) -> UOp: return self.read(self.place(node))
+
+  def number(self, node: Node) -> UOp:
+    t = node.type
+    if isinstance(t, Floating) and t.size == 16:
+      if t.dtype is not None and node.arg == nearest(Fraction(node.arg)): return const(t.dtype, nearest(Fraction(node.arg)))
+      return self.read(Place(self.constant_bytes(bytes_of_long_double(t, node.arg)), t))
+    return const(dtype_of(t), node.arg)
+
+  def constant_bytes(self, contents: bytes) -> UOp:
+    """The address of bytes that never change."""
+    return symbol(self.constants.setdefault(contents, f".constant.{len(self.constants)}"))
+
+  def decay(self, node: Node) -> UOp: return self.address(node.src[0])
+
+  def cast(self, node: Node) -> UOp:
+    value = self.value(node.src[0])
+    return self.convert(value, node.src[0].type, node.type)
+
+  def convert(self, value: UOp, source: Type, to: Type) -> UOp:
+    if to.is_void or to.is_record: return value
+    if isinstance(source, Floating) and isinstance(to, (Floating, Integer)) and None in (source.dtype, dtype_of_floating(to)):
+      return self.convert_quad(value, source, to)
+    if isinstance(source, Integer) and isinstance(to, Floating) and to.dtype is None: return self.convert_quad(value, source, to)
+    if isinstance(to, Integer) and to.is_bool: return cast(self.truth(value, source), dtypes.uint8)
+    target = dtype_of(to)
+    if source.is_floating and isinstance(to, Integer) and to.size < 4: return cast(cast(value, dtypes.int32), target)
+    return cast(value, target)
+
+  def truth(self, value: UOp, t: Type) -> UOp:
+    """value != 0"""
+    if value.op is Ops.CAST and value.src[0].dtype is dtypes.bool: return value.src[0]
+    if isinstance(t, Floating) and t.dtype is None:
+      return differs(self.build.call("__netf2", *self.quads(value, self.quad_zero()), dtype=dtypes.int32), const(dtypes.int32, 0))
+    return differs(value, const(value.dtype, 0))
+
+  def condition(self, node: Node) -> UOp:
+    """A scalar as a bool."""
+    if node.kind in COMPARE: return self.comparison(node)
+    if node.kind == "lnot": return inverse(self.condition(node.src[0]))
+    return self.truth(self.value(node), node.type)
+
+  def comparison(self, node: Node) -> UOp:
+    t = node.src[0].type
+    x, y = self.value(node.src[0]), self.value(node.src[1])
+    return self.compare(node.kind, x, y, t)
+
+  def compare(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
+    if isinstance(t, Floating):
+      if t.dtype is None: return self.compare_quads(kind, x, y)
+      if kind in ("le", "ge"):                                          # not the inverse of <, because of NaN
+        if kind == "ge": x, y = y, x
+        return binary(Ops.OR, less(x, y), inverse(differs(x, y)))
+    return COMPARE[kind](x, y)
+
+  def compare_as_int(self, node: Node) -> UOp: return cast(self.comparison(node), dtypes.int32)
+  def logical_not(self, node: Node) -> UOp: return cast(self.condition(node), dtypes.int32)
+
+  def logical(self, node: Node) -> UOp:
+    yes, no, out = new_label(), new_label(), new_label()
+    result = self.slot(8)
+    self.branch(node, yes, no)
+    for label, number in ((yes, 1), (no, 0)):
+      self.build.begin(label)
+      self.build.store(result, const(dtypes.int32, number))
+      self.build.jump(out)
+    self.build.begin(out)
+    return self.build.load(result, dtypes.int32)
+
+  def arithmetic(self, node: Node) -> UOp:
+    x, y = self.value(node.src[0]), self.value(node.src[1])
+    return self.compute(node.kind, x, y, node.type)
+
+  def compute(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
+    """An operator on values of type t; of pointers with an int64, in bytes."""
+    if isinstance(t, Floating) and t.dtype is None: return self.quad_call(QUAD[kind], self.quads(x, y))
+    if kind == "add": return add(x, y) if x.dtype.kind != "f" else binary(Ops.ADD, x, y)
+    if kind == "sub": return subtract(x, y) if x.dtype.kind != "f" else binary(Ops.ADD, x, negative(y))
+    if kind == "div": return binary(Ops.FDIV if x.dtype.kind == "f" else Ops.IDIV, x, y)
+    if kind in ("shl", "shr"):
+      count = cast(y, x.dtype)
+      if count.op is not Ops.CONST: count = binary(Ops.AND, count, const(x.dtype, x.dtype.bits - 1))      # as machines do
+      else: count = const(x.dtype, count.arg & x.dtype.bits - 1)
+      return binary(Ops.SHL if kind == "shl" else Ops.SHR, x, count)
+    return binary(OPS[kind], x, y)
+
+  def negate(self, node: Node) -> UOp:
+    value = self.value(node.src[0])
+    if isinstance(node.type, Floating) and node.type.dtype is None: return self.negate_quad(value)
+    return negative(value)
+
+  def invert(self, node: Node) -> UOp:
+    value = self.value(node.src[0])
+    return binary(Ops.XOR, value, const(value.dtype, -1))
+
+  def pointer_offset(self, node: Node) -> UOp:
+    pointer, count = self.value(node.src[0]), self.value(node.src[1])
+    return self.moved(pointer, count, node.type, node.kind)
+
+  def moved(self, pointer: UOp, count: UOp, t: Type, kind: str) -> UOp:
+    assert isinstance(t, Pointer), "only pointers are moved"
+    distance = scaled(count, self.size_of_type(t.to))
+    return add(pointer, negative(distance) if kind == "pointer_sub" else distance)
+
+  def pointer_difference(self, node: Node) -> UOp:
+    x, y = [cast(self.value(s), dtypes.int64) for s in node.src]
+    t = node.src[0].type
+    assert isinstance(t, Pointer), "only pointers have a distance"
+    size = self.size_of_type(t.to)
+    return binary(Ops.IDIV, subtract(x, y), size) if size is not long(1) else subtract(x, y)
+
+  def size_of_type(self, t: Type) -> UOp:
+    """A size in bytes, as an int64; of a variable array, what its declaration has computed."""
+    if not t.is_variable: return long(t.size or 1 if not t.is_record else t.size or 0)
+    assert isinstance(t, Array), "only arrays have variable sizes"
+    return self.build.load(t.slot, dtypes.int64) if t.slot is not None else self.computed_size(t)
+
+  def computed_size(self, t: Array) -> UOp:
+    count = cast(self.value(t.count), dtypes.int64) if t.count is not None else long(t.length or 0)
+    return scaled(count, self.size_of_type(t.of))
+
+  def measure_type(self, t: Type) -> None:
+    """Computes and keeps the sizes of the variable arrays in a type, where it is declared."""
+    if isinstance(t, Pointer): return self.measure_type(t.to)
+    if not isinstance(t, Array) or t.slot is not None or not t.is_variable: return
+    self.measure_type(t.of)
+    size = self.computed_size(t)
+    t.slot = self.slot(8)
+    self.build.store(t.slot, size)
+
+  def conditional(self, node: Node) -> UOp:
+    test, yes, no = node.src
+    known = is_true(test)
+    if known is not None: return self.value(yes if known else no)
+    labels = new_label(), new_label()
+    out, result = new_label(), None if node.type.is_void else self.slot(8)
+    self.branch(test, *labels)
+    for label, arm in zip(labels, (yes, no)):
+      self.build.begin(label)
+      value = self.value(arm)
+      if result is not None: self.build.store(result, value)
+      self.build.jump(out)
+    self.build.begin(out)
+    return const(dtypes.int32, 0) if result is None else self.build.load(result, dtype_of(node.type))
+
+  def remembered(self, node: Node) -> UOp:
+    """The operand of ?: that is both test and value: computed when it is first met, which is the test."""
+    if node not in self.once: self.once[node] = self.value(node.src[0])
+    return self.once[node]
+
+  def comma(self, node: Node) -> UOp:
+    self.value(node.src[0])
+    return self.value(node.src[1])
+
+  def assign(self, node: Node) -> UOp:
+    place = self.place(node.src[0])
+    value = self.value(node.src[1])
+    self.write(place, value)
+    return self.written(place, value)
+
+  def written(self, place: Place, value: UOp) -> UOp:
+    """The value of an assignment: what the place holds after it; of a bit-field, what fits."""
+    if is_aggregate(place.type): return place.address
+    if place.member is None or place.member.width is None: return value
+    return from_bits(to_bits(value, place.member.type), place.member.width, place.member.type)
+
+  def update(self, node: Node) -> UOp:
+    """place op= operand, ++place, place++"""
+    target, operand = node.src
+    done, computed = node.arg
+    place = self.place(target)
+    old = self.read(place)
+    if node.kind == "postfix" and is_aggregate(target.type):
+      kept = self.new_slot(target.type)
+      self.copy(kept, old, target.type)
+      old = kept
+    left = self.convert(old, target.type, computed)
+    right = self.value(operand)
+    if done.kind.startswith("pointer"): new = self.moved(left, right, computed, done.kind)
+    else: new = self.convert(self.compute(done.kind, left, right, done.type), done.type, target.type)
+    self.write(place, new)
+    return old if node.kind == "postfix" else self.written(place, new)
+
+  def statements(self, node: Node) -> UOp:
+    """GNU: ({ .. })"""
+    value: UOp = const(dtypes.int32, 0)
+    depth = len(self.cleanups)
+    for k, s in enumerate(node.arg):
+      while s.kind == "label" and k == len(node.arg) - 1:
+        self.begin_label(s)
+        s = s.src[0]
+      if k == len(node.arg) - 1 and s.kind == "expression": value = self.value(s.src[0])
+      else: self.statement(s)
+    self.run_cleanups(depth)
+    del self.cleanups[depth:]
+    return value
+
+  def union_cast(self, node: Node) -> UOp:
+    whole = self.new_slot(node.type)
+    self.write(Place(whole, node.arg.type), self.value(node.src[0]))
+    return whole
+
+  def size_of(self, node: Node) -> UOp: return cast(self.size_of_type(node.arg), dtypes.uint64)
+
+  # ---- calls ----
+
+  def call(self, node: Node) -> UOp:
+    callee, *arguments = node.src
+    t: FunctionType = node.arg
+    target = self.value(callee)
+    passing = assigner(self.machine).result(t.result)
+    assign = assigner(self.machine)
+    given: list[UOp] = []
+    result: UOp | None = None
+    if passing.by_reference:
+      result = self.new_slot(t.result)
+      given.append(result)
+      assign.free_integers -= 1
+    values = [self.value(a) for a in arguments]
+    memory: list[tuple[int, int, int]] = []
+    fixed = None
+    for k, (argument, value) in enumerate(zip(arguments, values)):
+      is_variable = t.variadic and k >= len(t.params)
+      if is_variable and fixed is None: fixed = len(given)
+      place = assign.argument(argument.type, is_variable)
+      given += [long(0)] * place.padding
+      if place.on_stack: memory.append((len(given), *stack_size(argument.type)))
+      given += self.pass_value(value, argument.type, place)
+    if (t.variadic or not t.has_prototype) and fixed is None: fixed = len(given)
+    return self.finish_call(target, given, t.result, passing, Convention(fixed, (), tuple(memory)), result)
+
+  def finish_call(self, target: UOp, given: list[UOp], t: Type, passing: Passing, convention: Convention,
+                  result: UOp | None) -> UOp:
+    dts = [p.dtype for p in passing.pieces]
+    if result is not None or t.is_void or not dts:
+      self.build.call(target, *given, convention=convention)
+      return result if result is not None else self.new_slot(t) if t.is_record else const(dtypes.int32, 0)
+    if len(dts) == 1: values = [self.build.call(target, *given, dtype=dts[0], convention=convention)]
+    else:
+      called = self.build.call(target, *given, convention=convention._replace(results=tuple(dts)))
+      values = [UOp(Ops.INDEX, dt, (called, long(k))) for k, dt in enumerate(dts)]
+    if not is_aggregate(t): return cast(values[0], dtype_of(t))
+    slot = self.new_slot(t)
+    self.store_pieces(slot, t, passing, values)
+    return slot
+
+  # ---- long double by libgcc ----
+
+  def quads(self, *addresses: UOp) -> list[UOp]:
+    """Quadruple floats in pairs of integers."""
+    return [self.build.load(add(a, long(k)), dtypes.int64) for a in addresses for k in (0, 8)]
+
+  def quad_call(self, name: str, arguments: list[UOp]) -> UOp:
+    called = self.build.call(name, *arguments, convention=Convention(None, (dtypes.int64, dtypes.int64)))
+    slot = self.slot(16)
+    for k in range(2): self.build.store(add(slot, long(8 * k)), UOp(Ops.INDEX, dtypes.int64, (called, long(k))))
+    return slot
+
+  def quad_zero(self) -> UOp:
+    slot = self.slot(16)
+    self.fill_zero(slot, 16, 8)
+    return slot
+
+  def negate_quad(self, address: UOp) -> UOp:
+    low, high = self.quads(address)
+    slot = self.slot(16)
+    self.build.store(slot, low)
+    self.build.store(add(slot, long(8)), binary(Ops.XOR, high, long(-1 << 63)))
+    return slot
+
+  def compare_quads(self, kind: str, x: UOp, y: UOp) -> UOp:
+    result = self.build.call(QUAD_COMPARE[kind], *self.quads(x, y), dtype=dtypes.int32)
+    return COMPARE[kind](result, const(dtypes.int32, 0))
+
+  def convert_quad(self, value: UOp, source: Type, to: Type) -> UOp:
+    """Between long double and other types (libgcc's names: sf df tf are floats, si di integers)."""
+    if isinstance(to, Integer) and to.is_bool: return cast(self.truth(value, source), dtypes.uint8)
+    if isinstance(source, Integer):
+      wide = source if source.size >= 4 else INT
+      name = f"__float{'' if wide.signed else 'un'}{'si' if wide.size == 4 else 'di'}tf"
+      return self.quad_call(name, [cast(value, wide.dtype)])
+    assert isinstance(source, Floating), "numbers are converted"
+    if isinstance(to, Integer):
+      wide = to if to.size >= 4 else INT
+      name = f"__fix{'' if wide.signed else 'uns'}tf{'si' if wide.size == 4 else 'di'}"
+      return cast(self.build.call(name, *self.quads(value), dtype=wide.dtype), dtype_of(to))
+    assert isinstance(to, Floating), "numbers are converted"
+    if to.dtype is None and source.dtype is None: return value
+    if to.dtype is None: return self.quad_call("__extendsftf2" if source.size == 4 else "__extenddftf2", [value])
+    return self.build.call("__trunctfsf2" if to.size == 4 else "__trunctfdf2", *self.quads(value), dtype=to.dtype)
+
+  # ---- builtins ----
+
+  def builtin(self, node: Node) -> UOp:
+    name = node.arg
+    if name.startswith(("__sync", "__atomic")): return self.atomic(node)
+    if name.endswith("_overflow"): return self.overflow(node)
+    if name in ("va_start", "va_copy"): return self.va_builtin(node)
+    values = [self.value(s) for s in node.src]
+    if name in ("fabs", "fabsf"): return self.absolute(values[0])
+    if name in ("sqrt", "sqrtf"): return UOp(Ops.SQRT, values[0].dtype, (values[0],))
+    if name in ("alloca", "frame_address", "return_address"):
+      return self.build.call("__builtin_" + name, *values, dtype=dtypes.ptr)
+    if name in ("trap", "unreachable"):
+      if name == "trap": self.build.call("abort")
+      self.build.ret(*[const(p.dtype, 0) for p in self.result.pieces if not self.result.by_reference])
+    return const(dtypes.int32, 0)
+
+  def absolute(self, x: UOp) -> UOp:
+    """|x| without its sign bit, NaN too."""
+    bits = dtypes.uint64 if x.dtype.bits == 64 else dtypes.uint32
+    return UOp(Ops.BITCAST, x.dtype, (binary(Ops.AND, UOp(Ops.BITCAST, bits, (x,)), const(bits, (1 << bits.bits - 1) - 1)),))
+
+  def atomic(self, node: Node) -> UOp:
+    """One thread: plain, volatile accesses."""
+    if not node.src or "fence" in node.arg: return self.barrier()
+    t = node.src[0].type
+    assert isinstance(t, Pointer), "the parser has checked it"
+    place = Place(self.value(node.src[0]), t.to.qualified(volatile=True))
+    rest = [self.convert(self.value(s), s.type, t.to) if k == 0 and "compare" not in node.arg else self.value(s)
+            for k, s in enumerate(node.src[1:])]
+    name = node.arg
+    if "compare" in name: return self.compare_exchange(node, place, t.to, rest)
+    if name == "__sync_lock_release": rest = [const(dtype_of(t.to), 0)]
+    old = self.read(place) if "store" not in name and "release" not in name else rest[0]
+    if "load" in name: return old
+    operation = next((op for op in ("add", "sub", "and", "or", "xor") if f"_{op}" in name), None)
+    new = self.compute(operation, old, rest[0], t.to) if operation else rest[0]
+    self.write(place, new)
+    return new if name.endswith("_fetch") else old
+
+  def compare_exchange(self, node: Node, place: Place, t: Type, rest: list[UOp]) -> UOp:
+    is_sync = node.arg.startswith("__sync")
+    expected = Place(rest[0], t)
+    wanted = cast(rest[0], dtype_of(t)) if is_sync else self.read(expected)
+    new = cast(rest[1], dtype_of(t))
+    old = self.read(place)
+    same, store, other, out = inverse(differs(old, wanted)), new_label(), new_label(), new_label()
+    self.build.branch(same, store, other)
+    self.build.begin(store)
+    self.write(place, new)
+    self.build.jump(out)
+    self.build.begin(other)
+    if not is_sync: self.write(expected, old)
+    self.build.jump(out)
+    self.build.begin(out)
+    return old if "val" in node.arg else cast(same, dtypes.int32)
+
+  def overflow(self, node: Node) -> UOp:
+    """__builtin_add_overflow(x, y, &z): z = x + y, and whether that is not the sum of integers. By 128 bits, in two halves
+    of which the upper is all that is asked."""
+    kind = node.arg.partition("_")[0]
+    x, y, to = node.src
+    a, b = [self.value(s) for s in (x, y)]
+    pointer = self.value(to)
+    assert isinstance(to.type, Pointer) and isinstance(to.type.to, Integer), "a pointer to an integer is needed"
+    t = to.type.to
+    low, exact = wide_result(kind, (a, x.type), (b, y.type))
+    self.write(Place(pointer, t), cast(low, t.dtype))
+    return cast(binary(Ops.OR, exact(t), const(dtypes.bool, False)), dtypes.int32)
+
+  def va_builtin(self, node: Node) -> UOp:
+    """The address of a va_list: on x86-64 it is an array, on RISC-V a pointer."""
+    addresses = [self.value(s) if self.machine.name == "x86_64" else self.address(s) for s in node.src[:2]]
+    if node.arg == "va_start": self.build.call("__builtin_va_start", addresses[0])
+    else:
+      size = 24 if self.machine.name == "x86_64" else 8
+      for k in range(0, size, 8):
+        self.build.store(add(addresses[0], long(k)), self.build.load(add(addresses[1], long(k)), dtypes.int64))
+    return const(dtypes.int32, 0)
+
+  def va_arg(self, node: Node) -> UOp:
+    t = node.type
+    address = self.va_arg_x86(node) if self.machine.name == "x86_64" else self.va_arg_riscv(node)
+    return self.read(Place(address, t))
+
+  def va_arg_riscv(self, node: Node) -> UOp:
+    """The arguments lie in a row, eight bytes each; what is aligned to 16 begins at an even one; large ones are
+    addresses."""
+    t = node.type
+    place = self.address(node.src[0])
+    at = self.build.load(place, dtypes.ptr)
+    size = t.size or 0
+    if t.align == 16 and size <= 16:
+      at = cast(binary(Ops.AND, cast(add(at, long(15)), dtypes.int64), long(-16)), dtypes.ptr)
+    self.build.store(place, add(at, long(8 if size > 16 else -(-size // 8) * 8)))
+    return self.build.load(at, dtypes.ptr) if size > 16 else at
+
+  def va_arg_x86(self, node: Node) -> UOp:
+    """From the registers that the function saved, if all of it went there, else from the stack."""
+    t = node.type
+    ap = self.value(node.src[0])
+    passing = assigner(self.machine).argument(t, True)
+    overflow = add(ap, long(8))
+    size, align = stack_size(t)
+    def from_stack() -> UOp:
+      at = self.build.load(overflow, dtypes.ptr)
+      if align > 8: at = cast(binary(Ops.AND, cast(add(at, long(align - 1)), dtypes.int64), long(-align)), dtypes.ptr)
+      self.build.store(overflow, add(at, long(size)))
+      return at
+    if passing.on_stack: return from_stack()
+    counts = {kind: [p for p in passing.pieces if (p.dtype.kind == "f") == (kind == "f")] for kind in "if"}
+    place = {"i": ap, "f": add(ap, long(4))}
+    at = {kind: self.build.load(place[kind], dtypes.uint32) for kind in "if" if counts[kind]}
+    fits = const(dtypes.bool, True)
+    for kind, offset in at.items():
+      limit = 48 + 1 - 8 * len(counts["i"]) if kind == "i" else 176 + 1 - 16 * len(counts["f"])
+      fits = binary(Ops.AND, less(offset, const(dtypes.uint32, limit)), fits)
+    result, copy = self.slot(8), self.new_slot(t)
+    registers, stack, out = new_label(), new_label(), new_label()
+    self.build.branch(fits, registers, stack)
+    self.build.begin(registers)
+    area = self.build.load(add(ap, long(16)), dtypes.ptr)
+    values = []
+    for piece in passing.pieces:
+      kind = "f" if piece.dtype.kind == "f" else "i"
+      values.append(self.build.load(add(area, cast(at[kind], dtypes.int64)), piece.dtype))
+      at[kind] = add(at[kind], const(dtypes.uint32, 16 if kind == "f" else 8))
+    for kind, offset in at.items(): self.build.store(place[kind], offset)
+    self.store_pieces(copy, t, passing, values)
+    self.build.store(result, copy)
+    self.build.jump(out)
+    self.build.begin(stack)
+    self.build.store(result, from_stack())
+    self.build.jump(out)
+    self.build.begin(out)
+    return self.build.load(result, dtypes.ptr)
+
+  def barrier(self) -> UOp:
+    self.build.emit(UOp(Ops.BARRIER, dtypes.void, (self.build.state,)))
+    return const(dtypes.int32, 0)
+
+  # ---- statements ----
+
+  def statement(self, node: Node) -> None: STATEMENTS[node.kind](self, node)
+
+  def block(self, node: Node) -> None:
+    depth = len(self.cleanups)
+    for s in node.arg: self.statement(s)
+    self.run_cleanups(depth)
+    del self.cleanups[depth:]
+  def sequence(self, node: Node) -> None:
+    for s in node.arg: self.statement(s)
+  def expression(self, node: Node) -> None: self.value(node.src[0])
+  def empty(self, node: Node) -> None: pass
+
+  def run_cleanups(self, depth: int) -> None:
+    for clean in reversed(self.cleanups[depth:]): clean()
+
+  def declare(self, node: Node) -> None:
+    object, leaves = node.arg
+    if object.type.is_variable: return self.declare_variable_array(object)
+    self.measure_type(object.type)
+    object.slot = self.new_slot(object.type, object.align)
+    if leaves is not None: self.initialize(object.slot, object.type, leaves)
+    if object.cleanup is not None: self.cleanups.append(lambda: self.clean(object))
+
+  def clean(self, object: Object) -> None:
+    self.build.call(symbol(object.cleanup.symbol), object.slot)
+
+  def declare_variable_array(self, object: Object) -> None:
+    self.measure_type(object.type)
+    saved = self.slot(8)
+    self.build.store(saved, self.build.call("__builtin_stack_save", dtype=dtypes.ptr))
+    size = self.size_of_type(object.type)
+    place = self.slot(8)
+    self.build.store(place, self.build.call("__builtin_alloca", cast(size, dtypes.uint64), dtype=dtypes.ptr))
+    object.slot = self.build.load(place, dtypes.ptr)
+    def restore() -> None: self.build.call("__builtin_stack_restore", self.build.load(saved, dtypes.ptr))
+    self.cleanups.append(restore)
+
+  def measure(self, node: Node) -> None: self.measure_type(node.arg)
+
+  def initialize(self, address: UOp, t: Type, leaves: list[Leaf]) -> None:
+    """Sets what the initialiser names, and everything else to zero."""
+    filled = sum(leaf.type.size or 0 for leaf in {leaf.offset: leaf for leaf in leaves if leaf.member is None}.values())
+    if filled != t.size: self.fill_zero(address, t.size or 0, max(8, t.align))
+    for leaf in leaves:
+      if leaf.node.kind == "bytes": self.store_bytes(add(address, long(leaf.offset)), leaf.node.arg)
+      elif leaf.member is not None:
+        base = add(address, long(leaf.offset - leaf.member.offset))
+        self.write(Place(base, leaf.type, leaf.member), self.value(leaf.node))
+      else: self.store_leaf(add(address, long(leaf.offset)), leaf, t)
+
+  def store_leaf(self, address: UOp, leaf: Leaf, t: Type) -> None:
+    value = self.value(leaf.node)
+    if is_scattered(leaf.type, leaf.offset) and not is_aggregate(leaf.type):
+      size = leaf.type.size or 0
+      member = Member(None, leaf.type, 0)
+      return self.write(Place(address, leaf.type.aligned(1), member._replace(bit=0, width=8 * size)), value)
+    self.write(Place(address, leaf.type.qualified()), value)
+
+  def store_bytes(self, address: UOp, contents: bytes) -> None:
+    if len(contents) > COPY_LIMIT:
+      self.build.call("memcpy", address, self.constant_bytes(contents), long(len(contents)))
+      return
+    for k, byte in enumerate(contents): self.build.store(add(address, long(k)), const(dtypes.uint8, byte))
+
+  # control flow
+
+  def branch(self, node: Node, yes: UOp, no: UOp) -> None:
+    """Goes to yes or no, by a condition; && and || jump as soon as they know."""
+    known = is_true(node)
+    if known is not None: return self.build.jump(yes if known else no)
+    if node.kind in ("land", "lor"):
+      right = new_label()
+      self.branch(node.src[0], *((right, no) if node.kind == "land" else (yes, right)))
+      self.build.begin(right)
+      self.branch(node.src[1], yes, no)
+    elif node.kind == "lnot": self.branch(node.src[0], no, yes)
+    else: self.build.branch(self.condition(node), yes, no)
+
+  def if_(self, node: Node) -> None:
+    arms, otherwise = node.arg
+    out = new_label()
+    for test, body in arms:
+      yes, no = new_label(), new_label()
+      self.branch(test, yes, no)
+      self.build.begin(yes)
+      self.statement(body)
+      self.build.jump(out)
+      self.build.begin(no)
+    if otherwise is not None: self.statement(otherwise)
+    self.build.start(out)
+
+  def for_(self, node: Node) -> None:
+    """Rotated: the test stands at the end, and a simple one also before the loop."""
+    first, test, step, body = node.arg
+    depth = len(self.cleanups)
+    for s in first: self.statement(s)
+    head, again, check, out = new_label(), new_label(), new_label(), new_label()
+    if test is not None and is_simple(test): self.branch(test, head, out)
+    else: self.build.jump(check if test is not None else head)
+    self.build.begin(head)
+    self.loop_body(body, out, again)
+    self.build.start(again)
+    if step is not None: self.value(step)
+    self.build.start(check)
+    if test is not None: self.branch(test, head, out)
+    else: self.build.jump(head)
+    self.build.begin(out)
+    self.run_cleanups(depth)
+    del self.cleanups[depth:]
+
+  def do(self, node: Node) -> None:
+    test, body = node.src
+    head, again, out = new_label(), new_label(), new_label()
+    self.build.start(head)
+    self.loop_body(body, out, again)
+    self.build.start(again)
+    self.branch(test, head, out)
+    self.build.begin(out)
+
+  def loop_body(self, body: Node, out: UOp, again: UOp | None) -> None:
+    self.jumps.append(Jumps(out, again, len(self.cleanups)))
+    self.statement(body)
+    self.jumps.pop()
+
+  def break_(self, node: Node) -> None:
+    self.run_cleanups(self.jumps[-1].depth)
+    self.build.jump(self.jumps[-1].out)
+  def continue_(self, node: Node) -> None:
+    target = next(j for j in reversed(self.jumps) if j.again is not None)
+    self.run_cleanups(target.depth)
+    self.build.jump(target.again)                                       # type: ignore[arg-type]
+
+  def block_of(self, label: Label) -> UOp:
+    if label not in self.labels: self.labels[label] = new_label()
+    return self.labels[label]
+  def begin_label(self, node: Node) -> None: self.build.start(self.block_of(node.arg))
+  def label(self, node: Node) -> None:
+    self.begin_label(node)
+    self.statement(node.src[0])
+  def goto(self, node: Node) -> None: self.build.jump(self.block_of(node.arg))
+
+  def computed_goto(self, node: Node) -> None:
+    """Labels whose address is taken are numbered from 1."""
+    number = self.value(node.src[0])
+    targets = [self.block_of(label) for label in self.definition.addressed]
+    if not targets: raise Failure(node.token, "no label's address is taken in this function")
+    self.build.terminate(Ops.SWITCH, subtract(number, long(1)), *targets)
+
+  def switch(self, node: Node) -> None:
+    switch: Switch = node.arg
+    value = self.value(node.src[0])
+    out = new_label()
+    ranges = sorted((c.arg.low, c.arg.high, self.case_block(c)) for c in switch.cases if c.arg.low <= c.arg.high)
+    default = self.case_block(switch.default) if switch.default is not None else out
+    self.select(value, ranges, default)
+    self.loop_body(node.src[1], out, None)
+    self.build.start(out)
+
+  def case_block(self, node: Node) -> UOp:
+    if node not in self.cases: self.cases[node] = new_label()
+    return self.cases[node]
+  def case(self, node: Node) -> None:
+    self.build.start(self.case_block(node))
+    self.statement(node.src[0])
+
+  def select(self, value: UOp, ranges: list[tuple[int, int, UOp]], default: UOp) -> None:
+    """Goes to the block of the range that holds the value: a table where ranges are dense, else by halves."""
+    if len(ranges) <= 2:
+      for low, high, block in ranges:
+        following = new_label()
+        self.build.branch(self.is_between(value, low, high), block, following)
+        self.build.begin(following)
+      return self.build.jump(default)
+    span = ranges[-1][1] - ranges[0][0] + 1
+    if len(ranges) >= 4 and span <= min(4096, 4 * len(ranges) + 8): return self.table(value, ranges, default)
+    middle = len(ranges) // 2
+    below, above = new_label(), new_label()
+    self.build.branch(less(value, const(value.dtype, ranges[middle][0])), below, above)
+    self.build.begin(below)
+    self.select(value, ranges[:middle], default)
+    self.build.begin(above)
+    self.select(value, ranges[middle:], default)
+
+  def is_between(self, value: UOp, low: int, high: int) -> UOp:
+    if low == high: return inverse(differs(value, const(value.dtype, low)))
+    unsigned = UNSIGNED_OF_SIZE[value.dtype.itemsize]
+    distance = cast(subtract(value, const(value.dtype, low)), unsigned)
+    return inverse(less(const(unsigned, high - low), distance))
+
+  def table(self, value: UOp, ranges: list[tuple[int, int, UOp]], default: UOp) -> None:
+    low, high = ranges[0][0], ranges[-1][1]
+    targets = [default] * (high - low + 1)
+    for first, last, block in ranges: targets[first - low:last - low + 1] = [block] * (last - first + 1)
+    inside = new_label()
+    unsigned = UNSIGNED_OF_SIZE[value.dtype.itemsize]
+    index = cast(subtract(value, const(value.dtype, low)), unsigned)
+    self.build.branch(less(const(unsigned, high - low), index), default, inside)
+    self.build.begin(inside)
+    self.build.terminate(Ops.SWITCH, cast(index, dtypes.int64), *targets)
+
+  def return_(self, node: Node) -> None: self.return_value(node.src[0] if node.src else None)
+
+  def asm(self, node: Node) -> None:
+    """A barrier; operands that are both read and written, or tied, keep their value."""
+    template, outputs, inputs = node.arg
+    if template.strip(): raise Failure(node.token, "only empty asm templates are supported")
+    values = {str(k): self.value(o.node) for k, o in enumerate(inputs) if "m" not in o.constraint}
+    for k, output in enumerate(outputs):
+      tied = next((values[str(i)] for i, o in enumerate(inputs) if o.constraint == str(k)), None)
+      if tied is not None: self.write(self.place(output.node), tied)
+    self.barrier()
+
+SIMPLE = frozenset({"number", "variable", "dereference", "member", "decay", "cast", "lnot", "lt", "gt", "le", "ge", "eq",
+                    "ne", "add", "sub", "and", "pointer_add"})
+
+def is_simple(node: Node) -> bool:
+  """Whether it is cheap to compute an expression in two places."""
+  waiting, count = [node], 0
+  while waiting:
+    n = waiting.pop()
+    count += 1
+    if n.kind not in SIMPLE or count > 12: return False
+    waiting += n.src
+  return True
+
+# ---- bits of scattered members ---------------------------------------------------------------------------------------
+
+class Part(NamedTuple):
+  """`width` bits at bit `shift` of the `size` bytes at `offset` are the member's from bit `position` on."""
+  offset: int
+  size: int
+  shift: int
+  width: int
+  position: int
+
+def from_bits(bits: UOp, width: int, t: Type) -> UOp:
+  """The low bits of a uint64 as a value of a member's type."""
+  if isinstance(t, Floating):
+    return UOp(Ops.BITCAST, t.dtype, (cast(bits, UNSIGNED_OF_SIZE[t.size]),))         # type: ignore[arg-type]
+  if isinstance(t, Integer) and t.signed:
+    signed = cast(bits, dtypes.int64)
+    return cast(shift_right(shift_left(signed, 64 - width), 64 - width), t.dtype)
+  if width < 64: bits = binary(Ops.AND, bits, const(dtypes.uint64, (1 << width) - 1))
+  return cast(bits, dtype_of(t))
+
+def to_bits(value: UOp, t: Type) -> UOp:
+  if isinstance(t, Floating): value = UOp(Ops.BITCAST, UNSIGNED_OF_SIZE[t.size], (value,))
+  return cast(value, dtypes.uint64)
+
+UNSIGNED_OF_SIZE = {1: dtypes.uint8, 2: dtypes.uint16, 4: dtypes.uint32, 8: dtypes.uint64}
+
+def dtype_of_floating(t: Type) -> Any: return t.dtype if isinstance(t, Floating) else dtypes.int32
+
+# ---- arithmetic that must not overflow -------------------------------------------------------------------------------
+
+Typed = tuple[UOp, Type]
+
+def wide_result(kind: str, x: Typed, y: Typed) -> tuple[UOp, Callable[[Integer], UOp]]:
+  """(the low 64 bits of x op y as integers, a function: whether a type cannot hold the whole)"""
+  (low_x, high_x), (low_y, high_y) = [halves(*v) for v in (x, y)]
+  zero = const(dtypes.uint64, 0)
+  if kind == "add":
+    low = binary(Ops.ADD, low_x, low_y)
+    high = binary(Ops.ADD, binary(Ops.ADD, high_x, high_y), cast(less(low, low_x), dtypes.int64))
+  elif kind == "sub":
+    low = binary(Ops.ADD, low_x, negative(low_y))
+    high = subtract(subtract(high_x, high_y), cast(less(low_x, low_y), dtypes.int64))
+  else:
+    low = binary(Ops.MUL, low_x, low_y)
+    high = cast(high_product(low_x, low_y), dtypes.int64)
+    high = binary(Ops.ADD, high, binary(Ops.MUL, high_x, cast(low_y, dtypes.int64)))
+    high = binary(Ops.ADD, high, binary(Ops.MUL, high_y, cast(low_x, dtypes.int64)))
+  def is_lost(t: Integer) -> UOp:
+    kept = cast(cast(low, t.dtype), dtypes.int64 if t.signed else dtypes.uint64)
+    sign = binary(Ops.SHR, cast(kept, dtypes.int64), long(63)) if t.signed else long(0)
+    return binary(Ops.OR, differs(cast(kept, dtypes.uint64), low), differs(high, sign))
+  return (low if low is not zero else zero), is_lost
+
+def halves(value: UOp, t: Type) -> tuple[UOp, UOp]:
+  """An integer in 128 bits: the low ones unsigned, the high ones its sign."""
+  assert isinstance(t, Integer), "integers only"
+  if not t.signed: return cast(value, dtypes.uint64), long(0)
+  wide = cast(value, dtypes.int64)
+  return cast(wide, dtypes.uint64), binary(Ops.SHR, wide, long(63))
+
+def high_product(x: UOp, y: UOp) -> UOp:
+  """The upper 64 bits of a product of unsigned numbers, from products of their halves."""
+  mask = const(dtypes.uint64, 0xffffffff)
+  a, b, c, d = shift_right(x, 32), binary(Ops.AND, x, mask), shift_right(y, 32), binary(Ops.AND, y, mask)
+  middle = binary(Ops.ADD, binary(Ops.MUL, a, d), shift_right(binary(Ops.MUL, b, d), 32))
+  other = binary(Ops.ADD, binary(Ops.MUL, b, c), binary(Ops.AND, middle, mask))
+  return binary(Ops.ADD, binary(Ops.ADD, binary(Ops.MUL, a, c), shift_right(middle, 32)), shift_right(other, 32))
+
+# ---- tables: kind of node -> how it is lowered -----------------------------------------------------------------------
+
+COMPARE: dict[str, Callable[[UOp, UOp], UOp]] = {
+  "lt": less, "gt": lambda x, y: less(y, x), "le": lambda x, y: inverse(less(y, x)), "ge": lambda x, y: inverse(less(x, y)),
+  "eq": lambda x, y: inverse(differs(x, y)), "ne": differs}
+
+VALUES: dict[str, Callable[[Lowering, Node], UOp]] = {
+  "number": Lowering.number, "variable": Lowering.load, "dereference": Lowering.load, "member": Lowering.load,
+  "compound": Lowering.load, "decay": Lowering.decay, "address": Lowering.decay, "cast": Lowering.cast,
+  "neg": Lowering.negate, "not": Lowering.invert, "lnot": Lowering.logical_not, "land": Lowering.logical,
+  "lor": Lowering.logical, "conditional": Lowering.conditional, "once": Lowering.remembered, "comma": Lowering.comma,
+  "statements": Lowering.statements, "assign": Lowering.assign, "update": Lowering.update, "postfix": Lowering.update,
+  "call": Lowering.call, "builtin": Lowering.builtin, "va_arg": Lowering.va_arg, "union_cast": Lowering.union_cast,
+  "pointer_add": Lowering.pointer_offset, "pointer_sub": Lowering.pointer_offset, "size_of": Lowering.size_of,
+  "pointer_difference": Lowering.pointer_difference, **dict.fromkeys(COMPARE, Lowering.compare_as_int),
+  **dict.fromkeys(("add", "sub", "mul", "div", "mod", "and", "or", "xor", "shl", "shr"), Lowering.arithmetic)}
+
+STATEMENTS: dict[str, Callable[[Lowering, Node], None]] = {
+  "block": Lowering.block, "sequence": Lowering.sequence, "expression": Lowering.expression, "empty": Lowering.empty,
+  "declare": Lowering.declare, "measure": Lowering.measure, "if": Lowering.if_, "for": Lowering.for_, "do": Lowering.do,
+  "switch": Lowering.switch, "case": Lowering.case, "label": Lowering.label, "goto": Lowering.goto,
+  "computed_goto": Lowering.computed_goto, "break": Lowering.break_, "continue": Lowering.continue_,
+  "return": Lowering.return_, "asm": Lowering.asm}
