@@ -206,7 +206,8 @@ def accumulate(kernel: UOp) -> UOp:
     outer = [r for r in around if r.axis is not Axis.STRIP]
     clearing, folding = [{r: r.replace(arg=(next(loop_numbers), r.axis)) for r in strip} for _ in range(2)]
     registers = [accumulator(u, next(numbers), strip) for u in members]
-    starts = [element(register.after(*outer), strip, clearing).store(neutral(u)) for u, register in zip(members, registers)]
+    starts = [element(register.after(*outer), strip, clearing).store(neutral(u))
+              for u, register in zip(members, registers)]
     if strip: starts = [UOp(Ops.END, dtypes.void, (*starts, *clearing.values()))]
     updates = []
     for u, register, value in zip(members, registers, values):
@@ -254,7 +255,8 @@ def neutral(u: UOp): return UOp.const(u.dtype, identity(u.arg[0], u.dtype.scalar
 
 def element(register: UOp, strip: list[UOp], loops: Table) -> UOp:
   """The accumulator of one point of a strip, whose ranges have other names in some loops."""
-  return register.index(linear([loops.get(r, r) for r in strip], [longest(r) for r in strip]))
+  at = [loops.get(r, r) for r in strip]
+  return register.index(linear(tuple(at), tuple([longest(r) for r in strip])))
 
 def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
   """The reductions by the ranges they run over, each nest after those that its values need."""

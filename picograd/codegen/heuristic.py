@@ -31,7 +31,7 @@ def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
   for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
     chosen = {opt.number for opt in opts}
     opts += [opt for opt in nest_opts(KernelShape(UOp.sink(nest)), target) if opt.number not in chosen]
-  return opts + thread_opts(KernelShape(kernel), target, opts)
+  return [*opts, *thread_opts(KernelShape(kernel), target, opts)]
 
 def loops_around(kernel: UOp) -> tuple[UOp, ...]:
   """The loops that several nests of a kernel are in; of a kernel that is one nest, none."""
@@ -183,7 +183,8 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
       if vectors > 1: tile.append(Opt(Axis.UNROLL, along.arg[0], vectors))
       tile += rows + in_step(shape, along, lanes, vectors)
   inner.update({opt.number: opt.amount for opt in tile if opt.axis is Axis.UPCAST and opt.number in inner})
-  return [o for opt in lanes for o in rest_apart(shape, opt.number, opt.amount * inner[opt.number])] + lanes + dedup(tile)
+  rests = [rest for opt in lanes for rest in rest_apart(shape, opt.number, opt.amount * inner[opt.number])]
+  return rests + lanes + dedup(tile)
 
 def rest_apart(shape: KernelShape, number: int, amount: int) -> list[Opt]:
   r = next(r for r in shape.ranges if r.arg[0] == number)

@@ -1,7 +1,7 @@
-# stream.py: what a kernel tells the caches. In and out: a kernel after expand. After: a vector store of an output that is
-# too large to be found in a cache later has the arg Streaming.STORE: memory then need not be read before it is written,
-# and what is in the caches stays there. Where several loops pass over a row, loads of the second have as arg how many
-# bytes away the next row is, which is fetched while the processor computes.   (chapter 3)
+# stream.py: what a kernel tells the caches. In and out: a kernel after expand. After: a vector store of an output that
+# is too large to be found in a cache later has the arg Streaming.STORE: memory then need not be read before it is
+# written, and what is in the caches stays there. Where several loops pass over a row, loads of the second have as arg
+# how many bytes away the next row is, which is fetched while the processor computes.   (chapter 3)
 from __future__ import annotations
 from picograd.codegen.optimize import stores_of
 from picograd.codegen.target import Target
@@ -55,7 +55,7 @@ def runs_of(starts: list[int], lanes: int) -> list[tuple[int, int]]:
 LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit into the nearer caches
 
 def fetch_rows_ahead(kernel: UOp, target: Target) -> UOp:
-  passes: dict[tuple, dict[UOp, list[UOp]]] = {}         # (memory, loop over its rows, row's length) -> its loops' loads
+  passes: dict[tuple, dict[UOp, list[UOp]]] = {}         # (memory, loop over rows, a row's length) -> loops -> loads
   for u, inside in ranges_inside(kernel).items():
     if u.op is not Ops.LOAD or u.src[0].src[0].op is not Ops.PARAM or u.dtype.count == 1: continue
     loops = sorted((r for r in inside if r.axis is not Axis.THREAD), key=lambda r: r.arg)
@@ -67,7 +67,8 @@ def fetch_rows_ahead(kernel: UOp, target: Target) -> UOp:
   table: Table = {}
   for (memory, rows, length), loads in passes.items():
     row = length * memory.dtype.itemsize
-    if len(loads) < 2 or row > LONGEST_ROW or bounds(rows.bound)[1] * row * target.threads < target.stream_bytes: continue
+    nbytes = bounds(rows.bound)[1] * row * target.threads
+    if len(loads) < 2 or row > LONGEST_ROW or nbytes < target.stream_bytes: continue
     _, second, *_ = loads.values()
     table.update({u: u.replace(arg=row) for u in second if begins_line(u)})
   return kernel.substitute(table)
