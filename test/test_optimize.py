@@ -70,7 +70,8 @@ def test_split_sums(forced, amount):
 def test_the_rest_is_one_threads_work(forced):
   """An assignment that ran twice would add twice."""
   for n in (19, 31, 16384 * 8 + 5):
-    for opts in ([apart(0, 8), vector(0, 8), thread(0, 2)], [thread(0, 2)], [thread(0, 5)], [up(0, 4), thread(0, 3)]):
+    for opts in ([apart(0, 8), vector(0, 8), thread(0, 2)], [thread(0, 2)], [thread(0, 5)], [up(0, 4), thread(0, 3)],
+                 [apart(0, 16), vector(0, 8), up(1, 16), thread(0, 2)]):
       forced(*opts)
       x = picograd.tensor(np.arange(n, dtype=np.float32))
       x += 1

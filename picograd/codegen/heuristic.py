@@ -236,14 +236,14 @@ def transpose_opts(shape: KernelShape, target: Target) -> list[Opt]:
   lanes, row = lanes_of(r, shape, target), rows[-1]
   if lanes is None: return []
   item = min(u.dtype.itemsize for u in across)
-  width = min(lanes.amount, SHUFFLED // item)
-  while width > size(row): width //= 2
+  width = min(lanes.amount, SHUFFLED // item, size(row))
   vectors = max(1, LINE // (lanes.amount * item))
   if size(r) < vectors * lanes.amount: vectors = 1
-  opts = rest_apart(shape, r.arg[0], vectors * lanes.amount) + rest_apart(shape, row.arg[0], width) + [lanes]
-  opts += [Opt(Axis.UPCAST, x.arg[0], amount) for x, amount in ((r, vectors), (row, width)) if amount > 1]
   steps = size(row) // width
-  return opts + ([Opt(Axis.STRIP, row.arg[0], steps)] if steps > 1 else [])
+  opts = rest_apart(shape, row.arg[0], width) + [Opt(Axis.UPCAST, row.arg[0], width)]
+  if steps > 1: opts.append(Opt(Axis.STRIP, row.arg[0], steps))
+  opts += [*rest_apart(shape, r.arg[0], vectors * lanes.amount), lanes]
+  return opts + [Opt(Axis.UPCAST, r.arg[0], vectors)] if vectors > 1 else opts
 
 # ---- threads ---------------------------------------------------------------------------------------------------------
 
