@@ -14,12 +14,14 @@ from picograd.ops.uop import UOp, toposort
 AVX2 = llvm_target(frozenset(["avx", "avx2"]), "x86_64", 1)
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "bool"])
-@pytest.mark.parametrize("shape", [(64, 64), (37, 53), (130, 3), (3, 130), (5, 6, 7, 8), (2, 40, 65)], ids=str)
+@pytest.mark.parametrize("shape", [(64, 64), (37, 53), (130, 3), (3, 130), (2, 40, 65)], ids=str)
 def test_permutations(shape, dtype):
   a = np.random.default_rng(0).integers(-50, 50, shape).astype(dtype)
   x = picograd.tensor(a)
   for axes in itertools.permutations(range(len(shape))):
     assert np.array_equal(x.permute(axes).contiguous().numpy(), a.transpose(axes))
+
+def test_four_dimensions(): test_permutations((5, 6, 7, 8), "float32")
 
 def test_with_an_operand_along_the_result():
   a, b = random(100, 203), random(203, 100, seed=1)
