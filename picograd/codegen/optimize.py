@@ -89,16 +89,20 @@ def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
   return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
 
 def once(kernel: UOp, number: int) -> UOp:
-  """The kernel whose nests that no thread range divides are the first thread's work: a loop around them has one step
-  there and none elsewhere."""
+  """The kernel whose nests that no thread range divides are the first thread's work: a loop around each of them, but
+  within the loops that it shares with divided ones, is empty in all other threads."""
   thread = range_numbered(kernel, number)
-  only = UOp(Ops.RANGE, dtypes.index, ((thread < 1).where(UOp.const(dtypes.index, 1), 0),),
-             (next_number(kernel), Axis.BLOCK))
+  bound = (thread < 1).where(UOp.const(dtypes.index, 1), 0)
+  only = UOp(Ops.RANGE, dtypes.index, (bound,), (next_number(kernel), Axis.BLOCK))
   stores = stores_of(kernel)
-  alone = [not any(r.axis is Axis.THREAD for r in loops) for _, loops in stores]
-  if not any(alone): return kernel
-  around = [(thread, only) if is_alone else () for is_alone in alone]
-  return UOp.sink(*nests_of([(store, outer + loops) for (store, loops), outer in zip(stores, around)]))
+  divided = [loops for _, loops in stores if is_divided(loops)]
+  out: list[Nested] = []
+  for store, loops in stores:
+    shared = max([len(common_start([loops, other])) for other in divided], default=0)
+    out.append((store, loops if is_divided(loops) else (*loops[:shared], thread, only, *loops[shared:])))
+  return UOp.sink(*nests_of(out))
+
+def is_divided(loops: Iterable[UOp]) -> bool: return any(r.axis is Axis.THREAD for r in loops)
 
 def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
   """The kernel with r computed as value from new ranges; outside of `inside` nothing is read, written or reduced."""
