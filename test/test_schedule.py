@@ -5,6 +5,7 @@ import llama
 import picograd as torch
 import picograd.nn.functional as F
 from picograd.helpers import Counters, DEVICE
+from picograd.runtime.plan import binaries
 from picograd.runtime.realize import realize
 
 pytestmark = pytest.mark.skipif(DEVICE.value == "NUMPY", reason="the graph interpreter has no kernels")
@@ -114,7 +115,6 @@ def test_equal_layers_are_one_kernel():
   Counters.reset()
   for weight in w: x = (x @ weight).relu()
   x.realize()
-  from picograd.runtime.realize import programs
-  names = {launch.name for launch in programs.values() if "_8_48_48_" in launch.name}
+  names = {binary.name for binary in binaries.values() if "_8_48_48_" in binary.name}
   assert Counters.kernels == 4 and len(names) <= 1
   assert realize([x.uop])

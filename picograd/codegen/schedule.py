@@ -3,6 +3,7 @@
 # its buffers by slot, and two kernels of equal structure are the same UOp, so that identical layers compile once.
 # (chapter 3)
 from __future__ import annotations
+import functools
 from typing import Callable, NamedTuple
 from picograd.codegen.partial import split_long_reductions
 from picograd.codegen.places import find_places, simplify_kernel
@@ -213,10 +214,15 @@ def kernel_of(run: Run, plan: Plan) -> Kernel:
   table = {u: u.replace(arg=slots[memory[u]]) for u in params}
   ranges = dedup([*stores[0].ranges, *[u for u in nodes if u.op is Ops.RANGE]])
   for number, r in enumerate(ranges): table[r] = r.replace(arg=(number, r.axis))
-  ast = rewrite(UOp.sink(*substitute(ends, table)), simplify_kernel)
+  ast = simplified(UOp.sink(*substitute(ends, table)))
   leaves = {slots[memory[u]]: base_leaf(plan.leaves[u.arg]) for u in params}
   outputs = frozenset(slots[memory[s.target]] for s in stores if s.target in memory)
   return Kernel(ast, tuple([leaves[slot] for slot in range(len(slots))]), outputs)
+
+@functools.lru_cache(256)
+def simplified(ast: UOp) -> UOp:
+  """Equal layers are simplified once."""
+  return rewrite(ast, simplify_kernel)
 
 def last_stores(nest: Nest, plan: Plan) -> list[Store]:
   """Of several stores of a nest to a place only the last counts: who needs an earlier value has been given it."""
