@@ -163,7 +163,7 @@ class Rangeifier:
   def stores_in_new_order(self, u: UOp, wanted: dict[Request, Scope]) -> bool:
     """Whether to store what a PERMUTE gives instead of what it is given: that would be stored, nobody else wants it, and
     rows stay rows. Its readers then find in memory the order in which they read."""
-    if u.arg[-1] != len(u.arg) - 1: return False
+    if u.arg[-1:] != (len(u.arg) - 1,): return False
     below = u.src[0]
     while below.op is Ops.RESHAPE and len(self.users[below]) == 1: below = below.src[0]
     if len(self.users[below]) > 1 or below in self.forced: return False
