@@ -58,7 +58,7 @@ LAYERS = {
   "runtime.collective": ("runtime.device",),
   "runtime.realize": ("codegen", "runtime.device"),
   "runtime.jit": ("runtime.realize",),
-  "runtime.beam": ("runtime.realize", "codegen.optimize"),
+  "runtime.beam": ("runtime.device", "codegen"),
   "runtime.profile": ("runtime.device", "ops.show"),
   "common": (),
   "arithmetic": ("ops.uop",),

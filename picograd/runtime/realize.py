@@ -2,13 +2,13 @@
 # A graph is brought into a form that does not name particular buffers; graphs of equal form share one schedule, one
 # memory plan and their programs. Nothing here edits a user's graph: what has run is remembered beside it.   (chapter 3)
 from __future__ import annotations
-import hashlib, time, weakref
+import hashlib, importlib, time, weakref
 from typing import Any, Callable, NamedTuple
 import numpy as np
 from picograd import codegen
 from picograd.codegen.memory import plan_memory
 from picograd.codegen.schedule import Kernel, bytes_moved, operations, over_memory, schedule, PLAIN
-from picograd.helpers import Counters, DEBUG, DEVICE, cache_get, cache_put, colour, dedup, prod, size_text
+from picograd.helpers import BEAM, Counters, DEBUG, DEVICE, cache_get, cache_put, colour, dedup, prod, size_text
 from picograd.ops.ops import Ops, identity
 from picograd.ops.show import show
 from picograd.ops.uop import Table, UOp, toposort
@@ -233,19 +233,24 @@ def prepare(where: Device, kernel: Kernel) -> Launch:
   key = (where.name, kernel.ast)
   if key not in programs:
     name = kernel_name(kernel.ast)
-    program = where.load(name, binary_of(where, source_of(where, name, kernel.ast)))
+    program = where.load(name, binary_of(where, source_of(where, name, kernel)))
     programs[key] = Launch(name, program, kernel, operations(kernel), bytes_moved(kernel))
   return programs[key]._replace(kernel=kernel)
 
-def source_of(where: Device, name: str, ast: UOp) -> str:
+def source_of(where: Device, name: str, kernel: Kernel) -> str:
   assert where.target is not None, "a graph interpreter compiles nothing"
-  ast = codegen.prepared(ast)
-  opts = codegen.opts_for(ast, where.target)
+  ast = codegen.prepared(kernel.ast)
+  opts = tuned(where, name, ast, kernel) if BEAM else codegen.opts_for(ast, where.target)
   if DEBUG >= 3: print(f"{name}: {opts}")
   if DEBUG >= 5: print(show(ast))
   source = where.render(codegen.compile(name, ast, where.target, opts))
   if DEBUG >= 4: print(source)
   return source
+
+def tuned(where: Device, name: str, ast: UOp, kernel: Kernel) -> list[Any]:
+  """The Opts that a search finds. What it needs takes long to import."""
+  beam = importlib.import_module("picograd.runtime.beam")
+  return beam.best_opts(where, ast, tuple([leaf.arg.size for leaf in kernel.buffers]), name)
 
 def binary_of(where: Device, source: str) -> bytes:
   key = where.cache_key(source)
