@@ -1,5 +1,6 @@
-# test_beam.py: searched kernels are right, whatever candidates do: those that hang, crash, or compute something else never
-# win, and cost no more than their time limit. What was found is kept; the heuristic's choice loses only to what is faster.
+# test_beam.py: searched kernels are right, whatever candidates do: those that hang, crash, or compute something else
+# never win, and cost no more than their time limit. What was found is kept; the heuristic's choice loses only to what
+# is faster.
 import sys, time
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from picograd import codegen
 from picograd.codegen.optimize import Opt
 from picograd.helpers import BEAM, CACHE_DIR
 from picograd.ops.ops import Axis
-from picograd.runtime import beam, realize
+from picograd.runtime import beam, plan
 from picograd.runtime.device import device
 
 SABOTAGED = """
@@ -26,19 +27,18 @@ beam.serve()
 def short_searches(monkeypatch, tmp_path):
   monkeypatch.setattr(beam, "ROUNDS", 1)
   monkeypatch.setattr(beam, "TIMED", 2)
-  monkeypatch.setattr(realize, "programs", {})
-  monkeypatch.setattr(realize, "plans", {})
+  for table in ("programs", "binaries", "plans"): monkeypatch.setattr(plan, table, {})
   with CACHE_DIR.set(str(tmp_path)): yield
 
 def kernel_of(compute):
   """The prepared kernel of an expression, and the elements of its buffers."""
   found = []
-  plain = realize.source_of
+  plain = plan.source_of
   def record(where, name, kernel):
     found.append(kernel)
     return plain(where, name, kernel)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(realize, "source_of", record)
+    patch.setattr(plan, "source_of", record)
     compute().realize()
   kernel = found[-1]
   return codegen.prepared(kernel.ast), tuple(leaf.arg.size for leaf in kernel.buffers)
@@ -52,15 +52,15 @@ def sabotage(monkeypatch, method, action):
   monkeypatch.setattr(beam, "COMMAND", [sys.executable, "-c", code])
 
 @pytest.mark.parametrize("compute", [
-  lambda x: x @ x.T, lambda x: x.softmax(-1), lambda x: x.sum(0), lambda x: (x > 0.5).sum(), lambda x: x[x.argmax(0)],
-  lambda x: (x * 10).int() // 3, lambda x: picograd.nn.functional.pad(x, (1, 2, 3, 4)).cumsum(1), lambda x: x.half() * 2,
+  lambda x: x @ x.T, lambda x: x.softmax(-1), lambda x: x.sum(0), lambda x: (x > 0.5).sum(),
+  lambda x: x[x.argmax(0)], lambda x: (x * 10).int() // 3,
+  lambda x: picograd.nn.functional.pad(x, (1, 2, 3, 4)).cumsum(1), lambda x: x.half() * 2,
 ])
 def test_results_of_searched_kernels(compute, monkeypatch):
   monkeypatch.setattr(beam, "TIMED", 1)
   data = np.random.default_rng(0).random((9, 33), np.float32)
   with BEAM.set(1): found = compute(picograd.tensor(data)).numpy()
-  realize.programs.clear()
-  realize.plans.clear()
+  for table in (plan.programs, plan.binaries, plan.plans): table.clear()
   plain = compute(picograd.tensor(data)).numpy()
   np.testing.assert_allclose(found, plain, rtol=1e-3 if found.dtype == np.float16 else 1e-5)
 

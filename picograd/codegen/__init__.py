@@ -2,8 +2,10 @@
 # arguments; after each the graph is verified (SPEC=1) and may be printed (DUMP=name).   (chapter 3)
 from __future__ import annotations
 from typing import Any, Callable, NamedTuple
+from picograd.codegen.cuda import Listing
 from picograd.codegen.expand import expand
 from picograd.codegen.flat import flatten, mem2reg
+from picograd.codegen.gpu import choose_gpu_opts
 from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.linearize import linearize
 from picograd.codegen.lower import lower
@@ -48,11 +50,13 @@ def prepared(kernel: UOp) -> UOp:
 
 def opts_for(kernel: UOp, target: Target) -> list[Opt]:
   """The Opts a kernel is compiled with when nobody says otherwise."""
-  return [] if NOOPT else choose_opts(kernel, target)
+  if NOOPT: return []
+  return choose_gpu_opts(kernel, target) if target.local_bytes else choose_opts(kernel, target)
 
 def compile(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> Any:
   """A kernel in the form that the target's renderer reads: flat blocks, or the structured list."""
-  return run_passes(STRUCTURED + FLAT if target.form == "flat" else STRUCTURED, kernel, Job(name, target, opts))
+  if target.form == "flat": return run_passes(STRUCTURED + FLAT, kernel, Job(name, target, opts))
+  return Listing(name, structured(name, kernel, target, opts))
 
 def structured(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> list[UOp]:
   """A kernel as the structured list, whatever the target's renderer reads."""

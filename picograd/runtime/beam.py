@@ -1,29 +1,30 @@
 # beam.py: BEAM=n searches Opts for each kernel by timing. In: a kernel and the sizes of its buffers. Out: the Opts that
 # ran fastest, never slower than the heuristic's. Candidates are estimated, compiled, checked and timed in a process of
-# their own (`python -m picograd.runtime.beam`), which is ended when one takes too long or crashes; what a search found is
-# kept on the disk under the kernel and the machine, that of an interrupted one too.   (chapter 3)
+# their own (`python -m picograd.runtime.beam`), which is ended when one takes too long or crashes; what a search found
+# is kept on the disk under the kernel and the machine, that of an interrupted one too.   (chapter 3)
 from __future__ import annotations
 import contextlib, os, pickle, select, signal, subprocess, sys, time
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple
 import numpy as np
 from picograd import codegen
-from picograd.codegen.optimize import Opt, Stage, ranges_in
+from picograd.codegen.optimize import Opt, ranges_in
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
-from picograd.helpers import BEAM, ceildiv, cache_get, cache_put, dedup
+from picograd.helpers import BEAM, THREADS, cache_get, cache_put, ceildiv
 from picograd.ops.index import bounds
 from picograd.ops.ops import ALU, Axis, Ops, Space
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import Device, device, numpy_dtype
 
-Opts = list[Opt | Stage]
+Opts = list[Any]           # of Opt, Stage and what else optimize.py applies
 
 ROUNDS = 8               # at most: each adds, changes or removes one Opt
 TIMED = 6                # candidates of a round that are timed, for each that is kept
 GAIN = 0.98              # of the time: less than this is noise
 ESTIMATE_LIMIT = 2.0     # seconds for the passes of one candidate
 TIME_LIMIT = 10.0        # seconds to compile, check and time one
+BEGIN_LIMIT = 60.0       # seconds to start a process, and to run the heuristic's choice there
 SEARCH_LIMIT = 120.0     # seconds for a kernel
 SHORTEST = 2e-3          # seconds of runs that make a measurement
 DUELS = 5                # rounds between the best candidate and the heuristic's choice
@@ -57,7 +58,8 @@ def neighbours(kernel: UOp, opts: Opts, target: Target) -> Iterator[Opts]:
       added = [Opt(axis, number, amount) for amount in AMOUNTS[axis] if amount <= most]
       for opt in added:
         if not any(isinstance(o, Opt) and o[:2] == opt[:2] for o in opts): yield inner + [opt] + threads
-    if r.axis is Axis.LOOP and target.threads > 1 and not threads: yield opts + [Opt(Axis.THREAD, number, target.threads)]
+    if r.axis is not Axis.LOOP or target.threads == 1 or threads: continue
+    yield opts + [Opt(Axis.THREAD, number, target.threads)]
 
 # ---- the cost model --------------------------------------------------------------------------------------------------
 
@@ -94,19 +96,21 @@ def is_accumulator(memory: UOp) -> bool:
 class Bench:
   """One kernel with buffers of random data, and the results of the heuristic's choice."""
   def __init__(self, name: str, kernel: UOp, sizes: tuple[int, ...], baseline: Opts):
-    self.where, self.kernel, self.programs = device(name), kernel, {}
+    self.where, self.kernel = device(name), kernel
+    assert self.where.target is not None
+    self.target = self.where.target
+    self.programs: dict[str, Any] = {}
     params = {u.arg: u for u in toposort([kernel]) if u.op is Ops.PARAM}
-    self.types = [numpy_dtype(params[slot].dtype) if slot in params else np.dtype(np.uint8) for slot in range(len(sizes))]
+    self.types = [params[slot].dtype if slot in params else dtypes.uint8 for slot in range(len(sizes))]
     random = np.random.default_rng(0)
     self.inputs = [random_data(random, size, dtype) for size, dtype in zip(sizes, self.types)]
     self.memory = [self.where.allocate(data.nbytes) for data in self.inputs]
-    self.halves = [slot in params and params[slot].dtype is dtypes.bfloat16 for slot in range(len(sizes))]
     self.expected = self.results(self.program(baseline))
 
   def program(self, opts: Opts) -> Any:
     key = repr(opts)
     if key not in self.programs:
-      code = codegen.compile("candidate", self.kernel, self.where.target, opts)
+      code = codegen.compile("candidate", self.kernel, self.target, opts)
       self.programs[key] = self.where.load("candidate", self.where.compile(self.where.render(code)))
     return self.programs[key]
 
@@ -119,11 +123,11 @@ class Bench:
     return found
 
   def estimate(self, opts: Opts) -> float:
-    return cost(codegen.structured("candidate", self.kernel, self.where.target, opts), self.where.target)
+    return cost(codegen.structured("candidate", self.kernel, self.target, opts), self.target)
 
   def check(self, opts: Opts) -> None:
-    for got, want, is_half in zip(self.results(self.program(opts)), self.expected, self.halves):
-      if not agree(got, want, is_half): raise Failed("its results differ from the heuristic's")
+    for got, want, dtype in zip(self.results(self.program(opts)), self.expected, self.types):
+      if not agree(got, want, dtype): raise Failed("its results differ from the heuristic's")
 
   def time(self, opts: Opts) -> float:
     """The least seconds of a run."""
@@ -136,28 +140,33 @@ class Bench:
       least, spent = min(least, seconds), spent + seconds
     return least
 
-def random_data(random: np.random.Generator, size: int, dtype: np.dtype) -> np.ndarray:
+def random_data(random: np.random.Generator, size: int, dtype: DType) -> np.ndarray:
   """Integers are 0 or 1: they may be positions, and every dimension worth a search has these two."""
-  if dtype.kind == "f": return (random.random(size) * 2 - 1).astype(dtype)
-  if dtype == np.uint16: return (random.random(size, np.float32).view(np.uint32) >> 16).astype(np.uint16)   # bfloat16
-  return random.integers(0, 2, size).astype(dtype)
+  if not dtype.is_floating_point: return random.integers(0, 2, size).astype(numpy_dtype(dtype))
+  values: np.ndarray = random.random(size, np.float32) * 2 - 1
+  return upper_half(values) if dtype is dtypes.bfloat16 else values.astype(numpy_dtype(dtype))
 
-def agree(got: np.ndarray, want: np.ndarray, is_bfloat16: bool) -> bool:
+def upper_half(values: np.ndarray) -> np.ndarray:
+  """float32 as the 16 bits of bfloat16."""
+  return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+def agree(got: np.ndarray, want: np.ndarray, dtype: DType) -> bool:
   """Whether two results differ by no more than another order of additions explains."""
-  if is_bfloat16: got, want = ((a.astype(np.uint32) << 16).view(np.float32) for a in (got, want))
-  if got.dtype.kind != "f": return bool(np.array_equal(got, want))
-  epsilon = 2.0 ** -7 if is_bfloat16 else float(np.finfo(got.dtype).eps)
+  if not dtype.is_floating_point: return bool(np.array_equal(got, want))
+  if dtype is dtypes.bfloat16: got, want = ((a.astype(np.uint32) << 16).view(np.float32) for a in (got, want))
+  epsilon = 2.0 ** -7 if dtype is dtypes.bfloat16 else float(np.finfo(got.dtype).eps)
   finite = want[np.isfinite(want)].astype(np.float64)
   typical = float(np.sqrt(np.mean(finite * finite))) if finite.size else 0.0
   return bool(np.allclose(got.astype(np.float64), want.astype(np.float64), 500 * epsilon, 500 * epsilon * typical,
                           equal_nan=True))
 
 def serve() -> None:
-  """Answers (method, arguments) from standard input, as ("done", value) or ("failed", text), until it ends. What LLVM or
-  a driver prints goes to standard error."""
+  """Answers (method, arguments) from standard input, as ("done", value) or ("failed", text), until it ends. What LLVM
+  or a driver prints goes to standard error."""
   answers = os.fdopen(os.dup(1), "wb")
   os.dup2(2, 1)
   bench: Any = None
+  answer: tuple[str, Any]
   with contextlib.suppress(EOFError, KeyboardInterrupt):
     while True:
       method, arguments = pickle.load(sys.stdin.buffer)
@@ -182,13 +191,13 @@ class Worker:
     """The answer. Failed where there is none within so many seconds."""
     if self.process is None:
       self.process = self.start()
-      self.exchange(TIME_LIMIT + 20 * limit, "begin", self.kernel)         # which imports, and runs the heuristic's choice
+      self.exchange(BEGIN_LIMIT, "begin", self.kernel)
     return self.exchange(limit, method, arguments)
 
   def start(self) -> subprocess.Popen[bytes]:
     paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    quiet = {"BEAM": "0", "DEBUG": "0", "DUMP": "", "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.Popen(COMMAND, env=os.environ | quiet, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    own = {"BEAM": "0", "DEBUG": "0", "DUMP": "", "THREADS": str(THREADS.value), "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.Popen(COMMAND, env=os.environ | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL, start_new_session=True)
 
   def exchange(self, limit: float, method: str, arguments: tuple[Any, ...]) -> Any:
@@ -253,7 +262,7 @@ def search(worker: Worker, kernel: UOp, target: Target, kept: list[Found], progr
   progress.close(kept[0].opts)
 
 def dedup_lists(lists: list[Opts], seen: set[str]) -> list[Opts]:
-  fresh = []
+  fresh: list[Opts] = []
   for opts in lists:
     if repr(opts) in seen: continue
     seen.add(repr(opts))
