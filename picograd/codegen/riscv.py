@@ -3,7 +3,7 @@
 # 16-bit float is its bits: as the calling convention (lp64d) passes them. Numbers are as PYTHON defines them. Kernels
 # and C functions alike: MULACC is a fused multiply-add, ADD of MUL never is.   (RISC-V Unprivileged ISA; ELF psABI)
 from __future__ import annotations
-import struct
+import functools, struct
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable, NamedTuple
 from picograd.codegen.flat import Flow, Function, STATEFUL, every_node, forward, operands, phi, successors
@@ -89,8 +89,8 @@ LEGAL: dict[Ops, Callable[[UOp], UOp | None]] = {Ops.SHL: shift, Ops.SHR: shift,
 def legalise(fn: Function) -> Function:
   """What was put in place of an op may itself need that."""
   while True:
-    found = {u: LEGAL[u.op](u) for u in every_node(fn) if u.op in LEGAL}
-    table = {u: new for u, new in found.items() if new is not None}
+    found = [(u, LEGAL[u.op](u)) for u in every_node(fn) if u.op in LEGAL]
+    table = {u: new for u, new in found if new is not None}
     if not table: return fn
     fn = forward(fn, table)
 
@@ -236,7 +236,9 @@ class Step(NamedTuple):
   row: str
   letters: tuple[str, ...]
   number: str
+  dtype: DType                                                       # of the result
 
+@functools.cache
 def steps_of(code: str, dtype: DType) -> list[Step]:
   words = {"w": "w" if dtype.bits <= 32 else "", "f": "d" if dtype.bits == 64 else "s",
            "u": "u" if dtype.is_unsigned else ""}
@@ -244,7 +246,8 @@ def steps_of(code: str, dtype: DType) -> list[Step]:
   for text in filter(None, code.format(**words).split(";")):
     row, *names = text.split()
     takes_number = any(name in NUMBERS for name in ROWS[row].names)
-    out.append(Step(row, tuple(names[:-1] if takes_number else names), names[-1] if takes_number else ""))
+    letters = tuple(names[:-1] if takes_number else names)
+    out.append(Step(row, letters, names[-1] if takes_number else "", result_class(row)))
   return out
 
 NUMBERS = frozenset({"imm", "store", "shift", "shiftw", "upper"})
@@ -260,7 +263,6 @@ class Selector:
   def __init__(self, fn: Function, extensions: frozenset[str]):
     self.fn, self.extensions = fn, extensions
     self.new: Table = {}
-    self.known: dict[tuple[Rule, DType], list[Step]] = {}
     self.state: Table = {}                                           # effect -> the state after it, a label
     for u in every_node(fn): self.new[u] = self.select(u)
 
@@ -277,21 +279,18 @@ class Selector:
 
   def by_rule(self, u: UOp) -> UOp | None:
     kind = "p" if u.src[0].op is Ops.BUFFER else u.src[0].dtype.kind
-    for rule in RULES[u.op]:
-      if kind not in rule.kinds or (rule.needs and rule.needs not in self.extensions): continue
+    for rule in usable_rules(u.op, kind, self.extensions):
       found = match_shapes(rule.shapes, u.src)
       if found is not None: return self.build(rule, u, *found)
     return None
 
   def build(self, rule: Rule, u: UOp, registers: list[UOp], number: int | None) -> UOp:
-    dtype = deciding_dtype(u)
-    steps = self.known.get((rule, dtype))
-    if steps is None: steps = self.known[rule, dtype] = steps_of(rule.code, dtype)
+    steps = steps_of(rule.code, deciding_dtype(u))
     operand = dict(zip("abc", [self.new[r] for r in registers]))
     operand["0"], made = ZERO, operand["a"]
-    for step in steps:
-      n = number if step.number == "n" else int(step.number) if step.number else None
-      made = ins(step.row, *[operand[letter] for letter in step.letters], number=n, dtype=result_class(step.row))
+    for row, letters, text, dtype in steps:
+      n = number if text == "n" else int(text) if text else None
+      made = UOp(Ops.INS, dtype, tuple([operand[letter] for letter in letters]), (row, n))
       operand["."] = made
     narrow = u.dtype.is_int and u.dtype.bits < 32 and u.op in CAN_OVERFLOW
     return self.cut(made, u.dtype) if narrow else made
@@ -452,6 +451,11 @@ def match_shapes(shapes: tuple[Shape, ...], sources: Iterable[UOp]) -> tuple[lis
     if found[1] is not None: number = found[1]
   return registers, number
 
+@functools.cache
+def usable_rules(op: Ops, kind: str, extensions: frozenset[str]) -> list[Rule]:
+  return [rule for rule in RULES[op] if kind in rule.kinds and (not rule.needs or rule.needs in extensions)]
+
+@functools.cache
 def result_class(row: str) -> DType:
   if ROWS[row].names[0] != "fd": return INT
   return dtypes.float64 if row.endswith(".d") else dtypes.float32
@@ -551,9 +555,11 @@ class Frame:
     self.slots = 8 * (outgoing + len(saved))
     self.size = self.slots + 8 * allocation.slots
     self.arrays: dict[UOp, int] = {}
-    for u in every_node(fn):
-      if u.op is Ops.BUFFER: self.add_array(u)
-      elif u.op is Ops.INS and u.arg[0] == "frame": self.add_array(u.arg[1])
+    for u in nodes:
+      if u.op is not Ops.INS: continue
+      if u.arg[0] == "frame": self.add_array(u.arg[1])
+      for s in u.src:
+        if s.op is Ops.BUFFER: self.add_array(s)
     self.size = -(-self.size // 16) * 16
 
   def add_array(self, u: UOp) -> None:
