@@ -12,18 +12,18 @@ from picograd.ops.ops import Axis, Ops
 from picograd.ops.spec import verify
 from picograd.ops.uop import UOp
 from picograd.runtime import realize
-from picograd.runtime.realize import plans, programs
+from picograd.runtime.plan import binaries, plans
 
 @pytest.fixture
 def forced(monkeypatch):
   """Compile every kernel with these Opts."""
   def use(*opts):
     plans.clear()
-    programs.clear()
+    binaries.clear()
     monkeypatch.setattr(codegen, "opts_for", lambda kernel, target: [o for o in opts if has_range(kernel, o.number)])
   yield use
   plans.clear()
-  programs.clear()
+  binaries.clear()
 
 def has_range(kernel: UOp, number: int) -> bool: return any(r.arg[0] == number for r in ranges_in(kernel))
 

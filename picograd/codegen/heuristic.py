@@ -3,6 +3,7 @@
 from __future__ import annotations
 from picograd.codegen.optimize import Opt, common_start, nests_of, ranges_in, stores_of
 from picograd.codegen.target import Target
+from picograd.codegen.tiling import AnyOpt, contraction_opts
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops, TRANSCENDENTAL
@@ -21,8 +22,10 @@ LINE = 64                        # bytes of memory that are written at once
 SHUFFLED = 16                    # bytes within which every machine can move elements about
 SHORTEST_STRIP = 8               # vectors
 
-def choose_opts(kernel: UOp, target: Target) -> list[Opt]:
-  """Opts for a kernel: those of each of its loop nests, then threads."""
+def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
+  """Opts for a kernel: those of a contraction, or those of each of its loop nests, then threads."""
+  contraction = contraction_opts(kernel, target)
+  if contraction is not None: return contraction
   around = loops_around(kernel)
   opts: list[Opt] = []
   for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
@@ -215,7 +218,7 @@ def across_memory(shape: KernelShape, reduce: UOp, target: Target, lanes: list[O
   vectors = size(column) // lanes[0].amount
   strip = min(vectors // target.threads, STRIP_BYTES // target.vector_bytes)
   total = shape.work(reduce) * max((u.dtype.itemsize for u in shape.loads_below(reduce)), default=0)
-  if strip < SHORTEST_STRIP or total < target.cache_bytes: return opts
+  if strip < SHORTEST_STRIP or total < target.l2_bytes: return opts
   return [*opts, Opt(Axis.STRIP, column.arg[0], strip)]
 
 # ---- copies across memory --------------------------------------------------------------------------------------------
