@@ -72,7 +72,7 @@ def pointer_of(u: UOp, owner: dict[UOp, Counted]) -> Pointer | None:
 def add_parameters(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Pointer]) -> Function:
   blocks = {label: list(block) for label, block in fn.blocks.items()}
   table: Table = {}
-  made: dict[UOp, UOp] = {}                                          # variable -> a pointer that may be compared instead
+  made: dict[UOp, UOp] = {}                                          # variable -> a pointer to compare instead
   for u, (base, variable, scale) in found.items():
     loop = owner[variable]
     start, step = loop.variables[variable]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 import functools, struct
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Callable, Iterable, NamedTuple
 from picograd.codegen.flat import Flow, Function, STATEFUL, every_node, forward, operands, phi, successors
 from picograd.codegen.flatopt import reduce_strength
@@ -264,11 +265,13 @@ class Selector:
     self.fn, self.extensions = fn, extensions
     self.new: Table = {}
     self.state: Table = {}                                           # effect -> the state after it, a label
+    self.results: dict[UOp, list[UOp]] = {}                          # call -> its results, of several, that are used
     for u in every_node(fn): self.new[u] = self.select(u)
 
   def function(self) -> Function:
-    """Loads that were different may have become one."""
-    blocks = {label: dedup(self.new[u] for u in block) for label, block in self.fn.blocks.items()}
+    """Loads that were different may have become one. A call's several results are taken right after it."""
+    blocks = {label: dedup(v for u in block for v in (self.new[u], *self.results.get(u, ())))
+              for label, block in self.fn.blocks.items()}
     return replace(self.fn, blocks=blocks)
 
   def select(self, u: UOp) -> UOp:
@@ -411,6 +414,13 @@ class Selector:
     target = callee if callee.op is Ops.SYM else self.new[callee]
     return UOp(Ops.CALL, class_of(u.dtype), (target, *map(self.passed, arguments), self.after(state)), u.arg)
 
+  def result(self, u: UOp) -> UOp:
+    """The k-th result of a call that has several."""
+    call, k = u.src
+    made = ins("result", self.after(call), number=k.arg, dtype=class_of(u.dtype))
+    self.results.setdefault(call, []).append(made)
+    return made
+
   def jump(self, u: UOp) -> UOp:
     label, *values = u.src
     return u.with_src((label, *map(self.passed, values)))
@@ -423,6 +433,7 @@ class Selector:
   specials: dict[Ops, Callable[[Selector, UOp], UOp]] = {
     Ops.CONST: const, Ops.PARAM: leaf, Ops.PHI: phi, Ops.BUFFER: buffer, Ops.SYM: symbol, Ops.LABEL: label,
     Ops.WHERE: where, Ops.CAST: cast, Ops.BITCAST: bitcast, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call,
+    Ops.INDEX: result,
     Ops.JUMP: jump, Ops.BRANCH: branch, Ops.RET: ret}
 
 def float_letter(dtype: DType) -> str: return "d" if dtype is dtypes.float64 else "s"
@@ -517,7 +528,7 @@ def abi_hints(fn: Function, hints: Hints) -> Hints:
     for u in block:
       if u.op is Ops.CALL:
         arguments = operands(u)[1:]
-        want(arguments, argument_places([a.dtype for a in arguments], Outgoing, u.arg))
+        want(arguments, argument_places([a.dtype for a in arguments], Outgoing, u.arg.fixed))
         if u.dtype is not dtypes.void: want([u], result_places([u]))
       elif u.op is Ops.RET: want(u.src, result_places(u.src))
   return hints
@@ -547,7 +558,7 @@ class Frame:
   def __init__(self, fn: Function, allocation: Allocation):
     nodes = [u for block in fn.blocks.values() for u in block]
     calls = [u for u in nodes if u.op is Ops.CALL]
-    arguments = [argument_places([a.dtype for a in operands(u)[1:]], Outgoing, u.arg) for u in calls]
+    arguments = [argument_places([a.dtype for a in operands(u)[1:]], Outgoing, u.arg.fixed) for u in calls]
     outgoing = max([sum(isinstance(p, Outgoing) for p in places) for places in arguments], default=0)
     used = {p for p in allocation.places.values() if isinstance(p, int)}
     saved = [r for r in INT_SAVED + FLOAT_SAVED if r in used] + ([RA] if calls else [])
@@ -574,6 +585,11 @@ class Frame:
     assert isinstance(place, Incoming)
     return self.size + 8 * place.number
 
+def following_results(body: list[UOp], call: UOp) -> list[UOp]:
+  """The nodes that take a call's several results."""
+  rest = body[body.index(call) + 1:] if call.arg.results else []
+  return list(takewhile(lambda u: u.op is Ops.INS and u.arg[0] == "result", rest))
+
 class Emitter:
   """Writes a selected, placed function into a section."""
   def __init__(self, fn: Function, section: Section):
@@ -589,15 +605,16 @@ class Emitter:
     self.names = {label: (fn.name, k) for k, label in enumerate(fn.blocks)}
 
   def write(self) -> None:
-    self.section.export(self.fn.name)
+    if self.fn.is_local: self.section.label(self.fn.name)
+    else: self.section.export(self.fn.name)
     self.prologue()
     written = [label for label in self.fn.blocks if self.destination(label) is label]
     for label, following in zip(written, [*written[1:], None]):
       *body, last = self.fn.blocks[label]
       self.section.label(self.names[label])
       for u in body:
-        if u.op is Ops.CALL: self.call(u)
-        else: self.instruction(u, self.places.get(u))
+        if u.op is Ops.CALL: self.call(u, following_results(body, u))
+        elif u.arg[0] != "result": self.instruction(u, self.places.get(u))
       self.all_moves(self.moves[label])
       self.terminators[last.op](self, last, following)
 
@@ -743,17 +760,19 @@ class Emitter:
 
   # calls and the ends of blocks
 
-  def call(self, u: UOp) -> None:
+  def call(self, u: UOp, results: list[UOp]) -> None:
     target, *arguments = operands(u)
-    to = argument_places([a.dtype for a in arguments], Outgoing, u.arg)
+    to = argument_places([a.dtype for a in arguments], Outgoing, u.arg.fixed)
     moves = list(zip(to, map(self.place, arguments)))
     if target.op is not Ops.SYM: moves.append((T1, self.place(target)))
     self.all_moves(moves)
     if target.op is Ops.SYM: self.section.call(target.arg)
     else: self.section.emit("jalr", RA, 0, T1)
-    if u in self.places:
-      source, = result_places([u])
-      if self.places[u] != source: self.move(self.places[u], source)
+    if u in self.places: results = [u]
+    kinds = u.arg.results or [r.dtype for r in results]
+    sources = argument_places([class_of(dtype) for dtype in kinds], Slot, None)
+    numbers = [r.arg[1] if r is not u else 0 for r in results]
+    self.all_moves((self.places[r], sources[k]) for r, k in zip(results, numbers))
 
   def jump(self, u: UOp, following: UOp | None) -> None: self.go(u.src[0], following)
   def go(self, label: UOp, following: UOp | None) -> None:

@@ -78,6 +78,7 @@ class RiscvDevice(HostDevice):
     self.free_code += -(-len(code) // 16) * 16
     if self.free_code > CODE + CODE_BYTES: raise MemoryError(f"kernel {name}: no room for more RISC-V code")
     self.machine.mem_write(start, code)
+    self.machine.ctl_remove_cache(start, start + len(code))          # what other code was translated to there
     return RiscvProgram(self, name, start, code, int(header.split()[-1]))
 
   def show_memory(self, memory: list[np.ndarray]) -> None:
