@@ -29,6 +29,8 @@ class Bank(NamedTuple):
   registers: tuple[int, ...]
   saved: frozenset[int]
 
+def bank_of(u: UOp) -> str: return u.dtype.kind if u.dtype.count == 1 else "v"
+
 class Allocation(NamedTuple):
   places: dict[UOp, Place]
   slots: int
@@ -113,7 +115,7 @@ class Scan:
     for tie, u in enumerate(order): self.visit(u, tie)
 
   def visit(self, u: UOp, tie: int) -> None:
-    kind = u.dtype.kind
+    kind = bank_of(u)
     active, free, start = self.active[kind], self.free[kind], self.live.start[u]
     while active and active[0][0] <= start:
       _, _, ended = heapq.heappop(active)
@@ -143,7 +145,7 @@ class Scan:
   def evict(self, u: UOp, usable: Iterable[int]) -> int | None:
     """Takes the register of the value that needs it least, if that needs it less than u."""
     places = set(usable)
-    rivals = [a for _, _, a in self.active[u.dtype.kind] if self.places[a] in places]
+    rivals = [a for _, _, a in self.active[bank_of(u)] if self.places[a] in places]
     loser = min(rivals, key=self.density, default=u)
     if self.density(loser) >= self.density(u): return None
     taken = self.places[loser]
@@ -154,6 +156,10 @@ class Scan:
   def spill(self, u: UOp) -> None:
     if self.repeatable(u):
       self.places[u] = u
+      return
+    if bank_of(u) == "v":                                            # four slots in a row
+      self.places[u] = Slot(self.slots)
+      self.slots += 4
       return
     if self.idle_slots and self.idle_slots[0][0] <= self.live.start[u]: _, number = heapq.heappop(self.idle_slots)
     else:

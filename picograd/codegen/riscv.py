@@ -10,21 +10,17 @@ from typing import Any, Callable, Iterable, NamedTuple
 from picograd.codegen.flat import Flow, Function, STATEFUL, every_node, forward, operands, phi, successors
 from picograd.codegen.flatopt import reduce_strength
 from picograd.codegen.place import place
-from picograd.codegen.regalloc import Allocation, Bank, Hints, Place, Slot, allocate, coalescing_hints, in_sequence
+from picograd.codegen.regalloc import (Allocation, Bank, Hints, Place, Slot, allocate, bank_of, coalescing_hints,
+                                       in_sequence)
 from picograd.codegen.rvasm import DYNAMIC, ROWS, TO_ZERO, Row, decode
 from picograd.codegen.rvobject import Assembled, FAR, INVERSE, RA, SP, Section, disassemble, signed
+from picograd.codegen.rvv import Lanes, VectorSelection, has_lanes, legalise_vectors, vector_type
+from picograd.codegen.rvvalue import INT, ZERO, class_of, in_float, ins
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
 from picograd.ops.decompose import is_within_int64
 from picograd.ops.ops import Ops, TERMINATORS
 from picograd.ops.uop import Table, UOp
-
-INT = dtypes.int64                         # what all values in integer registers are after selection
-
-def class_of(dtype: DType) -> DType:
-  """The dtype after selection. float32 stays: its upper half in a register must be ones."""
-  return dtype if dtype is dtypes.void or in_float(dtype) else INT
-def in_float(dtype: DType) -> bool: return dtype is dtypes.float32 or dtype is dtypes.float64
 
 # ---- legalise: ops that no instruction has, in ops that have one -----------------------------------------------------
 
@@ -90,7 +86,7 @@ LEGAL: dict[Ops, Callable[[UOp], UOp | None]] = {Ops.SHL: shift, Ops.SHR: shift,
 def legalise(fn: Function) -> Function:
   """What was put in place of an op may itself need that."""
   while True:
-    found = [(u, LEGAL[u.op](u)) for u in every_node(fn) if u.op in LEGAL]
+    found = [(u, LEGAL[u.op](u)) for u in every_node(fn) if u.op in LEGAL and u.dtype.count == 1]
     table = {u: new for u, new in found if new is not None}
     if not table: return fn
     fn = forward(fn, table)
@@ -252,14 +248,7 @@ def steps_of(code: str, dtype: DType) -> list[Step]:
   return out
 
 NUMBERS = frozenset({"imm", "store", "shift", "shiftw", "upper"})
-ZERO = UOp.const(INT, 0)                                             # the register x0
-
-def ins(row: str, *src: UOp, number: Any = None, dtype: DType = INT) -> UOp:
-  """A machine instruction, a row of rvasm or a pseudo-instruction: its registers, for memory accesses the state, last;
-  its number."""
-  return UOp(Ops.INS, dtype, src, (row, number))
-
-class Selector:
+class Selector(VectorSelection):
   """new: flat node -> what stands for it: an INS, or a leaf that needs none."""
   def __init__(self, fn: Function, extensions: frozenset[str]):
     self.fn, self.extensions = fn, extensions
@@ -275,6 +264,7 @@ class Selector:
     return replace(self.fn, blocks=blocks)
 
   def select(self, u: UOp) -> UOp:
+    if has_lanes(u): return self.select_vector(u)
     made = self.by_rule(u) if u.op in RULES else None
     if made is not None: return made
     if u.op not in self.specials: raise ValueError(f"{self.fn.name}: {u.op} of {u.dtype} has no RISC-V instruction")
@@ -474,7 +464,9 @@ def result_class(row: str) -> DType:
 # ---- the calling convention ------------------------------------------------------------------------------------------
 
 F0 = 32                                    # the first float register: 0..31 are the integer registers
+V0 = 64                                    # and the first vector register
 T1, T4, T5, T6 = 6, 29, 30, FAR
+V24, V26, V28, V30 = range(V0 + 24, V0 + 32, 2)
 FT9, FT10, FT11 = F0 + 29, F0 + 30, F0 + 31
 
 @dataclass(frozen=True)
@@ -508,14 +500,16 @@ def result_places(values: Iterable[UOp]) -> list[Place]: return argument_places(
 INT_TEMPORARIES, INT_SAVED = (15, 14, 13, 12, 11, 10, 16, 17, 5, 6, 7, 28, T4, T5), (8, 9, *range(18, 28))
 FLOAT_TEMPORARIES = tuple([F0 + r for r in (15, 14, 13, 12, 11, 10, 16, 17, *range(8), 28, 29, 30)])
 FLOAT_SAVED = tuple([F0 + r for r in (8, 9, *range(18, 28))])
+VECTOR_TEMPORARIES = tuple(range(V0 + 2, V30, 2))                    # v0 is for masks; groups of two
 
 def banks(reserved: frozenset[int]) -> dict[str, Bank]:
   """The registers that values may live in. t6 and ft11 never hold one: moves and far jumps go through them."""
   def bank(temporaries: tuple[int, ...], saved: tuple[int, ...]) -> Bank:
     return Bank(tuple([r for r in temporaries + saved if r not in reserved]), frozenset(saved))
-  return {"i": bank(INT_TEMPORARIES, INT_SAVED), "f": bank(FLOAT_TEMPORARIES, FLOAT_SAVED)}
+  return {"i": bank(INT_TEMPORARIES, INT_SAVED), "f": bank(FLOAT_TEMPORARIES, FLOAT_SAVED),
+          "v": bank(VECTOR_TEMPORARIES, ())}
 
-SPILLING = frozenset({T4, T5, FT9, FT10})  # what instructions read from slots passes through these, where there are any
+SPILLING = frozenset({T4, T5, FT9, FT10, V24, V26, V28})  # what instructions read from slots passes through these, where there are any
 
 def abi_hints(fn: Function, hints: Hints) -> Hints:
   """Arguments want to be where the convention puts them."""
@@ -543,7 +537,9 @@ def arrangement(row: Row) -> Callable[..., list[int]]:
   letters, source = [], 0
   for name, f in zip(row.names, row.fields):
     if name in ("rd", "fd"): letters.append("d")
-    elif f.kind in "xf":
+    elif name == "vd": letters.append("d")
+    elif f.kind == "m": letters.append("1")                          # all lanes
+    elif f.kind in "xfv":
       letters.append(f"s[{source}]")
       source += 1
     else: letters.append(f"({DYNAMIC} if n is None else n)" if f.kind == "r" else "n")
@@ -552,6 +548,11 @@ def arrangement(row: Row) -> Callable[..., list[int]]:
 ARRANGE = {name: arrangement(row) for name, row in ROWS.items() if row.expands is None}
 REPEATABLE = frozenset({"li", "float.s", "float.d", "frame", "la"})
 def is_repeatable(u: UOp) -> bool: return u.op is Ops.INS and u.arg[0] in REPEATABLE
+
+def cycle_breaker(place: Place) -> Place:
+  """Where a value waits while the others of its cycle move."""
+  if not isinstance(place, int) or place < F0: return T6
+  return FT11 if place < V0 else V30
 
 class Frame:
   """Offsets from the stack pointer, from below: stack arguments of calls, saved registers, slots, arrays."""
@@ -568,7 +569,7 @@ class Frame:
     self.arrays: dict[UOp, int] = {}
     for u in nodes:
       if u.op is not Ops.INS: continue
-      if u.arg[0] == "frame": self.add_array(u.arg[1])
+      if u.arg[0] in ("frame", "lanes"): self.add_array(u.arg[1])
       for s in u.src:
         if s.op is Ops.BUFFER: self.add_array(s)
     self.size = -(-self.size // 16) * 16
@@ -612,6 +613,7 @@ class Emitter:
     for label, following in zip(written, [*written[1:], None]):
       *body, last = self.fn.blocks[label]
       self.section.label(self.names[label])
+      self.lanes: Lanes | None = None                                # what vl and vtype are set for
       for u in body:
         if u.op is Ops.CALL: self.call(u, following_results(body, u))
         elif u.arg[0] != "result": self.instruction(u, self.places.get(u))
@@ -638,9 +640,26 @@ class Emitter:
     self.section.emit(row, register & 31, 0, T6)
 
   def load(self, register: int, place: Any) -> None:
+    if register >= V0: return self.access_vector("vle32.v", register, place)
     self.access("ld" if register < F0 else "fld", register, self.frame.offset(place))
   def store(self, register: int, place: Any) -> None:
+    if register >= V0: return self.access_vector("vse32.v", register, place)
     self.access("sd" if register < F0 else "fsd", register, self.frame.offset(place))
+
+  def access_vector(self, row: str, register: int, place: Any) -> None:
+    """A whole group of the least size."""
+    self.configure(Lanes(8, 32))
+    self.section.number(T6, self.frame.offset(place))
+    self.section.emit("add", T6, T6, SP)
+    self.section.emit(row, register & 31, T6, 1)
+
+  def configure(self, lanes: Lanes) -> None:
+    """The instructions that follow work on so many lanes."""
+    if self.lanes == lanes: return
+    self.lanes = lanes
+    if lanes.number < 32: return self.section.emit("vsetivli", 0, lanes.number, vector_type(lanes.bits))
+    self.section.number(T6, lanes.number)
+    self.section.emit("vsetvli", 0, T6, vector_type(lanes.bits))
 
   def move(self, to: Any, source: Any) -> None:
     """Between registers of either class, places of the frame, and from what is computed again."""
@@ -655,7 +674,8 @@ class Emitter:
       self.store(through, to)
 
   def copy(self, to: int, source: int) -> None:
-    if to < F0 and source < F0: self.section.emit("addi", to, source, 0)
+    if to >= V0: self.section.emit("vmv2r.v", to - V0, source - V0)
+    elif to < F0 and source < F0: self.section.emit("addi", to, source, 0)
     elif to >= F0 and source >= F0: self.section.emit("fsgnj.d", to - F0, source - F0, source - F0)
     elif to < F0: self.section.emit("fmv.x.d", to, source - F0)
     else: self.section.emit("fmv.d.x", to - F0, source)
@@ -667,8 +687,7 @@ class Emitter:
     else: self.instruction(u, to)
 
   def all_moves(self, moves: Iterable[tuple[Any, Any]]) -> None:
-    for to, source in in_sequence(moves, lambda place: FT11 if isinstance(place, int) and place >= F0 else T6):
-      self.move(to, source)
+    for to, source in in_sequence(moves, cycle_breaker): self.move(to, source)
 
   def place(self, u: UOp) -> Place: return u if u.op is Ops.CONST else self.places[u]
 
@@ -687,23 +706,23 @@ class Emitter:
 
   def read_all(self, sources: Iterable[UOp]) -> list[int]:
     """The registers in which an instruction finds its operands."""
-    ints, floats = iter((T4, T5)), iter((FT9, FT10, FT11))
+    free = {"i": iter((T4, T5)), "f": iter((FT9, FT10, FT11)), "v": iter((V24, V26, V28))}
     out = []
     for s in sources:
       place = self.places.get(s)
       if isinstance(place, int): out.append(place & 31)
       elif s.op is Ops.CONST: out.append(0)
-      else: out.append(self.fetch(place, next(floats if in_float(s.dtype) else ints)))
+      else: out.append(self.fetch(place, next(free[bank_of(s)])))
     return out
 
   def instruction(self, u: UOp, place: Place | None) -> None:
     """An instruction whose result goes to a place, if it has one."""
     if place is u: return                                            # computed where it is used
-    row, number = u.arg
+    row, number, *lanes = u.arg
     sources = operands(u)
-    scratch = FT11 if in_float(u.dtype) else T6
-    to = place if isinstance(place, int) else scratch
-    if row in ARRANGE: self.machine_row(row, sources, number, to)
+    to = place if isinstance(place, int) else {"i": T6, "f": FT11}.get(bank_of(u), V30)
+    if lanes: self.vector_row(row, sources, number, to, lanes[0])
+    elif row in ARRANGE: self.machine_row(row, sources, number, to)
     elif row.startswith("select"): self.select(row.removeprefix("select "), sources, to)
     else: self.pseudos[row](self, number, to)
     if isinstance(place, Slot): self.store(to, place)
@@ -711,6 +730,37 @@ class Emitter:
   def machine_row(self, row: str, sources: list[UOp], number: Any, to: int) -> None:
     if sources and sources[-1].op is Ops.BUFFER: return self.array_access(row, sources, number, to)
     self.section.emit(row, *ARRANGE[row](to & 31, self.read_all(sources), number))
+
+  def vector_row(self, row: str, sources: list[UOp], number: Any, to: int, lanes: Lanes) -> None:
+    if row == "lanes": return self.build_lanes(sources, number, to, lanes)
+    registers = self.read_all(sources)
+    self.configure(lanes)
+    if row == "merge":
+      self.section.emit("vmv1r.v", 0, registers[0])
+      self.section.emit("vmerge.vvm", to & 31, *registers[1:])
+    elif row.startswith("vfmacc"): self.multiply_add(row.removeprefix("vfmacc"), registers, to & 31)
+    else: self.section.emit(row, *ARRANGE[row](to & 31, registers, number))
+
+  def multiply_add(self, form: str, registers: list[int], to: int) -> None:
+    """to = a*b + c, by the instruction that overwrites c or the one that overwrites a factor."""
+    a, b, c = registers
+    if to == c: return self.section.emit("vfmacc" + form, c, a, b, 1)
+    if to == b: return self.section.emit("vfmadd" + form, b, a, c, 1)
+    if to == a and form == ".vv": return self.section.emit("vfmadd.vv", a, b, c, 1)
+    self.copy(to + V0, c + V0)
+    self.section.emit("vfmacc" + form, to, a, b, 1)
+
+  def build_lanes(self, sources: list[UOp], array: UOp, to: int, lanes: Lanes) -> None:
+    """A vector from scalars, through memory."""
+    offset, size = self.frame.arrays[array], lanes.bits // 8
+    for k, s in enumerate(sources):
+      register, = self.read_all([s])
+      row = ("fsw" if size == 4 else "fsd") if in_float(s.dtype) else {1: "sb", 2: "sh", 4: "sw", 8: "sd"}[size]
+      self.access(row, register, offset + k * size)
+    self.configure(lanes)
+    self.section.number(T6, offset)
+    self.section.emit("add", T6, T6, SP)
+    self.section.emit(f"vle{lanes.bits}.v", to & 31, T6, 1)
 
   def array_access(self, row: str, sources: list[UOp], number: int, to: int) -> None:
     """A load or store in an array of the frame."""
@@ -828,7 +878,7 @@ EXTENSIONS = frozenset({"zba", "zbb"})
 
 def select(fn: Function, extensions: frozenset[str] = frozenset()) -> Function:
   """A flat function, placed or not, as machine instructions in blocks, placed."""
-  return place(Selector(reduce_strength(legalise(without_pure(fn))), extensions).function())
+  return place(Selector(reduce_strength(legalise(legalise_vectors(without_pure(fn)))), extensions).function())
 
 def without_pure(fn: Function) -> Function:
   """The blocks list effects only, as before placing."""
