@@ -16,8 +16,9 @@ from picograd.ops.uop import UOp
 
 @dataclass(frozen=True)
 class Slot:
-  """A place of eight bytes in the frame. No tuple: an equal tuple would be the same place."""
+  """Places of eight bytes in the frame, from one on. No tuple: an equal tuple would be the same place."""
   number: int
+  size: int = 1
 
 Place = int | Slot | UOp                   # a register, a slot, or a node to compute again
 Hints = dict[UOp, list[int | UOp]]         # value -> registers, or values whose register it would like to have
@@ -158,7 +159,7 @@ class Scan:
       self.places[u] = u
       return
     if bank_of(u) == "v":                                            # four slots in a row
-      self.places[u] = Slot(self.slots)
+      self.places[u] = Slot(self.slots, 4)
       self.slots += 4
       return
     if self.idle_slots and self.idle_slots[0][0] <= self.live.start[u]: _, number = heapq.heappop(self.idle_slots)

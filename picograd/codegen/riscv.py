@@ -509,7 +509,7 @@ def banks(reserved: frozenset[int]) -> dict[str, Bank]:
   return {"i": bank(INT_TEMPORARIES, INT_SAVED), "f": bank(FLOAT_TEMPORARIES, FLOAT_SAVED),
           "v": bank(VECTOR_TEMPORARIES, ())}
 
-SPILLING = frozenset({T4, T5, FT9, FT10, V24, V26, V28})  # what instructions read from slots passes through these, where there are any
+SPILLING = frozenset({T4, T5, FT9, FT10, V24, V26, V28})             # what is read from slots passes through these
 
 def abi_hints(fn: Function, hints: Hints) -> Hints:
   """Arguments want to be where the convention puts them."""
@@ -669,7 +669,8 @@ class Emitter:
       else: self.load(to, source)
     elif isinstance(source, int): self.store(source, to)
     else:
-      through = FT11 if isinstance(source, UOp) and in_float(source.dtype) else T5 if isinstance(source, Slot) else T6
+      through = T6 if isinstance(source, UOp) else T5 if getattr(source, "size", 1) == 1 else V30
+      if isinstance(source, UOp) and in_float(source.dtype): through = FT11
       self.move(through, source)
       self.store(through, to)
 

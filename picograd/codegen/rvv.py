@@ -1,11 +1,13 @@
 # rvv.py: vectors in the registers of RVV 1.0. A vector value is a group of two registers, of which its instructions use
 # as many elements as it has lanes: right at every VLEN from 128 on. An instruction's arg also holds its Lanes, for
-# which the emitter sets vl and vtype. In: flat nodes with lanes. Out: what a Selector puts in their place.   (RISC-V V, 1.0)
+# which the emitter sets vl and vtype. In: flat nodes with lanes. Out: what a Selector puts in their place.
 from __future__ import annotations
+from dataclasses import replace
 from typing import Any, Callable, NamedTuple
-from picograd.codegen.flat import Function, every_node, forward
+from picograd.codegen.flat import Function, every_node
 from picograd.codegen.rvvalue import VECTOR, ZERO, class_of, ins
 from picograd.dtype import DType, dtypes
+from picograd.helpers import dedup
 from picograd.ops.ops import ALU, COMPARE, Ops
 from picograd.ops.uop import Table, UOp
 
@@ -30,8 +32,11 @@ def splat_of(u: UOp) -> UOp | None:
   """The scalar that is in every lane."""
   return u.src[0] if u.op is Ops.STACK and all(s is u.src[0] for s in u.src) else None
 
+GROUP = 32                                 # bytes of a group at the least VLEN
+def fits(u: UOp) -> bool: return all(v.dtype.itemsize <= GROUP for v in (u, *u.src))
+
 def has_instruction(u: UOp) -> bool:
-  if u.op not in WITH_VECTORS: return False
+  if u.op not in WITH_VECTORS or not fits(u): return False
   operand = u.src[-1].dtype.scalar
   if u.op in (Ops.SHL, Ops.SHR):
     count = splat_of(u.src[1])
@@ -40,11 +45,12 @@ def has_instruction(u: UOp) -> bool:
   if u.op is Ops.WHERE: return u.src[0].dtype.count == u.dtype.count and operand.kind != "b"
   return operand in ARITHMETIC or (operand.kind == "b" and u.op in BITWISE | {Ops.CMPNE})
 
+def lane_of(u: UOp, k: int) -> UOp:
+  if u.dtype.count == 1: return u
+  return u.src[k] if u.op is Ops.STACK else UOp(Ops.INDEX, u.dtype.scalar, (u, UOp.const(dtypes.int64, k)))
+
 def by_lanes(u: UOp) -> UOp:
-  def lane(s: UOp, k: int) -> UOp:
-    if s.dtype.count == 1: return s
-    return s.src[k] if s.op is Ops.STACK else UOp(Ops.INDEX, s.dtype.scalar, (s, UOp.const(dtypes.int64, k)))
-  parts = [UOp(u.op, u.dtype.scalar, tuple([lane(s, k) for s in u.src]), u.arg) for k in range(u.dtype.count)]
+  parts = [UOp(u.op, u.dtype.scalar, tuple([lane_of(s, k) for s in u.src]), u.arg) for k in range(u.dtype.count)]
   return UOp(Ops.STACK, u.dtype, tuple(parts))
 
 def maximum(u: UOp) -> UOp:
@@ -53,13 +59,19 @@ def maximum(u: UOp) -> UOp:
   larger = x < y
   return (y.ne(y) | larger if u.dtype.kind == "f" else larger).where(y, x)
 
+def legal(u: UOp) -> UOp:
+  """A node, its sources legal, with instructions for all that has lanes."""
+  if u.op is Ops.INDEX and u.src[0].op is Ops.STACK: return u.src[0].src[u.src[1].arg]
+  if u.op not in ALU or u.dtype.count == 1: return u
+  if u.op is Ops.MAX and u.dtype.scalar in ARITHMETIC and fits(u): return maximum(u)
+  return u if has_instruction(u) else by_lanes(u)
+
 def legalise_vectors(fn: Function) -> Function:
-  table: Table = {}
-  for u in every_node(fn):
-    if u.op not in ALU or u.dtype.count == 1: continue
-    if u.op is Ops.MAX and u.dtype.scalar in ARITHMETIC: table[u] = maximum(u)
-    elif not has_instruction(u): table[u] = by_lanes(u)
-  return forward(fn, table) if table else fn
+  nodes = every_node(fn)
+  if all(u.dtype.count == 1 for u in nodes): return fn
+  new: Table = {}
+  for u in nodes: new[u] = legal(u.with_src(tuple([new[s] for s in u.src])))
+  return replace(fn, blocks={label: dedup(new[u] for u in block) for label, block in fn.blocks.items()})
 
 # ---- selection -------------------------------------------------------------------------------------------------------
 
@@ -83,6 +95,8 @@ class VectorSelection:
   cut: Callable[[UOp, DType], UOp]
 
   def select_vector(self, u: UOp) -> UOp:
+    if not all(v.dtype.itemsize <= GROUP for v in (u, *u.src[:2])):
+      raise ValueError(f"{u.op} of {u.dtype} is wider than a group of two vector registers")
     if u.op in ALU and u.op not in self.vector_specials: return self.plain(u)
     if u.op not in self.vector_specials: raise ValueError(f"{u.op} of {u.dtype} has no vector instruction")
     return self.vector_specials[u.op](self, u)
@@ -183,6 +197,6 @@ def is_negated(u: UOp) -> bool:
 
 def has_lanes(u: UOp) -> bool:
   """Whether a node is about a vector: its value, or a load's, a store's or a lane's operand."""
-  if u.dtype.count > 1: return u.op not in (Ops.PHI, Ops.PARAM)
+  if u.dtype.count > 1: return u.op not in (Ops.PHI, Ops.BUFFER)
   if u.op in (Ops.INDEX, Ops.REDUCE): return u.src[0].dtype.count > 1
   return u.op is Ops.STORE and u.src[1].dtype.count > 1

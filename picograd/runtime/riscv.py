@@ -159,7 +159,7 @@ def nearest(memory: list[np.ndarray], address: int) -> str:
   k = min(range(len(memory)), key=lambda k: distance(memory[k]))
   return f"byte {address - memory[k].ctypes.data} of buffer {k}, which has {len(memory[k])} bytes"
 
-# ---- vectors: a process under qemu-user for each call, as unicorn has no RVV 1.0 --------------------------------------
+# ---- vectors: a process under qemu-user for each call, as unicorn has no RVV 1.0 -------------------------------------
 
 BASE = 0x100000                            # where its image lies
 WRITE, EXIT = 64, 93                       # system calls
@@ -196,8 +196,8 @@ class VectorProgram:
       path.chmod(0o700)
       traced = ["-singlestep", "-d", "exec,nochain", "-D", str(log), "-dfilter", f"{start:#x}+{len(self.code):#x}"]
       flags = traced if self.device.count_instructions else []
-      cpu = f"rv64,v=true,vext_spec=v1.0,vlen={self.device.vlen}"
-      done = subprocess.run([str(self.device.qemu), *flags, path], capture_output=True, env={**os.environ, "QEMU_CPU": cpu})
+      environment = {**os.environ, "QEMU_CPU": f"rv64,v=true,vext_spec=v1.0,vlen={self.device.vlen}"}
+      done = subprocess.run([str(self.device.qemu), *flags, path], capture_output=True, env=environment)
       if flags: self.device.executed += log.read_text().count("Trace ")
     if done.returncode: raise RuntimeError(f"kernel {self.name} under qemu: {done.returncode}, {done.stderr.decode()}")
     for m, offset in zip(memory, data): m[:] = np.frombuffer(done.stdout, np.uint8, len(m), offset - data[0])
