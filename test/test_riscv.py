@@ -137,6 +137,11 @@ def test_executed_instructions_and_code_size_beside_llvm(name):
   with DEVICE.set("RISCV"): instructions, size = riscv_counts.totals(riscv_counts.compare(riscv_counts.WORKLOADS[name]))
   assert instructions <= 1.25 and size <= 1.4
 
+def test_a_listing_says_where_the_code_comes_from():
+  texts = [riscv.listing(kernels.flat("tile", kernels.scalar_matmul_kernel(8, 8, 8))) for _ in range(2)]
+  assert texts[0] == texts[1]
+  assert re.search(r"fmadd.s f\w+, f\w+, f\w+, f\w+, dyn +# %\d+ = MULACC float32 %\d+ %\d+ %\d+\n", texts[0])
+
 # ---- what must not be done -------------------------------------------------------------------------------------------
 
 def load_code(name, *lines):

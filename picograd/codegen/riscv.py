@@ -592,9 +592,9 @@ def following_results(body: list[UOp], call: UOp) -> list[UOp]:
   return list(takewhile(lambda u: u.op is Ops.INS and u.arg[0] == "result", rest))
 
 class Emitter:
-  """Writes a selected, placed function into a section."""
-  def __init__(self, fn: Function, section: Section):
-    self.fn, self.section = fn, section
+  """Writes a selected, placed function into a section. notes: what to say, as a label, before an instruction's code."""
+  def __init__(self, fn: Function, section: Section, notes: dict[UOp, str]):
+    self.fn, self.section, self.notes = fn, section, notes
     flow = Flow(fn)
     hints = abi_hints(fn, coalescing_hints(fn))
     self.allocation = allocate(fn, flow, banks(frozenset()), hints, is_repeatable)
@@ -615,6 +615,7 @@ class Emitter:
       self.section.label(self.names[label])
       self.lanes: Lanes | None = None                                # what vl and vtype are set for
       for u in body:
+        if u in self.notes: self.section.label(("note", self.notes[u]))
         if u.op is Ops.CALL: self.call(u, following_results(body, u))
         elif u.arg[0] != "result": self.instruction(u, self.places.get(u))
       self.all_moves(self.moves[label])
@@ -877,9 +878,13 @@ class Emitter:
 
 EXTENSIONS = frozenset({"zba", "zbb"})
 
+def prepare(fn: Function) -> Function:
+  """A flat function, placed or not, in operations that selection knows."""
+  return reduce_strength(legalise(legalise_vectors(without_pure(fn))))
+
 def select(fn: Function, extensions: frozenset[str] = frozenset()) -> Function:
   """A flat function, placed or not, as machine instructions in blocks, placed."""
-  return place(Selector(reduce_strength(legalise(legalise_vectors(without_pure(fn)))), extensions).function())
+  return place(Selector(prepare(fn), extensions).function())
 
 def without_pure(fn: Function) -> Function:
   """The blocks list effects only, as before placing."""
@@ -889,17 +894,36 @@ def without_pure(fn: Function) -> Function:
 def assemble(functions: Iterable[Function], extensions: frozenset[str] = frozenset()) -> Assembled:
   """The functions as one section of code."""
   section = Section(".text")
-  for fn in functions: Emitter(select(fn, extensions), section).write()
+  for fn in functions: Emitter(select(fn, extensions), section, {}).write()
   return section.finish()
 
 def listing(fn: Function, extensions: frozenset[str] = frozenset()) -> str:
-  """A kernel as lines: offset, code in hexadecimal, assembly, and where one begins the operation it came from."""
-  code = assemble([fn], extensions)
-  starts = {at: label for label, at in code.labels.items()}
-  lines = [f"# {fn.name} {fn.threads}"]
+  """A kernel as lines: offset, code in hexadecimal, assembly, and the operation it came from."""
+  section, selector = Section(".text"), Selector(prepare(fn), extensions)
+  Emitter(place(selector.function()), section, origins(selector)).write()
+  code = section.finish()
+  lines, said = [f"# {fn.name} {fn.threads}"], starting(code)
   for at, text in disassemble(code.data):
-    label = starts.get(at)
-    if isinstance(label, tuple) and label[0] == fn.name: lines.append(f"L{label[1]}:")
     size = decode(code.data, at)[0].size
-    lines.append(f"{at:6x}: {code.data[at:at + size][::-1].hex():8}  {text}")
+    lines += [f"L{k}:" for kind, k in said.get(at, ()) if kind == fn.name]
+    notes = [note for kind, note in said.get(at, ()) if kind == "note"]
+    line = f"{at:6x}: {code.data[at:at + size][::-1].hex():8}  {text}"
+    lines.append(f"{line:58}# {notes[-1]}" if notes else line)
   return "\n".join(lines)
+
+def starting(code: Assembled) -> dict[int, list[tuple[str, Any]]]:
+  """Offset -> the labels of blocks and notes there."""
+  found: dict[int, list[tuple[str, Any]]] = {}
+  for label, at in code.labels.items():
+    if isinstance(label, tuple): found.setdefault(at, []).append(label[:2])
+  return found
+
+def origins(selector: Selector) -> dict[UOp, str]:
+  """Instruction -> the operation it stands for, its operands numbered."""
+  number: dict[UOp, str] = {}
+  out: dict[UOp, str] = {}
+  for u, made in selector.new.items():
+    number[u] = str(u.arg) if u.op is Ops.CONST else f"%{len(number)}"
+    sources = " ".join(number[s] for s in operands(u))
+    if made.op is Ops.INS: out[made] = f"{number[u]} = {u.op} {u.dtype.name} {sources}".rstrip()
+  return out
