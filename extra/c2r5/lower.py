@@ -1,8 +1,9 @@
 # lower.py: typed trees -> flat blocks (picograd/codegen/flat.py). In: a Definition. Out: a Function in which every local
 # is a stack slot (mem2reg makes values of them), every access of memory a LOAD or STORE in order, every structure an
-# address. Operands are evaluated from left to right. What the flat form has no op for is a CALL of a name that begins
+# address. Operands are evaluated from left to right, arguments from right to left, as gcc does. What the flat form has no op for is a CALL of a name that begins
 # with __builtin_; docs/ir.md lists these.
 from __future__ import annotations
+import math
 from fractions import Fraction
 from typing import Any, Callable, NamedTuple, Sequence
 from picograd.codegen.flat import Builder, Convention, Function, new_label
@@ -62,6 +63,12 @@ def dtype_of(t: Type) -> DType:
 def is_scattered(t: Type, offset: int) -> bool:
   """Whether a member of a packed structure is not where its type's alignment wants it."""
   return not t.is_record and not t.is_array and offset % (t.size or 1) != 0
+
+def is_double(value: Any) -> bool:
+  """Whether a float64 is exactly this number."""
+  if not isinstance(value, Fraction): return True
+  near = nearest(value)
+  return math.isfinite(near) and Fraction(near) == value
 
 class Place(NamedTuple):
   """Where an lvalue is. member: if it is a bit-field, or not aligned; then address is that of the record."""
@@ -352,7 +359,7 @@ class Lowering:
   def number(self, node: Node) -> UOp:
     t = node.type
     if isinstance(t, Floating) and t.size == 16:
-      if t.dtype is not None and node.arg == nearest(Fraction(node.arg)): return const(t.dtype, nearest(Fraction(node.arg)))
+      if t.dtype is not None and is_double(node.arg): return const(t.dtype, float(node.arg))
       return self.read(Place(self.constant_bytes(bytes_of_long_double(t, node.arg)), t))
     return const(dtype_of(t), node.arg)
 
@@ -565,7 +572,7 @@ class Lowering:
       result = self.new_slot(t.result)
       given.append(result)
       assign.free_integers -= 1
-    values = [self.value(a) for a in arguments]
+    values = [self.value(a) for a in reversed(arguments)][::-1]             # gcc's order
     memory: list[tuple[int, int, int]] = []
     fixed = None
     for k, (argument, value) in enumerate(zip(arguments, values)):

@@ -275,8 +275,11 @@ class Renderer:
     if callee.op is Ops.SYM and callee.arg in BUILTINS: return self.builtin(u, BUILTINS[callee.arg])
     given = [dtypes.ptr if s.op is Ops.BUFFER else s.dtype for s in arguments]
     types, result = argument_types(given, u.arg), result_type(u.dtype, u.arg)
-    fixed = types if u.arg.fixed is None else [*types[:u.arg.fixed], "..."]
-    signature = result if u.arg.fixed is None else f"{result} ({', '.join(fixed)})"
+    fixed, signature = types, result
+    if u.arg.fixed is not None:
+      fixed = [*types[:u.arg.fixed], "..."]
+      plain = [*map(type_of, given[:u.arg.fixed]), "..."]             # a function's type has no attributes
+      signature = f"{result} ({', '.join(plain)})"
     if callee.op is Ops.SYM: self.called[callee.arg] = self.declaration(callee.arg, result, fixed)
     passed = ", ".join(f"{t} {self.name(s)}" for t, s in zip(types, arguments))
     to = "" if result == "void" else f"{self.name(u)} = "
