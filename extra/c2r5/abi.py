@@ -93,7 +93,8 @@ class SystemV(Assigner):
     return passing
   def result(self, t: Type) -> Passing:
     if t.is_void: return NOTHING
-    if t.is_floating: return Passing((Piece(0, scalar_dtype(t)),))
+    found = list(scalars(t))
+    if len(found) == 1 and found[0][1].is_floating: return Passing((Piece(0, scalar_dtype(found[0][1])),))
     passing = self.place(t, False)
     return REFERENCE if passing.on_stack else passing
 

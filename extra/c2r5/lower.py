@@ -489,7 +489,7 @@ class Lowering:
     known = is_true(test)
     if known is not None: return self.value(yes if known else no)
     labels = new_label(), new_label()
-    out, result = new_label(), None if node.type.is_void else self.slot(8)
+    out, result = new_label(), None if node.type.is_void else self.slot(16 if node.type.is_floating else 8)
     self.branch(test, *labels)
     for label, arm in zip(labels, (yes, no)):
       self.build.begin(label)
