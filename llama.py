@@ -60,15 +60,17 @@ def rotary_frequencies(c: Config) -> np.ndarray:
   kept = np.clip((turns - low) / (high - low), 0, 1)                # 1: fast enough to stay, 0: fully slowed
   return frequencies * (kept + (1 - kept) / c.rope_scaling["factor"])
 
+Cache = tuple[Tensor, Tensor]                 # the keys and the values of a layer: (B, n_kv_heads, L, head_dim)
+
 class Pass(NamedTuple):
   """What all layers share in one pass over T tokens."""
   positions: Tensor                           # (T,)
-  cos: Tensor                                 # (T, 1, head_dim / 2): each position's angles
+  cos: Tensor                                 # (T, head_dim / 2): each position's angles
   sin: Tensor
   future: Tensor                              # (T, L): position l comes after position t, which may not see it
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-  """Turns each pair (x[i], x[i + D/2]) by its position's angle. x: (B, T, heads, D); cos, sin: (T, 1, D / 2)."""
+  """Turns each pair (x[i], x[i + D/2]) by its position's angle. x: (.., T, D); cos, sin: (T, D / 2)."""
   first, second = x.chunk(2, dim=-1)
   return picograd.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
@@ -85,19 +87,17 @@ class Layer(nn.Module):
     self.w2 = nn.Linear(c.hidden_dim, c.dim, bias=False)
     self.w3 = nn.Linear(c.dim, c.hidden_dim, bias=False)
 
-  def attend(self, x: Tensor, now: Pass, cache: Tensor | None) -> Tensor:
+  def attend(self, x: Tensor, now: Pass, cache: Cache | None) -> Tensor:
     c = self.config
     B, T, _ = x.shape
-    heads = self.wqkv(x).view(B, T, c.n_heads + 2 * c.n_kv_heads, c.head_dim)
-    q, k, v = heads.split([c.n_heads, c.n_kv_heads, c.n_kv_heads], dim=2)
-    q, k = rotate(q, now.cos, now.sin), rotate(k, now.cos, now.sin)   # (B, T, n_heads or n_kv_heads, head_dim)
-    kv = picograd.cat([k, v], dim=2).transpose(1, 2)                  # (B, 2 * n_kv_heads, T, head_dim)
+    heads = self.wqkv(x).view(B, T, c.n_heads + 2 * c.n_kv_heads, c.head_dim).transpose(1, 2)
+    q, k, v = heads.split([c.n_heads, c.n_kv_heads, c.n_kv_heads], dim=1)         # (B, .., T, head_dim)
+    q = q.view(B, c.n_kv_heads, c.n_heads // c.n_kv_heads, T, c.head_dim)         # the heads of a group share k and v
+    q, k = rotate(q, now.cos, now.sin), rotate(k, now.cos, now.sin)
     if cache is not None:
-      cache[:, :, now.positions] = kv
-      kv = cache                                                      # (B, 2 * n_kv_heads, L, head_dim)
-    k, v = kv.chunk(2, dim=1)                                         # (B, n_kv_heads, L, head_dim)
-    group = c.n_heads // c.n_kv_heads
-    q = q.view(B, T, c.n_kv_heads, group, c.head_dim).permute(0, 2, 3, 1, 4)      # (B, n_kv_heads, group, T, head_dim)
+      keys, values = cache
+      keys[:, :, now.positions], values[:, :, now.positions] = k, v
+      k, v = cache                                                                # (B, n_kv_heads, L, head_dim)
     scores = q @ k.unsqueeze(2).transpose(3, 4) / math.sqrt(c.head_dim)           # (B, n_kv_heads, group, T, L)
     weights = scores.masked_fill(now.future, -math.inf).softmax(dim=-1)
     mixed = weights @ v.unsqueeze(2)                                              # (B, n_kv_heads, group, T, head_dim)
@@ -106,7 +106,7 @@ class Layer(nn.Module):
   def feed_forward(self, x: Tensor) -> Tensor:
     return self.w2(F.silu(self.w1(x)) * self.w3(x))                   # (B, T, hidden_dim) -> (B, T, dim)
 
-  def forward(self, x: Tensor, now: Pass, cache: Tensor | None) -> Tensor:
+  def forward(self, x: Tensor, now: Pass, cache: Cache | None) -> Tensor:
     x = x + self.attend(self.attention_norm(x), now, cache)
     return x + self.feed_forward(self.ffn_norm(x))                    # (B, T, dim)
 
@@ -124,17 +124,17 @@ class Llama(nn.Module):
     self.cos = picograd.tensor(np.cos(angles).astype(np.float32))
     self.sin = picograd.tensor(np.sin(angles).astype(np.float32))
 
-  def new_cache(self) -> list[Tensor]:
-    """Space for the keys and values of one sequence, one tensor a layer, which passes fill in place. They are data, not
-    the formula `zeros`, so that there is memory to assign to from the first pass on."""
-    empty: np.ndarray = np.zeros((1, 2 * self.config.n_kv_heads, self.room, self.config.head_dim), np.float32)
-    return [picograd.tensor(empty) for _ in self.layers]
+  def new_cache(self) -> list[Cache]:
+    """Space for the keys and values of one sequence, which passes fill in place. They are data, not the formula
+    `zeros`, so that there is memory to assign to from the first pass on."""
+    empty: np.ndarray = np.zeros((1, self.config.n_kv_heads, self.room, self.config.head_dim), np.float32)
+    return [(picograd.tensor(empty), picograd.tensor(empty)) for _ in self.layers]
 
-  def hidden(self, tokens: Tensor, positions: Tensor, cache: list[Tensor] | None) -> Tensor:
+  def hidden(self, tokens: Tensor, positions: Tensor, cache: list[Cache] | None) -> Tensor:
     """tokens: (B, T), at positions (T,), which may see the cache's earlier positions -> (B, T, dim)"""
-    length = len(positions) if cache is None else cache[0].shape[2]
+    length = len(positions) if cache is None else cache[0][0].shape[2]
     future = picograd.arange(length) > positions.unsqueeze(1)
-    now = Pass(positions, self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1), future)
+    now = Pass(positions, self.cos[positions], self.sin[positions], future)
     x = self.embedding(tokens)                                        # (B, T, dim)
     for i, layer in enumerate(self.layers):
       x = layer(x, now, None if cache is None else cache[i])
@@ -148,7 +148,7 @@ class Llama(nn.Module):
     """Logits after every token of whole sequences. tokens: (B, T) -> (B, T, vocab_size)"""
     return self.head(self.hidden(tokens, picograd.arange(tokens.shape[1]), None))
 
-  def predict(self, tokens: list[int], start: int, cache: list[Tensor]) -> np.ndarray:
+  def predict(self, tokens: list[int], start: int, cache: list[Cache]) -> np.ndarray:
     """Logits after the last of the tokens, the first of which stands at position start. -> (vocab_size,)"""
     with picograd.no_grad():
       positions = picograd.tensor(np.arange(start, start + len(tokens)))

@@ -19,7 +19,8 @@ HOMES = {
   "random": """Generator manual_seed initial_seed seed get_rng_state set_rng_state rand randn randint randperm normal
     bernoulli multinomial rand_like randn_like randint_like""",
   "io": "save load",
-  "compat": "autocast compile set_float32_matmul_precision get_float32_matmul_precision is_tensor numel",
+  "capture": "compile jit",
+  "compat": "autocast set_float32_matmul_precision get_float32_matmul_precision is_tensor numel",
 }
 # Tensor's methods that are also functions of a tensor
 METHODS = set("""abs absolute acos add all allclose amax amin any arctan argmax argmin argsort asin atan atan2

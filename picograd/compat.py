@@ -10,10 +10,6 @@ class autocast(contextlib.ContextDecorator):
   def __enter__(self) -> "autocast": return self
   def __exit__(self, *_: Any) -> None: pass
 
-def compile(model: Any = None, **_: Any) -> Any:
-  """The model itself: its graphs are compiled when they are computed."""
-  return model if model is not None else lambda function: function
-
 class Precision:
   float32_matmul = "highest"
 def set_float32_matmul_precision(precision: str) -> None: Precision.float32_matmul = precision

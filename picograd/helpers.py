@@ -35,11 +35,12 @@ class Flag:
     finally: self.value = before
 
 DEBUG = Flag("DEBUG", 0, "1 devices, counts; 2 time per kernel; 3 Opts; 4 source; 5 UOps; 6 flat blocks; 7 registers")
-DEVICE = Flag("DEVICE", "CPU", "the device of new tensors: CPU, NUMPY or PYTHON")
+DEVICE = Flag("DEVICE", "CPU", "the device of new tensors: CPU, CUDA, NUMPY, PYTHON or RISCV")
 EAGER = Flag("EAGER", 0, "1 realises every operation at once")
 NOOPT = Flag("NOOPT", 0, "1 compiles kernels without any Opt: plain scalar loops")
 SPEC = Flag("SPEC", 0, "1 verifies the graph after every pass")
 DUMP = Flag("DUMP", "", "prints the graph after the pass of this name")
+JIT_CHECK = Flag("JIT_CHECK", 0, "1 runs each replayed call again without the recording and compares")
 CACHE = Flag("CACHE", 1, "0 ignores the disk cache of compiled kernels")
 CACHE_DIR = Flag("CACHE_DIR", "", "where compiled kernels are kept; default: picograd in the user's cache directory")
 THREADS = Flag("THREADS", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),

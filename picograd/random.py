@@ -5,11 +5,14 @@
 from __future__ import annotations
 import math, os
 from typing import Any, Sequence
+import numpy as np
 from picograd.dtype import DType, dtypes
 from picograd.helpers import prod
 from picograd.ops.decompose import threefry
 from picograd.ops.uop import UOp
 from picograd.library import Tensor, no_grad, tensor
+from picograd.runtime.jit import feed
+from picograd.runtime.realize import strip
 
 # ---- generators ------------------------------------------------------------------------------------------------------
 
@@ -42,10 +45,15 @@ class Generator:
 
   def next_draw(self, device: Any) -> UOp:
     """(3,) uint32: low and high word of the seed, number of the draw."""
-    low, high = self.seed_value & 0xffffffff, self.seed_value >> 32
-    number = self.draws & 0xffffffff
+    leaf = tensor(self.draw_words(), dtype=dtypes.uint32, device=device).uop
+    feed(strip(leaf), self.draw_words, self.rewind)
+    return leaf
+
+  def rewind(self) -> None: self.draws -= 1
+  def draw_words(self) -> Any:
+    """Low and high word of the seed and the number of the draw, which is counted."""
     self.draws += 1
-    return tensor([low, high, number], dtype=dtypes.uint32, device=device).uop
+    return np.array([self.seed_value & 0xffffffff, self.seed_value >> 32, (self.draws - 1) & 0xffffffff], np.uint32)
 
 def signed(x: int) -> int: return x - (1 << 64) if x >> 63 else x
 

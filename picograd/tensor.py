@@ -16,6 +16,7 @@ from picograd.ops.gradient import gradient
 from picograd.ops.ops import Ops
 from picograd.ops.shape import broadcast
 from picograd.ops.uop import UOp, toposort
+from picograd.runtime import realize as runtime
 from picograd.runtime.device import buffer_from_host, numpy_dtype
 from picograd.storage import Steps, Storage
 
@@ -53,7 +54,7 @@ def combined(formula: Formula, operands: Sequence[Any], kinds: Sequence[DType]) 
   """formula of the operands, each converted to its dtype and stretched to the common shape."""
   tensors = [x for x in operands if isinstance(x, Tensor)]
   home = common_device(tensors)
-  shape = broadcast(*(t.uop.shape for t in tensors))
+  shape = broadcast(*(t.sizes for t in tensors))
   uops = [stretch(operand_uop(x, dtype, home), shape) for x, dtype in zip(operands, kinds)]
   return result(formula(*uops), *tensors, device=home)
 
@@ -90,17 +91,17 @@ def division_dtype(dtype: DType, y) -> DType:
 def check_divisor(y) -> None:
   error = ZeroDivisionError("integer division or modulo by zero")
   if not isinstance(y, Tensor): known = y == 0
-  elif y.storage.memory is not None or is_constant(y.uop):
-    known = bool((y.host() == 0).any())
+  elif y.storage.is_known(): known = bool((y.host() == 0).any())
+  elif constant_of(y.uop) is not None: known = constant_of(y.uop) == 0
   else:
     st.check_later(y.uop.eq(0), error)
     known = False
   if known: raise error
 
-def is_constant(u: UOp) -> bool:
-  """Whether u is one number, repeated."""
+def constant_of(u: UOp) -> Any:
+  """The number that u repeats; None where u is no constant."""
   while u.op in (Ops.RESHAPE, Ops.EXPAND): u = u.src[0]
-  return u.op is Ops.CONST
+  return u.arg if u.op is Ops.CONST else None
 
 def binary(formula: Formula, x, y, rule: DtypeRule = any_dtype) -> Tensor:
   x, y = operand(x), operand(y)
@@ -207,13 +208,15 @@ class Tensor:
     return self.looked[1]
 
   @property
-  def shape(self) -> Size: return Size(self.uop.shape)
+  def sizes(self) -> Ints: return self.uop.shape if self.steps else self.storage.uop.shape
+  @property
+  def shape(self) -> Size: return Size(self.sizes)
   @property
   def dtype(self) -> DType: return self.storage.uop.dtype
   @property
   def device(self) -> device: return device(self.storage.device)
   @property
-  def ndim(self) -> int: return len(self.uop.shape)
+  def ndim(self) -> int: return len(self.sizes)
   @property
   def is_leaf(self) -> bool: return self.leaf or not self.requires_grad
   @property
@@ -224,7 +227,7 @@ class Tensor:
   def size(self, dim: int | None = None) -> Any:
     return self.shape if dim is None else self.shape[axis_of(dim, self.ndim)]
   def dim(self) -> int: return self.ndim
-  def numel(self) -> int: return prod(self.uop.shape)
+  def numel(self) -> int: return prod(self.sizes)
   def is_floating_point(self) -> bool: return self.dtype.is_floating_point
 
   def stride(self, dim: int | None = None) -> Any:
@@ -358,7 +361,7 @@ class Tensor:
   @data.setter
   def data(self, value: Tensor) -> None:
     """I become a view of value's memory, and stay a leaf if I was one."""
-    if self.leaf and not value.steps: value.storage.former.update([self.uop, *self.former_nodes()])
+    if self.leaf and not value.steps: value.storage.remember([self.uop, *self.former_nodes()])
     was_leaf, self.requires = self.leaf, False
     self.attach(value.storage, value.steps, value.known_strides)
     self.detached, self.looked = True, None
@@ -374,6 +377,7 @@ class Tensor:
     for t, g in zip(wanted, derivatives(self, gradient, wanted)):
       if g is None: continue
       new = gradient_tensor(g, t, create_graph)
+      for w in runtime.watchers: w.differentiated.append(t)
       with set_mode(create_graph): t.grad = new if t.grad is None else t.grad + new
 
   # ---- in place ------------------------------------------------------------------------------------------------------

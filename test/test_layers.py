@@ -25,32 +25,45 @@ LAYERS = {
   "ops.show": ("ops.uop",),
   "codegen.target": ("ops.ops",),
   "codegen.rangeify": ("ops.movement",),
-  "codegen.schedule": ("codegen.rangeify", "ops.collapse"),
+  "codegen.partial": ("ops.uop",),
+  "codegen.places": ("codegen.rangeify", "ops.collapse"),
+  "codegen.rows": ("codegen.rangeify", "codegen.target"),
+  "codegen.schedule": ("codegen.partial", "codegen.places", "codegen.rows"),
   "codegen.memory": ("ops.uop",),
   "codegen.optimize": ("ops.index", "codegen.target"),
-  "codegen.heuristic": ("codegen.optimize",),
-  "codegen.expand": ("ops.index",),
-  "codegen.lower": ("ops.decompose", "codegen.target", "ops.index"),
+  "codegen.tiling": ("codegen.optimize",),
+  "codegen.heuristic": ("codegen.tiling",),
+  "codegen.tiles": ("codegen.heuristic",),
+  "codegen.gpu": ("codegen.heuristic", "codegen.tiles"),
+  "codegen.grid": ("codegen.optimize",),
+  "codegen.shuffle": ("ops.index",),
+  "codegen.expand": ("codegen.optimize", "codegen.grid", "codegen.shuffle", "ops.movement"),
+  "codegen.stream": ("codegen.optimize", "codegen.target"),
+  "codegen.lower": ("ops.decompose", "codegen.grid", "codegen.target"),
   "codegen.linearize": ("ops.uop",),
   "codegen.flat": ("ops.match",),
   "codegen.place": ("codegen.flat",),
   "codegen.flatopt": ("codegen.flat",),
-  "codegen.cuda": ("codegen.target", "ops.uop"),
+  "codegen.matrix": ("ops.ops",),
+  "codegen.cuda": ("codegen.matrix", "codegen.target", "ops.uop"),
   "codegen.llvmir": ("codegen.place",),
   "codegen.llvmmodule": ("codegen.llvmir",),                     # C programs
   "codegen.rvasm": (),
+  "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
-  "codegen.riscv": ("codegen.regalloc", "codegen.rvasm"),
+  "codegen.riscv": ("codegen.regalloc", "codegen.rvobject", "codegen.flatopt", "ops.decompose"),
   "codegen": ("codegen.*", "ops.spec", "ops.show"),
   "runtime": (),
   "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory
   "runtime.cpu": ("runtime.device", "codegen.llvmir"),
-  "runtime.cuda": ("runtime.device",),
-  "runtime.riscv": ("runtime.device",),
+  "runtime.nvrtc": (),
+  "runtime.cuda": ("runtime.device", "runtime.nvrtc", "codegen.cuda"),
+  "runtime.riscv": ("runtime.device", "codegen.riscv"),
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph
   "runtime.collective": ("runtime.device",),
-  "runtime.realize": ("codegen", "runtime.device"),
+  "runtime.plan": ("codegen", "runtime.device"),
+  "runtime.realize": ("runtime.plan",),
   "runtime.jit": ("runtime.realize",),
   "runtime.beam": ("runtime.realize", "codegen.optimize"),
   "runtime.profile": ("runtime.device", "ops.show"),
@@ -58,12 +71,12 @@ LAYERS = {
   "arithmetic": ("ops.uop",),
   "storage": ("ops.uop", "runtime.realize"),
   "indexing": ("arithmetic", "storage"),
-  "tensor": ("ops.*", "runtime.realize", "arithmetic", "storage", "indexing", "common"),
+  "tensor": ("ops.*", "runtime.jit", "arithmetic", "storage", "indexing", "common"),
 }
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
 NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
-              "compat")
+              "compat", "capture")
 
 ALWAYS = ("helpers", "dtype")
 ORDER = list(LAYERS)

@@ -1,5 +1,6 @@
 # Every Opt keeps the values, whether or not it divides the range.
 import numpy as np
+import picograd
 import pytest
 from graphs import close, leaf, matmul, random, softmax2, softmax2_numpy, total, value
 from picograd import codegen
@@ -11,18 +12,18 @@ from picograd.ops.ops import Axis, Ops
 from picograd.ops.spec import verify
 from picograd.ops.uop import UOp
 from picograd.runtime import realize
-from picograd.runtime.realize import plans, programs
+from picograd.runtime.plan import binaries, plans
 
 @pytest.fixture
 def forced(monkeypatch):
   """Compile every kernel with these Opts."""
   def use(*opts):
     plans.clear()
-    programs.clear()
+    binaries.clear()
     monkeypatch.setattr(codegen, "opts_for", lambda kernel, target: [o for o in opts if has_range(kernel, o.number)])
   yield use
   plans.clear()
-  programs.clear()
+  binaries.clear()
 
 def has_range(kernel: UOp, number: int) -> bool: return any(r.arg[0] == number for r in ranges_in(kernel))
 
@@ -32,11 +33,17 @@ def up(number: int, amount: int) -> Opt: return Opt(Axis.UPCAST, number, amount)
 def unroll(number: int, amount: int) -> Opt: return Opt(Axis.UNROLL, number, amount)
 def vector(number: int, amount: int) -> Opt: return Opt(Axis.VECTOR, number, amount)
 def thread(number: int, amount: int) -> Opt: return Opt(Axis.THREAD, number, amount)
+def strip(number: int, amount: int) -> Opt: return Opt(Axis.STRIP, number, amount)
+def apart(number: int, amount: int) -> Opt: return Opt(Axis.LOOP, number, amount)
 
 MATMUL_OPTS = [
   [], [up(0, 4)], [up(0, 5)], [up(1, 3), up(0, 2)], [unroll(2, 5)], [unroll(2, 20)], [unroll(2, 7)],
   [vector(1, 8)], [vector(1, 16)], [vector(1, 24)], [vector(2, 4)], [vector(2, 8)], [thread(0, 2)], [thread(0, 5)],
   [vector(1, 8), up(1, 3), up(0, 4), thread(0, 2)], [vector(1, 8), unroll(2, 3), up(0, 7)],
+  [apart(1, 16), vector(1, 16)], [apart(0, 8), up(0, 4)], [apart(2, 8), vector(2, 8)], [apart(1, 16), apart(0, 8)],
+  [strip(1, 24)], [strip(1, 7)], [strip(1, 8), unroll(2, 4)], [vector(1, 8), strip(1, 3), unroll(2, 5), up(0, 2)], [strip(0, 5)],
+  [strip(0, 4), strip(1, 6), thread(0, 2)], [apart(1, 16), vector(1, 8), strip(1, 2), unroll(2, 4), thread(0, 2)],
+  [apart(0, 8), apart(1, 16), apart(2, 16), vector(1, 8), unroll(2, 4), up(0, 4), thread(0, 2)],
 ]
 
 @pytest.mark.parametrize("opts", MATMUL_OPTS, ids=str)
@@ -45,7 +52,9 @@ def test_matmul(forced, opts):
   close(value(matmul(leaf(A), leaf(B))), A.astype(np.float64) @ B.astype(np.float64))
 
 @pytest.mark.parametrize("opts", [
-  [], [vector(1, 8), vector(2, 8), vector(3, 8)], [thread(0, 3)], [up(0, 2)], [unroll(2, 4)]], ids=str)
+  [], [vector(1, 8), vector(2, 8), vector(3, 8)], [thread(0, 3)], [up(0, 2)], [unroll(2, 4)],
+  [apart(1, 16), vector(1, 8)], [apart(1, 8), apart(2, 8), apart(3, 16), vector(2, 8), vector(1, 8), thread(0, 2)],
+  [apart(0, 8), apart(2, 16), up(0, 2), vector(2, 4)]], ids=str)
 def test_softmax(forced, opts):
   forced(*opts)
   close(value(softmax2(leaf(A))), softmax2_numpy(A))
@@ -56,6 +65,15 @@ def test_split_sums(forced, amount):
   close(value(total(leaf(A), 0)), A.astype(np.float64).sum(0, keepdims=True))
   forced(Opt(Axis.UNROLL, 1, amount))
   close(value(total(leaf(A), 1)), A.astype(np.float64).sum(1, keepdims=True))
+
+def test_the_rest_is_one_threads_work(forced):
+  """An assignment that ran twice would add twice."""
+  for n in (19, 31, 16384 * 8 + 5):
+    for opts in ([apart(0, 8), vector(0, 8), thread(0, 2)], [thread(0, 2)], [thread(0, 5)], [up(0, 4), thread(0, 3)]):
+      forced(*opts)
+      x = picograd.tensor(np.arange(n, dtype=np.float32))
+      x += 1
+      assert np.array_equal(x.numpy(), np.arange(1, n + 1, dtype=np.float32))
 
 def test_maximum_of_padded_lanes_ignores_the_padding(forced):
   forced(Opt(Axis.VECTOR, 1, 16))

@@ -10,7 +10,7 @@ def stores(*roots: UOp) -> Plan: return rangeify(list(roots), "CPU")
 def test_no_movement_is_left():
   x = leaf(random(4, 6))
   plan = stores(x.permute((1, 0)).pad(((1, 0), (0, 2))).flip((0,)) * 2)
-  ops = {u.op for s in plan.stores for u in toposort([s.value, s.position])}
+  ops = {u.op for s in plan.stores for u in toposort([s.value, s.address])}
   assert not ops & {Ops.RESHAPE, Ops.PERMUTE, Ops.EXPAND, Ops.PAD, Ops.SHRINK, Ops.FLIP, Ops.BUFFER}
 
 def test_agreeing_readers_share_one_store():

@@ -1,23 +1,30 @@
 # expand.py: kernel -> kernel without UPCAST, UNROLL or VECTOR ranges and without REDUCE over ranges.
 # UPCAST and UNROLL ranges are written out: one copy of the expression per step, equal parts shared because nodes are
-# hash-consed. A VECTOR range becomes the lanes of vector values. A REDUCE becomes an accumulator in a register, a loop
-# that updates it and a load after the loop; reductions over the same ranges share one loop.   (chapter 3)
+# hash-consed. A VECTOR range becomes the lanes of vector values. Loop nests in sequence get edges that say so. A REDUCE
+# becomes an accumulator in a register, a loop that updates it and a load after the loop; reductions over the same
+# ranges share one loop.   (chapter 3)
 from __future__ import annotations
 import itertools
 from functools import reduce as fold_left
 from typing import Iterable
+from picograd.codegen.grid import groups_apart
+from picograd.codegen.optimize import inner_part, nests_of, next_number, stores_of
+from picograd.codegen.shuffle import rows_to_columns
 from picograd.dtype import dtypes
-from picograd.ops.index import simplify_index, stride_of
+from picograd.helpers import prod
+from picograd.ops.index import bounds, simplify_index, stride_of
 from picograd.ops.match import rewrite
-from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, identity
+from picograd.ops.movement import linear
+from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, TRANSCENDENTAL, identity
 from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 def expand(kernel: UOp) -> UOp:
-  kernel = write_out(kernel)
+  kernel = write_out(groups_apart(kernel))
   kernel = rewrite(kernel, simplify_index)
-  kernel = vectorize(kernel)
-  kernel = rewrite(kernel, simplify_index)
-  return accumulate(kernel)
+  kernel = rewrite(vectorize(kernel), simplify_index)
+  kernel = rows_to_columns(kernel)
+  is_ordered = any(u.op is Ops.AFTER for u in toposort([kernel]))    # by the Opts that made its nests
+  return accumulate(kernel if is_ordered else in_sequence(kernel))
 
 # ---- UPCAST and UNROLL -----------------------------------------------------------------------------------------------
 
@@ -27,19 +34,29 @@ def write_out(kernel: UOp) -> UOp:
   new: Table = {}
   for u in toposort([kernel]):
     src = tuple([new[s] for s in u.src])
+    if u.op is Ops.AFTER: src = (src[0], *[nest for effect in src[1:] for nest in written_out(effect)])
     new[u] = combine_copies(u, src) if u.op is Ops.REDUCE else u.with_src(src)
-  nests: dict[tuple[UOp, ...], list[UOp]] = {}
-  for end in new[kernel].src:
-    src = end.src if end.op is Ops.END else (end,)
-    for store, loops in copies_of(src): nests.setdefault(loops, []).append(store)
-  return UOp.sink(*[UOp(Ops.END, dtypes.void, (*stores, *loops)) for loops, stores in nests.items()])
+  return UOp.sink(*written_out(new[kernel]))
+
+def written_out(nest: UOp) -> list[UOp]:
+  """Loop nests without UPCAST ranges."""
+  return nests_of([copy for store, loops in stores_of(nest) for copy in copies_of((store, *loops))])
 
 def combine_copies(u: UOp, src: tuple[UOp, ...]) -> UOp:
-  """A reduction with UNROLL ranges as one with several accumulators, which are combined at the end."""
-  copies = [UOp(Ops.REDUCE, u.dtype, (value, *loops), u.arg) for value, loops in copies_of(src)]
-  total = copies[0]
-  for copy in copies[1:]: total = total.alu(u.arg[0], copy)
-  return total
+  """A reduction with UNROLL ranges as one with several accumulators, which are combined at the end. Accumulators of a
+  strip lie in memory: there the values are combined first."""
+  copies = copies_of(src)
+  loops = copies[0][1]
+  if not any(r.axis is Axis.STRIP for r in toposort(src[:1]) if r.op is Ops.RANGE):
+    return joined([UOp(Ops.REDUCE, u.dtype, (value, *loops), u.arg) for value, loops in copies], u.arg[0])
+  return UOp(Ops.REDUCE, u.dtype, (joined([value for value, _ in copies], u.arg[0]), *loops), u.arg)
+
+def joined(values: list[UOp], op: Ops) -> UOp:
+  """The values under an operation, in pairs: the shortest chain."""
+  while len(values) > 1:
+    pairs = [a.alu(op, b) for a, b in zip(values[::2], values[1::2])]
+    values = pairs + values[2 * len(pairs):]
+  return values[0]
 
 def is_written_out(r: UOp): return r.axis in (Axis.UPCAST, Axis.UNROLL)
 
@@ -49,10 +66,22 @@ def copies_of(src: tuple[UOp, ...]) -> list[tuple[UOp, tuple[UOp, ...]]]:
   written = [r for r in ranges if is_written_out(r)]
   loops = tuple(r for r in ranges if not is_written_out(r))
   copies = []
+  moving = depending(value, written)
   for point in itertools.product(*[range(r.bound.arg) for r in written]):
     here = {r: r.like(i) for r, i in zip(written, point)}
-    copies.append((value.substitute(here), loops))
+    for u in moving: here[u] = u.with_src(tuple([here.get(s, s) for s in u.src]))
+    copies.append((here.get(value, value), loops))
   return copies
+
+def depending(value: UOp, ranges: list[UOp]) -> list[UOp]:
+  """The nodes of a value that depend on the ranges, sources first."""
+  found = set(ranges)
+  out: list[UOp] = []
+  for u in toposort([value], stop=lambda u: u.op is Ops.END):
+    if u in found or found.isdisjoint(u.src): continue
+    found.add(u)
+    out.append(u)
+  return out
 
 # ---- VECTOR ----------------------------------------------------------------------------------------------------------
 
@@ -105,44 +134,121 @@ def vector_address(access: UOp, r: UOp, new: Table) -> UOp | None:
   buffer, position, *gates = access.src[0].src
   if stride_of(position, r) != 1: return None
   start = at_lane(position, r, 0)
-  return UOp(Ops.INDEX, buffer.dtype, (buffer, start, *[spread(new[g], r) for g in gates]))
+  return UOp(Ops.INDEX, buffer.dtype, (new[buffer], start, *[spread(new[g], r) for g in gates]))
 
 def at_lane(u: UOp, r: UOp, lane: int):
   return rewrite(u.substitute({r: r.like(lane)}), simplify_index)
-def each_lane(u: UOp, r: UOp) -> list[UOp]:
-  return [at_lane(u, r, lane) for lane in range(width(r))]
+def each_address(index: UOp, r: UOp, new: Table) -> list[UOp]:
+  buffer, *rest = index.src
+  return [index.with_src((new[buffer], *[at_lane(s, r, lane) for s in rest])) for lane in range(width(r))]
 
 def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, vector = vector_address(u, r, new), u.dtype.vec(width(r))
-  if address is None: return UOp(Ops.STACK, vector, tuple(each_lane(u, r)))
-  return UOp(Ops.LOAD, vector, (address,))
+  if address is None: return UOp(Ops.STACK, vector, tuple([at.load(*u.src[1:]) for at in each_address(u.src[0], r, new)]))
+  return UOp(Ops.LOAD, vector, (address, *u.src[1:]))
 
 def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, value = vector_address(u, r, new), spread(new[u.src[1]], r)
   if address is not None: return address.store(value)
   stores = []
-  for lane, target in enumerate(each_lane(u.src[0], r)):
+  for lane, target in enumerate(each_address(u.src[0], r, new)):
     element_of_lane = UOp(Ops.INDEX, value.dtype.scalar, (value, r.like(lane)))
     stores.append(target.store(element_of_lane))
   return UOp.sink(*stores)
+
+# ---- loop nests in sequence ------------------------------------------------------------------------------------------
+
+def in_sequence(u: UOp) -> UOp:
+  """Loop nests inside one loop happen in the order in which they are listed: an access to memory that an earlier nest
+  has written, or a store to what it reads, gets an edge to it. Stores of one nest happen together, after all it reads."""
+  parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
+  loops = u.src[len(parts):]
+  if not any(s.op is Ops.END for s in parts): return u.with_src((*parts, *loops))
+  parts = together(parts)
+  touched = [{u for u in toposort([nest]) if is_memory(u)} for nest in parts]
+  written = [{m for u in toposort([nest]) if u.op is Ops.STORE for m in toposort(u.src[0].src[:1])} for nest in parts]
+  nests: list[UOp] = []
+  needed: set[UOp] = set()
+  for j, nest in enumerate(parts):
+    edges: Table = {}
+    for m in touched[j]:
+      before = [n for i, n in enumerate(nests) if m in touched[i] and m in written[i] | written[j]]
+      edges[m] = m.after(*before)
+      needed.update(before)
+    nests.append(nest.substitute(edges))
+  return u.with_src((*[n for n in nests if n not in needed], *loops))
+
+def together(parts: list[UOp]) -> list[UOp]:
+  """Stores that are in no loop of their own, one after the other, as one nest without loops."""
+  groups = [list(group) for _, group in itertools.groupby(parts, key=lambda s: s.op)]
+  return [s for g in groups for s in (g if g[0].op is Ops.END else [UOp(Ops.END, dtypes.void, tuple(g))])]
+
+def is_memory(u: UOp) -> bool: return u.op is Ops.PARAM or u.op is Ops.BUFFER and u.arg.space is not Space.REG
 
 # ---- REDUCE ----------------------------------------------------------------------------------------------------------
 
 Nest = tuple[UOp, ...]                         # the ranges that some reductions run over
 
 def accumulate(kernel: UOp) -> UOp:
-  """Accumulators for the reductions. Those over the same ranges are one loop."""
+  """Accumulators for the reductions. Those over the same ranges are one loop. Where results of a strip advance together
+  each has an accumulator, and the loop over the strip is inside the reductions' loops. What is long to compute and
+  wanted in a later loop over the same row is kept."""
   inside = ranges_inside(kernel)
   numbers = itertools.count()                  # registers numbered by kernel: equal kernels have equal code
+  loop_numbers = itertools.count(next_number(kernel))
   table: Table = {}
   for loops, members in nests_in_order(kernel):
+    kept = again_in_later_loops(kernel, loops, members)
+    rows = [UOp(Ops.BUFFER, v.dtype, (), Buf(next(numbers), loops[0].bound.arg, Space.REG)) for v in kept]
     values = substitute([u.src[0] for u in members], table)
-    outer = sorted(union(inside[u] for u in members), key=lambda r: r.arg)
-    registers = [UOp(Ops.BUFFER, u.dtype, (), Buf(next(numbers), 1, Space.REG)) for u in members]
-    updates = [update(*parts, outer, loops) for parts in zip(registers, members, values)]
-    end = UOp(Ops.END, dtypes.void, (*updates, *loops))
-    for register, u in zip(registers, members): table[u] = element(register.after(end)).load()
+    around = sorted(union(inside[u] for u in members), key=lambda r: r.arg)
+    strip = [r for r in around if r.axis is Axis.STRIP]
+    outer = [r for r in around if r.axis is not Axis.STRIP]
+    clearing, folding = [{r: r.replace(arg=(next(loop_numbers), r.axis)) for r in strip} for _ in range(2)]
+    registers = [accumulator(u, next(numbers), strip) for u in members]
+    starts = [element(register.after(*outer), strip, clearing).store(neutral(u)) for u, register in zip(members, registers)]
+    if strip: starts = [UOp(Ops.END, dtypes.void, (*starts, *clearing.values()))]
+    updates = []
+    for u, register, value in zip(members, registers, values):
+      before = element(register.after(*starts, *loops), strip, folding).load()
+      updates.append(element(register, strip, folding).store(before.alu(u.arg[0], value.substitute(folding))))
+    for row, value in zip(rows, substitute(kept, table)): updates.append(row.index(loops[0]).store(value))
+    end = UOp(Ops.END, dtypes.void, (*updates, *loops, *folding.values()))
+    for row, v in zip(rows, kept):
+      for later, r in kept[v]: table[later] = row.after(end).index(r).load()
+    for register, u in zip(registers, members): table[u] = element(register.after(end), strip, {}).load()
   return kernel.substitute(table)
+
+LONGEST_ROW = 1 << 17    # bytes of a value that is kept from one loop for the next: a part of the nearer caches
+
+def again_in_later_loops(kernel: UOp, loops: Nest, members: list[UOp]) -> dict[UOp, list[tuple[UOp, UOp]]]:
+  """Values of a loop with transcendental functions that some other loop, equally long, computes again at each step ->
+  (the same value there, that loop's range)."""
+  if len(loops) != 1 or loops[0].bound.op is not Ops.CONST: return {}
+  r, nodes = loops[0], toposort([kernel])
+  known, inside = set(nodes), ranges_inside(kernel)
+  others = [q for q in nodes if q.op is Ops.RANGE and q is not r and q.bound is r.bound and q.axis is not Axis.STRIP]
+  found: dict[UOp, list[tuple[UOp, UOp]]] = {}
+  below: set[UOp] = set()                      # a kept value
+  for u in reversed(toposort([u.src[0] for u in members])):
+    if u in below: below.update(u.src)
+    elif u.op in TRANSCENDENTAL and r in inside[u] and r.bound.arg * u.dtype.itemsize <= LONGEST_ROW:
+      there = [(later, q) for q in others if (later := u.substitute({r: q})) in known]
+      if there:
+        found[u] = there
+        below.update(u.src)
+  return found
+
+def accumulator(u: UOp, number: int, strip: list[UOp]) -> UOp:
+  return UOp(Ops.BUFFER, u.dtype, (), Buf(number, prod(longest(r) for r in strip), Space.REG))
+
+def longest(r: UOp) -> int: return bounds(r.bound)[1]
+
+def neutral(u: UOp): return UOp.const(u.dtype, identity(u.arg[0], u.dtype.scalar))
+
+def element(register: UOp, strip: list[UOp], loops: Table) -> UOp:
+  """The accumulator of one point of a strip, whose ranges have other names in some loops."""
+  return register.index(linear([loops.get(r, r) for r in strip], [longest(r) for r in strip]))
 
 def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
   """The reductions by the ranges they run over, each nest after those that its values need."""
@@ -150,19 +256,10 @@ def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
   members: dict[Nest, list[UOp]] = {}
   for u in toposort([kernel]):
     below[u] = union(below[s] for s in u.src)
-    if u.op is not Ops.REDUCE or len(u.src) == 1: continue
+    if u.op is not Ops.REDUCE or len(u.src) == 1 or u.src[1].axis is Axis.GROUP: continue
     members.setdefault(u.src[1:], []).append(u)
     below[u] |= {u.src[1:]}
   needs = {nest: union(below[u] for u in reductions) for nest, reductions in members.items()}
   return sorted(members.items(), key=lambda item: len(needs[item[0]]))      # what a nest needs, needs less
 
 def union(sets: Iterable[frozenset]) -> frozenset: return fold_left(frozenset.union, sets, frozenset())
-
-def element(register: UOp): return register.index(UOp.const(dtypes.index, 0))
-
-def update(register: UOp, u: UOp, value: UOp, outer: list[UOp], loops: Nest) -> UOp:
-  """The store that folds value into the register, which is set to the identity inside the outer ranges."""
-  neutral = UOp.const(u.dtype, identity(u.arg[0], u.dtype.scalar))
-  start = element(register.after(*outer)).store(neutral)
-  before = element(register.after(start, *loops)).load()
-  return element(register).store(before.alu(u.arg[0], value))

@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
-from picograd.ops.ops import ALU, EFFECTS, Ops, Space
+from picograd.ops.ops import ALU, EFFECTS, Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp, fresh, substitute, toposort
 
 Blocks = dict[UOp, list[UOp]]
@@ -110,8 +110,8 @@ class Builder:
     return UOp.register(dtype, size)
   def load(self, pointer: UOp, dtype: DType, *gate: UOp) -> UOp:
     return self.emit(UOp(Ops.LOAD, dtype, (pointer, *gate, self.state)))
-  def store(self, pointer: UOp, value: UOp, *gate: UOp) -> UOp:
-    return self.emit(UOp(Ops.STORE, dtypes.void, (pointer, value, *gate, self.state)))
+  def store(self, pointer: UOp, value: UOp, *gate: UOp, hint: Streaming | None = None) -> UOp:
+    return self.emit(UOp(Ops.STORE, dtypes.void, (pointer, value, *gate, self.state), hint))
   def get(self, variable: UOp) -> UOp: return self.load(variable, variable.dtype)
   def set(self, variable: UOp, value: UOp) -> UOp: return self.store(variable, value)
   def call(self, callee: "UOp | str", *arguments: UOp, dtype: DType = dtypes.void,
@@ -202,7 +202,7 @@ class Flattener:
       yes = new_label()
       self.build.branch(gates.pop(), yes, join)
       self.build.start(yes)
-    self.build.store(self.new[index], value, *gates)
+    self.build.store(self.new[index], value, *gates, hint=u.arg)
     if guarded: self.build.start(join)
 
   def range(self, u: UOp) -> None:

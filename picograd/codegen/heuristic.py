@@ -1,11 +1,12 @@
 # heuristic.py: choose Opts by hand-written rules: which range becomes the lanes of a vector, which make a register
 # tile, which is shared out to threads. In: kernel and target. Out: a list of Opts.   (chapter 3)
 from __future__ import annotations
-from picograd.codegen.optimize import Opt, ranges_in
+from picograd.codegen.optimize import Opt, common_start, nests_of, ranges_in, stores_of
 from picograd.codegen.target import Target
-from picograd.helpers import ceildiv, prod
+from picograd.codegen.tiling import AnyOpt, contraction_opts
+from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
-from picograd.ops.ops import Axis, Ops
+from picograd.ops.ops import Axis, Ops, TRANSCENDENTAL
 from picograd.ops.uop import UOp, toposort
 
 THREAD_WORK = 1 << 16            # loop iterations under which starting a second thread costs more than it gains
@@ -13,24 +14,54 @@ TILE_ROWS = (12, 8, 6, 4, 3, 2)  # rows of a register tile, best first
 DOT_SIDE = 4                     # rows and columns of a tile of dot products
 SPARE_REGISTERS = 8              # for operands, beside the accumulators
 SHORTEST_LANES = 4               # a shorter output row is left to the reductions' lanes
+ACCUMULATORS = 8                 # additions under way at once: as many as hide how long one takes
+STREAMS = 4                      # rows read at once
+LONG_LOOP = 16                   # rounds of a loop after which a few scalar steps do not count
+STRIP_BYTES = 1 << 14            # accumulators that leave room in the nearest cache
+LINE = 64                        # bytes of memory that are written at once
+SHUFFLED = 16                    # bytes within which every machine can move elements about
+SHORTEST_STRIP = 8               # vectors
 
-def choose_opts(kernel: UOp, target: Target) -> list[Opt]:
-  """Opts for a kernel: lanes, then a register tile where a contraction reuses its operands, then threads."""
-  shape = KernelShape(kernel)
+def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
+  """Opts for a kernel: those of a contraction, or those of each of its loop nests, then threads."""
+  contraction = contraction_opts(kernel, target)
+  if contraction is not None: return contraction
+  around = loops_around(kernel)
+  opts: list[Opt] = []
+  for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
+    chosen = {opt.number for opt in opts}
+    opts += [opt for opt in nest_opts(KernelShape(UOp.sink(nest)), target) if opt.number not in chosen]
+  return opts + thread_opts(KernelShape(kernel), target, opts)
+
+def loops_around(kernel: UOp) -> tuple[UOp, ...]:
+  """The loops that several nests of a kernel are in; of a kernel that is one nest, none."""
+  nests = dedup(loops for _, loops in stores_of(kernel))
+  return common_start(nests) if len(nests) > 1 else ()
+
+def nest_opts(shape: KernelShape, target: Target) -> list[Opt]:
+  """Opts for a loop nest: lanes, then a register tile where a contraction reuses its operands."""
+  if not target.vector_bytes: return scalar_opts(shape, target)
+  turned = transpose_opts(shape, target)
+  if turned: return turned
   opts = vector_opts(shape, target)
-  opts += tile_opts(shape, target, opts)
-  return opts + thread_opts(shape, target, opts)
+  tile = tile_opts(shape, target, opts)
+  if not tile: opts = stream_opts(shape, target, opts)
+  elif not target.masked_vectors: opts = [o for opt in opts for o in (*rest_apart(shape, opt.number, opt.amount), opt)]
+  return opts + [opt for opt in tile if opt not in opts]
 
 class KernelShape:
   """What the rules look at: loops, reductions, and how far each access moves with each range."""
   def __init__(self, kernel: UOp):
     nodes = toposort([kernel])
     ends = [u for u in nodes if u.op is Ops.END]
+    self.nests = stores_of(kernel)
     self.stores = [u for u in nodes if u.op is Ops.STORE]
     self.reduces = [u for u in nodes if u.op is Ops.REDUCE]
     self.loads = [u for u in nodes if u.op is Ops.LOAD]
+    self.is_transcendental = any(u.op in TRANSCENDENTAL for u in nodes)
     self.ranges = ranges_in(kernel)
-    self.outputs = list(ends[0].src[1:]) if ends else []                 # outermost first
+    loops = [s for s in ends[-1].src if s.op is Ops.RANGE] if ends else []
+    self.outputs = [r for r in loops if r.axis is Axis.LOOP]             # outermost first; others keep their order
     self.below = {u: frozenset(toposort([u])) for u in self.reduces}
 
   def loads_below(self, reduce: UOp) -> list[UOp]:
@@ -77,11 +108,9 @@ def lanes_of(r: UOp, shape: KernelShape, target: Target) -> Opt | None:
   """As many lanes as the widest type in the kernel's memory has in one register; fewer for a short range."""
   accessed = [u.dtype for u in shape.loads] + [s.src[1].dtype for s in shape.stores]
   lanes = min(target.lanes(dt) for dt in accessed)
-  while lanes > 1 and not fits(lanes, size(r), target): lanes //= 2
+  while lanes > size(r): lanes //= 2
   return Opt(Axis.VECTOR, r.arg[0], lanes) if lanes > 1 else None
 
-def fits(lanes: int, n: int, target: Target):
-  return lanes <= n and (target.masked_vectors or n % lanes == 0)
 
 # ---- register tile ---------------------------------------------------------------------------------------------------
 
@@ -121,13 +150,107 @@ def dot_tile(rows: list[UOp], target: Target) -> list[Opt]:
 def tile_side(r: UOp, most: int):
   return next((n for n in TILE_ROWS if n <= most and size(r) % n == 0), 1)
 
+def scalar_opts(shape: KernelShape, target: Target) -> list[Opt]:
+  """Without SIMD: a square of accumulators for a contraction, short reductions written out."""
+  if len(shape.reduces) != 1: return []
+  reduce = shape.reduces[0]
+  loads = shape.loads_below(reduce)
+  rows = [r for r in shape.outputs if r in shape.below[reduce] and any(stride(u, r) == 0 for u in loads)]
+  tile = dot_tile(rows, target) if len(loads) > 1 else []
+  steps = prod(opt.amount for opt in tile)
+  for r in reversed(reduce.src[1:]):
+    steps *= size(r)                                                 # each of them adds to a register of its own
+    if steps > target.registers - SPARE_REGISTERS: break
+    tile.append(Opt(Axis.UNROLL, r.arg[0], size(r)))
+  return tile
+
+# ---- kernels whose speed is the memory's -----------------------------------------------------------------------------
+
+def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Opt]:
+  """The lanes' Opts with what keeps memory busy: several accumulators and several rows at once for sums along memory,
+  a strip of accumulators for sums across it. Steps that fill no vector are set apart."""
+  inner = {opt.number: 1 for opt in lanes}                 # lanes' range -> vectors that one step of its loop takes
+  tile: list[Opt] = []
+  at_once = ACCUMULATORS // 2 if shape.is_transcendental else ACCUMULATORS
+  for reduce in shape.reduces:
+    along = next((r for r in reduce.src[1:] if r.arg[0] in inner), None)
+    if along is None: tile += across_memory(shape, reduce, target, lanes)
+    else:
+      rows = rows_at_once(shape, reduce)
+      lane_count = next(opt.amount for opt in lanes if opt.number == along.arg[0])
+      vectors = unrolled(size(along) // lane_count, at_once // prod(opt.amount for opt in rows))
+      inner[along.arg[0]] = vectors
+      if vectors > 1: tile.append(Opt(Axis.UNROLL, along.arg[0], vectors))
+      tile += rows + in_step(shape, along, lanes, vectors)
+  inner.update({opt.number: opt.amount for opt in tile if opt.axis is Axis.UPCAST and opt.number in inner})
+  return [o for opt in lanes for o in rest_apart(shape, opt.number, opt.amount * inner[opt.number])] + lanes + dedup(tile)
+
+def rest_apart(shape: KernelShape, number: int, amount: int) -> list[Opt]:
+  r = next(r for r in shape.ranges if r.arg[0] == number)
+  return [Opt(Axis.LOOP, number, amount)] if size(r) % amount else []
+
+def unrolled(steps: int, most: int) -> int:
+  """How many steps to write out: a divisor near the most wanted; for a long loop just that many."""
+  divisor = next(n for n in range(min(most, steps), 0, -1) if steps % n == 0) if steps else 1
+  return most if 2 * divisor < most and steps >= LONG_LOOP * most else divisor
+
+def in_step(shape: KernelShape, along: UOp, lanes: list[Opt], vectors: int) -> list[Opt]:
+  """A loop over the results that is as long as a reduction's takes as large steps: what both compute is found equal."""
+  same = [r for r in shape.outputs if size(r) == size(along) and any(r.arg[0] == opt.number for opt in lanes)]
+  return [Opt(Axis.UPCAST, r.arg[0], vectors) for r in same if vectors > 1]
+
+def rows_at_once(shape: KernelShape, reduce: UOp) -> list[Opt]:
+  """Rows that are read together where all a kernel does is to reduce them: memory answers several requests at once."""
+  if any(u.src[1:] != reduce.src[1:] for u in shape.reduces): return []
+  if not shape.outputs or any(r not in shape.below[reduce] for r in shape.outputs): return []
+  r = shape.outputs[-1]
+  amount = next((n for n in (STREAMS, STREAMS // 2) if size(r) % n == 0), 1)
+  return [Opt(Axis.UPCAST, r.arg[0], amount)] if amount > 1 else []
+
+def across_memory(shape: KernelShape, reduce: UOp, target: Target, lanes: list[Opt]) -> list[Opt]:
+  """A reduction whose steps are far apart in memory passes over several rows at once, and over as many columns as have
+  room for their accumulators in the nearest cache."""
+  r = reduce.src[-1]
+  column = next((c for c in shape.outputs if c in shape.below[reduce] and lanes and c.arg[0] == lanes[0].number), None)
+  if column is None or r.axis is not Axis.REDUCE: return []
+  rows = unrolled(size(r), ACCUMULATORS)
+  opts = rest_apart(shape, r.arg[0], rows) + ([Opt(Axis.UNROLL, r.arg[0], rows)] if rows > 1 else [])
+  vectors = size(column) // lanes[0].amount
+  strip = min(vectors // target.threads, STRIP_BYTES // target.vector_bytes)
+  total = shape.work(reduce) * max((u.dtype.itemsize for u in shape.loads_below(reduce)), default=0)
+  if strip < SHORTEST_STRIP or total < target.l2_bytes: return opts
+  return [*opts, Opt(Axis.STRIP, column.arg[0], strip)]
+
+# ---- copies across memory --------------------------------------------------------------------------------------------
+
+def transpose_opts(shape: KernelShape, target: Target) -> list[Opt]:
+  """Where neighbours of the result are no neighbours in some operand: square register tiles, which make whole lines of
+  the result, along the operand's rows."""
+  if shape.reduces or target.vector_bytes == 0: return []
+  r = next((r for r in reversed(shape.outputs) if all(stride(s, r) == 1 for s in shape.stores)), None)
+  if r is None: return []
+  across = [u for u in shape.loads if stride(u, r) not in (0, 1)]
+  rows = [c for c in shape.outputs if c is not r and all(stride(u, c) == 1 for u in across)]
+  if not across or not rows or any(stride(u, r) is None for u in across): return []
+  lanes, row = lanes_of(r, shape, target), rows[-1]
+  if lanes is None: return []
+  item = min(u.dtype.itemsize for u in across)
+  width = min(lanes.amount, SHUFFLED // item)
+  while width > size(row): width //= 2
+  vectors = max(1, LINE // (lanes.amount * item))
+  if size(r) < vectors * lanes.amount: vectors = 1
+  opts = rest_apart(shape, r.arg[0], vectors * lanes.amount) + rest_apart(shape, row.arg[0], width) + [lanes]
+  opts += [Opt(Axis.UPCAST, x.arg[0], amount) for x, amount in ((r, vectors), (row, width)) if amount > 1]
+  steps = size(row) // width
+  return opts + ([Opt(Axis.STRIP, row.arg[0], steps)] if steps > 1 else [])
+
 # ---- threads ---------------------------------------------------------------------------------------------------------
 
 def thread_opts(shape: KernelShape, target: Target, opts: list[Opt]) -> list[Opt]:
   """The outermost range with a step for every thread, unless more than a little work would run in each of them."""
   if target.threads < 2 or not shape.outputs: return []
   works = {u: shape.work(u) for u in shape.reduces}
-  total = max([prod(size(r) for r in shape.outputs), *works.values()])
+  total = max([*[prod(map(size, loops)) for _, loops in shape.nests], *works.values()])
   if total < THREAD_WORK: return []
   for r in shape.outputs[:2]:
     repeated = sum(work for u, work in works.items() if r not in shape.below[u])

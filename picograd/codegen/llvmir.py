@@ -4,10 +4,11 @@
 # not ask for. bool is i1 in registers and a byte in memory; bfloat16 is its 16 bits, since arithmetic on it was lowered
 # to float32. The text depends on the graph alone, never on ids: equal kernels share a cache entry.
 from __future__ import annotations
-import math, struct
+import itertools, math, struct
 from typing import Sequence
 from picograd.dtype import DType, dtypes
-from picograd.ops.ops import Ops
+from picograd.helpers import ceildiv, dedup
+from picograd.ops.ops import Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp
 from picograd.codegen.flat import Convention, Function, entry, every_node, incoming
 
@@ -103,6 +104,22 @@ def empty_edges(fn: Function) -> Table:
     if len(set(passing.values())) == len(passing): out.update((t, label) for t in passing)
   return out
 
+def two_vectors(u: UOp) -> tuple[UOp, UOp]:
+  """The vectors, or the one vector twice, that a shuffle takes lanes of."""
+  vectors = dedup(s.src[0] for s in u.src)
+  return vectors[0], vectors[-1]
+
+def is_shuffle(u: UOp) -> bool:
+  """Whether a STACK takes its lanes from at most two vectors of one type."""
+  if u.op is not Ops.STACK or any(s.op is not Ops.INDEX for s in u.src): return False
+  return len({s.src[0] for s in u.src}) <= 2 and len({s.src[0].dtype for s in u.src}) == 1
+
+def only_shuffled(fn: Function) -> set[UOp]:
+  """The lanes that only shuffles take."""
+  nodes = every_node(fn)
+  wanted = {s for u in nodes if not is_shuffle(u) for s in u.src}
+  return {u for u in nodes if u.op is Ops.INDEX} - wanted
+
 # ---- one function ----------------------------------------------------------------------------------------------------
 
 class Renderer:
@@ -114,6 +131,7 @@ class Renderer:
     self.called: dict[str, str] = {}                                 # function -> its declaration
     self.values = 0
     self.through = empty_edges(fn)
+    self.shuffled = only_shuffled(fn)
 
   def name(self, u: UOp) -> str:
     """The operand text of a value; a phi may ask for it before its definition is written."""
@@ -157,6 +175,7 @@ class Renderer:
   def header(self) -> str:
     fn = self.fn
     arguments = [f"{t} %p{i}" for i, t in enumerate(argument_types(fn.params, fn.convention))]
+    if scratch_offsets(fn)[1]: arguments.append("ptr %scratch")
     if fn.convention.fixed is not None: arguments.append("...")
     linkage = "internal " if fn.is_local else ""
     return f'define {linkage}{result_type(fn.result, fn.convention)} @"{fn.name}"({", ".join(arguments)}) #0'
@@ -165,9 +184,12 @@ class Renderer:
     """What may be said of the address of a load or store."""
     return memory.scalar.itemsize
 
+
   def allocate_slots(self) -> None:
+    for u, offset in scratch_offsets(self.fn)[0].items():
+      self.lines.append(f"  {self.name(u)} = getelementptr i8, ptr %scratch, i64 {offset}")
     for u in every_node(self.fn):
-      if u.op is not Ops.BUFFER: continue
+      if u.op is not Ops.BUFFER or u.arg.space is Space.LOCAL: continue
       nbytes = u.arg.size * u.dtype.itemsize
       align = 64 if nbytes >= 64 else 16
       self.lines.append(f"  {self.name(u)} = alloca [{nbytes} x i8], align {align}")
@@ -211,8 +233,13 @@ class Renderer:
     self.put(lines.format(self.name(source), d=self.name(u), s=type_of(source.dtype), t=type_of(u.dtype)))
 
   def stack(self, u: UOp) -> None:
-    """A vector from scalars: a splat is one insert and one shuffle, else an insert per lane."""
+    """A vector from scalars: a splat is one insert and one shuffle, lanes of two vectors are one shuffle, else there is
+    an insert per lane."""
     d, t = self.name(u), type_of(u.dtype)
+    if is_shuffle(u):
+      a, b = two_vectors(u)
+      lanes = ", ".join(f"i32 {s.src[1].arg + (s.src[0] is not a) * a.dtype.count}" for s in u.src)
+      return self.put(f"{d} = shufflevector {self.typed(a)}, {self.typed(b)}, <{u.dtype.count} x i32> <{lanes}>")
     if all(s is u.src[0] for s in u.src):
       return self.put(f"{d}a = insertelement {t} poison, {self.typed(u.src[0])}, i64 0\n"
                       f"{d} = shufflevector {t} {d}a, {t} poison, <{u.dtype.count} x i32> zeroinitializer")
@@ -223,6 +250,7 @@ class Renderer:
       before = after
 
   def lane(self, u: UOp) -> None:
+    if u in self.shuffled: return
     vector, k = u.src
     if vector.op is Ops.CALL:
       return self.put(f"{self.name(u)} = extractvalue {result_type(vector.dtype, vector.arg)} {self.name(vector)}, {k.arg}")
@@ -268,6 +296,7 @@ class Renderer:
     if gates:
       rest = f"{at}, i32 {align}, {self.typed(gates[0])}"
       self.put(f"call void @llvm.masked.store.{suffix(memory)}.p0({text}, {rest})")
+    elif u.arg is Streaming.STORE: self.put(f"store {text}, {at}, align {memory.itemsize}, !nontemporal !0")
     else: self.put(f"store{volatile(u)} {text}, {at}, align {align}")
 
   def call(self, u: UOp) -> None:
@@ -304,6 +333,8 @@ class Renderer:
     cases = " ".join(f"i64 {k}, label {self.names[t]}" for k, t in enumerate(targets))
     self.put(f"switch i64 {self.name(index)}, label {self.names[targets[0]]} [ {cases} ]")
   def ret(self, u: UOp) -> None:
+    """What went past the caches arrives before anybody is told that the kernel has ended."""
+    if any(s.arg is Streaming.STORE for block in self.fn.blocks.values() for s in block): self.put("fence seq_cst")
     if len(u.src) < 2: return self.put(f"ret {self.typed(u.src[0]) if u.src else 'void'}")
     t, whole = "{ " + ", ".join(type_of(s.dtype) for s in u.src) + " }", "poison"
     for k, s in enumerate(u.src):
@@ -373,7 +404,16 @@ def clamp_lines(value: str, source: DType, to: DType) -> str:
 
 # ---- a module --------------------------------------------------------------------------------------------------------
 
-ATTRIBUTES = 'attributes #0 = { nounwind "prefer-vector-width"="512" "no-trapping-math"="true" }\n'
+SCRATCH_ALIGNMENT = 128          # bytes: two cache lines, which some processors fetch together
+
+def scratch_offsets(fn: Function) -> tuple[dict[UOp, int], int]:
+  """Where each LOCAL array of a kernel lies in a thread's scratch memory, and how many bytes of it there are."""
+  arrays = [u for u in every_node(fn) if u.op is Ops.BUFFER and u.arg.space is Space.LOCAL]
+  sizes = [ceildiv(u.arg.size * u.dtype.itemsize, SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT for u in arrays]
+  ends = [0, *itertools.accumulate(sizes)]
+  return dict(zip(arrays, ends)), ends[-1]
+
+ATTRIBUTES = 'attributes #0 = { nounwind "prefer-vector-width"="512" "no-trapping-math"="true" }\n!0 = !{i32 1}\n'
 
 def render(fn: Function, helpers: Sequence[Function] = ()) -> str:
   """The text of a module: fn, the functions it calls, declarations of all other names, and fn's entry if it is a
@@ -390,10 +430,13 @@ def is_kernel(fn: Function) -> bool:
   return fn.result is dtypes.void and kinds == ["p"] * (len(kinds) - 1) + ["i"]
 
 def entry_text(fn: Function) -> str:
-  """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers that stand in the table."""
-  n = len(fn.params) - 1
+  """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers that stand in the table. The last is that of
+  the scratch memory, of which each thread has its part."""
+  n, scratch = len(fn.params) - 1, scratch_offsets(fn)[1]
+  pointers = n + (scratch > 0)
   loads = "".join(f"  %a{i} = getelementptr ptr, ptr %table, i64 {i}\n  %p{i} = load ptr, ptr %a{i}, align 8\n"
-                  for i in range(n))
-  arguments = ", ".join([*(f"ptr %p{i}" for i in range(n)), "i64 %thread"])
-  return (f'define void @"{fn.name}_entry"(ptr %table, i64 %thread) #0 "threads"="{fn.threads}" {{\n{loads}'
-          f'  tail call void @"{fn.name}"({arguments})\n  ret void\n}}\n')
+                  for i in range(pointers))
+  if scratch: loads += f"  %o = mul i64 %thread, {scratch}\n  %s = getelementptr i8, ptr %p{n}, i64 %o\n"
+  arguments = ", ".join([*(f"ptr %p{i}" for i in range(n)), "i64 %thread", *(["ptr %s"] if scratch else [])])
+  return (f'define void @"{fn.name}_entry"(ptr %table, i64 %thread) #0 "threads"="{fn.threads}" "scratch"="{scratch}"'
+          f' {{\n{loads}  tail call void @"{fn.name}"({arguments})\n  ret void\n}}\n')

@@ -1,26 +1,39 @@
 # optimize.py: Opts as data, applied to the ranges of a kernel. An Opt splits one range in two and says what the inner
 # part becomes; the heuristic, a search and a user's hand all write the same list. In: kernel. Out: kernel with THREAD,
-# UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
+# STRIP, UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
-from typing import Iterator, NamedTuple
+import itertools
+from typing import Iterable, Iterator, NamedTuple, Protocol, Sequence
 from picograd.dtype import dtypes
-from picograd.helpers import ceildiv, dedup
-from picograd.ops.index import simplify_index, stride_of
+from picograd.helpers import ceildiv, dedup, prod
+from picograd.ops.index import bounds, simplify_index, stride_of
 from picograd.ops.match import rewrite
-from picograd.ops.ops import Axis, Ops, identity
-from picograd.ops.uop import Table, UOp, toposort
+from picograd.ops.ops import Axis, Buf, Ops, Space, identity
+from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 class Opt(NamedTuple):
-  """Split range `number` into an outer loop and `amount` inner steps of kind `axis`; for THREAD, into chunks."""
+  """Split range `number` into an outer loop and `amount` inner steps of kind `axis`; for THREAD, into chunks; for LOOP,
+  into the steps up to the last multiple of `amount` and a loop for the rest."""
   axis: Axis
   number: int
   amount: int
   def __repr__(self) -> str: return f"{self.axis.name}(r{self.number}, {self.amount})"
 
+class Stage(NamedTuple):
+  """Copy what the loads from PARAM `slot` read inside the THREAD, GLOBAL and BLOCK loops, and inside the ranges numbered
+  in `outside`, to LOCAL memory, in the order in which it is read; the loads read the copy."""
+  slot: int
+  outside: tuple[int, ...] = ()
+  def __repr__(self) -> str: return f"STAGE(p{self.slot})"
+
+class Rewrite(Protocol):
+  """An Opt that rewrites more than a range (codegen/tiles.py)."""
+  def applied(self, kernel: UOp) -> UOp: ...
+
 def ranges_in(kernel: UOp) -> list[UOp]:
   return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
 def next_number(kernel: UOp) -> int:
-  return 1 + max(r.arg[0] for r in ranges_in(kernel))
+  return 1 + max((r.arg[0] for r in ranges_in(kernel)), default=-1)
 
 def numbered(size: int, number: int, axis: Axis) -> UOp:
   return UOp(Ops.RANGE, dtypes.index, (UOp.const(dtypes.index, size),), (number, axis))
@@ -32,33 +45,60 @@ def range_numbered(kernel: UOp, number: int) -> UOp:
   listed = ", ".join(f"r{r.arg[0]}" for r in known)
   raise ValueError(f"the kernel has no range r{number}; it has {listed}")
 
-def apply_opts(kernel: UOp, opts: list[Opt]) -> UOp:
+def apply_opts(kernel: UOp, opts: Sequence[Opt | Stage | Rewrite]) -> UOp:
   for opt in opts: kernel = apply_opt(kernel, opt)
+  if any(isinstance(opt, Stage) or (isinstance(opt, Opt) and opt.axis in (Axis.TILE, Axis.BLOCK)) for opt in opts):
+    kernel = with_own_loops(kernel)
   return rewrite(kernel, simplify_index)
 
-def apply_opt(kernel: UOp, opt: Opt) -> UOp:
+def apply_opt(kernel: UOp, opt: Opt | Stage | Rewrite) -> UOp:
+  if isinstance(opt, Stage): return stage(kernel, opt)
+  if not isinstance(opt, Opt): return opt.applied(kernel)
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
   r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
-  split = split_outer if opt.axis is Axis.THREAD else split_inner
-  return replace_range(kernel, r, *split(r, opt, fresh))
+  if opt.axis is Axis.LOOP: return set_rest_apart(kernel, r, opt.amount)
+  if opt.axis is Axis.TILE: return cut_tiles(kernel, r, opt.amount)
+  if opt.axis is Axis.BLOCK:
+    return block_reduction(kernel, r, opt.amount) if r.axis is Axis.REDUCE else block_outputs(kernel, r, opt.amount)
+  if opt.axis is Axis.THREAD: return once(replace_range(kernel, r, *split_outer(r, opt, fresh)), fresh)
+  return replace_range(kernel, r, *split_inner(r, opt, fresh))
 
 def split_inner(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, UOp | None]:
   """r = outer * amount + inner, and the condition r < size where the amount does not divide it. The outer loop keeps
-  r's number."""
+  r's number. A strip is as long as what is left."""
   size = r.bound.arg
   steps = ceildiv(size, opt.amount)
   inner = numbered(opt.amount, fresh, opt.axis)
+  if opt.axis is Axis.STRIP and 1 < steps and size % opt.amount:           # the last strip is shorter
+    outer = numbered(steps, *r.arg)
+    left = size - outer * opt.amount
+    return outer * opt.amount + inner.with_src(((left < opt.amount).where(left, opt.amount),)), None
   value = inner if steps == 1 else numbered(steps, *r.arg) * opt.amount + inner
   return value, None if steps * opt.amount == size else value < size
 
 def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
-  """r = chunk * thread + inner. Chunks are equal but for the last, whose loop ends earlier."""
+  """r = chunk * thread + inner. Chunks are equal but for the last, whose loop ends earlier, and those after it, which
+  are empty."""
   size = r.bound.arg
   chunk = ceildiv(size, opt.amount)
-  thread = numbered(ceildiv(size, chunk), fresh, Axis.THREAD)
+  thread = numbered(opt.amount, fresh, Axis.THREAD)
   left = size - thread * chunk
-  bound = r.like(chunk) if size % chunk == 0 else (left < chunk).where(left, chunk)
+  bound = r.like(chunk) if size == chunk * opt.amount else (left < chunk).where(left, chunk)
   return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
+
+def once(kernel: UOp, number: int) -> UOp:
+  """The kernel whose nests that no thread range divides are the first thread's work."""
+  thread = range_numbered(kernel, number)
+  stores: list[Nested] = []
+  for store, loops in stores_of(kernel):
+    table: Table = {}
+    if loops and not any(r.axis is Axis.THREAD for r in loops):
+      first = loops[0]
+      bound = (thread < 1).where(first.bound, 0)
+      table = {first: first.with_src((bound,))}
+      loops = (thread, *replaced(loops, table))
+    stores.append((store.substitute(table), loops))
+  return UOp.sink(*nests_of(stores))
 
 def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
   """The kernel with r computed as value from new ranges; outside of `inside` nothing is read, written or reduced."""
@@ -69,7 +109,9 @@ def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
     src = [new[s] for s in u.src]
     closes = u.op in (Ops.END, Ops.REDUCE) and r in u.src[1:]
     if not closes and any(s in depends for s in u.src): depends.add(u)
-    if u.op in (Ops.END, Ops.REDUCE): src = [src[0], *flat_ranges(src[1:])]
+    if u.op in (Ops.END, Ops.REDUCE):
+      inner = len(inner_part(u))
+      src = [*src[:inner], *flat_ranges(src[inner:])]
     if inside is not None and u.op is Ops.INDEX and u.src[1] in depends: src = [*src[:2], gated(src[2:], inside)]
     if inside is not None and u.op is Ops.REDUCE and closes:
       src[0] = inside.where(src[0], UOp.const(u.dtype, identity(u.arg[0], u.dtype)))
@@ -79,9 +121,234 @@ def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
 def gated(gates: list[UOp], inside: UOp) -> UOp: return gates[0] & inside if gates else inside
 
 def flat_ranges(values: list[UOp]) -> list[UOp]:
-  """The ranges that ranges, and expressions over new ranges, stand for: THREAD first, else in order of mention."""
-  found = [u for v in values for u in toposort([v]) if u.op is Ops.RANGE]
-  return sorted(dedup(found), key=lambda u: u.axis is not Axis.THREAD)
+  """The ranges that ranges, and expressions over new ranges, stand for: THREAD first, then BLOCK in order of number,
+  STRIP last, else in order of mention."""
+  found = dedup(u for v in values for u in toposort([v]) if u.op is Ops.RANGE)
+  return sorted(found, key=lambda u: (PLACES.get(u.axis, 2), u.arg[0] if u.axis is Axis.BLOCK else 0))
+
+PLACES = {Axis.THREAD: 0, Axis.GLOBAL: 0, Axis.BLOCK: 1, Axis.STRIP: 3}
+
+# ---- loop nests ------------------------------------------------------------------------------------------------------
+
+Nested = tuple[UOp, tuple[UOp, ...]]           # a store and the loops around it, outermost first
+
+def inner_part(u: UOp) -> tuple[UOp, ...]:
+  """What an END or a REDUCE repeats: its sources before the ranges."""
+  return tuple([s for s in u.src if s.op is not Ops.RANGE])
+
+def stores_of(u: UOp, around: tuple[UOp, ...] = ()) -> list[Nested]:
+  """The stores of a kernel, or of a loop nest in it."""
+  if u.op in (Ops.STORE, Ops.WMMA): return [(u, around)]
+  inner = inner_part(u)
+  return [found for s in inner for found in stores_of(s, around + u.src[len(inner):])]
+
+def nests_of(stores: list[Nested]) -> list[UOp]:
+  """Loop nests around stores: those that begin with the same loops share them."""
+  groups: dict[tuple[UOp, ...], list[Nested]] = {}
+  for store, loops in stores: groups.setdefault(loops[:1], []).append((store, loops))
+  nests: list[UOp] = []
+  for first, group in groups.items():
+    shared = common_start([loops for _, loops in group])
+    inner = [store for store, _ in group]
+    if first and any(len(loops) > len(shared) for _, loops in group):
+      inner = nests_of([(store, loops[len(shared):]) for store, loops in group])
+    nests += [UOp(Ops.END, dtypes.void, (*inner, *shared))] if first else inner
+  return nests
+
+def common_start(lists: list[tuple[UOp, ...]]) -> tuple[UOp, ...]:
+  same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*lists))
+  return tuple([column[0] for column in same])
+
+# ---- the steps that no vector fills ----------------------------------------------------------------------------------
+
+def set_rest_apart(kernel: UOp, r: UOp, amount: int) -> UOp:
+  """The kernel where r ends at the last multiple of amount, and a new loop runs over the rest."""
+  size = r.bound.arg
+  whole = size - size % amount
+  if whole in (0, size): return kernel
+  numbers = itertools.count(next_number(kernel))
+  main, rest = numbered(whole, *r.arg), numbered(size - whole, next(numbers), r.axis)
+  again = {q: numbered(q.bound.arg, next(numbers), q.axis) for q in loops_inside(kernel, r)}
+  parts: list[tuple[Table, Table]] = [({r: main}, {r: main}), ({r: rest + whole, **again}, {r: rest, **again})]
+  new: Table = {}
+  for u in toposort([kernel]):
+    new[u] = u.with_src(tuple([new[s] for s in u.src]))
+    if u.op is not Ops.REDUCE or r not in u.src: continue
+    value, *loops = new[u].src
+    totals = [UOp(u.op, u.dtype, (value.substitute(values), *replaced(loops, own)), u.arg) for values, own in parts]
+    new[u] = totals[0].alu(u.arg[0], totals[1])
+  stores: list[Nested] = []
+  for store, nest in stores_of(new[kernel]):
+    if r not in nest: stores.append((store, nest))
+    else: stores += [(store.substitute(values), replaced(nest, own)) for values, own in parts]
+  return UOp.sink(*nests_of(stores))
+
+def replaced(loops: Iterable[UOp], table: Table) -> tuple[UOp, ...]: return tuple([table.get(q, q) for q in loops])
+
+def loops_inside(kernel: UOp, r: UOp) -> list[UOp]:
+  """The loops that run again for each step of r, which the rest of r needs for its own."""
+  inside = ranges_inside(kernel)
+  found: list[UOp] = []
+  for u in toposort([kernel]):
+    if u.op is not Ops.REDUCE or not (r in inside[u] or r in u.src): continue
+    found += u.src[1:]
+  for _, loops in stores_of(kernel):
+    if r in loops: found += loops[loops.index(r):]
+  return [q for q in dedup(found) if q is not r]
+
+# ---- tiles and blocks ------------------------------------------------------------------------------------------------
+# Versions of a loop nest share their ranges until all Opts are applied, so that an Opt is applied to every version.
+
+def cut_tiles(kernel: UOp, r: UOp, amount: int) -> UOp:
+  """r = outer * amount + tile in one version of the loops over r; in another r runs over the rest, one smaller tile."""
+  whole, rest = divmod(r.bound.arg, amount)
+  fresh = next_number(kernel)
+  tile, edge = numbered(amount, fresh, Axis.TILE), numbered(rest, fresh + 1, Axis.TILE)
+  values = [numbered(whole, *r.arg) * amount + tile if whole > 1 else tile] if whole else []
+  if rest: values.append(edge + whole * amount)
+  stores: list[Nested] = []
+  for store, loops in stores_of(kernel):
+    for value in values if r in loops else [r]:
+      stores += stores_of(replace_range(UOp.sink(UOp(Ops.END, dtypes.void, (store, *loops))), r, value, None))
+  return sink_of(stores)
+
+def sink_of(stores: list[Nested]) -> UOp:
+  """A kernel of one perfect nest for each store."""
+  return UOp.sink(*[UOp(Ops.END, dtypes.void, (store, *loops)) for store, loops in stores])
+
+def block_outputs(kernel: UOp, r: UOp, amount: int) -> UOp:
+  """r = block * amount + inner. The last block may be smaller."""
+  size, most = r.bound, bounds(r.bound)[1]
+  if amount >= most: return kernel
+  block = numbered(ceildiv(most, amount), next_number(kernel), Axis.BLOCK)
+  left = size - block * amount
+  fills = size.op is Ops.CONST and most % amount == 0
+  bound = r.like(amount) if fills else (left < amount).where(left, amount)
+  return replace_range(kernel, r, block * amount + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None)
+
+def block_reduction(kernel: UOp, r: UOp, amount: int) -> UOp:
+  """The reduction over r in blocks outside the loops over outputs. All blocks but the last leave their sums in the
+  output; the last adds to them and does what the kernel does with a sum."""
+  blocks, rest = ceildiv(r.bound.arg, amount), r.bound.arg % amount
+  if blocks == 1: return kernel
+  fresh, start = next_number(kernel), (blocks - 1) * amount
+  block = numbered(blocks - 1, fresh, Axis.BLOCK) if blocks > 2 else r.like(0)
+  last = numbered(r.bound.arg - start, fresh + 1, Axis.REDUCE)
+  stores: list[Nested] = []
+  for store, loops in stores_of(kernel):
+    reduce = next((u for u in toposort([store]) if u.op is Ops.REDUCE and r in u.src), None)
+    if reduce is None: raise ValueError(f"a store does not depend on the reduction over r{r.arg[0]}")
+    target = store.src[0]
+    if store.src[1] is reduce and not rest:                          # the last block is as the others
+      every = numbered(blocks, fresh, Axis.BLOCK)
+      before = (r.like(0) < every).where(target.load(every), 0)
+      total = over_part(reduce, r, every * amount, numbered(amount, *r.arg)) + before
+      stores.append((target.store(total), tuple(flat_ranges([*loops, every]))))
+      continue
+    total = over_part(reduce, r, block * amount, numbered(amount, *r.arg))
+    if block.op is Ops.RANGE: total = total + (r.like(0) < block).where(target.load(block), 0)
+    nest = UOp(Ops.END, dtypes.void, (target.store(total), *flat_ranges([*loops, block])))
+    so_far = target.with_src((target.src[0].after(nest), *target.src[1:])).load()
+    rest = over_part(reduce, r, r.like(start), last) + so_far
+    stores.append((store.with_src((target, store.src[1].substitute({reduce: rest}))), loops))
+  return sink_of(stores)
+
+def over_part(reduce: UOp, r: UOp, start: UOp, part: UOp) -> UOp:
+  """A reduction with r = start + part."""
+  value, *loops = reduce.src
+  inner = [part if q is r else q for q in loops]
+  return UOp(reduce.op, reduce.dtype, (value.substitute({r: start + part}), *inner), reduce.arg)
+
+OUTER = (Axis.THREAD, Axis.GLOBAL, Axis.BLOCK)
+
+def stage(kernel: UOp, opt: Stage) -> UOp:
+  """The kernel whose loads from a PARAM read a copy in LOCAL memory."""
+  nodes = toposort([kernel])
+  numbers = itertools.count(next_number(kernel))
+  names = itertools.count(sum(u.op is Ops.BUFFER for u in nodes))
+  table: Table = {}
+  for u in nodes:
+    if u.op is not Ops.LOAD or u.src[0].src[0].op is not Ops.PARAM or u.src[0].src[0].arg != opt.slot: continue
+    found = [r for r in toposort(u.src[0].src[1:]) if r.op is Ops.RANGE]
+    tile = [r for r in found if r.axis not in OUTER and r.arg[0] not in opt.outside]
+    tile.sort(key=lambda r: (r.axis, r.arg))
+    copied = {r: copying_range(r, next(numbers)) for r in sorted(tile, key=lambda r: reading_order(u, r))}
+    size = prod(bounds(r.bound)[1] for r in tile)
+    panel = UOp(Ops.BUFFER, u.dtype, (), Buf(next(names), size, Space.LOCAL))
+    store = panel.index(place_in_tile(tile, copied)).store(u.substitute(copied))
+    copy = UOp(Ops.END, dtypes.void, (store, *copied.values()))
+    table[u] = panel.after(copy).index(place_in_tile(tile, {})).load()
+  return kernel.substitute(table)
+
+def copying_range(r: UOp, number: int) -> UOp:
+  """A range of the copy's own."""
+  return r.replace(arg=(number, r.axis if r.axis in (Axis.UPCAST, Axis.VECTOR) else Axis.LOOP))
+
+def reading_order(load: UOp, r: UOp) -> tuple[Axis, int]:
+  """Loops of a copy with long strides come first: it reads in the order of the memory."""
+  step = stride_of(load.src[0].src[1], r)
+  return (max(r.axis, Axis.REDUCE), -abs(step or 0))
+
+def place_in_tile(tile: list[UOp], table: Table) -> UOp:
+  """The place of an element in the copy of a tile: the ranges counted as digits."""
+  place = UOp.const(dtypes.index, 0)
+  for r in tile: place = place * bounds(r.bound)[1] + table.get(r, r)
+  return place
+
+def with_own_loops(kernel: UOp) -> UOp:
+  """Each version of a nest with loops of its own; versions in the same blocks share the loops over those."""
+  orders = [u for u in toposort([kernel]) if u.op is Ops.AFTER and u.src[0].op is Ops.PARAM]
+  earlier = dedup(s for u in orders for s in u.src[1:])
+  names = Names(itertools.count(next_number(kernel)))
+  done = nests_of(names.renamed([found for end in earlier for found in stores_of(end)], []))
+  kernel = kernel.substitute({u: u.src[0].after(*done) for u in orders})
+  return UOp.sink(*nests_of(names.renamed(stores_of(kernel), done)))
+
+class Names:
+  """Gives a range a new number where an earlier nest has taken it."""
+  def __init__(self, fresh: Iterator[int]):
+    self.fresh = fresh
+    self.taken: set[UOp] = set()
+
+  def renamed(self, stores: list[Nested], done: list[UOp]) -> list[Nested]:
+    """The stores of nests that may share their outermost loops, with ranges of their own. done: complete nests."""
+    self.known: dict[object, UOp] = {}         # path of loops, or nest and range -> the range that stands for it
+    out: list[Nested] = []
+    for store, loops in stores:
+      outer = [r for r in loops if r.axis in OUTER]
+      table = {r: self.own(tuple(outer[:k + 1]), r) for k, r in enumerate(outer)}
+      closed = {u: u for u in done}
+      copies = {u: self.copy(u, table) for u in ends_below(store, done)}
+      store, *loops = substitute([store, *loops], {**table, **closed, **copies})
+      closed = {u: u for u in ends_below(store, [])}
+      inner = [r for r in dedup([*toposort([store], closed.__contains__), *loops]) if is_inner(r)]
+      table = {r: self.own((*loops, r), r) for r in inner}
+      store, *loops = substitute([store, *loops], {**table, **closed})
+      out.append((store, tuple(loops)))
+    self.taken.update(r for r in self.known.values() if r.op is Ops.RANGE)
+    return out
+
+  def own(self, key: object, r: UOp) -> UOp:
+    if key not in self.known:
+      is_free = r not in self.taken or r.axis is Axis.THREAD
+      self.known[key] = r if is_free else r.replace(arg=(next(self.fresh), r.axis))
+      self.taken.add(r)
+    return self.known[key]
+
+  def copy(self, end: UOp, table: Table) -> UOp:
+    """The nest that fills a panel, with ranges of its own if it stands in other loops than before."""
+    moved = end.substitute(table)
+    if moved not in self.known:
+      loops = [r for r in end.src if r.op is Ops.RANGE]
+      self.known[moved] = moved.substitute({r: self.own((moved, r), r) for r in loops})
+    return self.known[moved]
+
+def is_inner(u: UOp) -> bool: return u.op is Ops.RANGE and u.axis not in OUTER
+
+def ends_below(store: UOp, done: list[UOp]) -> list[UOp]:
+  """The nests that a store comes after, but for those that are done."""
+  found = toposort([store], stop=lambda u: u.op is Ops.END)
+  return [u for u in found if u.op is Ops.END and u not in done]
 
 # ---- two loops over one stretch of memory ----------------------------------------------------------------------------
 
@@ -100,7 +367,9 @@ def merge_neighbours(kernel: UOp) -> UOp:
 def neighbours(kernel: UOp) -> Iterator[tuple[UOp, UOp]]:
   """Loops of one kind, one directly inside the other."""
   for u in toposort([kernel]):
-    if u.op in (Ops.END, Ops.REDUCE): yield from zip(u.src[1:], u.src[2:])
+    if u.op not in (Ops.END, Ops.REDUCE): continue
+    loops = u.src[len(inner_part(u)):]
+    yield from zip(loops, loops[1:])
 
 def is_one_stretch(kernel: UOp, outer: UOp, inner: UOp) -> bool:
   """Whether a step of outer moves every access as far as all steps of inner do, and nothing else looks at either."""

@@ -35,13 +35,19 @@ class Scope(NamedTuple):
     return Scope(ranges, contraction, max(self.distance, other.distance))
 
 class Store(NamedTuple):
-  """`target[position] = value` for every point of ranges."""
+  """`address = value` for every point of ranges."""
   node: UOp                    # the tensor node that this computes: a value, or a STORE
-  target: UOp                  # the PARAM that is written
-  position: UOp
+  address: UOp                 # INDEX(PARAM, position), perhaps with a gate
   value: UOp
   dims: Position               # one RANGE per dimension of the value; a constant 0 where its size is 1
   ranges: tuple[UOp, ...]      # the RANGEs of dims, outermost loop first
+
+  @property
+  def target(self) -> UOp: return self.address.src[0]
+  def over(self, ranges: dict[UOp, UOp]) -> Store:
+    """The same store with ranges replaced in what it reads and writes."""
+    address, value = substitute([self.address, self.value], ranges)
+    return self._replace(address=address, value=value)
 
 class Plan(NamedTuple):
   roots: list[UOp]             # the graph that the stores compute: the one asked for, or one of equal values
@@ -223,7 +229,7 @@ class Rangeifier:
       else:
         target = places[u] = UOp.buffer(u.dtype, prod(u.shape), self.device)
         position = linear(own.at, u.shape)
-      stores.append(Store(u, param(target), position, values[u, own], own.at, self.loop_order(own)))
+      stores.append(Store(u, param(target).index(position), values[u, own], own.at, self.loop_order(own)))
     return Plan(self.roots, stores, list(params))
 
   def value_of(self, u: UOp, request: Request, src: list[UOp]) -> UOp:
@@ -316,6 +322,13 @@ def follow_view(view: UOp, at: Position) -> tuple[UOp, UOp]:
     view = view.src[0]
   return view, linear(at, view.shape)
 
+def reads_of(store: Store) -> dict[int, list[UOp]]:
+  """PARAM number -> the INDEXes through which a store reads it."""
+  reads: dict[int, list[UOp]] = {}
+  for u in toposort([store.value, *store.address.src]):
+    if u.op is Ops.INDEX: reads.setdefault(u.src[0].arg, []).append(u)
+  return reads
+
 def storage_id(leaf: UOp) -> int:
   """The memory that a BUFFER, or any AFTER of it, names."""
   while leaf.op is not Ops.BUFFER: leaf = leaf.src[0]
@@ -325,6 +338,6 @@ def overwrites_what_it_reads(store: Store, leaves: list[UOp]) -> bool:
   """Whether the value reads the assigned memory anywhere but at the very element it is about to assign."""
   memory = storage_id(leaves[store.target.arg])
   for u in toposort([store.value]):
-    if u.op is not Ops.INDEX or u.src[1] is store.position: continue
+    if u.op is not Ops.INDEX or u.src[1] is store.address.src[1]: continue
     if storage_id(leaves[u.src[0].arg]) == memory: return True
   return False

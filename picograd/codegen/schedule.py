@@ -1,14 +1,19 @@
 # schedule.py: stores -> kernels in an order that respects every read and write, stores over the same ranges merged into
-# one kernel. In: a Plan of rangeify. Out: Kernels; each names its buffers by slot, and two kernels of equal structure
-# are the same UOp, so that identical layers compile once.   (chapter 3)
+# one loop nest, nests that pass rows to one another into one kernel. In: a Plan of rangeify. Out: Kernels; each names
+# its buffers by slot, and two kernels of equal structure are the same UOp, so that identical layers compile once.
+# (chapter 3)
 from __future__ import annotations
+import functools
 from typing import Callable, NamedTuple
-from picograd.codegen.rangeify import Plan, Store, rangeify, storage_id
+from picograd.codegen.partial import split_long_reductions
+from picograd.codegen.places import find_places, simplify_kernel
+from picograd.codegen.rangeify import Plan, Store, rangeify, reads_of, storage_id
+from picograd.codegen.rows import Nest, Row, Run, join_rows, row_of
+from picograd.codegen.target import Target
+from picograd.dtype import dtypes
 from picograd.helpers import dedup, prod
-from picograd.ops.collapse import collapse_onehot
-from picograd.ops.index import simplify_index
 from picograd.ops.match import rewrite
-from picograd.ops.ops import ALU, Ops
+from picograd.ops.ops import ALU, Buf, Ops, Space
 from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 class Kernel(NamedTuple):
@@ -21,44 +26,61 @@ class Schedule(NamedTuple):
   results: list[UOp | None]    # for each root the BUFFER leaf that holds it; None for an assignment
   temporary: set[UOp]          # leaves that hold neither input nor result
 
-def schedule(roots: list[UOp], device: str) -> Schedule:
+PLAIN = Target("plain")
+
+def schedule(roots: list[UOp], device: str, target: Target = PLAIN) -> Schedule:
   """The kernels that compute the roots."""
-  plan = rangeify(roots, device)
+  roots = split_long_reductions(roots)
+  plan = planned(roots, device, target)
   order = sort_by_need(dependencies(plan))
   if order is None:
-    plan = rangeify(with_old_versions_copied(roots), device)
+    plan = planned(with_old_versions_copied(roots), device, target)
     order = sort_by_need(dependencies(plan))
     assert order is not None, "copies of old versions leave no cycle"
-  kernels = [kernel_of(group, plan) for group in merge(plan, order)]
+  groups, needs = merge(plan, order)
   stored = {s.node: plan.leaves[s.target.arg] for s in plan.stores if s.node.op is not Ops.STORE}
   results = [stored.get(r) for r in plan.roots]
-  return Schedule(kernels, results, set(stored.values()) - set(results))
+  temporary = set(stored.values()) - set(results)
+  nests = without_unread([group.stores for group in groups], plan, temporary)
+  runs = join_rows(nests, needs, plan, target)
+  return Schedule([kernel_of(run, plan) for run in runs], results, temporary)
+
+def without_unread(nests: list[Nest], plan: Plan, temporary: set[UOp]) -> list[Nest]:
+  """The nests without stores to temporary memory that nobody reads: their readers have joined them."""
+  while True:
+    read = {plan.leaves[k] for nest in nests for store in nest for k in reads_of(store)}
+    def is_read(store: Store) -> bool:
+      leaf = plan.leaves[store.target.arg]
+      return leaf not in temporary or leaf in read
+    kept = [[store for store in nest if is_read(store)] for nest in nests]
+    if kept == nests: return nests
+    nests = kept
+
+def planned(roots: list[UOp], device: str, target: Target) -> Plan:
+  plan = rangeify(roots, device)
+  return find_places(plan) if target.scratch_bytes else plan
 
 # ---- order -----------------------------------------------------------------------------------------------------------
 
-def reads_of(store: Store) -> dict[int, list[UOp]]:
-  """PARAM number -> the INDEXes through which a store reads it."""
-  reads: dict[int, list[UOp]] = {}
-  for u in toposort([store.value, store.position]):
-    if u.op is Ops.INDEX: reads.setdefault(u.src[0].arg, []).append(u)
-  return reads
-
 def dependencies(plan: Plan) -> list[set[int]]:
-  """For each store, those that must run before it: the writers of what it reads, the readers of what it overwrites."""
-  writer = {}                                     # leaf, or STORE of an AFTER -> the store that makes it
+  """For each store, those that must run before it: the writers of what it reads, the readers of what it overwrites, and
+  earlier stores of the same node."""
+  writers: dict[UOp, list[int]] = {}              # leaf, or STORE of an AFTER -> the stores that make it, in order
   readers: dict[int, list[int]] = {}
+  made = [s.node if s.node.op is Ops.STORE else plan.leaves[s.target.arg] for s in plan.stores]
   for i, s in enumerate(plan.stores):
-    writer[s.node if s.node.op is Ops.STORE else plan.leaves[s.target.arg]] = i
+    writers.setdefault(made[i], []).append(i)
     for k in reads_of(s): readers.setdefault(k, []).append(i)
   def writers_of(k: int) -> list[int]:
     leaf = plan.leaves[k]
     makers = leaf.src[1:] if leaf.op is Ops.AFTER else (leaf,)
-    return [writer[m] for m in makers if m in writer]
+    return [w for m in makers for w in writers.get(m, ())]
   needs: list[set[int]] = []
   for i, s in enumerate(plan.stores):
     need = {w for k in reads_of(s) for w in writers_of(k)}
     if s.node.op is Ops.STORE: need.update(writers_of(s.target.arg), readers.get(s.target.arg, ()))
-    needs.append(need - {i})
+    own = writers[made[i]]
+    needs.append(need - set(own) | {w for w in own if w < i})
   return needs
 
 def sort_by_need(needs: list[set[int]]) -> list[int] | None:
@@ -113,9 +135,9 @@ def extents(store: Store) -> list[int]: return [r.bound.arg for r in loops(store
 def has_reduce(store: Store) -> bool:
   return any(u.op is Ops.REDUCE for u in toposort([store.value]))
 
-def merge(plan: Plan, order: list[int]) -> list[Group]:
-  """Groups in order. A store without a reduction joins the latest group over equal extents that it may join; all that
-  it needs is in that group or before it, so the order of the groups stays right."""
+def merge(plan: Plan, order: list[int]) -> tuple[list[Group], list[set[int]]]:
+  """Groups in order, and the groups that each needs. A store without a reduction joins the latest group over equal
+  extents that it may join; all that it needs is in that group or before it, so the order of the groups stays right."""
   needs = dependencies(plan)
   groups: list[Group] = []
   home: dict[int, int] = {}                       # store -> its group
@@ -130,13 +152,14 @@ def merge(plan: Plan, order: list[int]) -> list[Group]:
       break
     if home[i] == len(groups): groups.append(Group(plan))
     groups[home[i]].add(store)
-  return groups
+  above: list[set[int]] = [set() for _ in groups]
+  for i, g in home.items(): above[g].update({home[j] for j in needs[i]} - {g})
+  return groups, above
 
 def over_ranges_of(store: Store, first: Store) -> Store:
   """The same store written over another store's ranges, matched dimension by dimension."""
   table = dict(zip(loops(store), loops(first)))
-  value, position = substitute([store.value, store.position], table)
-  return store._replace(value=value, position=position, dims=first.dims, ranges=first.ranges)
+  return store.over(table)._replace(dims=first.dims, ranges=first.ranges)
 
 def joined(store: Store, group: Group) -> Store | None:
   """store as a member of group, or None if that would be wrong or useless. Useful: they share a load, or one's result
@@ -148,7 +171,7 @@ def joined(store: Store, group: Group) -> Store | None:
   for member in group.stores:
     theirs = reads_of(member)
     if disturbs(member, mine, plan) or disturbs(moved, theirs, plan): return None
-    if writes(member, moved.target.arg, plan) and member.position is not moved.position: return None
+    if writes(member, moved.target.arg, plan) and not same_place(member, moved.address): return None
     for k, places in mine.items():
       shared = any(u in places for u in theirs.get(k, ()))
       useful = useful or shared or writes(member, k, plan)
@@ -164,7 +187,11 @@ def disturbs(store: Store, reads: dict[int, list[UOp]], plan: Plan) -> bool:
   """Whether a store in the same loop writes elements that are read in another step of it: reads must be plain ones of
   the very element that is written."""
   places = [u for k, found in reads.items() if writes(store, k, plan) for u in found]
-  return any(u.src[1] is not store.position or len(u.src) > 2 for u in places)
+  return any(not same_place(store, u) or len(u.src) > 2 for u in places)
+
+def same_place(store: Store, address: UOp) -> bool:
+  """Whether an address is the very element of the memory that a store writes, under the same gate."""
+  return store.address.src[1:] == address.src[1:]
 
 def makes(store: Store, leaf: UOp, plan: Plan) -> bool:
   """Whether leaf is what the store has stored, not the memory before or after other assignments."""
@@ -173,24 +200,54 @@ def makes(store: Store, leaf: UOp, plan: Plan) -> bool:
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
-simplify_kernel = collapse_onehot + simplify_index
-
-def kernel_of(group: Group, plan: Plan) -> Kernel:
-  """The kernel of a group: PARAMs numbered by slot, ranges numbered from 0, indices simplified. Of several stores to a
-  place only the last counts: who needs an earlier value has been given it."""
-  last = {(storage_id(plan.leaves[s.target.arg]), s.position): s for s in group.stores}
-  ends = [s.target.index(s.position).store(s.value).end(*s.ranges) for s in last.values()]
+def kernel_of(run: Run, plan: Plan) -> Kernel:
+  """The kernel of a run: PARAMs numbered by slot, ranges numbered from 0, indices simplified."""
+  outer = run.nests[0][0].ranges[:run.shared]
+  stores = [over_outer(s, outer) for nest in run.nests for s in last_stores(nest, plan)]
+  ends = [s.address.store(s.value).end(*s.ranges[len(outer):]) for s in stores]
+  ends = in_scratch(ends, {k for k, leaf in enumerate(plan.leaves) if leaf in run.scratch}, outer)
+  if outer: ends = [UOp(Ops.END, dtypes.void, (*ends, *outer))]
   nodes = toposort(ends)
   params = [u for u in nodes if u.op is Ops.PARAM]
   memory = {u: storage_id(plan.leaves[u.arg]) for u in params}
   slots = {number: slot for slot, number in enumerate(dedup(memory.values()))}
   table = {u: u.replace(arg=slots[memory[u]]) for u in params}
-  ranges = dedup([*group.stores[0].ranges, *[u for u in nodes if u.op is Ops.RANGE]])
+  ranges = dedup([*stores[0].ranges, *[u for u in nodes if u.op is Ops.RANGE]])
   for number, r in enumerate(ranges): table[r] = r.replace(arg=(number, r.axis))
-  ast = rewrite(UOp.sink(*substitute(ends, table)), simplify_kernel)
+  ast = simplified(UOp.sink(*substitute(ends, table)))
   leaves = {slots[memory[u]]: base_leaf(plan.leaves[u.arg]) for u in params}
-  outputs = frozenset(slots[memory[s.target]] for s in last.values())
+  outputs = frozenset(slots[memory[s.target]] for s in stores if s.target in memory)
   return Kernel(ast, tuple([leaves[slot] for slot in range(len(slots))]), outputs)
+
+@functools.lru_cache(256)
+def simplified(ast: UOp) -> UOp:
+  """Equal layers are simplified once."""
+  return rewrite(ast, simplify_kernel)
+
+def last_stores(nest: Nest, plan: Plan) -> list[Store]:
+  """Of several stores of a nest to a place only the last counts: who needs an earlier value has been given it."""
+  return list({(storage_id(plan.leaves[s.target.arg]), *s.address.src[1:]): s for s in nest}.values())
+
+def over_outer(store: Store, outer: tuple[UOp, ...]) -> Store:
+  """The store with its outer loops replaced by these."""
+  return store.over(dict(zip(store.ranges, outer)))._replace(ranges=outer + store.ranges[len(outer):])
+
+def in_scratch(ends: list[UOp], scratch: set[int], outer: tuple[UOp, ...]) -> list[UOp]:
+  """The stores with the numbered PARAMs as arrays of the kernel's own, which hold one row."""
+  new: Table = {}
+  sizes: dict[UOp, int] = {}
+  rows: dict[UOp, Row] = {}
+  for u in toposort(ends):
+    row = row_of(u, outer) if u.op is Ops.INDEX and u.src[0].arg in scratch else None
+    if row is not None: rows[u] = row
+  for u, row in rows.items(): sizes[u.src[0]] = max(row.size, sizes.get(u.src[0], 0))
+  arrays = {param: UOp(Ops.BUFFER, param.dtype, (), Buf(number, sizes[param], Space.LOCAL))
+            for number, param in enumerate(sizes)}
+  for u in toposort(ends):
+    src = tuple([new[s] for s in u.src])
+    if u in rows: src = (arrays[u.src[0]], rows[u].place.substitute(new), *src[2:])
+    new[u] = u.with_src(src)
+  return [new[end] for end in ends]
 
 def base_leaf(leaf: UOp) -> UOp:
   while leaf.op is not Ops.BUFFER: leaf = leaf.src[0]
@@ -209,7 +266,8 @@ COUNTED = (ALU | {Ops.REDUCE}) - {Ops.WHERE, Ops.CAST, Ops.BITCAST}
 def bytes_moved(kernel: Kernel) -> int:
   """The least a run must move: every buffer once, written ones that are also read twice."""
   loads = [u for u in toposort([kernel.ast]) if u.op is Ops.LOAD]
-  slots = [*{u.src[0].src[0].arg for u in loads}, *kernel.outputs]
+  read = {u.src[0].src[0] for u in loads if u.src[0].src[0].op is Ops.PARAM}
+  slots = [*{param.arg for param in read}, *kernel.outputs]
   return sum(kernel.buffers[k].arg.size * kernel.buffers[k].dtype.itemsize for k in slots)
 
 # ---- a value from before and after an assignment in one kernel -------------------------------------------------------

@@ -14,7 +14,7 @@ from picograd.ops.ops import Ops, identity
 from picograd.ops.shape import broadcast
 from picograd.ops.uop import UOp
 from picograd.storage import check_later, host_copy, merged
-from picograd.tensor import Tensor, full, is_constant, positions, result, tensor, zeros
+from picograd.tensor import Tensor, constant_of, full, positions, result, tensor, zeros
 
 # ---- index tensors in brackets ---------------------------------------------------------------------------------------
 
@@ -54,8 +54,9 @@ def checked_index(index: Tensor, n: int, dim: int) -> UOp:
     u = u.cast(dtypes.int64)
   if not index.numel():
     return u
-  memory = index.storage.memory
-  if memory is None and not is_constant(u):
+  memory = index.storage.memory if index.storage.is_known() else None
+  constant = constant_of(u)
+  if memory is None and constant is None:
     error = IndexError(f"index is out of bounds for dimension {dim} with size {n}")
     check_later(outside(u, n), error)
     return from_start(u, n)
@@ -63,8 +64,8 @@ def checked_index(index: Tensor, n: int, dim: int) -> UOp:
     bounds_known[memory] = extremes_of(host_copy(index.storage, (), index.dtype))
   low, high = (0, n) if memory is None else bounds_known[memory]
   if low >= 0 and high < n:
-    return u
-  low, high = extremes_of(index.host())                                # a view may see fewer than the memory holds
+    return u                                                           # a view may see fewer than the memory holds
+  low, high = (constant, constant) if constant is not None else extremes_of(index.host())
   for i in (low, high):
     if not -n <= i < n:
       raise index_error(i, dim, n)
@@ -155,6 +156,9 @@ def put(x: UOp, index: UOp, values: UOp) -> UOp:
   """x with x[index[b], r..] = values[b, r..]; of several values for one place the last counts."""
   if 0 in index.shape: return x
   n, *rest = x.shape
+  if index.shape == (1,):
+    chosen = iota_along(x.shape, 0, index.dtype).eq(stretch(index.reshape((1,) * len(x.shape)), x.shape))
+    return chosen.where(stretch(values, x.shape), x)
   row = index.reshape((1,) + index.shape)
   last = last_writer(row, n).reshape((n,))
   written = last.ne(0).reshape((n,) + (1,) * len(rest))

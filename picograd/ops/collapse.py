@@ -1,5 +1,7 @@
-# collapse.py: a sum that only looks something up becomes a load. A gather is written as the one-hot sum over r of
-# where(r == e, x[r], 0): solved for r, that is where(0 <= e < n, x[e], 0). In and out: kernel form.
+# collapse.py: a sum that only looks something up becomes a load, a loop that only changes one element a store. A gather
+# is written as the one-hot sum over r of where(r == e, x[r], 0): solved for r, that is where(0 <= e < n, x[e], 0). An
+# assignment to x[e] is written as x[r] = where(r == e, v, x[r]) for every r: that is x[e] = v where 0 <= e < n. In and
+# out: kernel form.
 from __future__ import annotations
 import math
 from picograd.dtype import dtypes
@@ -94,4 +96,31 @@ def collapse_equal(u: UOp) -> UOp | None:
       return u.with_src((chosen, *left)) if left else chosen
   return None
 
-collapse_onehot = Rules([(Pat(Ops.REDUCE, arg=(Ops.ADD, ()), name="u"), collapse_equal)])  # a one-hot sum is a load
+def collapse_store(u: UOp) -> UOp | None:
+  """x[r] = where(r == e and c(r), v(r), x[r]) for every r is x[e] = v(e) where 0 <= e < n and c(e)."""
+  store, *ranges = u.src
+  if store.op is not Ops.STORE: return None
+  conditions, value = what_changes(*store.src)
+  for r in ranges:
+    for condition in conditions:
+      a = equation(condition, r)
+      if a is None: continue
+      e, within = solve(a, r)
+      memory, position, *gates = choose(store.src[0], r, e, within).src
+      others = [choose(c, r, e, within) for c in conditions if c is not condition]
+      address = memory.index(position, simplified(join([*gates, *others])))
+      return address.store(choose(value, r, e, within)).end(*[other for other in ranges if other is not r])
+  return None
+
+def what_changes(address: UOp, value: UOp) -> tuple[list[UOp], UOp]:
+  """(conditions, x) where the store of value is the store of x where all conditions hold: else what is there stays."""
+  if value.op is not Ops.WHERE: return [], value
+  condition, yes, no = value.src
+  if no is address.load(): return conjuncts(condition), yes
+  if yes is address.load(): return conjuncts(condition.not_()), no
+  return [], value
+
+collapse_onehot = Rules([
+  (Pat(Ops.REDUCE, arg=(Ops.ADD, ()), name="u"), collapse_equal),                   # a one-hot sum is a load
+  (Pat(Ops.END, name="u"), collapse_store),                                         # a one-hot store is a store
+])

@@ -167,6 +167,11 @@ zero, one, true, false, minus = Const("c", 0), Const("c", 1), Const(None, True),
 not_b = Pat(Ops.CMPNE, (b, true))
 ASSOCIATIVE = (Ops.ADD, Ops.MUL, Ops.AND, Ops.OR, Ops.XOR, Ops.MAX)
 
+def lane_of_stack(x, c):
+  """Unless that is itself a lane of a vector: a chain of shuffles is chosen with care."""
+  element = x.src[number(c)]
+  return None if element.op is Ops.INDEX else element
+
 fold_alu = Rules([
   (Pat(ALU, name="u"), fold_constants),                                             # op(numbers) = a number
   (Pat(COMMUTATIVE, (c, x), name="u"), constant_second),                            # c op x = x op c
@@ -212,5 +217,5 @@ fold_movement = Rules([
 ])
 
 fold = fold_alu + fold_movement + Rules([
-  (Pat(Ops.INDEX, (Pat(Ops.STACK, name="x"), c)), lambda x, c: x.src[number(c)]),   # lane c of a vector of lanes
+  (Pat(Ops.INDEX, (Pat(Ops.STACK, name="x"), c)), lane_of_stack),                # lane c of a vector of lanes
 ])

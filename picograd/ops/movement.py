@@ -2,6 +2,7 @@
 # of one of its elements, an index node per dimension. Out: the position of that element in the node's source,
 # simplified, and the condition under which there is one: only PAD has elements that come from nowhere.
 from __future__ import annotations
+import functools
 from typing import Callable, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import prod
@@ -9,7 +10,7 @@ from picograd.ops.index import join, simplify_index
 from picograd.ops.match import rewrite
 from picograd.ops.ops import Ops
 from picograd.ops.shape import Shape
-from picograd.ops.uop import UOp
+from picograd.ops.uop import UOp, substitute, toposort
 
 Position = tuple[UOp, ...]
 
@@ -34,8 +35,15 @@ def unravel(place: UOp, shape: Shape) -> Position:
   return tuple(out)
 
 def simplify(nodes: Sequence[UOp]) -> Position:
-  """Each node simplified, in one walk."""
-  return rewrite(UOp.sink(*nodes), simplify_index).src
+  """Each node simplified, in one walk. The names of ranges count only by how they compare, so what has been answered
+  for other ranges, as for an equal layer, is answered."""
+  ranges = sorted([u for u in toposort(nodes) if u.op is Ops.RANGE], key=lambda r: r.arg)
+  numbered = {r: r.replace(arg=(number, r.axis)) for number, r in enumerate(ranges)}
+  named = {n: r for r, n in numbered.items()}
+  return tuple(substitute(simplified(UOp.sink(*substitute(nodes, numbered))).src, named))
+
+@functools.lru_cache(4096)
+def simplified(sink: UOp) -> UOp: return rewrite(sink, simplify_index)
 
 # ---- reshape ---------------------------------------------------------------------------------------------------------
 

@@ -26,19 +26,51 @@ class Axis(enum.IntEnum):
   """What a RANGE stands for; the order is the order of nesting, outermost first."""
   THREAD = 0      # one of the threads of a CPU pool
   GLOBAL = 1      # one block of a GPU's grid
-  LOOP = 2        # a serial loop over outputs
-  LOCAL = 3       # one thread of a GPU's block
-  GROUP = 4       # threads of a block that share a reduction
-  REDUCE = 5      # a serial loop over a reduction
-  UNROLL = 6      # a reduction written out
-  UPCAST = 7      # outputs written out: a register tile
-  VECTOR = 8      # lanes of one register
+  BLOCK = 2       # a serial loop over blocks whose operands fit a cache, outside all other loops
+  LOOP = 3        # a serial loop over outputs
+  TILE = 4        # the steps of one tile, before they become UPCAST or VECTOR
+  LOCAL = 5       # one thread of a GPU's block
+  GROUP = 6       # threads of a block that share a reduction
+  REDUCE = 7      # a serial loop over a reduction
+  STRIP = 8       # outputs that advance together: a loop inside all others, reductions too
+  UNROLL = 9      # a reduction written out
+  UPCAST = 10     # outputs written out: a register tile
+  VECTOR = 11     # lanes of one register
 
 class Space(enum.IntEnum):
   """Where a BUFFER lives."""
   GLOBAL = 0      # device memory
   LOCAL = 1       # shared by a block's threads; on the CPU a scratch array of the kernel
   REG = 2         # private: an accumulator, a C local
+
+class Streaming(enum.Enum):
+  """arg of a STORE."""
+  STORE = 0       # of what nobody reads soon: past the caches
+
+class Operand(NamedTuple):
+  """Of a Tile: how far apart in memory the neighbours along the tile's side and along k are; how many of the nearer ones
+  are known to be aligned together."""
+  outer: int
+  inner: int
+  lanes: int
+
+class Tile(NamedTuple):
+  """arg of WMMA: registers become a tile's sums over k of a * b. Sources: registers, addresses of the first elements of
+  a and b, the tile's first row and first column."""
+  unit: str                      # who multiplies: a key of codegen/matrix.py
+  dtype: str                     # of the operands
+  itemsize: int
+  m: int                         # of the whole contraction
+  n: int
+  k: int
+  rows: int                      # of one tile
+  columns: int
+  depth: int                     # steps of k in one stage
+  stages: int
+  warp: tuple[int, int]          # rows and columns of the group of threads that multiplies together
+  threads: int
+  a: Operand
+  b: Operand
 
 class Buf(NamedTuple):
   """arg of BUFFER. size is in elements (for a C object: of bytes). version counts the assignments that have run."""

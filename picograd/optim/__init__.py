@@ -3,17 +3,26 @@
 # never as constants, so that each parameter's update is compiled once: one kernel that stores it and its state.
 from __future__ import annotations
 import math
-from typing import Any, Callable, Iterable
-from picograd.dtype import dtypes
+from typing import Any, Callable, Iterable, NamedTuple
+import numpy as np
 from picograd.helpers import dedup
 from picograd.nn.functional import working_dtype
 from picograd.nn.module import clear_grads
 from picograd.optim import lr_scheduler as lr_scheduler
 from picograd.library import Tensor, enable_grad, no_grad, tensor, where, zeros_like
+from picograd.runtime.jit import feed
+from picograd.runtime.realize import strip
 from picograd.storage import Storage, realize
 
 Group = dict[str, Any]
 Update = dict[str, Tensor]               # name of a state tensor, or "param" -> its new value
+
+class Job(NamedTuple):
+  """One parameter's update."""
+  param: Tensor
+  grad: Tensor
+  group: Group
+  state: dict[str, Any]
 
 class Optimizer:
   """The base. A subclass says which state a parameter has (`state_names`), which numbers of a step its update needs
@@ -55,29 +64,45 @@ class Optimizer:
     """Computes all new values, then stores them: no value is computed from one that is stored in the same step. What
     nobody has read since the last step runs first, else the graph would grow with every step."""
     realize(self.written)
-    jobs: list[tuple[Tensor, Tensor, Group, tuple[float, ...]]] = []
+    jobs: list[Job] = []
     for group in self.param_groups:
       for p in group["params"]:
         if p.grad is None: continue
         state = self.state.setdefault(p, {"step": 0})
         for name in self.state_names(group):
           if name not in state: state[name] = zeros_like(p)
-        state["step"] += 1
-        jobs.append((p, p.grad, group, self.numbers(group, state["step"])))
-    rows = dedup(numbers for *_, numbers in jobs)
-    if not rows: return
-    width = len(rows[0])
-    shared: dict[Any, Tensor] = {}                                # device -> the leaf, flat
+        jobs.append(Job(p, p.grad, group, state))
     stores: list[tuple[Tensor, Tensor]] = []
-    for p, grad, group, numbers in jobs:
-      if p.device not in shared:
-        shared[p.device] = tensor([x for row in rows for x in row], dtype=dtypes.float32, device=p.device)
-      first = rows.index(numbers) * width
-      scalars = [shared[p.device][first + i] for i in range(width)]
-      work, state = working_dtype(p.dtype), self.state[p]
-      new = self.update(p.detach().to(work), grad.detach().to(work), group, state, [s.to(work) for s in scalars])
-      stores += [(p if name == "param" else state[name], value) for name, value in new.items()]
+    for home in dedup(job.param.device for job in jobs):
+      here = [job for job in jobs if job.param.device == home]
+      for (p, grad, group, state), scalars in zip(here, self.next_numbers(here)):
+        work = working_dtype(p.dtype)
+        new = self.update(p.detach().to(work), grad.detach().to(work), group, state, [s.to(work) for s in scalars])
+        stores += [(p if name == "param" else state[name], value) for name, value in new.items()]
     self.written = [target.copy_(value).storage for target, value in stores]
+
+  def next_numbers(self, jobs: list[Job]) -> list[list[Tensor]]:
+    """Counts a step of each job, all on one device, and gives the numbers that its update needs. They are the data of
+    one leaf: parameters of one group that have taken equally many steps share them."""
+    rows: dict[tuple[int, int], Job] = {}
+    places: list[int] = []
+    for job in jobs:
+      key = id(job.group), job.state["step"]
+      rows.setdefault(key, job)
+      places.append(list(rows).index(key))
+    def count(steps: int) -> None:
+      for job in jobs: job.state["step"] += steps
+    def advance() -> np.ndarray:
+      count(1)
+      return np.array([self.numbers(job.group, job.state["step"]) for job in rows.values()], np.float32)
+    leaf = tensor(advance(), device=jobs[0].param.device)
+    feed(strip(leaf.uop), advance, lambda: count(-1))
+    return [list(leaf[row].unbind()) for row in places]
+
+  def __guards__(self) -> Any:
+    """What a captured step depends on: not the learning rate and the number of steps, which each replay reads."""
+    groups = [{name: value for name, value in g.items() if name not in ("lr", "initial_lr")} for g in self.param_groups]
+    return [groups, [{k: v for k, v in s.items() if k != "step"} for s in self.state.values()]]
 
   def state_names(self, group: Group) -> tuple[str, ...]:
     """The tensors like the parameter, zeros at first, that the update keeps."""

@@ -1,14 +1,15 @@
 # cpu.py: the host processor. In: LLVM IR text (codegen/llvmir.py). Out: object code, programs loaded into one engine
 # that lives long, and a pool of threads that runs them. No compiler need be installed: llvmlite brings LLVM.
-# A binary is the name of its entry, a space, its number of threads, a newline, and an object file: all loading needs.
+# A binary is a line (the name of its entry, its number of threads, the bytes of scratch memory each of them needs) and
+# an object file: all loading needs.
 from __future__ import annotations
-import atexit, ctypes, hashlib, os, re, struct, threading
+import atexit, ctypes, hashlib, itertools, os, re, struct, threading
 from pathlib import Path
 from typing import Any, Sequence
 import numpy as np
 from picograd.codegen import llvmir
 from picograd.codegen.flat import Function
-from picograd.codegen.target import llvm_target
+from picograd.codegen.target import Caches, USUAL_CACHES, llvm_target
 from picograd.helpers import THREADS, cache_get, cache_put
 from picograd.runtime.device import HostDevice
 
@@ -34,7 +35,15 @@ def open_device(name: str) -> CPUDevice:
   except ImportError as e: raise RuntimeError(f"DEVICE={name} needs llvmlite: pip install llvmlite ({e})") from None
   return CPUDevice(name, llvm)
 
-ENTRY = re.compile(r'define void @"([^"]+)_entry"\(ptr %table, i64 %thread\) #0 "threads"="(\d+)"')
+def host_caches() -> Caches:
+  """The sizes of a core's data caches as the system tells them; the usual ones where it does not."""
+  found: list[int] = []
+  for name, usual in zip(("SC_LEVEL1_DCACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"), USUAL_CACHES):
+    nbytes = os.sysconf(name) if name in getattr(os, "sysconf_names", ()) else 0
+    found.append(nbytes if nbytes > 0 else usual)
+  return Caches(*found)
+
+ENTRY = re.compile(r'define void @"([^"]+)_entry"\(ptr %table, i64 %thread\) #0 "threads"="(\d+)" "scratch"="(\d+)"')
 
 class CPUDevice(HostDevice):
   def __init__(self, name: str, llvm: Any):
@@ -45,13 +54,14 @@ class CPUDevice(HostDevice):
     features = llvm.get_host_cpu_features()
     triple = llvm.get_process_triple()
     enabled = frozenset(feature for feature, on in features.items() if on)
-    self.target = llvm_target(enabled, triple.split("-")[0], int(THREADS))
+    self.target = llvm_target(enabled, triple.split("-")[0], int(THREADS), host_caches())
     self.cpu, self.features = llvm.get_host_cpu_name(), features.flatten()
     self.machine = self.new_machine()
     self.layout = str(self.machine.target_data)
     self.triple = triple
     self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self.new_machine(), use_lmm=True)
     self.pool: Pool | None = None
+    self.scratch = Scratch()
     self.pool_size = int(THREADS)
     atexit.register(self.close)
     if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=self.forget_pool)
@@ -87,9 +97,9 @@ class CPUDevice(HostDevice):
   def compile(self, source: str) -> bytes:
     found = ENTRY.search(source)
     if found is None: raise CompileError(f"no kernel in this LLVM IR: {source[:80]!r}")
-    name, threads = found.groups()
+    name, threads, scratch = found.groups()
     symbol = f"{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}"           # two kernels may share a name
-    return f"{symbol} {threads}\n".encode() + self.object_code(source, {f"{name}_entry": symbol})
+    return f"{symbol} {threads} {scratch}\n".encode() + self.object_code(source, {f"{name}_entry": symbol})
 
   def object_code(self, source: str, exported: dict[str, str]) -> bytes:
     """Object code in which only the exported functions can be seen, under their new names."""
@@ -114,8 +124,8 @@ class CPUDevice(HostDevice):
 
   def load(self, name: str, binary: bytes) -> CPUProgram:
     header, _, code = binary.partition(b"\n")
-    symbol, threads = header.decode().split(" ")
-    return CPUProgram(self, name, self.address(symbol, code), int(threads))
+    symbol, threads, scratch = header.decode().split(" ")
+    return CPUProgram(self, name, self.address(symbol, code), int(threads), int(scratch))
 
   def address(self, symbol: str, code: bytes) -> int:
     """Where a function is in memory; its object code is added to the engine unless that was done before."""
@@ -137,12 +147,17 @@ class CPUDevice(HostDevice):
     code = cache_get("kernels", key) or cache_put("kernels", key, self.object_code(source, {n: n for n in names}))
     return self.address(name, code)
 
+  def scratch_memory(self, nbytes: int) -> HostMemory:
+    """At least nbytes for the calling thread's kernels."""
+    if self.scratch.memory is None or self.scratch.memory.nbytes < nbytes: self.scratch.memory = self.allocate(nbytes)
+    return self.scratch.memory
+
   def run(self, entry: int, table: Any, threads: int) -> None:
     """entry(table, 0) .. entry(table, threads - 1), on as many threads as the pool has."""
     if self.pool is None: self.pool = Pool(self)
     self.pool.run(entry, table, threads)
 
-  def capture(self, calls: Sequence[tuple[CPUProgram, list[np.ndarray]]]) -> Sequel:
+  def capture(self, calls: Sequence[tuple[CPUProgram, list[Any]]]) -> Sequel:
     """The calls in order as one native call per thread, with a barrier wherever one of two neighbours has several
     threads."""
     return Sequel(self, calls)
@@ -185,37 +200,59 @@ ENTRY_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 def address_table(memory: list[np.ndarray]) -> Any:
   return (ctypes.c_uint64 * len(memory))(*[address_of(m) for m in memory])
 
+class Scratch(threading.local):
+  """Scratch memory of kernels, for each thread of Python its own: a kernel has done with it when it returns."""
+  memory: HostMemory | None = None
+
 class CPUProgram:
   """A loaded kernel: entry(table of addresses, thread) for each thread."""
-  def __init__(self, device: CPUDevice, name: str, address: int, threads: int):
+  def __init__(self, device: CPUDevice, name: str, address: int, threads: int, scratch: int):
     self.device, self.name, self.address, self.threads = device, name, address, threads
+    self.scratch = scratch * threads                                 # bytes
     self.entry = ENTRY_TYPE(address)
 
+  def arguments(self, memory: list[np.ndarray]) -> list[np.ndarray]:
+    """What the table of addresses names: the kernel's buffers, and scratch memory if it needs any."""
+    return [*memory, self.device.scratch_memory(self.scratch)] if self.scratch else memory
+
   def __call__(self, memory: list[np.ndarray]) -> None:
-    table = address_table(memory)
+    table = address_table(self.arguments(memory))
     if self.threads == 1: self.entry(table, 0)
     else: self.device.run(self.address, table, self.threads)
 
 class Sequel:
   """Captured calls. records: for each call its entry, its table, its number of threads and whether a barrier
-  follows."""
-  def __init__(self, device: CPUDevice, calls: Sequence[tuple[CPUProgram, list[np.ndarray]]]):
+  follows. The tables of all calls are one array, into which the addresses of moving arguments are written."""
+  def __init__(self, device: CPUDevice, calls: Sequence[tuple[CPUProgram, list[Any]]]):
     self.device = device
-    self.tables = [address_table(memory) for _, memory in calls]
-    self.memory = [memory for _, memory in calls]                    # the addresses must stay valid
+    self.arguments = [program.arguments(memory) for program, memory in calls]   # the addresses must stay valid
+    flat = [a for arguments in self.arguments for a in arguments]
+    self.table = (ctypes.c_uint64 * max(1, len(flat)))(*[0 if isinstance(a, int) else address_of(a) for a in flat])
+    self.places: list[list[int]] = [[] for _ in range(1 + max([a for a in flat if isinstance(a, int)], default=-1))]
+    for at, a in enumerate(flat):
+      if isinstance(a, int): self.places[a].append(at)
+    self.bound = [0] * len(self.places)                              # address of each moving argument
+    starts = itertools.accumulate([0, *[len(arguments) for arguments in self.arguments]])
+    tables = [ctypes.addressof(self.table) + 8 * start for start in starts]
     counts = [program.threads for program, _ in calls]
     self.threads = 1 if max(counts, default=1) == 1 else device.pool_size
     barriers = [int(n > 1 or m > 1) for n, m in zip(counts, counts[1:] + [1])]
-    rows = [(program.address, ctypes.addressof(table), n, barrier)
-            for (program, _), table, n, barrier in zip(calls, self.tables, counts, barriers)]
+    rows = [(program.address, table, n, barrier)
+            for (program, _), table, n, barrier in zip(calls, tables, counts, barriers)]
     numbers = [0, len(calls), self.threads, *(field for row in rows for field in row)]
     self.records = (ctypes.c_uint64 * len(numbers))(*numbers)
+    self.records_address = ctypes.addressof(self.records)
     self.address = device.native("sequel")
     self.entry = ENTRY_TYPE(self.address)
 
-  def __call__(self) -> None:
+  def __call__(self, moving: Sequence[Any] = ()) -> None:
+    for k, memory in enumerate(moving[:len(self.places)]):
+      address = address_of(memory)
+      if address == self.bound[k]: continue
+      self.bound[k] = address
+      for at in self.places[k]: self.table[at] = address
     self.records[0] = 0                                              # nobody has arrived at a barrier
-    if self.threads == 1: self.entry(self.records, 0)
+    if self.threads == 1: self.entry(self.records_address, 0)
     else: self.device.run(self.address, self.records, self.threads)
 
 class Pool:

@@ -3,7 +3,7 @@
 # last BUFFER node that names it dies; freed blocks wait for the next request of their size: fresh pages are slow.
 from __future__ import annotations
 import importlib, weakref
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol, Sequence
 import numpy as np
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
@@ -36,6 +36,12 @@ class Device:
     """What the binary of a source depends on."""
     raise NotImplementedError
   def load(self, name: str, binary: bytes) -> Program: raise NotImplementedError
+  def capture(self, calls: "Sequence[tuple[Any, list[Any]]]") -> "Callable[[Sequence[Any]], None]":
+    """The calls, in order, as one: (program, arguments), where an argument is memory, or a number: that of the moving
+    argument which the result is called with."""
+    def run(moving: Sequence[Any]) -> None:
+      for program, arguments in calls: program([moving[a] if isinstance(a, int) else a for a in arguments])
+    return run
   def synchronize(self) -> None: pass
 
 ALIGNMENT = 64       # bytes: a cache line, and what non-temporal stores need
@@ -103,6 +109,12 @@ def buffer_of(leaf: UOp) -> Buffer:
     found = buffers[leaf] = Buffer(device(leaf.arg.device), nbytes)
   return found
 
+def buffer_named(buffer: Buffer, dtype: DType) -> UOp:
+  """A new BUFFER leaf that names memory which has no name yet."""
+  leaf = UOp.buffer(dtype, buffer.nbytes // dtype.itemsize, buffer.device.name)
+  buffers[leaf] = buffer
+  return leaf
+
 STORAGE_DTYPE = {dtypes.bool: np.bool_, dtypes.bfloat16: np.uint16}
 def numpy_dtype(dtype: DType) -> Any:
   """NumPy's type for a host copy; bfloat16, which NumPy lacks, travels as its 16 bits."""
@@ -126,7 +138,8 @@ def to_host(leaf: UOp) -> np.ndarray:
 
 # ---- registry --------------------------------------------------------------------------------------------------------
 
-MODULES = {"CPU": "cpu", "NUMPY": "numpy", "PYTHON": "python"}      # device kind -> module of picograd.runtime
+# device kind -> module of picograd.runtime
+MODULES = {"CPU": "cpu", "NUMPY": "numpy", "PYTHON": "python", "RISCV": "riscv", "CUDA": "cuda"}
 opened: dict[str, Device] = {}
 
 def device(name: str) -> Device:

@@ -1,0 +1,488 @@
+# capture.py: `jit` and `compile`: a function is run once for each signature, what it made the device do is recorded
+# (runtime/jit.py), and later calls of that signature replay it. In: a function of tensors. Out: a callable with equal
+# results and equal effects on the tensors it can reach. Nothing is assumed that a guard does not check: see Walk.
+# What a replay cannot repeat is an error, or never replayed and said so at DEBUG=1.   (chapter 3)
+from __future__ import annotations
+import contextlib, enum, functools, os, types
+from pathlib import Path
+from typing import Any, Callable, Iterator, NamedTuple
+import numpy as np
+from picograd.common import Default, GradMode
+from picograd.dtype import DType
+from picograd.helpers import DEBUG, DEVICE, EAGER, JIT_CHECK
+from picograd.ops.uop import UOp
+from picograd.runtime import realize as runtime
+from picograd.runtime.device import Buffer, buffer_of, buffers, device, to_host
+from picograd.runtime.jit import Captured, CaptureError, Tape
+from picograd.storage import Held, Steps, Storage, readers_of_old, realize
+from picograd.tensor import Tensor
+
+# ---- the walk: all that a call may depend on -------------------------------------------------------------------------
+
+ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), type(Ellipsis), range, slice})
+LARGEST_ARRAY = 1 << 16          # bytes of a NumPy array that every call compares
+HERE = str(Path(__file__).parent)
+INSTALLED = (HERE, str(Path(os.__file__).parent), "<frozen")         # the standard library has site-packages below it
+
+def is_installed(file: str) -> bool:
+  """Whether code of this file is a library's: its globals are taken to stay as they are."""
+  return file.startswith(INSTALLED) or "site-packages" in file
+
+class Spot(NamedTuple):
+  """Where a tensor was found: container[key], or an attribute of it."""
+  container: Any
+  key: Any
+  tensor: Tensor
+
+class Walk:
+  """Everything reachable from some roots: arguments, closures and globals of Python functions, modules, optimizers,
+  containers, attributes. key: the structure, every value that is no tensor, and what each tensor is. Two walks of equal
+  key differ only in the contents of tensors. Gradients come last: a call may set them."""
+  def __init__(self, *roots: Any):
+    self.key: list[Any] = [GradMode.recording, EAGER.value, DEVICE.value, Default.dtype]
+    self.spots: list[Spot] = []
+    self.tensors: list[Tensor] = []                                  # each once
+    self.storages: dict[Storage, int] = {}                           # theirs, numbered
+    self.seen: dict[int, int] = {}                                   # object -> how many were seen before it
+    self.kept: list[Any] = []                                        # objects whose identity is in the key
+    for root in roots: self.visit(root, None, None)
+    self.structure = tuple(self.key)
+    self.owners, self.named = tuple(self.tensors), tuple(self.spots)
+    self.grads = [t.grad for t in self.owners]
+    for g in self.grads: self.visit(g, None, None)
+
+  def find_memory(self) -> list[UOp]:
+    """The memory of each storage, computed now where it has to be. The key says which of them share memory."""
+    waiting = [s for s in self.storages if s.memory is None]
+    if waiting: realize(waiting)
+    memory = [memory_of_storage(s) for s in self.storages]
+    if len(set(memory)) < len(memory): self.key.append(tuple(memory.index(m) for m in memory))
+    return memory
+
+  def visit(self, x: Any, container: Any, name: Any) -> None:
+    kind = type(x)
+    if kind in ATOMS:
+      self.key.append(kind)
+      self.key.append(repr(x) if kind is slice else x)
+      return
+    if isinstance(x, Tensor): self.spots.append(Spot(container, name, x))
+    known = self.seen.setdefault(id(x), len(self.seen))
+    self.key.append((kind, known))
+    if known != len(self.seen) - 1: return                           # visited before
+    self.kept.append(x)
+    VISITORS.get(kind, Walk.visit_object)(self, x)
+
+  def visit_all(self, container: Any, names: Any) -> None:
+    for name in names: self.visit(container[name], container, name)
+
+  def visit_sequence(self, x: Any) -> None:
+    self.key.append(len(x))
+    self.visit_all(x, range(len(x)))
+  def visit_dict(self, x: dict) -> None:
+    names = tuple(x)
+    self.key.append(tuple(k if type(k) in ATOMS else id(k) for k in names))
+    self.visit_all(x, names)
+  def visit_set(self, x: Any) -> None: self.key.append(frozenset(x))
+
+  def visit_tensor(self, t: Tensor) -> None:
+    storage = t.storage
+    self.tensors.append(t)
+    number = self.storages.setdefault(storage, len(self.storages))
+    if number == len(self.storages) - 1: self.key.append((storage.uop.shape, storage.uop.dtype.name, storage.device))
+    self.key.append((number, storage.history, t.steps, t.requires, t.leaf, t.detached))
+
+  def visit_function(self, f: types.FunctionType) -> None:
+    self.key.append(id(f))
+    if is_installed(f.__code__.co_filename): return
+    for cell in f.__closure__ or ():
+      try: self.visit(cell.cell_contents, cell, "cell_contents")
+      except ValueError: self.key.append("an empty cell")
+    for name in global_names(f.__code__):
+      if name in f.__globals__: self.visit(f.__globals__[name], f.__globals__, name)
+    self.visit_sequence(f.__defaults__ or ())
+  def visit_method(self, m: types.MethodType) -> None:
+    self.visit(m.__func__, None, None)
+    self.visit(m.__self__, None, None)
+  def visit_partial(self, p: functools.partial) -> None:
+    for part in (p.func, p.args, p.keywords): self.visit(part, None, None)
+  def visit_array(self, a: np.ndarray) -> None:
+    """Host data is compiled in: the guard compares all of it."""
+    if a.nbytes > LARGEST_ARRAY:
+      raise CaptureError(f"a captured function reaches a NumPy array of {a.nbytes} bytes: give it a tensor instead")
+    self.key.append((a.shape, a.dtype.str, a.tobytes()))
+  def visit_name(self, x: Any) -> None: self.key.append(id(x))
+
+  def visit_object(self, x: Any) -> None:
+    kind = type(x)
+    if isinstance(x, Tensor): self.visit_tensor(x)
+    elif isinstance(x, (np.generic, enum.Enum, DType)): self.key.append(x)
+    elif isinstance(x, (list, tuple)): self.visit_sequence(x)
+    elif isinstance(x, dict): self.visit_dict(x)
+    elif isinstance(x, type): self.visit_name(x)
+    elif hasattr(kind, "__guards__"): self.visit(x.__guards__(), None, None)
+    else: self.visit_attributes(x)
+
+  def visit_attributes(self, x: Any) -> None:
+    for function in user_methods(type(x)): self.visit(function, None, None)
+    slots = [name for c in type(x).__mro__ for name in getattr(c, "__slots__", ()) if hasattr(x, name)]
+    attributes = {**{name: getattr(x, name) for name in slots}, **getattr(x, "__dict__", {})}
+    if not attributes: self.visit_name(x)
+    for name, value in attributes.items():
+      self.key.append(name)
+      self.visit(value, x, name)
+
+VISITORS: dict[type, Callable[[Walk, Any], None]] = {
+  list: Walk.visit_sequence, tuple: Walk.visit_sequence, dict: Walk.visit_dict, set: Walk.visit_set,
+  frozenset: Walk.visit_set, types.FunctionType: Walk.visit_function, types.MethodType: Walk.visit_method,
+  functools.partial: Walk.visit_partial, np.ndarray: Walk.visit_array, Tensor: Walk.visit_tensor,
+  types.ModuleType: Walk.visit_name, types.BuiltinFunctionType: Walk.visit_name, type: Walk.visit_name,
+}
+
+@functools.lru_cache(maxsize=None)
+def global_names(code: types.CodeType) -> tuple[str, ...]:
+  """The global names that a function's code, or code nested in it, may read."""
+  inner = [name for c in code.co_consts if isinstance(c, types.CodeType) for name in global_names(c)]
+  return tuple(dict.fromkeys([*code.co_names, *inner]))
+
+@functools.lru_cache(maxsize=None)
+def user_methods(kind: type) -> tuple[types.FunctionType, ...]:
+  """The Python methods of a class that is the user's: what they read of their module may change."""
+  methods = [f for c in kind.__mro__ for f in vars(c).values() if isinstance(f, types.FunctionType)]
+  return tuple(f for f in methods if not is_installed(f.__code__.co_filename))
+
+def difference(old: tuple, new: tuple) -> str:
+  """The first place where two keys differ, for a reader."""
+  pairs = [(a, b) for a, b in zip(old, new) if a is not b and a != b]
+  if not pairs: return f"{len(old)} facts about it are now {len(new)}"
+  return f"{short(pairs[0][0])} is now {short(pairs[0][1])}"
+def short(x: Any) -> str:
+  text = repr(x)
+  return text if len(text) <= 80 else text[:77] + "..."
+
+# ---- tensors as descriptions -----------------------------------------------------------------------------------------
+
+class Found(NamedTuple):
+  """The storage, or the memory of it, that a walk numbers so."""
+  number: int
+
+class Made(NamedTuple):
+  """A storage that the call made: its value lies in an output, or in the memory of a storage of before."""
+  serial: int
+  memory: "Found | int"
+  shape: tuple[int, ...]
+  device: str
+
+class Seen(NamedTuple):
+  """A tensor: a view of a storage."""
+  source: "Found | Made"
+  steps: Steps
+  strides: Any
+
+def memory_of_storage(storage: Storage) -> UOp:
+  assert storage.memory is not None, "every storage of a capture is in memory"
+  return storage.memory
+
+# ---- one signature ---------------------------------------------------------------------------------------------------
+
+class Replay:
+  """A recorded call: its program, and what it does to the user's objects. memory: of each storage, before the call."""
+  def __init__(self, tape: Tape, before: Walk, memory: list[UOp], after: Walk, result: Any):
+    self.tape, self.storages, self.kept = tape, before.storages, before.kept
+    self.inputs = {buffer_of(m): i for i, m in enumerate(memory)}
+    self.outputs: dict[Buffer, int] = {}                             # made anew by each call
+    self.leaves: list[UOp] = []                                      # their BUFFERs in the recorded call
+    self.rebuild, tensors = flatten(result)
+    self.moved: list[tuple[int, Any]] = []                           # storage, where its value lies afterwards
+    self.assigned: list[tuple[int, int]] = []                        # storage, how many assignments its memory has had
+    for (storage, i), m in zip(before.storages.items(), memory):
+      now = memory_of_storage(storage)
+      if buffer_of(now) is not buffer_of(m): self.moved.append((i, self.place(now)))
+      elif now.arg.version > m.arg.version: self.assigned.append((i, now.arg.version - m.arg.version))
+    changed = [i for i, (old, new) in enumerate(zip(before.named, after.named)) if old.tensor is not new.tensor]
+    self.sets = [(i, self.seen(after.named[i].tensor)) for i in changed]
+    regraded = [i for i, t in enumerate(before.owners) if t.grad is not before.grads[i]]
+    self.grads = [(i, None if (g := before.owners[i].grad) is None else self.seen(g)) for i in regraded]
+    self.returned = [self.seen(t) for t in tensors]
+    self.program = Captured(tape, [*self.inputs, *self.outputs])
+    self.sizes = [(b.device, b.nbytes) for b in self.outputs]
+    self.is_pure = not (self.moved or self.assigned or self.sets or self.grads)
+    del self.tape
+
+  def place(self, memory: UOp) -> "Found | int":
+    """Where a value lies: in the memory of a storage of before, or in an output."""
+    buffer = buffer_of(memory)
+    if buffer in self.inputs: return Found(self.inputs[buffer])
+    if buffer not in self.tape.written:
+      raise CaptureError("a result is data that the host made, which a replay could not make anew")
+    if buffer not in self.outputs:
+      self.outputs[buffer] = len(self.outputs)
+      self.leaves.append(memory)
+    return self.outputs[buffer]
+
+  def seen(self, t: Tensor) -> Seen:
+    s = t.storage
+    source = Found(self.storages[s]) if s in self.storages else (
+      Made(s.serial, self.place(memory_of_storage(s)), s.uop.shape, s.device))
+    return Seen(source, t.steps, t.known_strides)
+
+  # ---- a later call --------------------------------------------------------------------------------------------------
+
+  def __call__(self, walk: Walk) -> Any:
+    storages = list(walk.storages)
+    if self.assigned: self.finish_readers([storages[i] for i, _ in self.assigned])
+    leaves = self.new_leaves()
+    memory = dict.fromkeys([buffer_of(memory_of_storage(s)) for s in storages])
+    self.program([b.memory for b in [*memory, *map(buffer_of, leaves)]])
+    return self.apply(walk, storages, leaves)
+
+  def new_leaves(self) -> list[UOp]:
+    return [UOp.buffer(u.dtype, u.arg.size, u.arg.device) for u in self.leaves]
+
+  def compute(self, inputs: list[Any]) -> Any:
+    """The result for the memory of the inputs, where making it is all that the call does."""
+    outputs = [Buffer(where, nbytes) for where, nbytes in self.sizes]
+    self.program(inputs + [b.memory for b in outputs])
+    made: dict[int, Storage] = {}
+    found = []
+    for (serial, place, shape, home), steps, strides in self.returned:
+      if serial not in made: made[serial] = Storage.holding(Held(outputs[place], shape, self.leaves[place].dtype), home)
+      found.append(Tensor.on(made[serial], steps, strides))
+    return self.rebuild(iter(found))
+
+  def finish_readers(self, written: list[Storage]) -> None:
+    """Values that wait and need what will be overwritten are computed before it is; so is a copy of what is shared."""
+    for s in written:
+      if not s.owns_memory(): s.settle()
+    if not Storage.waiting: return
+    readers = readers_of_old([], {memory_of_storage(s) for s in written}, set())
+    found = runtime.realize([u for _, u in readers])
+    for (storage, _), leaf in zip(readers, found): storage.land(leaf)
+
+  def apply(self, walk: Walk, storages: list[Storage], leaves: list[UOp]) -> Any:
+    """The effects of the call on the user's objects, and its result."""
+    for i, count in self.assigned: assign_later(storages[i], count)
+    before = [memory_of_storage(s) for s in storages] if self.moved else []
+    for i, place in self.moved:
+      leaf = before[place.number] if isinstance(place, Found) else leaves[place]
+      storages[i].set(leaf.reshape(storages[i].uop.shape))
+    made: dict[int, Storage] = {}
+    def storage(source: "Found | Made") -> Storage:
+      if isinstance(source, Found): return storages[source.number]
+      if source.serial in made: return made[source.serial]
+      at = source.memory
+      leaf = memory_of_storage(storages[at.number]) if isinstance(at, Found) else leaves[at]
+      return made.setdefault(source.serial, Storage(leaf.reshape(source.shape), source.device))
+    def tensor(seen: Seen) -> Tensor: return Tensor.on(storage(seen.source), seen.steps, seen.strides)
+    for i, value in self.grads: walk.owners[i].grad = None if value is None else tensor(value)
+    for i, value in self.sets: put(walk.named[i], tensor(value))
+    return self.rebuild(iter([tensor(seen) for seen in self.returned]))
+
+def assign_later(storage: Storage, count: int) -> None:
+  """The storage's memory has had `count` more assignments."""
+  memory = memory_of_storage(storage)
+  buffer = buffer_of(memory)
+  buffer.version = memory.arg.version + count
+  leaf = memory.replace(arg=memory.arg._replace(version=buffer.version))
+  buffers[leaf] = buffer
+  storage.set(leaf.reshape(storage.uop.shape))
+
+def put(spot: Spot, value: Tensor) -> None:
+  """The container holds value where it held the tensor of the spot."""
+  if isinstance(spot.container, (list, dict)): spot.container[spot.key] = value
+  else: setattr(spot.container, spot.key, value)
+
+# ---- results ---------------------------------------------------------------------------------------------------------
+
+def flatten(x: Any) -> tuple[Callable[[Iterator[Tensor]], Any], list[Tensor]]:
+  """How to make a result like x of other tensors, and x's own."""
+  if isinstance(x, Tensor): return next, [x]
+  if type(x) in ATOMS or isinstance(x, (DType, enum.Enum)): return lambda found: x, []
+  if not isinstance(x, (list, tuple, dict)):
+    raise CaptureError(f"a captured function returns a {type(x).__name__}: tensors, numbers, and lists, tuples and "
+                       "dicts of them can be returned")
+  parts = [flatten(v) for v in (x.values() if isinstance(x, dict) else x)]
+  make = dict_of(list(x)) if isinstance(x, dict) else getattr(x, "_make", type(x))
+  return lambda found: make([rebuild(found) for rebuild, _ in parts]), [t for _, tensors in parts for t in tensors]
+
+def dict_of(names: list[Any]) -> Callable[[list[Any]], dict]: return lambda values: dict(zip(names, values))
+
+# ---- the short way: arguments are tensors in memory, and the function reaches nothing else that can change -----------
+
+class Facts(NamedTuple):
+  """What a function reads besides its arguments, each of which cannot change: (namespace or cell, name, value)."""
+  names: list[tuple[dict, str, Any]]
+  cells: list[tuple[Any, Any]]
+
+  def hold(self) -> bool:
+    for namespace, name, value in self.names:
+      if namespace.get(name) is not value: return False
+    for cell, value in self.cells:
+      if cell.cell_contents is not value: return False
+    return True
+
+def facts_of(function: Any) -> Facts | None:
+  """The facts of a function, or None where it reaches what only a walk can compare."""
+  if type(function) is not types.FunctionType: return None
+  space = function.__globals__
+  names = [(space, name, space[name]) for name in global_names(function.__code__) if name in space]
+  cells = [(cell, cell.cell_contents) for cell in function.__closure__ or ()]
+  values = [*(v for _, _, v in names), *(v for _, v in cells), *(function.__defaults__ or ())]
+  return Facts(names, cells) if all(map(is_fixed, values)) else None
+
+def is_fixed(x: Any) -> bool:
+  if type(x) is types.FunctionType: return is_installed(x.__code__.co_filename)
+  return type(x) in ATOMS or isinstance(x, (types.ModuleType, types.BuiltinFunctionType))
+
+def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
+  """(key, memory of the tensors), or (None, []) where the arguments need a walk."""
+  key: list[Any] = [GradMode.recording, EAGER.value, DEVICE.value, Default.dtype]
+  memory: list[Buffer] = []
+  for x in args:
+    if type(x) is not Tensor:
+      if type(x) not in ATOMS: return None, []
+      key += (type(x), x)
+      continue
+    storage = x.storage
+    held = storage.held or storage.in_memory()
+    if held is None or storage.history or x.grad is not None or held.buffer in memory: return None, []
+    memory.append(held.buffer)
+    key.append((held.shape, held.dtype, storage.device, x.steps, x.requires, x.leaf, x.detached))
+  return tuple(key), memory
+
+# ---- the user's object -----------------------------------------------------------------------------------------------
+
+class Jit:
+  """A function whose calls are recorded, once for each signature, and replayed. `captures`: how many recordings there
+  are. The signature is all that Walk finds: shapes, dtypes, numbers, modes, what closures, globals and attributes hold.
+  Python's other effects (print, files, random.random()) happen in recorded calls only. CaptureError where the function
+  asks for a tensor's value. A call whose result has a graph of its own, or that changes what it depends on, such as a
+  counter in Python, is run each time as if there were no jit: DEBUG=1 says why."""
+  def __init__(self, function: Callable[..., Any]):
+    functools.update_wrapper(self, function)
+    self.function = function
+    self.name = getattr(function, "__name__", type(function).__name__)
+    self.replays: dict[tuple, Replay] = {}
+    self.refused: dict[tuple, str] = {}                              # signature -> why it is never replayed
+    self.facts: Facts | None = None
+    self.short: dict[tuple, Replay] = {}                             # short_key -> recording, while the facts hold
+
+  @property
+  def captures(self) -> int: return len(self.replays)
+  def __get__(self, instance: Any, owner: Any = None) -> Any:
+    return self if instance is None else types.MethodType(self, instance)
+  def __getattr__(self, name: str) -> Any:
+    """What a module offers: parameters(), train(), .."""
+    return getattr(self.__dict__["function"], name)
+
+  def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    if self.facts is not None and not kwargs and not runtime.watchers and not JIT_CHECK and self.facts.hold():
+      short, memory = short_key(args)
+      replay = self.short.get(short)
+      if replay is not None: return replay.compute([buffer.memory for buffer in memory])
+    return self.call(args, kwargs)
+
+  def call(self, args: Any, kwargs: Any) -> Any:
+    if runtime.watchers or device(DEVICE.value).target is None: return self.function(*args, **kwargs)
+    walk = Walk(self.function, args, kwargs)
+    memory = walk.find_memory()
+    key = tuple(walk.key)
+    replay = self.replays.get(key)
+    if replay is not None:
+      if not kwargs: self.remember(replay, args)
+      return check(self, replay, walk, args, kwargs) if JIT_CHECK else replay(walk)
+    return self.function(*args, **kwargs) if key in self.refused else self.record(key, walk, memory, args, kwargs)
+
+  def remember(self, replay: Replay, args: Any) -> None:
+    """Opens the short way to a recording, if it leads there."""
+    short, memory = short_key(args)
+    made = all(isinstance(source, Made) and isinstance(source.memory, int) for source, _, _ in replay.returned)
+    if short is None or not made or not replay.is_pure or memory != [*replay.inputs]: return
+    facts = facts_of(self.function)
+    if facts is None: return
+    if self.facts != facts: self.short.clear()
+    self.facts = facts
+    self.short[short] = replay
+
+  def record(self, key: tuple, walk: Walk, memory: list[UOp], args: Any, kwargs: Any) -> Any:
+    """A first call of its signature: runs, and is recorded if that can be."""
+    if DEBUG >= 1: print(f"jit {self.name}: recording {len(self.replays) + 1}: {self.why(key)}")
+    if GradMode.recording and any(s.history for s in walk.storages):
+      return self.refuse(key, "an argument has a graph of its own", self.function(*args, **kwargs))
+    with Tape() as tape, computing_anew():
+      result = self.function(*args, **kwargs)
+      after = Walk(self.function, args, kwargs)
+      realize([t.storage for t in [*flatten(result)[1], *after.tensors]])
+    reason = unrepeatable(tape, walk, after, result)
+    if reason: return self.refuse(key, reason, result)
+    for t in flatten(result)[1]:
+      if not t.is_leaf: t.detach_()                                  # its graph has been used; a replay makes none
+    try: self.replays[key] = Replay(tape, walk, memory, after, result)
+    except CaptureError as e: return self.refuse(key, str(e), result)
+    return result
+
+  def refuse(self, key: tuple, reason: str, result: Any) -> Any:
+    if DEBUG >= 1: print(f"jit {self.name}: calls like this one are never replayed: {reason}")
+    self.refused[key] = reason
+    return result
+
+  def why(self, key: tuple) -> str:
+    known = [*self.replays, *self.refused]
+    return difference(known[-1], key) if known else "the first call"
+
+@contextlib.contextmanager
+def computing_anew() -> Iterator[None]:
+  """Nothing counts as computed before: a replay computes on other data."""
+  known = dict(runtime.computed)
+  runtime.computed.clear()
+  try: yield
+  finally:
+    for u, leaf in known.items(): runtime.computed.setdefault(u, leaf)
+
+def unrepeatable(tape: Tape, before: Walk, after: Walk, result: Any) -> str:
+  """Why a replay could not do what the call did; "" if it can."""
+  if after.structure != before.structure:
+    return f"the call changes what it depends on: {difference(before.structure, after.structure)}"
+  if not tape.differentiated and any(not t.is_leaf for t in flatten(result)[1]):
+    return "a result has a graph of its own; a function that calls backward() itself is replayed"
+  if any(all(t is not owner for owner in after.owners) for t in tape.differentiated):
+    return "backward() sets the gradient of a tensor that the guards do not see"
+  if any(s.serial < tape.began and s not in before.storages for s in tape.overwritten):
+    return "the call writes into a tensor that the guards do not see"
+  return ""
+
+def jit(function: Any = None, **_: Any) -> Any:
+  """The function with its calls recorded and replayed: see Jit. Also a decorator."""
+  return Jit(function) if function is not None else Jit
+
+def compile(model: Any = None, **options: Any) -> Any:
+  """torch.compile: a function or module with its calls recorded and replayed. torch's options change nothing."""
+  return jit(model, **options)
+
+# ---- JIT_CHECK=1 -----------------------------------------------------------------------------------------------------
+
+class ReplayMismatch(AssertionError):
+  """A replay differs from the same call uncaptured."""
+
+def check(jitted: Jit, replay: Replay, walk: Walk, args: Any, kwargs: Any) -> Any:
+  """Replays the call, takes its effects back, and runs it uncaptured: ReplayMismatch where anything differs."""
+  saved = [(s, to_host(memory_of_storage(s))) for s in walk.storages]
+  replayed = values_of(replay(walk), walk)
+  for feed in replay.program.feeds: feed.rewind()
+  for t, g in zip(walk.owners, walk.grads): t.grad = g
+  for spot in walk.named:
+    if spot.container is not None and not isinstance(spot.container, tuple): put(spot, spot.tensor)
+  for s, data in saved:
+    memory = buffer_of(memory_of_storage(s))
+    memory.device.copy_in(memory.memory, data)
+  result = jitted.function(*args, **kwargs)
+  for (what, data), (_, again) in zip(replayed, values_of(result, walk)):
+    if np.allclose(data, again, rtol=1e-5, atol=1e-6, equal_nan=True): continue
+    raise ReplayMismatch(f"jit {jitted.name}: {what} is off by {np.max(np.abs(data - again))} after a replay")
+  return result
+
+def values_of(result: Any, walk: Walk) -> list[tuple[str, np.ndarray]]:
+  """Copies of all that a call leaves behind."""
+  found = [(f"result {i}", t) for i, t in enumerate(flatten(result)[1])]
+  found += [(f"tensor {i} that it reaches", t) for i, t in enumerate(walk.owners)]
+  found += [(f"the gradient of tensor {i}", t.grad) for i, t in enumerate(walk.owners) if t.grad is not None]
+  return [(what, t.host().astype(np.float64)) for what, t in found]

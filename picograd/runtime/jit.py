@@ -1,0 +1,103 @@
+# jit.py: what a function made the devices do, as one program. In: everything realize.py runs between the tape's start
+# and its end. Out: a Captured: the same launches on other input and output buffers, with no Python between kernels.
+# Who decides when that is right, and what the buffers mean to the user, is picograd/capture.py.   (chapter 3)
+from __future__ import annotations
+import threading
+from typing import Any, Callable, NamedTuple, Sequence
+import numpy as np
+from picograd.helpers import Counters
+from picograd.ops.uop import UOp, fresh
+from picograd.runtime.device import Buffer, Device, buffer_of, to_host
+from picograd.runtime.realize import Launch, Plan, watchers
+
+class CaptureError(RuntimeError):
+  """A captured function does what cannot be replayed; the message says what to do instead."""
+
+class Part(NamedTuple):
+  """A piece of an arena."""
+  offset: int
+  nbytes: int
+
+class Feed(NamedTuple):
+  """Data that the host makes anew for each replay: make() counts on, rewind() takes one make() back."""
+  buffer: Buffer
+  make: Callable[[], np.ndarray]
+  rewind: Callable[[], None]
+
+class Tape:
+  """A recording. Buffers that it names stay alive, so that no two of them share memory."""
+  def __init__(self) -> None:
+    self.where: Device | None = None
+    self.launches: list[tuple[Launch, list[Any]]] = []          # with a Place for each slot
+    self.written: dict[Buffer, None] = {}
+    self.arena_bytes = 0
+    self.feeds: list[Feed] = []
+    self.differentiated: list[Any] = []                         # tensors whose .grad was set
+    self.overwritten: list[Any] = []                            # storages that were written in place
+    self.began = next(fresh)                                    # what is made from now on has a larger number
+    self.checks: list[tuple[UOp, Exception]] = []               # a flag that must be zero, and what to raise
+
+  def __enter__(self) -> "Tape":
+    if watchers: raise CaptureError("a captured function captures another: call the inner one uncaptured")
+    watchers.append(self)
+    return self
+  def __exit__(self, *_: Any) -> None: watchers.remove(self)
+
+  def ran(self, where: Device, plan: Plan, bound: dict[UOp, Buffer]) -> None:
+    """realize.py has run a plan."""
+    if self.where not in (None, where): raise CaptureError("a captured function computes on one device")
+    self.where = where
+    self.arena_bytes = max(self.arena_bytes, plan.arena.size)
+    def place(leaf: UOp) -> Any:
+      offset = plan.arena.offsets.get(leaf)
+      return bound[leaf] if offset is None else Part(offset, leaf.arg.size * leaf.dtype.itemsize)
+    for launch in plan.launches:
+      places = [place(leaf) for leaf in launch.kernel.buffers]
+      self.launches.append((launch, places))
+      for k in launch.kernel.outputs:
+        if isinstance(places[k], Buffer): self.written[places[k]] = None
+
+  def copied(self, source: str, target: str) -> None:
+    raise CaptureError(f"a captured function copies from {source} to {target}: move tensors before the call")
+  def interpreted(self, where: str) -> None:
+    raise CaptureError(f"nothing can be captured on {where}, which interprets graphs")
+  def looked(self) -> None:
+    raise CaptureError("a captured function asks for a value (item(), numpy(), bool() or print of a tensor), which a "
+                       "replay could not: return the tensor and look at it outside, or choose with where()")
+  def checked(self, flag: UOp, error: Exception) -> None: self.checks.append((flag, error))
+
+def feed(leaf: UOp, make: Callable[[], np.ndarray], rewind: Callable[[], None]) -> None:
+  """leaf holds data that the host made for this call. Replays of a function that is being captured call make() for
+  theirs; without a capture nothing happens."""
+  for tape in watchers: tape.feeds.append(Feed(buffer_of(leaf), make, rewind))
+
+class Captured:
+  """The launches of a tape. Called with the memory of each moving buffer."""
+  def __init__(self, tape: Tape, moving: Sequence[Buffer]):
+    numbers = {buffer: i for i, buffer in enumerate(moving)}
+    self.busy = threading.Lock()
+    self.feeds, self.checks = tape.feeds, tape.checks
+    launches = [launch for launch, _ in tape.launches]
+    self.kernels, self.operations = len(launches), sum(launch.operations for launch in launches)
+    self.bytes = sum(launch.bytes for launch in launches)
+    self.fixed = [p for _, places in tape.launches for p in places if isinstance(p, Buffer) and p not in numbers]
+    self.run: Any = None
+    if tape.where is not None: self.run = self.program(tape.where, tape, numbers)
+
+  def program(self, where: Device, tape: Tape, numbers: dict[Buffer, int]) -> Any:
+    self.arena = Buffer(where, tape.arena_bytes)
+    def argument(place: Any) -> Any:
+      if isinstance(place, Part): return where.slice(self.arena.memory, place.offset, place.nbytes)
+      return numbers[place] if place in numbers else place.memory
+    return where.capture([(launch.program, [argument(p) for p in places]) for launch, places in tape.launches])
+
+  def __call__(self, memory: Sequence[Any]) -> None:
+    """Runs the program; raises the error of a check that fails."""
+    with self.busy:
+      for feed in self.feeds: feed.buffer.device.copy_in(feed.buffer.memory, feed.make())
+      if self.run is not None: self.run(memory)
+    Counters.kernels += self.kernels
+    Counters.operations += self.operations
+    Counters.bytes_moved += self.bytes
+    for flag, error in self.checks:
+      if to_host(flag)[0]: raise error

@@ -1,0 +1,154 @@
+# riscv.py: a RISC-V processor, in process under unicorn. In: flat functions. Out: machine code by codegen/riscv.py,
+# programs that run on the callers' memory itself, at its own addresses. A kernel sees its buffers and its stack and
+# nothing else: a stray access, an illegal instruction and a loop without end are Python exceptions that name the kernel
+# and the place in its code. A binary is the name, the number of threads and of parameters, a newline, and the code.
+from __future__ import annotations
+import contextlib, mmap, re
+from collections import Counter
+from typing import Any, Iterator, NamedTuple
+import numpy as np
+from picograd.codegen import riscv
+from picograd.codegen.flat import Function
+from picograd.codegen.rvobject import disassemble
+from picograd.codegen.target import RISCV
+from picograd.runtime.device import HostDevice
+
+def open_device(name: str) -> RiscvDevice:
+  try: import unicorn
+  except ImportError as e: raise RuntimeError(f"DEVICE={name} needs unicorn: pip install unicorn ({e})") from None
+  return RiscvDevice(name, unicorn)
+
+PAGE = mmap.PAGESIZE
+CODE, CODE_BYTES = 1 << 48, 64 << 20       # guest addresses that no host address has
+STACK, STACK_BYTES = 1 << 49, 1 << 20
+END = CODE                                 # where a kernel returns to
+
+class Pages(NamedTuple):
+  """Host pages [start, end) that a kernel may touch."""
+  start: int
+  end: int
+
+def pages_of(memory: list[np.ndarray]) -> set[Pages]:
+  """The pages of all arrays; where they touch they are one piece."""
+  spans = sorted((m.ctypes.data // PAGE * PAGE, -(-(m.ctypes.data + len(m)) // PAGE) * PAGE) for m in memory if len(m))
+  out: list[Pages] = []
+  for start, end in spans:
+    if out and start <= out[-1].end: out[-1] = Pages(out[-1].start, max(end, out[-1].end))
+    else: out.append(Pages(start, end))
+  return set(out)
+
+class RiscvDevice(HostDevice):
+  target = RISCV
+  seconds = 600.0                          # how long a kernel may run
+  def __init__(self, name: str, unicorn: Any):
+    super().__init__(name)
+    self.unicorn = unicorn
+    self.machine = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64)
+    self.machine.mem_map(CODE, CODE_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
+    self.machine.mem_map(STACK, STACK_BYTES)
+    self.registers = unicorn.riscv_const
+    self.machine.reg_write(self.registers.UC_RISCV_REG_MSTATUS, 0x6000)                   # floats are switched on
+    self.free_code = CODE + 16
+    self.mapped: set[Pages] = set()
+    self.fault: tuple[str, int, int] | None = None
+    self.blocks: Counter[tuple[int, int]] | None = None              # (address, bytes) -> executions, while counting
+    self.machine.hook_add(unicorn.UC_HOOK_MEM_INVALID, self.note_fault)
+
+  def allocate(self, nbytes: int) -> np.ndarray:
+    """Ends at the end of a page, unmapped pages around it: the first byte behind it is out of reach."""
+    waiting = self.spare.get(nbytes)
+    if waiting: return super().allocate(nbytes)
+    size = -(-max(nbytes, 1) // PAGE) * PAGE
+    raw: np.ndarray = np.empty(size + 3 * PAGE, np.uint8)
+    end = PAGE + -raw.ctypes.data % PAGE + size
+    return raw[end - nbytes:end]
+
+  def cache_key(self, source: str) -> bytes: return source.encode()
+  def render(self, kernel: Function) -> str: return riscv.listing(kernel)
+
+  def compile(self, source: str) -> bytes:
+    """The hexadecimal column of a listing."""
+    header, *lines = source.split("\n")
+    words = [re.match(r" *[0-9a-f]+: ([0-9a-f]+)", line) for line in lines]
+    return header.removeprefix("# ").encode() + b"\n" + b"".join(bytes.fromhex(w[1])[::-1] for w in words if w)
+
+  def load(self, name: str, binary: bytes) -> RiscvProgram:
+    header, code = binary.split(b"\n", 1)
+    start = self.free_code
+    self.free_code += -(-len(code) // 16) * 16
+    if self.free_code > CODE + CODE_BYTES: raise MemoryError(f"kernel {name}: no room for more RISC-V code")
+    self.machine.mem_write(start, code)
+    return RiscvProgram(self, name, start, code, int(header.split()[-1]))
+
+  def show_memory(self, memory: list[np.ndarray]) -> None:
+    """Maps the pages of these arrays at their own addresses, and no other host memory."""
+    wanted = pages_of(memory)
+    for pages in self.mapped - wanted: self.machine.mem_unmap(pages.start, pages.end - pages.start)
+    data = self.unicorn.UC_PROT_READ | self.unicorn.UC_PROT_WRITE
+    for start, end in wanted - self.mapped: self.machine.mem_map_ptr(start, end - start, data, start)
+    self.mapped = wanted
+
+  def note_fault(self, machine: Any, access: int, address: int, size: int, value: int, data: Any) -> bool:
+    kinds = {self.unicorn.UC_MEM_WRITE_UNMAPPED: "write", self.unicorn.UC_MEM_FETCH_UNMAPPED: "fetch"}
+    self.fault = kinds.get(access, "read"), address, size
+    return False
+
+  @contextlib.contextmanager
+  def counting(self) -> Iterator[Counter[tuple[int, int]]]:
+    """Inside, every executed block is counted: (address, bytes) -> how often."""
+    blocks = self.blocks = Counter()
+    def note(machine: Any, address: int, size: int, data: Any) -> None: blocks[address, size] += 1
+    hook = self.machine.hook_add(self.unicorn.UC_HOOK_BLOCK, note)
+    try: yield blocks
+    finally: self.machine.hook_del(hook)
+
+  def instructions(self, blocks: Counter[tuple[int, int]]) -> int:
+    """How many instructions the counted blocks are."""
+    return sum(times * len(disassemble(bytes(self.machine.mem_read(address, size))))
+               for (address, size), times in blocks.items())
+
+class RiscvProgram:
+  """A loaded kernel: (a pointer per buffer, the thread number)."""
+  def __init__(self, device: RiscvDevice, name: str, start: int, code: bytes, threads: int):
+    self.device, self.name, self.start, self.code, self.threads = device, name, start, code, threads
+
+  def __call__(self, memory: list[np.ndarray]) -> None:
+    self.device.show_memory(memory)
+    for thread in range(self.threads): self.run(memory, [*(m.ctypes.data for m in memory), thread])
+
+  def run(self, memory: list[np.ndarray], arguments: list[int]) -> None:
+    """Arguments beyond the eighth go on the stack."""
+    machine, registers = self.device.machine, self.device.registers
+    stack = STACK + STACK_BYTES - 16 - 8 * len(arguments) // 16 * 16
+    for k, value in enumerate(arguments[:8]): machine.reg_write(registers.UC_RISCV_REG_A0 + k, value)
+    machine.mem_write(stack, b"".join(value.to_bytes(8, "little") for value in arguments[8:]))
+    machine.reg_write(registers.UC_RISCV_REG_SP, stack)
+    machine.reg_write(registers.UC_RISCV_REG_RA, END)
+    self.device.fault = None
+    try: machine.emu_start(self.start, END, timeout=int(self.device.seconds * 1e6))
+    except self.device.unicorn.UcError as e: self.complain(memory, str(e))
+    at = machine.reg_read(registers.UC_RISCV_REG_PC)
+    if at != END: raise RuntimeError(f"kernel {self.name} did not end within {self.device.seconds} s: {self.place(at)}")
+
+  def complain(self, memory: list[np.ndarray], message: str) -> None:
+    at = self.device.machine.reg_read(self.device.registers.UC_RISCV_REG_PC)
+    if self.device.fault is None:                                    # unicorn has gone four bytes on by now
+      raise RuntimeError(f"kernel {self.name}: {message}, {self.place(at - 4)}")
+    kind, address, size = self.device.fault
+    what = f"{kind} of {size} bytes at address {address:#x}, {nearest(memory, address)}"
+    raise IndexError(f"kernel {self.name}: {what}, {self.place(at)}")
+
+  def place(self, at: int) -> str:
+    """An address in the code, and the instruction there."""
+    offset = at - self.start
+    if not 0 <= offset < len(self.code): return f"at {at:#x}, outside of its code"
+    try: (_, text), *_ = disassemble(self.code[offset:offset + 4])
+    except ValueError: text = "no instruction"
+    return f"at {offset:#x}: {text}"
+
+def nearest(memory: list[np.ndarray], address: int) -> str:
+  """Where an address lies beside the buffer that is closest to it."""
+  def distance(m: np.ndarray) -> int: return max(m.ctypes.data - address, address - (m.ctypes.data + len(m)) + 1, 0)
+  if not memory: return "there are no buffers"
+  k = min(range(len(memory)), key=lambda k: distance(memory[k]))
+  return f"byte {address - memory[k].ctypes.data} of buffer {k}, which has {len(memory[k])} bytes"

@@ -1,0 +1,46 @@
+# Stores past the caches: only of large outputs, only whole aligned lines, and the values stay.
+import numpy as np
+import pytest
+from graphs import leaf, random
+from picograd import codegen
+from picograd.codegen.heuristic import choose_opts
+from picograd.codegen.schedule import schedule
+from picograd.codegen.target import llvm_target
+from picograd.ops.ops import Ops, Streaming
+from picograd.ops.uop import UOp
+from picograd.runtime.device import device, to_host
+from picograd.runtime.realize import realize
+
+LARGE = 1 << 22
+TARGETS = [llvm_target(frozenset(features), machine, threads) for threads in (1, 2)
+           for features, machine in ((["avx", "avx2"], "x86_64"), (["avx", "avx2", "avx512f"], "x86_64"), ([], "aarch64"))]
+
+def streams(u: UOp, target) -> list[bool]:
+  """Whether each vector store of u's only kernel goes past the caches."""
+  kernel, = schedule([u], "CPU").kernels
+  ast = codegen.prepared(kernel.ast)
+  fn = codegen.compile("k", ast, target, choose_opts(ast, target))
+  stores = [s for block in fn.blocks.values() for s in block if s.op is Ops.STORE]
+  return [s.arg is Streaming.STORE for s in stores if s.src[1].dtype.count > 1]
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: f"{t.name}-{t.threads}")
+def test_which(target):
+  x = UOp.buffer(leaf(random(1)).dtype, LARGE, "CPU")
+  assert streams(x * 2, target) == [True]
+  assert streams(x.shrink(((0, LARGE // 2),)) * 2, target) == [False]             # a cache may hold it
+  assert streams(x.reshape((2048, 2048)).shrink(((0, 2048), (0, 2047))) * 2, target) == [False]  # rows are not aligned
+  doubled = x.after(UOp(Ops.STORE, src=(x, x * 2)))
+  assert streams(doubled, target) == [False]                                      # its lines are in a cache anyway
+
+@pytest.mark.parametrize("n", [LARGE, LARGE + 1, LARGE + 13])
+def test_values(n):
+  x = random(n)
+  out, = realize([leaf(x) * 2])
+  assert np.array_equal(to_host(out), x * 2)
+
+def test_code_is_of_the_machine():
+  """LLVM has an instruction for such a store, and a fence ends the kernel."""
+  kernel, = schedule([UOp.buffer(leaf(random(1)).dtype, LARGE, "CPU") * 2], "CPU").kernels
+  where = device("CPU")
+  text = where.render(codegen.compile("k", kernel.ast, where.target, choose_opts(kernel.ast, where.target)))
+  assert "!nontemporal !0" in text and "fence seq_cst\n  ret void" in text
