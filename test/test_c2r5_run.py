@@ -1,6 +1,6 @@
-# test_c2r5_run.py: small programs, one for each part of the language (test/c2r5/*.c), compiled by c2r5 --host without and
-# with optimisation. Each prints what it finds and must do as it does when gcc compiles it. Functions that pass and return
-# all kinds of structures are compiled half by gcc, half by us.
+# test_c2r5_run.py: small programs, one for each part of the language (test/c2r5/*.c), compiled by c2r5 --host without
+# and with optimisation. Each prints what it finds and must do as it does when gcc compiles it. Functions that pass and
+# return all kinds of structures are compiled half by gcc, half by us.
 import io, shutil, subprocess, sys
 from pathlib import Path
 import pytest
@@ -39,33 +39,57 @@ def test_programs_do_as_with_gcc(path, level, tmp_path, expected):
   (tmp_path / "t.o").write_bytes(code)
   assert link_and_run(tmp_path, tmp_path / "t.o") == expected(path)
 
-STRUCTS = ["char c", "short s; char c", "int a, b, c", "long l; char c", "float f", "double d", "float f, g", "float f, g, h",
-           "float f; int i", "double d; int i", "int i; double d", "double d, e", "double d, e, f", "char c[16]", "char c[17]",
-           "char c[3]", "long a, b", "long a, b, c", "union { int i; float f; } u", "struct { float f; } s; char c",
-           "unsigned a : 3, b : 20; float f", "long double v", "void *p; float f; float g", "short s[5]", "float f[2]; char c"]
+STRUCTS = [
+  "char c", "short s; char c", "int a, b, c", "long l; char c", "float f", "double d", "float f, g", "float f, g, h",
+  "float f; int i", "double d; int i", "int i; double d", "double d, e", "double d, e, f", "char c[16]", "char c[17]",
+  "char c[3]", "long a, b", "long a, b, c", "union { int i; float f; } u", "struct { float f; } s; char c",
+  "unsigned a : 3, b : 20; float f", "long double v", "void *p; float f; float g", "short s[5]", "float f[2]; char c"]
+
+TYPES = """
+struct s@ { MEMBERS; };
+union u@ { struct s@ s; unsigned char b[sizeof(struct s@)]; };
+struct s@ f@(struct s@ a, int x, struct s@ b, double y, struct s@ c, char z, struct s@ d, float w);
+int v@(int n, ...);
+#if WHO == 1
+struct s@ f@(struct s@ a, int x, struct s@ b, double y, struct s@ c, char z, struct s@ d, float w) {
+  int same = !memcmp(&b, &a, SIZE) + !memcmp(&c, &a, SIZE) + !memcmp(&d, &a, SIZE);
+  printf("%d %d %g %d %g\\n", x, same, y, z, w);
+  return c;
+}
+int v@(int n, ...) {
+  va_list ap;
+  struct s@ a, b;
+  int same = 0, first;
+  va_start(ap, n);
+  first = va_arg(ap, int);
+  a = va_arg(ap, struct s@);
+  for (int i = 1; i < n; i++) { b = va_arg(ap, struct s@); same += !memcmp(&b, &a, SIZE); }
+  return same * 100 + first + va_arg(ap, int);
+}
+#else
+static void call@(void) {
+  union u@ u;
+  for (unsigned i = 0; i < sizeof u; i++) u.b[i] = i * 7 % 64;
+  struct s@ a = u.s, r = f@(a, @, a, 2.5, a, 'z', a, 1.5f);
+  printf("%d %d\\n", memcmp(&r, &a, SIZE), v@(5, 3, a, a, a, a, a, 4));
+}
+#endif
+"""
 
 def abi_program():
   """Two files in one: WHO=1 defines functions that take and give structures, WHO=2 calls them with known bytes."""
-  lines = ["#include <stdio.h>", "#include <string.h>", "#include <stdarg.h>"]
-  calls = []
+  parts = ["#include <stdio.h>\n#include <string.h>\n#include <stdarg.h>\n"]
   for k, members in enumerate(STRUCTS):
-    lines.append(f"struct s{k} {{ {members}; }}; union u{k} {{ struct s{k} s; unsigned char b[sizeof(struct s{k})]; }};")
-    types = [f"struct s{k} a", "int x", f"struct s{k} b", "double y", f"struct s{k} c", "char z", f"struct s{k} d", "float w"]
-    lines.append(f"struct s{k} f{k}({', '.join(types)}); int v{k}(int n, ...);")
-    same = " + ".join(f"(memcmp(&{n}, &a, {size_without_padding(members)}) == 0)" for n in "bcd")
-    lines.append(f"#if WHO == 1\nstruct s{k} f{k}({', '.join(types)}) {{ printf(\"%d %d %g %d %g\\n\", x, {same}, y, z, w); return c; }}")
-    lines.append(f"int v{k}(int n, ...) {{ va_list ap; va_start(ap, n); int same = 0; struct s{k} a, b; int first = va_arg(ap, int); "
-                 f"a = va_arg(ap, struct s{k}); for (int i = 1; i < n; i++) {{ b = va_arg(ap, struct s{k}); {same.split(' + ')[0]} && same++; }}"
-                 f" return same * 100 + first + va_arg(ap, int); }}\n#endif")
-    calls.append(f"{{ union u{k} u; for (unsigned i = 0; i < sizeof u; i++) u.b[i] = i * 7 % 64; struct s{k} r, a = u.s; "
-                 f"r = f{k}(a, {k}, a, 2.5, a, 'z', a, 1.5f); printf(\"%d %d\\n\", memcmp(&r, &a, {size_without_padding(members)}),"
-                 f" v{k}(5, 3, a, a, a, a, a, 4)); }}")
-  return "\n".join([*lines, "#if WHO == 2", "int main(void) {", *calls, "return 0; }", "#endif"]) + "\n"
+    text = TYPES.replace("MEMBERS", members).replace("SIZE", size_without_padding(members))
+    parts.append(text.replace("@", str(k)).replace("\\\\", "\\"))
+  calls = " ".join(f"call{k}();" for k in range(len(STRUCTS)))
+  return "".join(parts) + f"#if WHO == 2\nint main(void) {{ {calls} return 0; }}\n#endif\n"
+
+PADDED = {"short s; char c": "3", "unsigned a : 3, b : 20; float f": "2", "long double v": "10"}
 
 def size_without_padding(members):
-  """Bytes at the start that have no padding among them: of most structures the first member."""
-  return {"long double v": "10", "short s; char c": "3", "unsigned a : 3, b : 20; float f": "2"}.get(members, "sizeof a") \
-    if ";" not in members or members in ("short s; char c", "unsigned a : 3, b : 20; float f") else "4"
+  """Bytes at the start that have no padding among them; of most structures of several members the first four."""
+  return PADDED.get(members, "sizeof a" if ";" not in members else "4")
 
 @pytest.mark.parametrize("level", [0, 2])
 @pytest.mark.parametrize("ours", [1, 2])

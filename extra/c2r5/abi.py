@@ -65,7 +65,8 @@ class Lp64d(Assigner):
   def place(self, t: Type, is_variable: bool) -> Passing:
     size = t.size or 0
     if size == 0: return NOTHING
-    if not t.is_record and not (isinstance(t, Floating) and t.dtype is None): return Passing((Piece(0, scalar_dtype(t)),))
+    if not t.is_record and not (isinstance(t, Floating) and t.dtype is None):
+      return Passing((Piece(0, scalar_dtype(t)),))
     if size > 16: return REFERENCE
     flat = () if is_variable or not t.is_record else self.in_floats(t)
     if flat: return Passing(flat)

@@ -1,5 +1,6 @@
-# constant.py: the value of a constant expression (C11 6.6), exactly as the machine would compute it. In: a tree. Out: an
-# int, a float (float, double), a Fraction or special float (long double), or an Address; NotConstant where there is none.
+# constant.py: the value of a constant expression (C11 6.6), exactly as the machine would compute it. In: a tree. Out:
+# an int, a float (float, double), a Fraction or special float (long double), or an Address; NotConstant where there is
+# none.
 from __future__ import annotations
 import math, operator
 from fractions import Fraction
@@ -114,8 +115,8 @@ def exact(f: Callable[[Any, Any], Any]) -> Callable[[Node, Value, Value], Value]
 ARITHMETIC: dict[str, Callable[[Node, Value, Value], Value]] = {
   "add": exact(operator.add), "sub": exact(operator.sub), "mul": exact(operator.mul), "div": divide,
   "mod": lambda node, x, y: x - divide(node, x, y) * y, "and": exact(operator.and_), "or": exact(operator.or_),
-  "xor": exact(operator.xor), "shl": lambda node, x, y: x << (y & 8 * node.type.size - 1),
-  "shr": lambda node, x, y: x >> (y & 8 * node.type.size - 1)}
+  "xor": exact(operator.xor), "shl": lambda node, x, y: x << (y & 8 * (node.type.size or 0) - 1),
+  "shr": lambda node, x, y: x >> (y & 8 * (node.type.size or 0) - 1)}
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
   "lt": operator.lt, "gt": operator.gt, "le": operator.le, "ge": operator.ge, "eq": operator.eq, "ne": operator.ne}
 
@@ -138,7 +139,8 @@ def compare(node: Node) -> Value:
   x, y = [constant_value(s) for s in node.src]
   if isinstance(x, Address) or isinstance(y, Address):
     if isinstance(x, Address) and isinstance(y, Address) and x.object is y.object: x, y = x.offset, y.offset
-    elif node.kind in ("eq", "ne") and 0 in (x, y) and not any(isinstance(a, Address) and is_weak(a) for a in (x, y)): return int(node.kind == "ne")       # no object is at address 0
+    elif node.kind in ("eq", "ne") and 0 in (x, y) and not any(isinstance(a, Address) and is_weak(a) for a in (x, y)):
+      return int(node.kind == "ne")       # no object is at address 0
     else: raise NotConstant
   return int(COMPARE[node.kind](x, y))
 

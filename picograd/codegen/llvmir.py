@@ -253,7 +253,8 @@ class Renderer:
     if u in self.shuffled: return
     vector, k = u.src
     if vector.op is Ops.CALL:
-      return self.put(f"{self.name(u)} = extractvalue {result_type(vector.dtype, vector.arg)} {self.name(vector)}, {k.arg}")
+      t = result_type(vector.dtype, vector.arg)
+      return self.put(f"{self.name(u)} = extractvalue {t} {self.name(vector)}, {k.arg}")
     self.put(f"{self.name(u)} = extractelement {self.typed(vector)}, i64 {k.arg}")
 
   def reduce(self, u: UOp) -> None:
@@ -348,7 +349,8 @@ class Renderer:
 
 # calls that are instructions (docs/ir.md). {d} is the result, {0} the first argument
 BUILTINS = {
-  "__builtin_va_start": "call void @llvm.va_start.p0(ptr {0})", "__builtin_alloca": "{d} = alloca i8, i64 {0}, align 16",
+  "__builtin_va_start": "call void @llvm.va_start.p0(ptr {0})",
+  "__builtin_alloca": "{d} = alloca i8, i64 {0}, align 16",
   "__builtin_stack_save": "{d} = call ptr @llvm.stacksave.p0()",
   "__builtin_stack_restore": "call void @llvm.stackrestore.p0(ptr {0})",
   "__builtin_frame_address": "{d} = call ptr @llvm.frameaddress.p0(i32 {0})",
