@@ -35,7 +35,7 @@ class Flag:
     finally: self.value = before
 
 DEBUG = Flag("DEBUG", 0, "1 devices, counts; 2 time per kernel; 3 Opts; 4 source; 5 UOps; 6 flat blocks; 7 registers")
-DEVICE = Flag("DEVICE", "CPU", "the device of new tensors: CPU, NUMPY or PYTHON")
+DEVICE = Flag("DEVICE", "CPU", "the device of new tensors: CPU, CUDA, NUMPY, PYTHON or RISCV")
 EAGER = Flag("EAGER", 0, "1 realises every operation at once")
 NOOPT = Flag("NOOPT", 0, "1 compiles kernels without any Opt: plain scalar loops")
 SPEC = Flag("SPEC", 0, "1 verifies the graph after every pass")

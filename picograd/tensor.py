@@ -361,7 +361,7 @@ class Tensor:
   @data.setter
   def data(self, value: Tensor) -> None:
     """I become a view of value's memory, and stay a leaf if I was one."""
-    if self.leaf and not value.steps: value.storage.former.update([self.uop, *self.former_nodes()])
+    if self.leaf and not value.steps: value.storage.remember([self.uop, *self.former_nodes()])
     was_leaf, self.requires = self.leaf, False
     self.attach(value.storage, value.steps, value.known_strides)
     self.detached, self.looked = True, None

@@ -1,5 +1,5 @@
-# test_jit.py: recorded calls do what the calls would have done: results, effects, guards. Each failure that users of other
-# capturing compilers meet silently is reproduced here and must be caught.
+# test_jit.py: recorded calls do what the calls would have done: results, effects, guards. Each failure that users of
+# other capturing compilers meet silently is reproduced here and must be caught.
 import gc, threading
 from typing import NamedTuple
 import numpy as np

@@ -233,7 +233,9 @@ class Preprocessor:
   def find_include(self, name: Token, rest: Tokens) -> SourceFile | None:
     """The file to read, or None if it would give nothing. Failure if there is none."""
     header, is_angled = self.header_name(name, rest)
-    if len(self.includes) > self.MAX_DEPTH: raise Failure(name, "#include nested too deeply")
+    if len(self.includes) > self.MAX_DEPTH:
+      self.diagnostics.error(name, "#include nested too deeply")
+      raise Halt
     path = self.search(header, is_angled, name)
     if path is None:
       self.diagnostics.error(rest[0], f"{header}: No such file or directory")

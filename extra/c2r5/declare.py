@@ -443,6 +443,7 @@ class Declarations(Expressions):
     declared = self.declarator(base.type)
     self.attributes(Attributes())
     t = decayed(declared.type)
+    if t.is_void: raise Failure(self.token, "'void' must be the only parameter")
     if declared.name is not None:
       object = Object(declared.name.text, t, declared.name, "automatic")
       object.is_register = base.storage == "register"
@@ -472,6 +473,7 @@ class Declarations(Expressions):
 
   def initializer(self, t: Type) -> tuple[Type, list[Leaf]]:
     """(t, its length completed; what it is initialised with)"""
+    if t.is_variable and t.is_array: raise Failure(self.token, "variable-sized object may not be initialized")
     reader = Initializers(self)
     reader.element(t, 0)
     if isinstance(t, Array) and t.length is None and not t.is_variable:
@@ -494,7 +496,6 @@ class Initializers:
     p = self.parser
     if p.text == "{": return self.braced(t, offset, member)
     if isinstance(t, Array) and self.starts_string(t): return self.string(t, offset)
-    if isinstance(t, Array) and t.is_variable: raise Failure(p.token, "variable-sized object may not be initialized")
     token = p.token
     node = p.assignment()
     if t.is_array and node.kind == "compound" and compatible(t, node.type): return self.put(offset, node.type, node)

@@ -8,7 +8,7 @@ from extra.c2r5.ctype import (Array, FunctionType, INT, Integer, LONG, Machine, 
                               decayed, promoted)
 from extra.c2r5.declare import AUTO, Attributes, Declarations, Declarator, Leaf, Parameter, Signature, Specifiers
 from extra.c2r5.express import Constant, Scope, Typedef
-from extra.c2r5.lex import Diagnostics, END, Failure, Halt, IDENTIFIER, PRAGMA, STRING, Token
+from extra.c2r5.lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
 from extra.c2r5.tree import Label, Node, Object, bit_width
 
 class Definition(NamedTuple):
@@ -75,7 +75,8 @@ class Parser(Declarations):
       elif not t.is_complete: self.diagnostics.error(object.token, f"storage size of '{object.name}' isn't known")
 
   def recover_outside(self, e: Failure, start: int) -> None:
-    """Goes to the end of the declaration: a semicolon outside of braces, or the brace that closes its body."""
+    """Goes to the end of the declaration: a semicolon outside of braces, or the brace that closes its body. A type at the
+    start of a line begins another one, whatever braces are open."""
     self.diagnostics.error(e.token, e.message)
     self.scopes = self.scopes[:1]
     self.function, self.depth = None, 0
@@ -86,6 +87,7 @@ class Parser(Declarations):
       text = self.advance().text if self.token.kind is not STRING else self.advance().kind
       depth += {"{": 1, "}": -1}.get(text, 0)
       done = depth <= 0 and (text == ";" or (text == "}" and self.text != ";"))
+      done = done or (self.token.space == FIRST and self.starts_type(self.token) and self.token.is_outermost)
       if done and self.at > min(reached, len(self.tokens) - 2): return
 
   def external_declaration(self) -> None:
@@ -435,7 +437,7 @@ class Parser(Declarations):
     token = self.token
     arms: list[tuple[Node, Node]] = []
     otherwise = None
-    while self.text == "if":
+    while otherwise is None:
       self.advance()
       arms.append((self.condition(), self.statement()))
       if not self.accept("else"): break

@@ -51,6 +51,8 @@ INTEGER_ONLY = frozenset({"%", "&", "|", "^", "<<", ">>"})
 PLACES = frozenset({"variable", "dereference", "member", "compound"})
 
 def bit_width(node: Node) -> int | None:
+  """The width of a bit-field, as which the value of an assignment to one counts too; else None."""
+  while node.kind in ("assign", "update", "postfix"): node = node.src[0]
   return node.arg.width if node.kind == "member" else None
 
 def is_zero(node: Node) -> bool:

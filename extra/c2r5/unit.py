@@ -82,6 +82,8 @@ class UnitLowering:
         if found not in reached:
           reached.add(found)
           waiting.append(found)
+    for object in self.objects.values():                               # a wrong initialiser is wrong in what nobody uses
+      if object.symbol not in reached and isinstance(object.data, list): self.check(object)
     mentioned = [self.objects[s] for s in self.objects if s in reached]
     for contents, name in self.constants.items(): self.data[name] = Data(name, contents, len(contents), 16, (), True, True)
     constructors = {word: tuple([o.symbol for o in mentioned if word in o.attributes and o.symbol in self.functions])
@@ -104,6 +106,10 @@ class UnitLowering:
         return self.add_data(object)
     except Failure as e: self.diagnostics.error(e.token, e.message)
     return [object.alias] if object is not None and object.alias is not None else []
+
+  def check(self, object: Object) -> None:
+    try: image_of(object)
+    except Failure as e: self.diagnostics.error(e.token, e.message)
 
   def add_data(self, object: Object) -> list[str]:
     image = image_of(object)

@@ -2,8 +2,10 @@
 # arguments; after each the graph is verified (SPEC=1) and may be printed (DUMP=name).   (chapter 3)
 from __future__ import annotations
 from typing import Any, Callable, NamedTuple
+from picograd.codegen.cuda import Listing
 from picograd.codegen.expand import expand
 from picograd.codegen.flat import flatten, mem2reg
+from picograd.codegen.gpu import choose_gpu_opts
 from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.linearize import linearize
 from picograd.codegen.lower import lower
@@ -48,7 +50,8 @@ def prepared(kernel: UOp) -> UOp:
 
 def opts_for(kernel: UOp, target: Target) -> list[Opt]:
   """The Opts a kernel is compiled with when nobody says otherwise."""
-  return [] if NOOPT else choose_opts(kernel, target)
+  if NOOPT: return []
+  return choose_gpu_opts(kernel, target) if target.local_bytes else choose_opts(kernel, target)
 
 def compile(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> Any:
   """A kernel in the form that the target's renderer reads: flat blocks, or the structured list."""
@@ -58,7 +61,7 @@ def compile(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> Any:
     code = step.run(code, job)
     if SPEC: verify(step.form, code)
     if is_shown(step.name): print(f"-- {name} after {step.name}\n{show(code)}")
-  return code
+  return code if target.form == "flat" else Listing(name, code)
 
 def is_shown(name: str) -> bool:
   return DUMP.value == name or any(DEBUG >= level and name in names for level, names in SHOWN.items())

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from functools import reduce as fold_left
 from typing import Iterable
+from picograd.codegen.grid import groups_apart
 from picograd.codegen.optimize import inner_part, nests_of, next_number, stores_of
 from picograd.codegen.shuffle import rows_to_columns
 from picograd.dtype import dtypes
@@ -18,10 +19,12 @@ from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, TRANSCENDENTAL, identit
 from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 def expand(kernel: UOp) -> UOp:
-  kernel = write_out(kernel)
+  kernel = write_out(groups_apart(kernel))
   kernel = rewrite(kernel, simplify_index)
   kernel = rewrite(vectorize(kernel), simplify_index)
-  return accumulate(in_sequence(rows_to_columns(kernel)))
+  kernel = rows_to_columns(kernel)
+  is_ordered = any(u.op is Ops.AFTER for u in toposort([kernel]))    # by the Opts that made its nests
+  return accumulate(kernel if is_ordered else in_sequence(kernel))
 
 # ---- UPCAST and UNROLL -----------------------------------------------------------------------------------------------
 
@@ -63,10 +66,22 @@ def copies_of(src: tuple[UOp, ...]) -> list[tuple[UOp, tuple[UOp, ...]]]:
   written = [r for r in ranges if is_written_out(r)]
   loops = tuple(r for r in ranges if not is_written_out(r))
   copies = []
+  moving = depending(value, written)
   for point in itertools.product(*[range(r.bound.arg) for r in written]):
     here = {r: r.like(i) for r, i in zip(written, point)}
-    copies.append((value.substitute(here), loops))
+    for u in moving: here[u] = u.with_src(tuple([here.get(s, s) for s in u.src]))
+    copies.append((here.get(value, value), loops))
   return copies
+
+def depending(value: UOp, ranges: list[UOp]) -> list[UOp]:
+  """The nodes of a value that depend on the ranges, sources first."""
+  found = set(ranges)
+  out: list[UOp] = []
+  for u in toposort([value], stop=lambda u: u.op is Ops.END):
+    if u in found or found.isdisjoint(u.src): continue
+    found.add(u)
+    out.append(u)
+  return out
 
 # ---- VECTOR ----------------------------------------------------------------------------------------------------------
 
@@ -130,7 +145,7 @@ def each_address(index: UOp, r: UOp, new: Table) -> list[UOp]:
 def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, vector = vector_address(u, r, new), u.dtype.vec(width(r))
   if address is None: return UOp(Ops.STACK, vector, tuple([at.load(*u.src[1:]) for at in each_address(u.src[0], r, new)]))
-  return UOp(Ops.LOAD, vector, (address,))
+  return UOp(Ops.LOAD, vector, (address, *u.src[1:]))
 
 def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, value = vector_address(u, r, new), spread(new[u.src[1]], r)
@@ -241,7 +256,7 @@ def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
   members: dict[Nest, list[UOp]] = {}
   for u in toposort([kernel]):
     below[u] = union(below[s] for s in u.src)
-    if u.op is not Ops.REDUCE or len(u.src) == 1: continue
+    if u.op is not Ops.REDUCE or len(u.src) == 1 or u.src[1].axis is Axis.GROUP: continue
     members.setdefault(u.src[1:], []).append(u)
     below[u] |= {u.src[1:]}
   needs = {nest: union(below[u] for u in reductions) for nest, reductions in members.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 from picograd.codegen.optimize import Opt, common_start, nests_of, ranges_in, stores_of
 from picograd.codegen.target import Target
+from picograd.codegen.tiling import AnyOpt, contraction_opts
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops, TRANSCENDENTAL
@@ -21,8 +22,10 @@ LINE = 64                        # bytes of memory that are written at once
 SHUFFLED = 16                    # bytes within which every machine can move elements about
 SHORTEST_STRIP = 8               # vectors
 
-def choose_opts(kernel: UOp, target: Target) -> list[Opt]:
-  """Opts for a kernel: those of each of its loop nests, then threads."""
+def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
+  """Opts for a kernel: those of a contraction, or those of each of its loop nests, then threads."""
+  contraction = contraction_opts(kernel, target)
+  if contraction is not None: return contraction
   around = loops_around(kernel)
   opts: list[Opt] = []
   for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
@@ -37,6 +40,7 @@ def loops_around(kernel: UOp) -> tuple[UOp, ...]:
 
 def nest_opts(shape: KernelShape, target: Target) -> list[Opt]:
   """Opts for a loop nest: lanes, then a register tile where a contraction reuses its operands."""
+  if not target.vector_bytes: return scalar_opts(shape, target)
   turned = transpose_opts(shape, target)
   if turned: return turned
   opts = vector_opts(shape, target)
@@ -146,6 +150,20 @@ def dot_tile(rows: list[UOp], target: Target) -> list[Opt]:
 def tile_side(r: UOp, most: int):
   return next((n for n in TILE_ROWS if n <= most and size(r) % n == 0), 1)
 
+def scalar_opts(shape: KernelShape, target: Target) -> list[Opt]:
+  """Without SIMD: a square of accumulators for a contraction, short reductions written out."""
+  if len(shape.reduces) != 1: return []
+  reduce = shape.reduces[0]
+  loads = shape.loads_below(reduce)
+  rows = [r for r in shape.outputs if r in shape.below[reduce] and any(stride(u, r) == 0 for u in loads)]
+  tile = dot_tile(rows, target) if len(loads) > 1 else []
+  steps = prod(opt.amount for opt in tile)
+  for r in reversed(reduce.src[1:]):
+    steps *= size(r)                                                 # each of them adds to a register of its own
+    if steps > target.registers - SPARE_REGISTERS: break
+    tile.append(Opt(Axis.UNROLL, r.arg[0], size(r)))
+  return tile
+
 # ---- kernels whose speed is the memory's -----------------------------------------------------------------------------
 
 def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Opt]:
@@ -200,7 +218,7 @@ def across_memory(shape: KernelShape, reduce: UOp, target: Target, lanes: list[O
   vectors = size(column) // lanes[0].amount
   strip = min(vectors // target.threads, STRIP_BYTES // target.vector_bytes)
   total = shape.work(reduce) * max((u.dtype.itemsize for u in shape.loads_below(reduce)), default=0)
-  if strip < SHORTEST_STRIP or total < target.cache_bytes: return opts
+  if strip < SHORTEST_STRIP or total < target.l2_bytes: return opts
   return [*opts, Opt(Axis.STRIP, column.arg[0], strip)]
 
 # ---- copies across memory --------------------------------------------------------------------------------------------

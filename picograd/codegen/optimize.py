@@ -3,7 +3,7 @@
 # STRIP, UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
 import itertools
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple, Protocol, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import bounds, simplify_index, stride_of
@@ -26,6 +26,10 @@ class Stage(NamedTuple):
   outside: tuple[int, ...] = ()
   def __repr__(self) -> str: return f"STAGE(p{self.slot})"
 
+class Rewrite(Protocol):
+  """An Opt that rewrites more than a range (codegen/tiles.py)."""
+  def applied(self, kernel: UOp) -> UOp: ...
+
 def ranges_in(kernel: UOp) -> list[UOp]:
   return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
 def next_number(kernel: UOp) -> int:
@@ -41,13 +45,15 @@ def range_numbered(kernel: UOp, number: int) -> UOp:
   listed = ", ".join(f"r{r.arg[0]}" for r in known)
   raise ValueError(f"the kernel has no range r{number}; it has {listed}")
 
-def apply_opts(kernel: UOp, opts: list[Opt | Stage]) -> UOp:
+def apply_opts(kernel: UOp, opts: Sequence[Opt | Stage | Rewrite]) -> UOp:
   for opt in opts: kernel = apply_opt(kernel, opt)
-  if any(isinstance(opt, Stage) or opt.axis in (Axis.TILE, Axis.BLOCK) for opt in opts): kernel = with_own_loops(kernel)
+  if any(isinstance(opt, Stage) or (isinstance(opt, Opt) and opt.axis in (Axis.TILE, Axis.BLOCK)) for opt in opts):
+    kernel = with_own_loops(kernel)
   return rewrite(kernel, simplify_index)
 
-def apply_opt(kernel: UOp, opt: Opt | Stage) -> UOp:
+def apply_opt(kernel: UOp, opt: Opt | Stage | Rewrite) -> UOp:
   if isinstance(opt, Stage): return stage(kernel, opt)
+  if not isinstance(opt, Opt): return opt.applied(kernel)
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
   r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
   if opt.axis is Axis.LOOP: return set_rest_apart(kernel, r, opt.amount)
@@ -132,7 +138,7 @@ def inner_part(u: UOp) -> tuple[UOp, ...]:
 
 def stores_of(u: UOp, around: tuple[UOp, ...] = ()) -> list[Nested]:
   """The stores of a kernel, or of a loop nest in it."""
-  if u.op is Ops.STORE: return [(u, around)]
+  if u.op in (Ops.STORE, Ops.WMMA): return [(u, around)]
   inner = inner_part(u)
   return [found for s in inner for found in stores_of(s, around + u.src[len(inner):])]
 
@@ -223,7 +229,7 @@ def block_outputs(kernel: UOp, r: UOp, amount: int) -> UOp:
 def block_reduction(kernel: UOp, r: UOp, amount: int) -> UOp:
   """The reduction over r in blocks outside the loops over outputs. All blocks but the last leave their sums in the
   output; the last adds to them and does what the kernel does with a sum."""
-  blocks = ceildiv(r.bound.arg, amount)
+  blocks, rest = ceildiv(r.bound.arg, amount), r.bound.arg % amount
   if blocks == 1: return kernel
   fresh, start = next_number(kernel), (blocks - 1) * amount
   block = numbered(blocks - 1, fresh, Axis.BLOCK) if blocks > 2 else r.like(0)
@@ -233,10 +239,14 @@ def block_reduction(kernel: UOp, r: UOp, amount: int) -> UOp:
     reduce = next((u for u in toposort([store]) if u.op is Ops.REDUCE and r in u.src), None)
     if reduce is None: raise ValueError(f"a store does not depend on the reduction over r{r.arg[0]}")
     target = store.src[0]
-    before = target.load()
-    if block.op is Ops.RANGE: before = (r.like(0) < block).where(before, 0)
-    partial = over_part(reduce, r, block * amount, numbered(amount, *r.arg))
-    total = partial + before if block.op is Ops.RANGE else partial
+    if store.src[1] is reduce and not rest:                          # the last block is as the others
+      every = numbered(blocks, fresh, Axis.BLOCK)
+      before = (r.like(0) < every).where(target.load(every), 0)
+      total = over_part(reduce, r, every * amount, numbered(amount, *r.arg)) + before
+      stores.append((target.store(total), tuple(flat_ranges([*loops, every]))))
+      continue
+    total = over_part(reduce, r, block * amount, numbered(amount, *r.arg))
+    if block.op is Ops.RANGE: total = total + (r.like(0) < block).where(target.load(block), 0)
     nest = UOp(Ops.END, dtypes.void, (target.store(total), *flat_ranges([*loops, block])))
     so_far = target.with_src((target.src[0].after(nest), *target.src[1:])).load()
     rest = over_part(reduce, r, r.like(start), last) + so_far
@@ -262,7 +272,7 @@ def stage(kernel: UOp, opt: Stage) -> UOp:
     found = [r for r in toposort(u.src[0].src[1:]) if r.op is Ops.RANGE]
     tile = [r for r in found if r.axis not in OUTER and r.arg[0] not in opt.outside]
     tile.sort(key=lambda r: (r.axis, r.arg))
-    copied = {r: copying_range(r, next(numbers)) for r in tile}
+    copied = {r: copying_range(r, next(numbers)) for r in sorted(tile, key=lambda r: reading_order(u, r))}
     size = prod(bounds(r.bound)[1] for r in tile)
     panel = UOp(Ops.BUFFER, u.dtype, (), Buf(next(names), size, Space.LOCAL))
     store = panel.index(place_in_tile(tile, copied)).store(u.substitute(copied))
@@ -274,6 +284,11 @@ def copying_range(r: UOp, number: int) -> UOp:
   """A range of the copy's own."""
   return r.replace(arg=(number, r.axis if r.axis in (Axis.UPCAST, Axis.VECTOR) else Axis.LOOP))
 
+def reading_order(load: UOp, r: UOp) -> tuple[Axis, int]:
+  """Loops of a copy with long strides come first: it reads in the order of the memory."""
+  step = stride_of(load.src[0].src[1], r)
+  return (max(r.axis, Axis.REDUCE), -abs(step or 0))
+
 def place_in_tile(tile: list[UOp], table: Table) -> UOp:
   """The place of an element in the copy of a tile: the ranges counted as digits."""
   place = UOp.const(dtypes.index, 0)
@@ -282,37 +297,58 @@ def place_in_tile(tile: list[UOp], table: Table) -> UOp:
 
 def with_own_loops(kernel: UOp) -> UOp:
   """Each version of a nest with loops of its own; versions in the same blocks share the loops over those."""
-  fresh = itertools.count(next_number(kernel))
   orders = [u for u in toposort([kernel]) if u.op is Ops.AFTER and u.src[0].op is Ops.PARAM]
   earlier = dedup(s for u in orders for s in u.src[1:])
-  taken: set[UOp] = set()
-  done = nests_of(renamed([found for end in earlier for found in stores_of(end)], [], taken, fresh))
+  names = Names(itertools.count(next_number(kernel)))
+  done = nests_of(names.renamed([found for end in earlier for found in stores_of(end)], []))
   kernel = kernel.substitute({u: u.src[0].after(*done) for u in orders})
-  return UOp.sink(*nests_of(renamed(stores_of(kernel), done, taken, fresh)))
+  return UOp.sink(*nests_of(names.renamed(stores_of(kernel), done)))
 
-def renamed(stores: list[Nested], done: list[UOp], taken: set[UOp], fresh: Iterator[int]) -> list[Nested]:
-  """The stores with new ranges for those that an earlier nest has taken. done: nests that are complete."""
-  out: list[Nested] = []
-  tables: dict[tuple[UOp, ...], Table] = {}
-  for store, loops in stores:
-    blocks = tuple([r for r in loops if r.axis in OUTER])
-    store, loops = with_new_ranges(store, loops, blocks, done, tables, taken, fresh)
-    copies = [u for u in toposort([store], stop=lambda u: u.op is Ops.END) if u.op is Ops.END]
-    own = [u for u in toposort([store], stop=lambda u: u in copies) if u.op is Ops.RANGE and u.axis not in OUTER]
-    inner = (*dedup([*own, *[r for r in loops if r.axis not in OUTER]]),)
-    out.append(with_new_ranges(store, loops, inner, copies, tables, taken, fresh))
-  for table in tables.values(): taken.update(table.values())
-  return out
+class Names:
+  """Gives a range a new number where an earlier nest has taken it."""
+  def __init__(self, fresh: Iterator[int]):
+    self.fresh = fresh
+    self.taken: set[UOp] = set()
 
-def with_new_ranges(store: UOp, loops: tuple[UOp, ...], own: tuple[UOp, ...], closed: list[UOp],
-                    tables: dict[tuple[UOp, ...], Table], taken: set[UOp], fresh: Iterator[int]) -> Nested:
-  """The store with new ranges for those of its own that are taken, the same for all stores with the same own. Nests that
-  are closed keep theirs."""
-  if own not in tables:
-    tables[own] = {r: r.replace(arg=(next(fresh), r.axis)) for r in own if r in taken and r.axis is not Axis.THREAD}
-    taken.update(own)
-  store, *loops = substitute([store, *loops], {**tables[own], **{u: u for u in closed}})
-  return store, tuple(loops)
+  def renamed(self, stores: list[Nested], done: list[UOp]) -> list[Nested]:
+    """The stores of nests that may share their outermost loops, with ranges of their own. done: complete nests."""
+    self.known: dict[object, UOp] = {}         # path of loops, or nest and range -> the range that stands for it
+    out: list[Nested] = []
+    for store, loops in stores:
+      outer = [r for r in loops if r.axis in OUTER]
+      table = {r: self.own(tuple(outer[:k + 1]), r) for k, r in enumerate(outer)}
+      closed = {u: u for u in done}
+      copies = {u: self.copy(u, table) for u in ends_below(store, done)}
+      store, *loops = substitute([store, *loops], {**table, **closed, **copies})
+      closed = {u: u for u in ends_below(store, [])}
+      inner = [r for r in dedup([*toposort([store], closed.__contains__), *loops]) if is_inner(r)]
+      table = {r: self.own((*loops, r), r) for r in inner}
+      store, *loops = substitute([store, *loops], {**table, **closed})
+      out.append((store, tuple(loops)))
+    self.taken.update(r for r in self.known.values() if r.op is Ops.RANGE)
+    return out
+
+  def own(self, key: object, r: UOp) -> UOp:
+    if key not in self.known:
+      is_free = r not in self.taken or r.axis is Axis.THREAD
+      self.known[key] = r if is_free else r.replace(arg=(next(self.fresh), r.axis))
+      self.taken.add(r)
+    return self.known[key]
+
+  def copy(self, end: UOp, table: Table) -> UOp:
+    """The nest that fills a panel, with ranges of its own if it stands in other loops than before."""
+    moved = end.substitute(table)
+    if moved not in self.known:
+      loops = [r for r in end.src if r.op is Ops.RANGE]
+      self.known[moved] = moved.substitute({r: self.own((moved, r), r) for r in loops})
+    return self.known[moved]
+
+def is_inner(u: UOp) -> bool: return u.op is Ops.RANGE and u.axis not in OUTER
+
+def ends_below(store: UOp, done: list[UOp]) -> list[UOp]:
+  """The nests that a store comes after, but for those that are done."""
+  found = toposort([store], stop=lambda u: u.op is Ops.END)
+  return [u for u in found if u.op is Ops.END and u not in done]
 
 # ---- two loops over one stretch of memory ----------------------------------------------------------------------------
 

@@ -38,13 +38,19 @@ def best_blocks(fn: Function, flow: Flow, pure: list[UOp], early: Table) -> Tabl
   def use(u: UOp, label: UOp) -> None:
     if u in early: late[u] = flow.meet(late[u], label) if u in late else label
   for label, block in fn.blocks.items():
+    at = flow.idom[label] if is_way_back(flow, label, block) else label
     for u in block:
-      for s in operands(u): use(s, label)
+      for s in operands(u): use(s, at)
   for u in reversed(pure):
     if u not in late: continue
     where[u] = late[u] if stays(u) else leave_loops(flow, late[u], early[u])
     for s in operands(u): use(s, where[u])
   return where
+
+def is_way_back(flow: Flow, label: UOp, block: list[UOp]) -> bool:
+  """A block that only jumps back to its loop's head: empty, a branch can go to the head itself."""
+  head = flow.head.get(label)
+  return block[0].op is Ops.JUMP and block[0].src[0] is head and flow.head.get(flow.idom[label]) is head
 
 def stays(u: UOp) -> bool:
   """Nodes that must not move up. pointer + constant is free at its use, where a load or store folds it; a division by

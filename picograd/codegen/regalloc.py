@@ -1,20 +1,22 @@
-# regalloc.py: a register or a stack slot for every value of a placed function, by linear scan (Poletto, Sarkar: Linear
-# Scan Register Allocation, 1999). It knows no machine: `Bank`s say which registers there are and which survive calls. In:
-# blocks after selection, whose values are of int64 or float64 (the classes), hints. Out: for each value its place:
-# a register; a Slot; or, for what is cheaper computed again than kept, the node itself. True afterwards: two values
-# that are alive at one time never share a place, and what is alive across a call is in no register that it destroys.
+# regalloc.py: a register or a stack slot for every value of a placed function, by linear scan (Poletto, Sarkar, 1999).
+# It knows no machine: a `Bank` says which registers there are and which of them survive calls. In: blocks after
+# selection, whose values are of int64 or float64, the two classes; hints. Out: for each value its place: a register, a
+# Slot, or for what is cheaper computed again than kept the node itself. True afterwards: two values that are alive at
+# one time never share a place; what is alive across a call is in no register that the call may change.
 from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import Callable, Iterable, NamedTuple
 from picograd.codegen.flat import Flow, Function, incoming, operands
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 
-class Slot(NamedTuple):
-  """A place of eight bytes in the frame."""
+@dataclass(frozen=True)
+class Slot:
+  """A place of eight bytes in the frame. No tuple: an equal tuple would be the same place."""
   number: int
 
 Place = int | Slot | UOp                   # a register, a slot, or a node to compute again
@@ -34,8 +36,9 @@ class Allocation(NamedTuple):
 # ---- where values are alive ------------------------------------------------------------------------------------------
 
 class Liveness:
-  """Blocks in layout order are numbered through: an instruction at p reads at p and writes at p+1. start, end: of each
-  value's span, from its definition to its last use, over all in between; weight: how often it is read or written, ten times for each loop around; calls: their positions."""
+  """Blocks in layout order are numbered through: an instruction at p reads at p and writes at p+1. start, end: where
+  each value is defined and last read; it counts as alive everywhere in between. weight: how often it is written and
+  read, ten times as often for each loop around. calls: their positions."""
   def __init__(self, fn: Function, flow: Flow):
     self.start: dict[UOp, int] = {}
     self.end: dict[UOp, int] = {}

@@ -4,23 +4,26 @@
 # and C functions alike: MULACC is a fused multiply-add, ADD of MUL never is.   (RISC-V Unprivileged ISA; ELF psABI)
 from __future__ import annotations
 import struct
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable, NamedTuple
 from picograd.codegen.flat import Flow, Function, STATEFUL, every_node, forward, operands, phi, successors
+from picograd.codegen.flatopt import reduce_strength
 from picograd.codegen.place import place
 from picograd.codegen.regalloc import Allocation, Bank, Hints, Place, Slot, allocate, coalescing_hints, in_sequence
 from picograd.codegen.rvasm import DYNAMIC, ROWS, TO_ZERO, Row, decode
 from picograd.codegen.rvobject import Assembled, FAR, INVERSE, RA, SP, Section, disassemble, signed
 from picograd.dtype import DType, dtypes
+from picograd.helpers import dedup
 from picograd.ops.decompose import is_within_int64
 from picograd.ops.ops import Ops, TERMINATORS
 from picograd.ops.uop import Table, UOp
 
-INT, FLOAT = dtypes.int64, dtypes.float64            # the classes of registers, and of all values after selection
+INT = dtypes.int64                         # what all values in integer registers are after selection
 
 def class_of(dtype: DType) -> DType:
-  if dtype is dtypes.void: return dtype
-  return FLOAT if dtype.kind == "f" and dtype.bits >= 32 else INT
+  """The dtype after selection. float32 stays: its upper half in a register must be ones."""
+  return dtype if dtype is dtypes.void or in_float(dtype) else INT
+def in_float(dtype: DType) -> bool: return dtype is dtypes.float32 or dtype is dtypes.float64
 
 # ---- legalise: ops that no instruction has, in ops that have one -----------------------------------------------------
 
@@ -56,8 +59,8 @@ def clamp(x: UOp, dtype: DType) -> UOp:
 def cast(u: UOp) -> UOp | None:
   source, to = u.src[0].dtype, u.dtype
   x = u.src[0]
-  if to.kind == "b": return x.ne(0) if source.kind != "b" else x
   if source is dtypes.float16: return half_to_single(x).cast(to)
+  if to.kind == "b": return x.ne(0) if source.kind != "b" else x
   if to is dtypes.float16: return single_to_half(x.cast(dtypes.float32))
   if source.kind == "f" and to.is_int and to.bits < 32: return clamp(x.cast(INT), to).cast(to)
   return None
@@ -248,7 +251,8 @@ NUMBERS = frozenset({"imm", "store", "shift", "shiftw", "upper"})
 ZERO = UOp.const(INT, 0)                                             # the register x0
 
 def ins(row: str, *src: UOp, number: Any = None, dtype: DType = INT) -> UOp:
-  """A machine instruction: a row of rvasm or a PSEUDO; its registers, then for memory accesses the state; its number."""
+  """A machine instruction, a row of rvasm or a pseudo-instruction: its registers, for memory accesses the state, last;
+  its number."""
   return UOp(Ops.INS, dtype, src, (row, number))
 
 class Selector:
@@ -261,8 +265,8 @@ class Selector:
     for u in every_node(fn): self.new[u] = self.select(u)
 
   def function(self) -> Function:
-    blocks = {label: [self.new[u] for u in block if u.op in STATEFUL or u.op in TERMINATORS]
-              for label, block in self.fn.blocks.items()}
+    """Loads that were different may have become one."""
+    blocks = {label: dedup(self.new[u] for u in block) for label, block in self.fn.blocks.items()}
     return replace(self.fn, blocks=blocks)
 
   def select(self, u: UOp) -> UOp:
@@ -272,7 +276,7 @@ class Selector:
     return self.specials[u.op](self, u)
 
   def by_rule(self, u: UOp) -> UOp | None:
-    kind = u.src[0].dtype.kind
+    kind = "p" if u.src[0].op is Ops.BUFFER else u.src[0].dtype.kind
     for rule in RULES[u.op]:
       if kind not in rule.kinds or (rule.needs and rule.needs not in self.extensions): continue
       found = match_shapes(rule.shapes, u.src)
@@ -306,13 +310,13 @@ class Selector:
     if leaf is ZERO: return ZERO
     if leaf.dtype is INT: return ins("li", number=leaf.arg)
     code, pseudo = ("<d", "float.d") if u.dtype.bits == 64 else ("<f", "float.s")
-    return ins(pseudo, number=int.from_bytes(struct.pack(code, u.arg), "little"), dtype=FLOAT)
+    return ins(pseudo, number=int.from_bytes(struct.pack(code, u.arg), "little"), dtype=u.dtype)
 
   def repeated(self, u: UOp) -> UOp:
     """A constant as moves and x0 take it: computed again wherever it is wanted."""
     if u.dtype.kind != "f": return UOp.const(INT, signed(int(u.arg), min(64, max(32, u.dtype.bits))))
     if u.dtype.bits == 16: return UOp.const(INT, half_bits(u))
-    return UOp.const(FLOAT, u.arg)
+    return u
 
   def passed(self, u: UOp) -> UOp:
     """A value that moves to where a call, a jump or a return wants it."""
@@ -344,13 +348,11 @@ class Selector:
 
   def cast(self, u: UOp) -> UOp:
     x, source, to = self.new[u.src[0]], u.src[0].dtype, u.dtype
-    a, b = class_of(source), class_of(to)
-    if a is b is FLOAT:
+    if in_float(source) and in_float(to):
       if source is to: return x
-      return ins("fcvt.d.s", x, dtype=b) if to.bits == 64 else ins("fcvt.s.d", x, dtype=b)
-    letter = "d" if FLOAT_BITS.get(to if b is FLOAT else source) == 64 else "s"
-    if b is FLOAT: return ins(f"fcvt.{letter}.{integer_letters(source)}", x, dtype=b)
-    if a is FLOAT: return self.float_to_int(u, x, letter)
+      return ins("fcvt.d.s" if to.bits == 64 else "fcvt.s.d", x, dtype=to)
+    if in_float(to): return ins(f"fcvt.{float_letter(to)}.{integer_letters(source)}", x, dtype=to)
+    if in_float(source): return self.float_to_int(u, x, float_letter(source))
     return self.extend(x, source, to)
 
   def float_to_int(self, u: UOp, x: UOp, letter: str) -> UOp:
@@ -371,10 +373,10 @@ class Selector:
 
   def bitcast(self, u: UOp) -> UOp:
     x, source, to = self.new[u.src[0]], u.src[0].dtype, u.dtype
-    a, b = class_of(source), class_of(to)
-    if a is b: return self.cut(x, to) if source.bits in (8, 16) and source.kind != to.kind else x
     width = "d" if to.bits == 64 else "w"
-    return ins(f"fmv.{width}.x", x, dtype=b) if b is FLOAT else ins(f"fmv.x.{width}", x)
+    if in_float(source) == in_float(to):
+      return self.cut(x, to) if source.bits in (8, 16) and source.kind != to.kind else x
+    return ins(f"fmv.{width}.x", x, dtype=to) if in_float(to) else ins(f"fmv.x.{width}", x)
 
   def address(self, u: UOp) -> tuple[UOp, int]:
     """(base, offset): an offset beyond 12 bits leaves its upper part with the base, which neighbours share."""
@@ -424,7 +426,7 @@ class Selector:
     Ops.WHERE: where, Ops.CAST: cast, Ops.BITCAST: bitcast, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call,
     Ops.JUMP: jump, Ops.BRANCH: branch, Ops.RET: ret}
 
-FLOAT_BITS = {dtypes.float32: 32, dtypes.float64: 64}
+def float_letter(dtype: DType) -> str: return "d" if dtype is dtypes.float64 else "s"
 def integer_letters(dtype: DType) -> str:
   """How fcvt names an integer type; what is narrower is an int32 in a register."""
   return ("l" if dtype.bits == 64 else "w") + ("u" if dtype.kind in "up" and dtype.bits >= 32 else "")
@@ -432,7 +434,7 @@ def half_bits(u: UOp) -> int:
   if u.dtype is dtypes.float16: return int.from_bytes(struct.pack("<e", u.arg), "little")
   return int.from_bytes(struct.pack("<f", u.arg)[2:], "little")
 def is_positive_zero(u: UOp) -> bool:
-  return u.op is Ops.CONST and class_of(u.dtype) is FLOAT and struct.pack("<d", u.arg) == bytes(8)
+  return u.op is Ops.CONST and in_float(u.dtype) and struct.pack("<d", u.arg) == bytes(8)
 
 def deciding_dtype(u: UOp) -> DType:
   """The dtype that a rule's letters speak of: of a comparison's operands."""
@@ -450,7 +452,9 @@ def match_shapes(shapes: tuple[Shape, ...], sources: Iterable[UOp]) -> tuple[lis
     if found[1] is not None: number = found[1]
   return registers, number
 
-def result_class(row: str) -> DType: return FLOAT if ROWS[row].names[0] == "fd" else INT
+def result_class(row: str) -> DType:
+  if ROWS[row].names[0] != "fd": return INT
+  return dtypes.float64 if row.endswith(".d") else dtypes.float32
 
 # ---- the calling convention ------------------------------------------------------------------------------------------
 
@@ -458,11 +462,13 @@ F0 = 32                                    # the first float register: 0..31 are
 T1, T4, T5, T6 = 6, 29, 30, FAR
 FT9, FT10, FT11 = F0 + 29, F0 + 30, F0 + 31
 
-class Outgoing(NamedTuple):
+@dataclass(frozen=True)
+class Outgoing:
   """A stack argument of a call: a place of eight bytes, counted from the stack pointer."""
   number: int
 
-class Incoming(NamedTuple):
+@dataclass(frozen=True)
+class Incoming:
   """A stack argument of this function."""
   number: int
 
@@ -473,7 +479,7 @@ def argument_places(classes: Iterable[DType], on_stack: Callable[[int], Any], fi
   ints, floats, stack = list(INT_ARGUMENTS), list(FLOAT_ARGUMENTS), 0
   out = []
   for k, dtype in enumerate(classes):
-    as_float = dtype is FLOAT and (fixed is None or k < fixed)
+    as_float = in_float(dtype) and (fixed is None or k < fixed)
     if as_float and floats: out.append(floats.pop(0))
     elif ints: out.append(ints.pop(0))
     else:
@@ -621,7 +627,7 @@ class Emitter:
       else: self.load(to, source)
     elif isinstance(source, int): self.store(source, to)
     else:
-      through = FT11 if isinstance(source, UOp) and source.dtype is FLOAT else T5 if isinstance(source, Slot) else T6
+      through = FT11 if isinstance(source, UOp) and in_float(source.dtype) else T5 if isinstance(source, Slot) else T6
       self.move(through, source)
       self.store(through, to)
 
@@ -634,7 +640,7 @@ class Emitter:
   def compute(self, u: UOp, to: int) -> None:
     """What a repeatable node or a constant is, into a register."""
     if u.op is Ops.CONST and u.dtype is INT: self.section.number(to, u.arg)
-    elif u.op is Ops.CONST: self.section.emit("fmv.d.x", to - F0, 0)                      # only +0.0 is one
+    elif u.op is Ops.CONST: self.float_bits(0, u.dtype.bits, to)                          # only +0.0 is one
     else: self.instruction(u, to)
 
   def all_moves(self, moves: Iterable[tuple[Any, Any]]) -> None:
@@ -664,7 +670,7 @@ class Emitter:
       place = self.places.get(s)
       if isinstance(place, int): out.append(place & 31)
       elif s.op is Ops.CONST: out.append(0)
-      else: out.append(self.fetch(place, next(floats if s.dtype is FLOAT else ints)))
+      else: out.append(self.fetch(place, next(floats if in_float(s.dtype) else ints)))
     return out
 
   def instruction(self, u: UOp, place: Place | None) -> None:
@@ -672,7 +678,7 @@ class Emitter:
     if place is u: return                                            # computed where it is used
     row, number = u.arg
     sources = operands(u)
-    scratch = FT11 if u.dtype is FLOAT else T6
+    scratch = FT11 if in_float(u.dtype) else T6
     to = place if isinstance(place, int) else scratch
     if row in ARRANGE: self.machine_row(row, sources, number, to)
     elif row.startswith("select"): self.select(row.removeprefix("select "), sources, to)
@@ -772,7 +778,19 @@ class Emitter:
     for r, offset in self.frame.saved.items(): self.access("sd" if r < F0 else "fsd", r, offset)
     params = parameters(self.fn)
     places = argument_places([p.dtype for p in params], Incoming, None)
-    self.all_moves((self.places[p], source) for p, source in zip(params, places) if p in self.places)
+    pairs = [(p, source) for p, source in zip(params, places) if p in self.places]
+    self.all_moves((self.places[p], source) for p, source in pairs)
+    for p, source in pairs:
+      if p.dtype is dtypes.float32 and not (isinstance(source, int) and source >= F0): self.box(self.places[p])
+
+  def box(self, place: Place) -> None:
+    """A float32 that did not come in a float register: callers leave its upper half open."""
+    if isinstance(place, int):
+      self.section.emit("fmv.x.w", T6, place - F0)
+      self.section.emit("fmv.w.x", place - F0, T6)
+    else:
+      self.access("flw", FT11, self.frame.offset(place))
+      self.store(FT11, place)
 
   def epilogue(self) -> None:
     for r, offset in self.frame.saved.items(): self.access("ld" if r < F0 else "fld", r, offset)
@@ -785,7 +803,12 @@ EXTENSIONS = frozenset({"zba", "zbb"})
 
 def select(fn: Function, extensions: frozenset[str] = frozenset()) -> Function:
   """A flat function, placed or not, as machine instructions in blocks, placed."""
-  return place(Selector(legalise(fn), extensions).function())
+  return place(Selector(reduce_strength(legalise(without_pure(fn))), extensions).function())
+
+def without_pure(fn: Function) -> Function:
+  """The blocks list effects only, as before placing."""
+  blocks = {label: [u for u in block if u.op in STATEFUL or u.op in TERMINATORS] for label, block in fn.blocks.items()}
+  return replace(fn, blocks=blocks)
 
 def assemble(functions: Iterable[Function], extensions: frozenset[str] = frozenset()) -> Assembled:
   """The functions as one section of code."""

@@ -38,11 +38,23 @@ def schedule(roots: list[UOp], device: str, target: Target = PLAIN) -> Schedule:
     order = sort_by_need(dependencies(plan))
     assert order is not None, "copies of old versions leave no cycle"
   groups, needs = merge(plan, order)
-  runs = join_rows([group.stores for group in groups], needs, plan, target)
-  kernels = [kernel_of(run, plan) for run in runs]
   stored = {s.node: plan.leaves[s.target.arg] for s in plan.stores if s.node.op is not Ops.STORE}
   results = [stored.get(r) for r in plan.roots]
-  return Schedule(kernels, results, set(stored.values()) - set(results))
+  temporary = set(stored.values()) - set(results)
+  nests = without_unread([group.stores for group in groups], plan, temporary)
+  runs = join_rows(nests, needs, plan, target)
+  return Schedule([kernel_of(run, plan) for run in runs], results, temporary)
+
+def without_unread(nests: list[Nest], plan: Plan, temporary: set[UOp]) -> list[Nest]:
+  """The nests without stores to temporary memory that nobody reads: their readers have joined them."""
+  while True:
+    read = {plan.leaves[k] for nest in nests for store in nest for k in reads_of(store)}
+    def is_read(store: Store) -> bool:
+      leaf = plan.leaves[store.target.arg]
+      return leaf not in temporary or leaf in read
+    kept = [[store for store in nest if is_read(store)] for nest in nests]
+    if kept == nests: return nests
+    nests = kept
 
 def planned(roots: list[UOp], device: str, target: Target) -> Plan:
   plan = rangeify(roots, device)

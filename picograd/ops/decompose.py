@@ -86,6 +86,12 @@ def horner(x, coefficients):
   for c in coefficients[-2::-1]: total = fma(total, x, c)
   return total
 
+def in_halves(x, coefficients):
+  """Horner's scheme for the lowest two terms, two of them in x^2 for the rest: half as long a chain of operations."""
+  square, (c0, c1, *rest) = x * x, coefficients
+  even, odd = horner(square, rest[0::2]), horner(square, rest[1::2])
+  return fma(fma(fma(odd, x, even), x, c1), x, c0)
+
 def round_to_integer(x, scale, offset, f):
   """x*scale + offset rounded to the nearest integer n with |n| < 2^(mantissa-1), as a float and as a signed integer.
   Adding 1.5 * 2^mantissa pushes the fraction out; what is left in the low bits is n."""
@@ -126,7 +132,7 @@ def exp2_polynomial(x, f):
   """2^x, within 1 ulp; exact for integers."""
   x = clamp(x, *exp_bounds(f))
   whole, n = round_to_integer(x, 1.0, 0.0, f)
-  return scaled(horner(x - whole, f.exp2), n, f)
+  return scaled(in_halves(x - whole, f.exp2), n, f)
 
 @by_float32
 def exp_polynomial(x, f):
@@ -135,7 +141,7 @@ def exp_polynomial(x, f):
   x = clamp(x, low * math.log(2), high * math.log(2))
   whole, n = round_to_integer(x, float(LOG2_E), 0.0, f)
   r = fma(whole, -f.ln2[1], fma(whole, -f.ln2[0], x))
-  return scaled(horner(r, f.exp), n, f)
+  return scaled(in_halves(r, f.exp), n, f)
 
 # ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ----------------------------
 
@@ -420,13 +426,14 @@ def make_defined(division_traps: bool) -> Rules:
   return rules + guard_division if division_traps else rules
 
 @functools.cache
-def lower_operations(missing_ops: frozenset[Ops], missing_dtypes: frozenset[DType]) -> Rules:
+def lower_operations(missing_ops: frozenset[Ops], missing_dtypes: frozenset[DType],
+                     casts_by_bits: frozenset[DType] = frozenset({dtypes.bfloat16})) -> Rules:
   """The second step: the rules that leave only what a target has. missing_dtypes: 16-bit floats without arithmetic,
-  which are then only loaded, stored and converted."""
+  which are then only loaded, stored and converted. casts_by_bits: those without an instruction that converts them."""
   rules = integer_mulacc
   if missing_ops & {Ops.EXP2, Ops.LOG2, Ops.SIN}: rules += polynomials
   if missing_dtypes: rules += half_by_float32
-  if dtypes.bfloat16 in missing_dtypes: rules += bfloat16_by_bits
+  if dtypes.bfloat16 in missing_dtypes & casts_by_bits: rules += bfloat16_by_bits
   if Ops.IDIV in missing_ops: rules += division_by_constant
   if Ops.MAX in missing_ops: rules += max_by_comparison
   if Ops.MULACC in missing_ops: rules += mulacc_in_two

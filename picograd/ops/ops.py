@@ -47,6 +47,31 @@ class Streaming(enum.Enum):
   """arg of a STORE."""
   STORE = 0       # of what nobody reads soon: past the caches
 
+class Operand(NamedTuple):
+  """Of a Tile: how far apart in memory the neighbours along the tile's side and along k are; how many of the nearer ones
+  are known to be aligned together."""
+  outer: int
+  inner: int
+  lanes: int
+
+class Tile(NamedTuple):
+  """arg of WMMA: registers become a tile's sums over k of a * b. Sources: registers, addresses of the first elements of
+  a and b, the tile's first row and first column."""
+  unit: str                      # who multiplies: a key of codegen/matrix.py
+  dtype: str                     # of the operands
+  itemsize: int
+  m: int                         # of the whole contraction
+  n: int
+  k: int
+  rows: int                      # of one tile
+  columns: int
+  depth: int                     # steps of k in one stage
+  stages: int
+  warp: tuple[int, int]          # rows and columns of the group of threads that multiplies together
+  threads: int
+  a: Operand
+  b: Operand
+
 class Buf(NamedTuple):
   """arg of BUFFER. size is in elements (for a C object: of bytes). version counts the assignments that have run."""
   id: int

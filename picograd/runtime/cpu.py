@@ -9,7 +9,7 @@ from typing import Any, Sequence
 import numpy as np
 from picograd.codegen import llvmir
 from picograd.codegen.flat import Function
-from picograd.codegen.target import llvm_target
+from picograd.codegen.target import Caches, USUAL_CACHES, llvm_target
 from picograd.helpers import THREADS, cache_get, cache_put
 from picograd.runtime.device import HostDevice
 
@@ -35,6 +35,14 @@ def open_device(name: str) -> CPUDevice:
   except ImportError as e: raise RuntimeError(f"DEVICE={name} needs llvmlite: pip install llvmlite ({e})") from None
   return CPUDevice(name, llvm)
 
+def host_caches() -> Caches:
+  """The sizes of a core's data caches as the system tells them; the usual ones where it does not."""
+  found: list[int] = []
+  for name, usual in zip(("SC_LEVEL1_DCACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"), USUAL_CACHES):
+    nbytes = os.sysconf(name) if name in getattr(os, "sysconf_names", ()) else 0
+    found.append(nbytes if nbytes > 0 else usual)
+  return Caches(*found)
+
 ENTRY = re.compile(r'define void @"([^"]+)_entry"\(ptr %table, i64 %thread\) #0 "threads"="(\d+)" "scratch"="(\d+)"')
 
 class CPUDevice(HostDevice):
@@ -46,7 +54,7 @@ class CPUDevice(HostDevice):
     features = llvm.get_host_cpu_features()
     triple = llvm.get_process_triple()
     enabled = frozenset(feature for feature, on in features.items() if on)
-    self.target = llvm_target(enabled, triple.split("-")[0], int(THREADS))
+    self.target = llvm_target(enabled, triple.split("-")[0], int(THREADS), host_caches())
     self.cpu, self.features = llvm.get_host_cpu_name(), features.flatten()
     self.machine = self.new_machine()
     self.layout = str(self.machine.target_data)

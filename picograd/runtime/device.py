@@ -109,6 +109,12 @@ def buffer_of(leaf: UOp) -> Buffer:
     found = buffers[leaf] = Buffer(device(leaf.arg.device), nbytes)
   return found
 
+def buffer_named(buffer: Buffer, dtype: DType) -> UOp:
+  """A new BUFFER leaf that names memory which has no name yet."""
+  leaf = UOp.buffer(dtype, buffer.nbytes // dtype.itemsize, buffer.device.name)
+  buffers[leaf] = buffer
+  return leaf
+
 STORAGE_DTYPE = {dtypes.bool: np.bool_, dtypes.bfloat16: np.uint16}
 def numpy_dtype(dtype: DType) -> Any:
   """NumPy's type for a host copy; bfloat16, which NumPy lacks, travels as its 16 bits."""
@@ -132,7 +138,8 @@ def to_host(leaf: UOp) -> np.ndarray:
 
 # ---- registry --------------------------------------------------------------------------------------------------------
 
-MODULES = {"CPU": "cpu", "NUMPY": "numpy", "PYTHON": "python", "RISCV": "riscv"}      # device kind -> module of picograd.runtime
+# device kind -> module of picograd.runtime
+MODULES = {"CPU": "cpu", "NUMPY": "numpy", "PYTHON": "python", "RISCV": "riscv", "CUDA": "cuda"}
 opened: dict[str, Device] = {}
 
 def device(name: str) -> Device:

@@ -40,7 +40,7 @@ def rebuild(roots: list[UOp], replacement: Callable[[UOp], UOp | None]) -> Table
 def value_of(u: UOp) -> UOp | None:
   """What already exists of u: the buffer after an assignment that has run, or the stored value in u's shape."""
   if u in finished: return finished[u]
-  leaf = computed.get(u)
+  leaf = computed.get(strip(u))
   if leaf is None or buffer_of(leaf).version != leaf.arg.version: return None
   return leaf.reshape(u.shape)
 

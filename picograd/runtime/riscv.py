@@ -84,8 +84,8 @@ class RiscvDevice(HostDevice):
     """Maps the pages of these arrays at their own addresses, and no other host memory."""
     wanted = pages_of(memory)
     for pages in self.mapped - wanted: self.machine.mem_unmap(pages.start, pages.end - pages.start)
-    every = self.unicorn.UC_PROT_READ | self.unicorn.UC_PROT_WRITE
-    for pages in wanted - self.mapped: self.machine.mem_map_ptr(pages.start, pages.end - pages.start, every, pages.start)
+    data = self.unicorn.UC_PROT_READ | self.unicorn.UC_PROT_WRITE
+    for start, end in wanted - self.mapped: self.machine.mem_map_ptr(start, end - start, data, start)
     self.mapped = wanted
 
   def note_fault(self, machine: Any, access: int, address: int, size: int, value: int, data: Any) -> bool:
@@ -132,7 +132,8 @@ class RiscvProgram:
 
   def complain(self, memory: list[np.ndarray], message: str) -> None:
     at = self.device.machine.reg_read(self.device.registers.UC_RISCV_REG_PC)
-    if self.device.fault is None: raise RuntimeError(f"kernel {self.name}: {message}, {self.place(at)}")
+    if self.device.fault is None:                                    # unicorn has gone four bytes on by now
+      raise RuntimeError(f"kernel {self.name}: {message}, {self.place(at - 4)}")
     kind, address, size = self.device.fault
     what = f"{kind} of {size} bytes at address {address:#x}, {nearest(memory, address)}"
     raise IndexError(f"kernel {self.name}: {what}, {self.place(at)}")

@@ -1,0 +1,188 @@
+# tiling.py: how a contraction is computed: a register tile, the loops and copies that keep its operands in caches, and
+# its shares for threads. In: kernel and target. Out: a list of Opts. After Goto and van de Geijn, Anatomy of
+# High-Performance Matrix Multiplication (2008), and BLIS (2015), for any product that is summed: matrix products in any
+# layout, batches, convolutions.   (chapter 3)
+from __future__ import annotations
+from typing import NamedTuple
+from picograd.codegen.optimize import Opt, Stage, apply_opt, next_number, ranges_in, stores_of
+from picograd.codegen.target import Target
+from picograd.helpers import ceildiv, dedup, prod
+from picograd.ops.index import stride_of
+from picograd.ops.ops import Axis, Ops
+from picograd.ops.uop import UOp, toposort
+
+AnyOpt = Opt | Stage
+
+FMA_LATENCY = 4          # cycles
+FMA_UNITS = 2            # what x86 and ARM cores with wide vectors have, as a rule
+LOAD_UNITS = 2
+LEAST_WORK = 1 << 8     # multiply-adds below which nothing is won
+COPY_REUSE = 24          # how often an element must be used for a copy of it to pay
+THREAD_WORK = 1 << 17    # multiply-adds below which starting a second thread costs more than it gains
+
+class Contraction(NamedTuple):
+  """A sum of products. The lanes of vectors go along `columns`; `streamed` operands move with them, the others are
+  broadcast. Streamed operands stand still while `rows` move. `outer` are the other loops over outputs: batches, and what
+  columns consist of besides."""
+  reduce: UOp
+  columns: UOp
+  rows: list[UOp]        # outermost first
+  outer: list[UOp]
+  streamed: list[UOp]
+  broadcast: list[UOp]
+  may_block: bool        # whether partial sums may be left in the output
+
+def size(r: UOp) -> int: return r.bound.arg
+def step(load: UOp, r: UOp) -> int | None: return stride_of(load.src[0].src[1], r)
+def slot(load: UOp) -> int: return load.src[0].src[0].arg
+
+def find_contraction(kernel: UOp) -> Contraction | None:
+  """The contraction that a kernel is, if it is one and nothing else."""
+  nodes = toposort([kernel])
+  stores = stores_of(kernel)
+  reduces = [u for u in nodes if u.op is Ops.REDUCE]
+  loops = stores[0][1]
+  if any(around != loops for _, around in stores) or any(u.op is Ops.BUFFER for u in nodes): return None
+  if len(reduces) != 1 or reduces[0].arg[0] is not Ops.ADD: return None
+  if any(r.bound.op is not Ops.CONST or r.axis not in (Axis.LOOP, Axis.REDUCE) for r in ranges_in(kernel)): return None
+  reduce, = reduces
+  below = frozenset(toposort([reduce]))
+  loads = [u for u in below if u.op is Ops.LOAD]
+  loads.sort(key=nodes.index)
+  free = [r for r in loops if r in below]
+  if any(step(u, r) is None for u in loads for r in (*free, *reduce.src[1:])): return None
+  targets = [store.src[0] for store, _ in stores]
+  columns = next((r for r in reversed(free) if all(stride_of(t.src[1], r) == 1 for t in targets)), None)
+  if columns is None: return None
+  streamed = [u for u in loads if step(u, columns) != 0]
+  broadcast = [u for u in loads if step(u, columns) == 0]
+  rows = [r for r in free if r is not columns and all(step(u, r) == 0 for u in streamed)]
+  if not streamed or not broadcast or not rows: return None
+  outer = [r for r in loops if r is not columns and r not in rows]
+  read = {slot(u) for u in nodes if u.op is Ops.LOAD}
+  target, value = targets[0], stores[0][0].src[1]
+  may_block = len(stores) == 1 and target.src[0].arg not in read and reduce.dtype is value.dtype
+  return Contraction(reduce, columns, rows, outer, streamed, broadcast, may_block)
+
+# ---- the register tile -----------------------------------------------------------------------------------------------
+
+class Tile(NamedTuple):
+  rows: int
+  vectors: int
+  lanes: int
+
+def tile_cycles(rows: int, vectors: int) -> float:
+  """Cycles of one step of the reduction for a tile."""
+  return max(rows * vectors / FMA_UNITS, (rows + vectors) / LOAD_UNITS, FMA_LATENCY)
+
+def choose_tile(c: Contraction, target: Target) -> Tile | None:
+  """As many accumulators as registers allow beside the operands, in the shape that takes the fewest cycles."""
+  accessed = dedup([u.dtype for u in (*c.streamed, *c.broadcast)] + [c.reduce.dtype])
+  lanes = min(target.lanes(dt) for dt in accessed)
+  m, n = size(c.rows[-1]), size(c.columns)
+  while lanes > 1 and lanes > n: lanes //= 2
+  if lanes < 2: return None
+  vectors = min(2, ceildiv(n, lanes))
+  most = (target.registers - vectors - 2) // vectors
+  def cycles(rows: int) -> float:
+    rest = m % rows
+    return m // rows * tile_cycles(rows, vectors) + (tile_cycles(rest, vectors) if rest else 0)
+  best = min(range(1, min(most, m) + 1), key=lambda rows: (cycles(rows), -rows))
+  return Tile(best, vectors, lanes)
+
+# ---- the plan --------------------------------------------------------------------------------------------------------
+
+class Plan:
+  """Opts in the order of their application, and the kernel so far, whose ranges they name."""
+  def __init__(self, kernel: UOp):
+    self.kernel = kernel
+    self.opts: list[AnyOpt] = []
+
+  def add(self, opt: AnyOpt) -> int:
+    """Applies an Opt; the number that its first new range gets."""
+    fresh = next_number(self.kernel)
+    self.kernel = apply_opt(self.kernel, opt)
+    self.opts.append(opt)
+    return fresh
+
+  def has(self, number: int) -> bool: return any(r.arg[0] == number for r in ranges_in(self.kernel))
+
+  def tile(self, r: UOp, amount: int, lanes: int) -> None:
+    """Tiles of r, and what is left over as a smaller tile, written out, in vectors of so many lanes."""
+    fresh = self.add(Opt(Axis.TILE, r.arg[0], amount))
+    parts = [(number, n) for number, n in ((fresh, amount), (fresh + 1, size(r) % amount)) if self.has(number)]
+    for number, n in parts:
+      if lanes > 1: self.add(Opt(Axis.VECTOR, number, lanes))
+      steps = ceildiv(n, lanes)
+      if steps > 1: self.add(Opt(Axis.UPCAST, number, steps))
+
+def contraction_opts(kernel: UOp, target: Target) -> list[AnyOpt] | None:
+  """The Opts of a contraction; None for other kernels, and where the rules know nothing better than the general
+  ones."""
+  c = find_contraction(kernel)
+  if c is None or target.form != "flat" or not target.vector_bytes: return None
+  tile = choose_tile(c, target)
+  if tile is None or work(c) < LEAST_WORK or tile.rows < 2: return None
+  plan = Plan(kernel)
+  plan.tile(c.columns, tile.vectors * tile.lanes, tile.lanes)
+  plan.tile(c.rows[-1], tile.rows, 1)
+  share_out(plan, c, tile, target)
+  if target.l2_bytes: block(plan, c, tile, target)
+  return plan.opts
+
+def work(c: Contraction) -> int:
+  return prod(size(r) for r in (c.columns, *c.rows, *c.outer, *c.reduce.src[1:]))
+
+def tiles(r: UOp, c: Contraction, tile: Tile) -> int:
+  """How many steps the loop over r has outside of tiles."""
+  return size(r) // {c.columns: tile.vectors * tile.lanes, c.rows[-1]: tile.rows}.get(r, 1)
+
+def share_out(plan: Plan, c: Contraction, tile: Tile, target: Target) -> None:
+  """Threads share the loop that they can divide best; of equal ones the first that copies nothing twice."""
+  if target.threads < 2 or work(c) < THREAD_WORK: return
+  def balance(r: UOp) -> float:
+    steps = tiles(r, c, tile)
+    return round(steps / max(1, ceildiv(steps, target.threads) * target.threads), 1)
+  r = max((*c.outer, c.columns, *c.rows), key=balance)
+  if tiles(r, c, tile) >= target.threads: plan.add(Opt(Axis.THREAD, r.arg[0], target.threads))
+
+# ---- blocks that fit caches ------------------------------------------------------------------------------------------
+
+def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> None:
+  """Panels of the streamed operand that stay in the L2 cache while all rows go by; or, where the broadcast operand is
+  too large to come from there, slivers of the streamed one that stay in L1 while a copy of the other goes by."""
+  width, itemsize = tile.vectors * tile.lanes, c.reduce.dtype.itemsize
+  depth = prod(size(r) for r in c.reduce.src[1:])
+  rows, columns = prod(size(r) for r in c.rows), size(c.columns)
+  deepest = target.l1_bytes * 5 // 4 // (width * itemsize)
+  if c.may_block and depth > deepest: depth = ceildiv(depth, ceildiv(depth, deepest))
+  copies_pay = rows >= COPY_REUSE and depth * columns * itemsize > target.l1_bytes
+  is_large = rows * depth * itemsize > target.l2_bytes and columns >= max(8, target.threads) * width
+  held = max(width, target.l2_bytes * 3 // 4 // (depth * itemsize))               # columns of a panel
+  block_columns(plan, c, tile, 1 if is_large else held)
+  block_depth(plan, c, depth)
+  if is_large: plan.add(Opt(Axis.BLOCK, c.columns.arg[0], 1))
+  if copies_pay:
+    for number in dedup(slot(u) for u in c.streamed): plan.add(Stage(number))
+  if is_large:
+    for number in dedup(slot(u) for u in c.broadcast): plan.add(Stage(number))
+
+def block_columns(plan: Plan, c: Contraction, tile: Tile, held: int) -> None:
+  """The loops over columns, innermost last, in blocks of as many columns as are held; batches one by one."""
+  width = tile.vectors * tile.lanes
+  amounts: list[tuple[UOp, int]] = []
+  steps = tiles(c.columns, c, tile)
+  if 1 < held // width < steps: amounts.append((c.columns, ceildiv(steps, ceildiv(steps, held // width))))
+  room = held // size(c.columns)
+  for r in reversed(c.outer):
+    is_batch = any(step(u, r) != 0 for u in c.broadcast)
+    amount = 1 if is_batch else max(1, min(size(r), room))
+    room //= size(r)
+    if amount < size(r): amounts.append((r, amount))
+  for r, amount in reversed(amounts): plan.add(Opt(Axis.BLOCK, r.arg[0], amount))
+
+def block_depth(plan: Plan, c: Contraction, depth: int) -> None:
+  """The first loop of the reduction in blocks, so that a block has about so many steps."""
+  first, *rest = c.reduce.src[1:]
+  amount = max(1, ceildiv(depth, prod(size(r) for r in rest)))
+  if amount < size(first): plan.add(Opt(Axis.BLOCK, first.arg[0], amount))
