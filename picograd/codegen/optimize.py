@@ -2,7 +2,7 @@
 # part becomes; the heuristic, a search and a user's hand all write the same list. In: kernel. Out: kernel with THREAD,
 # STRIP, UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
-import itertools
+import functools, itertools
 from typing import Iterable, Iterator, NamedTuple, Protocol, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup, prod
@@ -30,8 +30,9 @@ class Rewrite(Protocol):
   """An Opt that rewrites more than a range (codegen/tiles.py)."""
   def applied(self, kernel: UOp) -> UOp: ...
 
-def ranges_in(kernel: UOp) -> list[UOp]:
-  return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
+@functools.lru_cache(64)
+def ranges_in(kernel: UOp) -> tuple[UOp, ...]:
+  return tuple([u for u in toposort([kernel]) if u.op is Ops.RANGE])
 def next_number(kernel: UOp) -> int:
   return 1 + max((r.arg[0] for r in ranges_in(kernel)), default=-1)
 
