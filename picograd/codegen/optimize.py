@@ -31,8 +31,9 @@ class Rewrite(Protocol):
   """An Opt that rewrites more than a range (codegen/tiles.py)."""
   def applied(self, kernel: UOp) -> UOp: ...
 
-def ranges_in(kernel: UOp) -> list[UOp]:
-  return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
+@functools.lru_cache(64)
+def ranges_in(kernel: UOp) -> tuple[UOp, ...]:
+  return tuple([u for u in toposort([kernel]) if u.op is Ops.RANGE])
 def next_number(kernel: UOp) -> int:
   return 1 + max((r.arg[0] for r in ranges_in(kernel)), default=-1)
 

@@ -3,6 +3,7 @@
 # In: roots of a tensor graph, all on one device. Out: Store records, sources first, and the leaves they touch. After:
 # no movement op is left; every value is an expression over RANGEs that LOADs from PARAMs, numbered by leaf. (chapter 3)
 from __future__ import annotations
+import functools
 from collections import defaultdict
 from typing import NamedTuple
 from picograd.dtype import dtypes
@@ -342,6 +343,7 @@ def follow_view(view: UOp, at: Position) -> tuple[UOp, UOp]:
     view = view.src[0]
   return view, linear(at, view.shape)
 
+@functools.lru_cache(4096)
 def reads_of(store: Store) -> dict[int, list[UOp]]:
   """PARAM number -> the INDEXes through which a store reads it."""
   reads: dict[int, list[UOp]] = {}
