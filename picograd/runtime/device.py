@@ -99,7 +99,8 @@ class HostDevice(Device):
 
 def widened(memory: np.ndarray, nbytes: int) -> np.ndarray:
   """The first nbytes of the allocation that memory is the beginning of."""
-  raw: Any = memory.base
+  raw = memory
+  while isinstance(raw.base, np.ndarray): raw = raw.base               # NumPy skips views, but not those of a subclass
   start = memory.ctypes.data - raw.ctypes.data
   return raw[start:start + nbytes]
 
