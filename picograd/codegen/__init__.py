@@ -55,13 +55,19 @@ def opts_for(kernel: UOp, target: Target) -> list[Opt]:
 
 def compile(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> Any:
   """A kernel in the form that the target's renderer reads: flat blocks, or the structured list."""
-  job, code = Job(name, target, opts), kernel
-  passes = STRUCTURED + FLAT if target.form == "flat" else STRUCTURED
+  if target.form == "flat": return run_passes(STRUCTURED + FLAT, kernel, Job(name, target, opts))
+  return Listing(name, structured(name, kernel, target, opts))
+
+def structured(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> list[UOp]:
+  """A kernel as the structured list, whatever the target's renderer reads."""
+  return run_passes(STRUCTURED, kernel, Job(name, target, opts))
+
+def run_passes(passes: tuple[Pass, ...], code: Any, job: Job) -> Any:
   for step in passes:
     code = step.run(code, job)
     if SPEC: verify(step.form, code)
-    if is_shown(step.name): print(f"-- {name} after {step.name}\n{show(code)}")
-  return code if target.form == "flat" else Listing(name, code)
+    if is_shown(step.name): print(f"-- {job.name} after {step.name}\n{show(code)}")
+  return code
 
 def is_shown(name: str) -> bool:
   return DUMP.value == name or any(DEBUG >= level and name in names for level, names in SHOWN.items())

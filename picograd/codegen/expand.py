@@ -226,12 +226,14 @@ def again_in_later_loops(kernel: UOp, loops: Nest, members: list[UOp]) -> dict[U
   """Values of a loop with transcendental functions that some other loop, equally long, computes again at each step ->
   (the same value there, that loop's range)."""
   if len(loops) != 1 or loops[0].bound.op is not Ops.CONST: return {}
+  computed = toposort([u.src[0] for u in members])
+  if all(u.op not in TRANSCENDENTAL for u in computed): return {}
   r, nodes = loops[0], toposort([kernel])
   known, inside = set(nodes), ranges_inside(kernel)
   others = [q for q in nodes if q.op is Ops.RANGE and q is not r and q.bound is r.bound and q.axis is not Axis.STRIP]
   found: dict[UOp, list[tuple[UOp, UOp]]] = {}
   below: set[UOp] = set()                      # a kept value
-  for u in reversed(toposort([u.src[0] for u in members])):
+  for u in reversed(computed):
     if u in below: below.update(u.src)
     elif u.op in TRANSCENDENTAL and r in inside[u] and r.bound.arg * u.dtype.itemsize <= LONGEST_ROW:
       there = [(later, q) for q in others if (later := u.substitute({r: q})) in known]

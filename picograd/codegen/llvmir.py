@@ -254,7 +254,8 @@ class Renderer:
     if u in self.shuffled: return
     vector, k = u.src
     if vector.op is Ops.CALL:
-      return self.put(f"{self.name(u)} = extractvalue {result_type(vector.dtype, vector.arg)} {self.name(vector)}, {k.arg}")
+      t = result_type(vector.dtype, vector.arg)
+      return self.put(f"{self.name(u)} = extractvalue {t} {self.name(vector)}, {k.arg}")
     self.put(f"{self.name(u)} = extractelement {self.typed(vector)}, i64 {k.arg}")
 
   def reduce(self, u: UOp) -> None:
@@ -309,8 +310,11 @@ class Renderer:
     if callee.op is Ops.SYM and callee.arg in BUILTINS: return self.builtin(u, BUILTINS[callee.arg])
     given = [dtypes.ptr if s.op is Ops.BUFFER else s.dtype for s in arguments]
     types, result = argument_types(given, u.arg), result_type(u.dtype, u.arg)
-    fixed = types if u.arg.fixed is None else [*types[:u.arg.fixed], "..."]
-    signature = result if u.arg.fixed is None else f"{result} ({', '.join(fixed)})"
+    fixed, signature = types, result
+    if u.arg.fixed is not None:
+      fixed = [*types[:u.arg.fixed], "..."]
+      plain = [*map(type_of, given[:u.arg.fixed]), "..."]             # a function's type has no attributes
+      signature = f"{result} ({', '.join(plain)})"
     if callee.op is Ops.SYM: self.called[callee.arg] = self.declaration(callee.arg, result, fixed)
     passed = ", ".join(f"{t} {self.name(s)}" for t, s in zip(types, arguments))
     to = "" if result == "void" else f"{self.name(u)} = "
@@ -350,7 +354,8 @@ class Renderer:
 
 # calls that are instructions (docs/ir.md). {d} is the result, {0} the first argument
 BUILTINS = {
-  "__builtin_va_start": "call void @llvm.va_start.p0(ptr {0})", "__builtin_alloca": "{d} = alloca i8, i64 {0}, align 16",
+  "__builtin_va_start": "call void @llvm.va_start.p0(ptr {0})",
+  "__builtin_alloca": "{d} = alloca i8, i64 {0}, align 16",
   "__builtin_stack_save": "{d} = call ptr @llvm.stacksave.p0()",
   "__builtin_stack_restore": "call void @llvm.stackrestore.p0(ptr {0})",
   "__builtin_frame_address": "{d} = call ptr @llvm.frameaddress.p0(i32 {0})",
