@@ -79,6 +79,7 @@ class HostDevice(Device):
   def free(self, memory: np.ndarray, nbytes: int) -> None:
     room = self.room(nbytes)
     if room > nbytes: memory = widened(memory, room)
+    if len(memory) < room: return                      # it came from elsewhere
     waiting = self.spare.pop(room, [])
     waiting.append(memory)
     self.spare[room] = waiting
