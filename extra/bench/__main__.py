@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse, fnmatch, json, math, os, re, statistics, sys, tempfile, time
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
-from . import limits, workloads
+from picograd.runtime import limits
+from . import workloads
 from .peers import NO_RIVALS, OURS, SLOW_TO_START, installed
 from .worker import Sample, TooLong, Worker
 from .workloads import Workload
