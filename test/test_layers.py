@@ -51,7 +51,9 @@ LAYERS = {
   "codegen.rvasm": (),
   "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
-  "codegen.riscv": ("codegen.regalloc", "codegen.rvobject", "codegen.flatopt", "ops.decompose"),
+  "codegen.rvvalue": ("ops.uop",),
+  "codegen.rvv": ("codegen.rvvalue", "codegen.flat"),
+  "codegen.riscv": ("codegen.rvv", "codegen.regalloc", "codegen.rvobject", "codegen.flatopt", "ops.decompose"),
   "codegen": ("codegen.*", "ops.spec", "ops.show"),
   "runtime": (),
   "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory

@@ -11,7 +11,7 @@ from picograd.codegen.linearize import linearize
 from picograd.codegen.lower import lower
 from picograd.codegen.optimize import Opt, apply_opts, merge_neighbours, split_divided_ranges
 from picograd.codegen.place import place
-from picograd.codegen.stream import stream_large_outputs
+from picograd.codegen.stream import advise_caches
 from picograd.codegen.target import Target
 from picograd.helpers import DEBUG, DUMP, NOOPT, SPEC
 from picograd.ops.show import show
@@ -33,7 +33,7 @@ class Pass(NamedTuple):
 STRUCTURED = (
   Pass("optimize",  lambda code, job: apply_opts(code, job.opts),     "kernel"),
   Pass("expand",    lambda code, job: expand(code),                   "kernel"),
-  Pass("stream",    lambda code, job: stream_large_outputs(code, job.target), "kernel"),
+  Pass("stream",    lambda code, job: advise_caches(code, job.target), "kernel"),
   Pass("lower",     lambda code, job: lower(code, job.target),        "kernel"),
   Pass("linearize", lambda code, job: linearize(code),                "linear"),
 )
