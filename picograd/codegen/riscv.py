@@ -255,7 +255,9 @@ class Selector(VectorSelection):
     self.new: Table = {}
     self.state: Table = {}                                           # effect -> the state after it, a label
     self.results: dict[UOp, list[UOp]] = {}                          # call -> its results, of several, that are used
-    for u in every_node(fn): self.new[u] = self.select(u)
+    nodes = every_node(fn)
+    self.has_vectors = any(u.dtype.count > 1 for u in nodes)
+    for u in nodes: self.new[u] = self.select(u)
 
   def function(self) -> Function:
     """Loads that were different may have become one. A call's several results are taken right after it."""
@@ -264,7 +266,7 @@ class Selector(VectorSelection):
     return replace(self.fn, blocks=blocks)
 
   def select(self, u: UOp) -> UOp:
-    if has_lanes(u): return self.select_vector(u)
+    if self.has_vectors and has_lanes(u): return self.select_vector(u)
     made = self.by_rule(u) if u.op in RULES else None
     if made is not None: return made
     if u.op not in self.specials: raise ValueError(f"{self.fn.name}: {u.op} of {u.dtype} has no RISC-V instruction")
@@ -592,10 +594,12 @@ def following_results(body: list[UOp], call: UOp) -> list[UOp]:
   return list(takewhile(lambda u: u.op is Ops.INS and u.arg[0] == "result", rest))
 
 class Emitter:
-  """Writes a selected, placed function into a section. notes: what to say, as a label, before an instruction's code."""
-  def __init__(self, fn: Function, section: Section, notes: dict[UOp, str]):
+  """Places a selected function, allocates its registers and writes it into a section. notes: what to say, as a label,
+  before an instruction's code."""
+  def __init__(self, selected: Function, section: Section, notes: dict[UOp, str]):
+    flow = Flow(selected)
+    fn = place(selected, flow)
     self.fn, self.section, self.notes = fn, section, notes
-    flow = Flow(fn)
     hints = abi_hints(fn, coalescing_hints(fn))
     self.allocation = allocate(fn, flow, banks(frozenset()), hints, is_repeatable)
     if any(not isinstance(p, int) for p in self.allocation.places.values()):
@@ -708,13 +712,21 @@ class Emitter:
 
   def read_all(self, sources: Iterable[UOp]) -> list[int]:
     """The registers in which an instruction finds its operands."""
-    free = {"i": iter((T4, T5)), "f": iter((FT9, FT10, FT11)), "v": iter((V24, V26, V28))}
     out = []
     for s in sources:
       place = self.places.get(s)
       if isinstance(place, int): out.append(place & 31)
       elif s.op is Ops.CONST: out.append(0)
-      else: out.append(self.fetch(place, next(free[bank_of(s)])))
+      else: return self.read_slots(sources)
+    return out
+
+  def read_slots(self, sources: Iterable[UOp]) -> list[int]:
+    """The same where some operand is in a slot or is computed again."""
+    free = {"i": iter((T4, T5)), "f": iter((FT9, FT10, FT11)), "v": iter((V24, V26, V28))}
+    out = []
+    for s in sources:
+      place = 0 if s.op is Ops.CONST else self.places[s]
+      out.append(place & 31 if isinstance(place, int) else self.fetch(place, next(free[bank_of(s)])))
     return out
 
   def instruction(self, u: UOp, place: Place | None) -> None:
@@ -883,8 +895,8 @@ def prepare(fn: Function) -> Function:
   return reduce_strength(legalise(legalise_vectors(without_pure(fn))))
 
 def select(fn: Function, extensions: frozenset[str] = frozenset()) -> Function:
-  """A flat function, placed or not, as machine instructions in blocks, placed."""
-  return place(Selector(prepare(fn), extensions).function())
+  """A flat function, placed or not, as machine instructions: those with effects in blocks, the others below them."""
+  return Selector(prepare(fn), extensions).function()
 
 def without_pure(fn: Function) -> Function:
   """The blocks list effects only, as before placing."""
@@ -900,7 +912,7 @@ def assemble(functions: Iterable[Function], extensions: frozenset[str] = frozens
 def listing(fn: Function, extensions: frozenset[str] = frozenset()) -> str:
   """A kernel as lines: offset, code in hexadecimal, assembly, and the operation it came from."""
   section, selector = Section(".text"), Selector(prepare(fn), extensions)
-  Emitter(place(selector.function()), section, origins(selector)).write()
+  Emitter(selector.function(), section, origins(selector)).write()
   code = section.finish()
   lines, said = [f"# {fn.name} {fn.threads}"], starting(code)
   for at, text in disassemble(code.data):
