@@ -64,10 +64,10 @@ LAYERS = {
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph
   "runtime.collective": ("runtime.device",),
+  "runtime.beam": ("runtime.device", "codegen"),
   "runtime.plan": ("codegen", "runtime.device"),
   "runtime.realize": ("runtime.plan",),
   "runtime.jit": ("runtime.realize",),
-  "runtime.beam": ("runtime.realize", "codegen.optimize"),
   "runtime.profile": ("runtime.device", "ops.show"),
   "common": (),
   "arithmetic": ("ops.uop",),

@@ -1,6 +1,6 @@
-# compile.py: one C file -> a Module, and a Module -> object code for the machine we run on. In: a path and Settings. Out:
-# preprocessed tokens, a Module, LLVM IR, assembly or an object file. Messages go to the Diagnostics; errors stop before
-# code is made.
+# compile.py: one C file -> a Module, and a Module -> object code for the machine we run on. In: a path and Settings.
+# Out: preprocessed tokens, a Module, LLVM IR, assembly or an object file. Messages go to the Diagnostics; errors stop
+# before code is made.
 from __future__ import annotations
 import glob, os
 from typing import Any, NamedTuple
@@ -26,7 +26,8 @@ def newest(pattern: str) -> list[str]:
 
 def platform(name: str) -> Platform:
   if name == "riscv64":
-    return Platform(RISCV64, (HERE, *newest("/usr/lib/gcc-cross/riscv64-linux-gnu/*/include"), "/usr/riscv64-linux-gnu/include"))
+    own = newest("/usr/lib/gcc-cross/riscv64-linux-gnu/*/include")
+    return Platform(RISCV64, (HERE, *own, "/usr/riscv64-linux-gnu/include"))
   return Platform(X86_64, (HERE, "/usr/local/include", *newest("/usr/lib/gcc/x86_64-linux-gnu/*/include"),
                            "/usr/include/x86_64-linux-gnu", "/usr/include"))
 

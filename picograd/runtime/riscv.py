@@ -63,10 +63,9 @@ class RiscvDevice(HostDevice):
     self.blocks: Counter[tuple[int, int]] | None = None              # (address, bytes) -> executions, while counting
     self.machine.hook_add(unicorn.UC_HOOK_MEM_INVALID, self.note_fault)
 
-  def allocate(self, nbytes: int) -> np.ndarray:
+  def room(self, nbytes: int) -> int: return nbytes
+  def fresh(self, nbytes: int) -> np.ndarray:
     """Ends at the end of a page, unmapped pages around it: the first byte behind it is out of reach."""
-    waiting = self.spare.get(nbytes)
-    if waiting: return super().allocate(nbytes)
     size = -(-max(nbytes, 1) // PAGE) * PAGE
     raw: np.ndarray = np.empty(size + 3 * PAGE, np.uint8)
     end = PAGE + -raw.ctypes.data % PAGE + size
