@@ -53,7 +53,12 @@ LAYERS = {
   "codegen.regalloc": ("codegen.place",),
   "codegen.rvvalue": ("ops.uop",),
   "codegen.rvv": ("codegen.rvvalue", "codegen.flat"),
-  "codegen.riscv": ("codegen.rvv", "codegen.regalloc", "codegen.rvobject", "codegen.flatopt", "ops.decompose"),
+  "codegen.rvlegal": ("codegen.rvvalue", "codegen.flat"),
+  "codegen.rvrules": ("codegen.rvvalue",),
+  "codegen.rvselect": ("codegen.rvrules", "codegen.rvobject", "codegen.rvv", "ops.decompose"),
+  "codegen.rvabi": ("codegen.regalloc", "codegen.rvobject", "codegen.rvvalue"),
+  "codegen.rvemit": ("codegen.rvabi", "codegen.rvv"),
+  "codegen.riscv": ("codegen.rvemit", "codegen.rvselect", "codegen.rvlegal", "codegen.flatopt"),
   "codegen": ("codegen.*", "ops.spec", "ops.show"),
   "runtime": (),
   "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory

@@ -98,6 +98,7 @@ class Liveness:
 
   def crosses_call(self, u: UOp) -> bool:
     """Whether a call begins while u is alive and ends before u does."""
+    if not self.calls: return False
     k = bisect_right(self.calls, self.start[u])
     return k < len(self.calls) and self.calls[k] < self.end[u]
 
@@ -132,8 +133,8 @@ class Scan:
     heapq.heappush(active, (self.live.end[u], tie, u))
 
   def choose(self, u: UOp, usable: Iterable[int], free: set[int]) -> int | None:
-    """A free register: one that saves a move, else the first."""
-    for hint in self.hints.get(u, ()):
+    """A free register: one that saves a move, that of the first operand, else the first."""
+    for hint in (*self.hints.get(u, ()), *u.src[:1]):
       place = self.places.get(hint) if isinstance(hint, UOp) else hint
       if isinstance(place, int) and place in free and place in usable: return place
     return next((r for r in usable if r in free), None)
@@ -176,16 +177,12 @@ def allocate(fn: Function, flow: Flow, banks: dict[str, Bank], hints: Hints, rep
   return Allocation(scan.places, scan.slots)
 
 def coalescing_hints(fn: Function) -> Hints:
-  """Values that jumps pass, and the parameters that get them, want one register; so does an instruction's result and
-  its first operand."""
+  """Values that jumps pass, and the parameters that get them, want one register."""
   hints: Hints = defaultdict(list)
   for p, passed in incoming(fn).items():
     for v in passed:
       hints[p].append(v)
       hints[v].append(p)
-  for block in fn.blocks.values():
-    for u in block:
-      if u.op is Ops.INS and u.src and u.src[0].dtype is u.dtype: hints[u].append(u.src[0])
   return hints
 
 # ---- moves that happen at once ---------------------------------------------------------------------------------------
