@@ -4,9 +4,9 @@ from __future__ import annotations
 import gc, os, subprocess, sys, tempfile, threading
 from dataclasses import dataclass, field
 from typing import NoReturn
-from extra.c2r5.compile import Host, Settings, compile_module, host_text, platform, preprocess
-from extra.c2r5.cpp import Options, print_tokens
-from extra.c2r5.lex import Diagnostics, Halt
+from .compile import Host, Settings, compile_module, host_text, platform, preprocess
+from .cpp import Options, print_tokens
+from .lex import Diagnostics, Halt
 
 USAGE = """usage: c2r5 [options] file...
   -c -S -E         stop after compiling, with assembly, after preprocessing    -o FILE     where to put the result
