@@ -51,7 +51,9 @@ LAYERS = {
   "codegen.rvasm": (),
   "codegen.rvobject": ("codegen.rvasm",),
   "codegen.regalloc": ("codegen.place",),
-  "codegen.riscv": ("codegen.regalloc", "codegen.rvobject", "codegen.flatopt", "ops.decompose"),
+  "codegen.rvvalue": ("ops.uop",),
+  "codegen.rvv": ("codegen.rvvalue", "codegen.flat"),
+  "codegen.riscv": ("codegen.rvv", "codegen.regalloc", "codegen.rvobject", "codegen.flatopt", "ops.decompose"),
   "codegen": ("codegen.*", "ops.spec", "ops.show"),
   "runtime": (),
   "runtime.device": ("codegen.target", "ops.uop"),                # BUFFER leaf -> its memory
@@ -62,10 +64,10 @@ LAYERS = {
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph
   "runtime.collective": ("runtime.device",),
+  "runtime.beam": ("runtime.device", "codegen"),
   "runtime.plan": ("codegen", "runtime.device"),
   "runtime.realize": ("runtime.plan",),
   "runtime.jit": ("runtime.realize",),
-  "runtime.beam": ("runtime.realize", "codegen.optimize"),
   "runtime.profile": ("runtime.device", "ops.show"),
   "common": (),
   "arithmetic": ("ops.uop",),

@@ -16,8 +16,9 @@ from picograd.ops.uop import UOp
 
 @dataclass(frozen=True)
 class Slot:
-  """A place of eight bytes in the frame. No tuple: an equal tuple would be the same place."""
+  """Places of eight bytes in the frame, from one on. No tuple: an equal tuple would be the same place."""
   number: int
+  size: int = 1
 
 Place = int | Slot | UOp                   # a register, a slot, or a node to compute again
 Hints = dict[UOp, list[int | UOp]]         # value -> registers, or values whose register it would like to have
@@ -28,6 +29,8 @@ class Bank(NamedTuple):
   """The registers of a class, the preferred ones first. saved: those that calls preserve."""
   registers: tuple[int, ...]
   saved: frozenset[int]
+
+def bank_of(u: UOp) -> str: return u.dtype.kind if u.dtype.count == 1 else "v"
 
 class Allocation(NamedTuple):
   places: dict[UOp, Place]
@@ -113,7 +116,7 @@ class Scan:
     for tie, u in enumerate(order): self.visit(u, tie)
 
   def visit(self, u: UOp, tie: int) -> None:
-    kind = u.dtype.kind
+    kind = bank_of(u)
     active, free, start = self.active[kind], self.free[kind], self.live.start[u]
     while active and active[0][0] <= start:
       _, _, ended = heapq.heappop(active)
@@ -143,7 +146,7 @@ class Scan:
   def evict(self, u: UOp, usable: Iterable[int]) -> int | None:
     """Takes the register of the value that needs it least, if that needs it less than u."""
     places = set(usable)
-    rivals = [a for _, _, a in self.active[u.dtype.kind] if self.places[a] in places]
+    rivals = [a for _, _, a in self.active[bank_of(u)] if self.places[a] in places]
     loser = min(rivals, key=self.density, default=u)
     if self.density(loser) >= self.density(u): return None
     taken = self.places[loser]
@@ -154,6 +157,10 @@ class Scan:
   def spill(self, u: UOp) -> None:
     if self.repeatable(u):
       self.places[u] = u
+      return
+    if bank_of(u) == "v":                                            # four slots in a row
+      self.places[u] = Slot(self.slots, 4)
+      self.slots += 4
       return
     if self.idle_slots and self.idle_slots[0][0] <= self.live.start[u]: _, number = heapq.heappop(self.idle_slots)
     else:

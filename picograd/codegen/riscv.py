@@ -3,27 +3,24 @@
 # 16-bit float is its bits: as the calling convention (lp64d) passes them. Numbers are as PYTHON defines them. Kernels
 # and C functions alike: MULACC is a fused multiply-add, ADD of MUL never is.   (RISC-V Unprivileged ISA; ELF psABI)
 from __future__ import annotations
-import struct
+import functools, struct
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Callable, Iterable, NamedTuple
 from picograd.codegen.flat import Flow, Function, STATEFUL, every_node, forward, operands, phi, successors
 from picograd.codegen.flatopt import reduce_strength
 from picograd.codegen.place import place
-from picograd.codegen.regalloc import Allocation, Bank, Hints, Place, Slot, allocate, coalescing_hints, in_sequence
+from picograd.codegen.regalloc import (Allocation, Bank, Hints, Place, Slot, allocate, bank_of, coalescing_hints,
+                                       in_sequence)
 from picograd.codegen.rvasm import DYNAMIC, ROWS, TO_ZERO, Row, decode
 from picograd.codegen.rvobject import Assembled, FAR, INVERSE, RA, SP, Section, disassemble, signed
+from picograd.codegen.rvv import Lanes, VectorSelection, has_lanes, legalise_vectors, vector_type
+from picograd.codegen.rvvalue import INT, ZERO, class_of, in_float, ins
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
 from picograd.ops.decompose import is_within_int64
 from picograd.ops.ops import Ops, TERMINATORS
 from picograd.ops.uop import Table, UOp
-
-INT = dtypes.int64                         # what all values in integer registers are after selection
-
-def class_of(dtype: DType) -> DType:
-  """The dtype after selection. float32 stays: its upper half in a register must be ones."""
-  return dtype if dtype is dtypes.void or in_float(dtype) else INT
-def in_float(dtype: DType) -> bool: return dtype is dtypes.float32 or dtype is dtypes.float64
 
 # ---- legalise: ops that no instruction has, in ops that have one -----------------------------------------------------
 
@@ -89,8 +86,8 @@ LEGAL: dict[Ops, Callable[[UOp], UOp | None]] = {Ops.SHL: shift, Ops.SHR: shift,
 def legalise(fn: Function) -> Function:
   """What was put in place of an op may itself need that."""
   while True:
-    found = {u: LEGAL[u.op](u) for u in every_node(fn) if u.op in LEGAL}
-    table = {u: new for u, new in found.items() if new is not None}
+    found = [(u, LEGAL[u.op](u)) for u in every_node(fn) if u.op in LEGAL and u.dtype.count == 1]
+    table = {u: new for u, new in found if new is not None}
     if not table: return fn
     fn = forward(fn, table)
 
@@ -236,7 +233,9 @@ class Step(NamedTuple):
   row: str
   letters: tuple[str, ...]
   number: str
+  dtype: DType                                                       # of the result
 
+@functools.cache
 def steps_of(code: str, dtype: DType) -> list[Step]:
   words = {"w": "w" if dtype.bits <= 32 else "", "f": "d" if dtype.bits == 64 else "s",
            "u": "u" if dtype.is_unsigned else ""}
@@ -244,32 +243,28 @@ def steps_of(code: str, dtype: DType) -> list[Step]:
   for text in filter(None, code.format(**words).split(";")):
     row, *names = text.split()
     takes_number = any(name in NUMBERS for name in ROWS[row].names)
-    out.append(Step(row, tuple(names[:-1] if takes_number else names), names[-1] if takes_number else ""))
+    letters = tuple(names[:-1] if takes_number else names)
+    out.append(Step(row, letters, names[-1] if takes_number else "", result_class(row)))
   return out
 
 NUMBERS = frozenset({"imm", "store", "shift", "shiftw", "upper"})
-ZERO = UOp.const(INT, 0)                                             # the register x0
-
-def ins(row: str, *src: UOp, number: Any = None, dtype: DType = INT) -> UOp:
-  """A machine instruction, a row of rvasm or a pseudo-instruction: its registers, for memory accesses the state, last;
-  its number."""
-  return UOp(Ops.INS, dtype, src, (row, number))
-
-class Selector:
+class Selector(VectorSelection):
   """new: flat node -> what stands for it: an INS, or a leaf that needs none."""
   def __init__(self, fn: Function, extensions: frozenset[str]):
     self.fn, self.extensions = fn, extensions
     self.new: Table = {}
-    self.known: dict[tuple[Rule, DType], list[Step]] = {}
     self.state: Table = {}                                           # effect -> the state after it, a label
+    self.results: dict[UOp, list[UOp]] = {}                          # call -> its results, of several, that are used
     for u in every_node(fn): self.new[u] = self.select(u)
 
   def function(self) -> Function:
-    """Loads that were different may have become one."""
-    blocks = {label: dedup(self.new[u] for u in block) for label, block in self.fn.blocks.items()}
+    """Loads that were different may have become one. A call's several results are taken right after it."""
+    blocks = {label: dedup(v for u in block for v in (self.new[u], *self.results.get(u, ())))
+              for label, block in self.fn.blocks.items()}
     return replace(self.fn, blocks=blocks)
 
   def select(self, u: UOp) -> UOp:
+    if has_lanes(u): return self.select_vector(u)
     made = self.by_rule(u) if u.op in RULES else None
     if made is not None: return made
     if u.op not in self.specials: raise ValueError(f"{self.fn.name}: {u.op} of {u.dtype} has no RISC-V instruction")
@@ -277,21 +272,18 @@ class Selector:
 
   def by_rule(self, u: UOp) -> UOp | None:
     kind = "p" if u.src[0].op is Ops.BUFFER else u.src[0].dtype.kind
-    for rule in RULES[u.op]:
-      if kind not in rule.kinds or (rule.needs and rule.needs not in self.extensions): continue
+    for rule in usable_rules(u.op, kind, self.extensions):
       found = match_shapes(rule.shapes, u.src)
       if found is not None: return self.build(rule, u, *found)
     return None
 
   def build(self, rule: Rule, u: UOp, registers: list[UOp], number: int | None) -> UOp:
-    dtype = deciding_dtype(u)
-    steps = self.known.get((rule, dtype))
-    if steps is None: steps = self.known[rule, dtype] = steps_of(rule.code, dtype)
+    steps = steps_of(rule.code, deciding_dtype(u))
     operand = dict(zip("abc", [self.new[r] for r in registers]))
     operand["0"], made = ZERO, operand["a"]
-    for step in steps:
-      n = number if step.number == "n" else int(step.number) if step.number else None
-      made = ins(step.row, *[operand[letter] for letter in step.letters], number=n, dtype=result_class(step.row))
+    for row, letters, text, dtype in steps:
+      n = number if text == "n" else int(text) if text else None
+      made = UOp(Ops.INS, dtype, tuple([operand[letter] for letter in letters]), (row, n))
       operand["."] = made
     narrow = u.dtype.is_int and u.dtype.bits < 32 and u.op in CAN_OVERFLOW
     return self.cut(made, u.dtype) if narrow else made
@@ -412,6 +404,13 @@ class Selector:
     target = callee if callee.op is Ops.SYM else self.new[callee]
     return UOp(Ops.CALL, class_of(u.dtype), (target, *map(self.passed, arguments), self.after(state)), u.arg)
 
+  def result(self, u: UOp) -> UOp:
+    """The k-th result of a call that has several."""
+    call, k = u.src
+    made = ins("result", self.after(call), number=k.arg, dtype=class_of(u.dtype))
+    self.results.setdefault(call, []).append(made)
+    return made
+
   def jump(self, u: UOp) -> UOp:
     label, *values = u.src
     return u.with_src((label, *map(self.passed, values)))
@@ -424,6 +423,7 @@ class Selector:
   specials: dict[Ops, Callable[[Selector, UOp], UOp]] = {
     Ops.CONST: const, Ops.PARAM: leaf, Ops.PHI: phi, Ops.BUFFER: buffer, Ops.SYM: symbol, Ops.LABEL: label,
     Ops.WHERE: where, Ops.CAST: cast, Ops.BITCAST: bitcast, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call,
+    Ops.INDEX: result,
     Ops.JUMP: jump, Ops.BRANCH: branch, Ops.RET: ret}
 
 def float_letter(dtype: DType) -> str: return "d" if dtype is dtypes.float64 else "s"
@@ -452,6 +452,11 @@ def match_shapes(shapes: tuple[Shape, ...], sources: Iterable[UOp]) -> tuple[lis
     if found[1] is not None: number = found[1]
   return registers, number
 
+@functools.cache
+def usable_rules(op: Ops, kind: str, extensions: frozenset[str]) -> list[Rule]:
+  return [rule for rule in RULES[op] if kind in rule.kinds and (not rule.needs or rule.needs in extensions)]
+
+@functools.cache
 def result_class(row: str) -> DType:
   if ROWS[row].names[0] != "fd": return INT
   return dtypes.float64 if row.endswith(".d") else dtypes.float32
@@ -459,7 +464,9 @@ def result_class(row: str) -> DType:
 # ---- the calling convention ------------------------------------------------------------------------------------------
 
 F0 = 32                                    # the first float register: 0..31 are the integer registers
+V0 = 64                                    # and the first vector register
 T1, T4, T5, T6 = 6, 29, 30, FAR
+V24, V26, V28, V30 = range(V0 + 24, V0 + 32, 2)
 FT9, FT10, FT11 = F0 + 29, F0 + 30, F0 + 31
 
 @dataclass(frozen=True)
@@ -493,14 +500,16 @@ def result_places(values: Iterable[UOp]) -> list[Place]: return argument_places(
 INT_TEMPORARIES, INT_SAVED = (15, 14, 13, 12, 11, 10, 16, 17, 5, 6, 7, 28, T4, T5), (8, 9, *range(18, 28))
 FLOAT_TEMPORARIES = tuple([F0 + r for r in (15, 14, 13, 12, 11, 10, 16, 17, *range(8), 28, 29, 30)])
 FLOAT_SAVED = tuple([F0 + r for r in (8, 9, *range(18, 28))])
+VECTOR_TEMPORARIES = tuple(range(V0 + 2, V30, 2))                    # v0 is for masks; groups of two
 
 def banks(reserved: frozenset[int]) -> dict[str, Bank]:
   """The registers that values may live in. t6 and ft11 never hold one: moves and far jumps go through them."""
   def bank(temporaries: tuple[int, ...], saved: tuple[int, ...]) -> Bank:
     return Bank(tuple([r for r in temporaries + saved if r not in reserved]), frozenset(saved))
-  return {"i": bank(INT_TEMPORARIES, INT_SAVED), "f": bank(FLOAT_TEMPORARIES, FLOAT_SAVED)}
+  return {"i": bank(INT_TEMPORARIES, INT_SAVED), "f": bank(FLOAT_TEMPORARIES, FLOAT_SAVED),
+          "v": bank(VECTOR_TEMPORARIES, ())}
 
-SPILLING = frozenset({T4, T5, FT9, FT10})  # what instructions read from slots passes through these, where there are any
+SPILLING = frozenset({T4, T5, FT9, FT10, V24, V26, V28})             # what is read from slots passes through these
 
 def abi_hints(fn: Function, hints: Hints) -> Hints:
   """Arguments want to be where the convention puts them."""
@@ -513,7 +522,7 @@ def abi_hints(fn: Function, hints: Hints) -> Hints:
     for u in block:
       if u.op is Ops.CALL:
         arguments = operands(u)[1:]
-        want(arguments, argument_places([a.dtype for a in arguments], Outgoing, u.arg))
+        want(arguments, argument_places([a.dtype for a in arguments], Outgoing, u.arg.fixed))
         if u.dtype is not dtypes.void: want([u], result_places([u]))
       elif u.op is Ops.RET: want(u.src, result_places(u.src))
   return hints
@@ -528,7 +537,9 @@ def arrangement(row: Row) -> Callable[..., list[int]]:
   letters, source = [], 0
   for name, f in zip(row.names, row.fields):
     if name in ("rd", "fd"): letters.append("d")
-    elif f.kind in "xf":
+    elif name == "vd": letters.append("d")
+    elif f.kind == "m": letters.append("1")                          # all lanes
+    elif f.kind in "xfv":
       letters.append(f"s[{source}]")
       source += 1
     else: letters.append(f"({DYNAMIC} if n is None else n)" if f.kind == "r" else "n")
@@ -538,12 +549,17 @@ ARRANGE = {name: arrangement(row) for name, row in ROWS.items() if row.expands i
 REPEATABLE = frozenset({"li", "float.s", "float.d", "frame", "la"})
 def is_repeatable(u: UOp) -> bool: return u.op is Ops.INS and u.arg[0] in REPEATABLE
 
+def cycle_breaker(place: Place) -> Place:
+  """Where a value waits while the others of its cycle move."""
+  if not isinstance(place, int) or place < F0: return T6
+  return FT11 if place < V0 else V30
+
 class Frame:
   """Offsets from the stack pointer, from below: stack arguments of calls, saved registers, slots, arrays."""
   def __init__(self, fn: Function, allocation: Allocation):
     nodes = [u for block in fn.blocks.values() for u in block]
     calls = [u for u in nodes if u.op is Ops.CALL]
-    arguments = [argument_places([a.dtype for a in operands(u)[1:]], Outgoing, u.arg) for u in calls]
+    arguments = [argument_places([a.dtype for a in operands(u)[1:]], Outgoing, u.arg.fixed) for u in calls]
     outgoing = max([sum(isinstance(p, Outgoing) for p in places) for places in arguments], default=0)
     used = {p for p in allocation.places.values() if isinstance(p, int)}
     saved = [r for r in INT_SAVED + FLOAT_SAVED if r in used] + ([RA] if calls else [])
@@ -551,9 +567,11 @@ class Frame:
     self.slots = 8 * (outgoing + len(saved))
     self.size = self.slots + 8 * allocation.slots
     self.arrays: dict[UOp, int] = {}
-    for u in every_node(fn):
-      if u.op is Ops.BUFFER: self.add_array(u)
-      elif u.op is Ops.INS and u.arg[0] == "frame": self.add_array(u.arg[1])
+    for u in nodes:
+      if u.op is not Ops.INS: continue
+      if u.arg[0] in ("frame", "lanes"): self.add_array(u.arg[1])
+      for s in u.src:
+        if s.op is Ops.BUFFER: self.add_array(s)
     self.size = -(-self.size // 16) * 16
 
   def add_array(self, u: UOp) -> None:
@@ -568,10 +586,15 @@ class Frame:
     assert isinstance(place, Incoming)
     return self.size + 8 * place.number
 
+def following_results(body: list[UOp], call: UOp) -> list[UOp]:
+  """The nodes that take a call's several results."""
+  rest = body[body.index(call) + 1:] if call.arg.results else []
+  return list(takewhile(lambda u: u.op is Ops.INS and u.arg[0] == "result", rest))
+
 class Emitter:
-  """Writes a selected, placed function into a section."""
-  def __init__(self, fn: Function, section: Section):
-    self.fn, self.section = fn, section
+  """Writes a selected, placed function into a section. notes: what to say, as a label, before an instruction's code."""
+  def __init__(self, fn: Function, section: Section, notes: dict[UOp, str]):
+    self.fn, self.section, self.notes = fn, section, notes
     flow = Flow(fn)
     hints = abi_hints(fn, coalescing_hints(fn))
     self.allocation = allocate(fn, flow, banks(frozenset()), hints, is_repeatable)
@@ -583,15 +606,18 @@ class Emitter:
     self.names = {label: (fn.name, k) for k, label in enumerate(fn.blocks)}
 
   def write(self) -> None:
-    self.section.export(self.fn.name)
+    if self.fn.is_local: self.section.label(self.fn.name)
+    else: self.section.export(self.fn.name)
     self.prologue()
     written = [label for label in self.fn.blocks if self.destination(label) is label]
     for label, following in zip(written, [*written[1:], None]):
       *body, last = self.fn.blocks[label]
       self.section.label(self.names[label])
+      self.lanes: Lanes | None = None                                # what vl and vtype are set for
       for u in body:
-        if u.op is Ops.CALL: self.call(u)
-        else: self.instruction(u, self.places.get(u))
+        if u in self.notes: self.section.label(("note", self.notes[u]))
+        if u.op is Ops.CALL: self.call(u, following_results(body, u))
+        elif u.arg[0] != "result": self.instruction(u, self.places.get(u))
       self.all_moves(self.moves[label])
       self.terminators[last.op](self, last, following)
 
@@ -615,9 +641,26 @@ class Emitter:
     self.section.emit(row, register & 31, 0, T6)
 
   def load(self, register: int, place: Any) -> None:
+    if register >= V0: return self.access_vector("vle32.v", register, place)
     self.access("ld" if register < F0 else "fld", register, self.frame.offset(place))
   def store(self, register: int, place: Any) -> None:
+    if register >= V0: return self.access_vector("vse32.v", register, place)
     self.access("sd" if register < F0 else "fsd", register, self.frame.offset(place))
+
+  def access_vector(self, row: str, register: int, place: Any) -> None:
+    """A whole group of the least size."""
+    self.configure(Lanes(8, 32))
+    self.section.number(T6, self.frame.offset(place))
+    self.section.emit("add", T6, T6, SP)
+    self.section.emit(row, register & 31, T6, 1)
+
+  def configure(self, lanes: Lanes) -> None:
+    """The instructions that follow work on so many lanes."""
+    if self.lanes == lanes: return
+    self.lanes = lanes
+    if lanes.number < 32: return self.section.emit("vsetivli", 0, lanes.number, vector_type(lanes.bits))
+    self.section.number(T6, lanes.number)
+    self.section.emit("vsetvli", 0, T6, vector_type(lanes.bits))
 
   def move(self, to: Any, source: Any) -> None:
     """Between registers of either class, places of the frame, and from what is computed again."""
@@ -627,12 +670,14 @@ class Emitter:
       else: self.load(to, source)
     elif isinstance(source, int): self.store(source, to)
     else:
-      through = FT11 if isinstance(source, UOp) and in_float(source.dtype) else T5 if isinstance(source, Slot) else T6
+      through = T6 if isinstance(source, UOp) else T5 if getattr(source, "size", 1) == 1 else V30
+      if isinstance(source, UOp) and in_float(source.dtype): through = FT11
       self.move(through, source)
       self.store(through, to)
 
   def copy(self, to: int, source: int) -> None:
-    if to < F0 and source < F0: self.section.emit("addi", to, source, 0)
+    if to >= V0: self.section.emit("vmv2r.v", to - V0, source - V0)
+    elif to < F0 and source < F0: self.section.emit("addi", to, source, 0)
     elif to >= F0 and source >= F0: self.section.emit("fsgnj.d", to - F0, source - F0, source - F0)
     elif to < F0: self.section.emit("fmv.x.d", to, source - F0)
     else: self.section.emit("fmv.d.x", to - F0, source)
@@ -644,8 +689,7 @@ class Emitter:
     else: self.instruction(u, to)
 
   def all_moves(self, moves: Iterable[tuple[Any, Any]]) -> None:
-    for to, source in in_sequence(moves, lambda place: FT11 if isinstance(place, int) and place >= F0 else T6):
-      self.move(to, source)
+    for to, source in in_sequence(moves, cycle_breaker): self.move(to, source)
 
   def place(self, u: UOp) -> Place: return u if u.op is Ops.CONST else self.places[u]
 
@@ -664,23 +708,23 @@ class Emitter:
 
   def read_all(self, sources: Iterable[UOp]) -> list[int]:
     """The registers in which an instruction finds its operands."""
-    ints, floats = iter((T4, T5)), iter((FT9, FT10, FT11))
+    free = {"i": iter((T4, T5)), "f": iter((FT9, FT10, FT11)), "v": iter((V24, V26, V28))}
     out = []
     for s in sources:
       place = self.places.get(s)
       if isinstance(place, int): out.append(place & 31)
       elif s.op is Ops.CONST: out.append(0)
-      else: out.append(self.fetch(place, next(floats if in_float(s.dtype) else ints)))
+      else: out.append(self.fetch(place, next(free[bank_of(s)])))
     return out
 
   def instruction(self, u: UOp, place: Place | None) -> None:
     """An instruction whose result goes to a place, if it has one."""
     if place is u: return                                            # computed where it is used
-    row, number = u.arg
+    row, number, *lanes = u.arg
     sources = operands(u)
-    scratch = FT11 if in_float(u.dtype) else T6
-    to = place if isinstance(place, int) else scratch
-    if row in ARRANGE: self.machine_row(row, sources, number, to)
+    to = place if isinstance(place, int) else {"i": T6, "f": FT11}.get(bank_of(u), V30)
+    if lanes: self.vector_row(row, sources, number, to, lanes[0])
+    elif row in ARRANGE: self.machine_row(row, sources, number, to)
     elif row.startswith("select"): self.select(row.removeprefix("select "), sources, to)
     else: self.pseudos[row](self, number, to)
     if isinstance(place, Slot): self.store(to, place)
@@ -688,6 +732,37 @@ class Emitter:
   def machine_row(self, row: str, sources: list[UOp], number: Any, to: int) -> None:
     if sources and sources[-1].op is Ops.BUFFER: return self.array_access(row, sources, number, to)
     self.section.emit(row, *ARRANGE[row](to & 31, self.read_all(sources), number))
+
+  def vector_row(self, row: str, sources: list[UOp], number: Any, to: int, lanes: Lanes) -> None:
+    if row == "lanes": return self.build_lanes(sources, number, to, lanes)
+    registers = self.read_all(sources)
+    self.configure(lanes)
+    if row == "merge":
+      self.section.emit("vmv1r.v", 0, registers[0])
+      self.section.emit("vmerge.vvm", to & 31, *registers[1:])
+    elif row.startswith("vfmacc"): self.multiply_add(row.removeprefix("vfmacc"), registers, to & 31)
+    else: self.section.emit(row, *ARRANGE[row](to & 31, registers, number))
+
+  def multiply_add(self, form: str, registers: list[int], to: int) -> None:
+    """to = a*b + c, by the instruction that overwrites c or the one that overwrites a factor."""
+    a, b, c = registers
+    if to == c: return self.section.emit("vfmacc" + form, c, a, b, 1)
+    if to == b: return self.section.emit("vfmadd" + form, b, a, c, 1)
+    if to == a and form == ".vv": return self.section.emit("vfmadd.vv", a, b, c, 1)
+    self.copy(to + V0, c + V0)
+    self.section.emit("vfmacc" + form, to, a, b, 1)
+
+  def build_lanes(self, sources: list[UOp], array: UOp, to: int, lanes: Lanes) -> None:
+    """A vector from scalars, through memory."""
+    offset, size = self.frame.arrays[array], lanes.bits // 8
+    for k, s in enumerate(sources):
+      register, = self.read_all([s])
+      row = ("fsw" if size == 4 else "fsd") if in_float(s.dtype) else {1: "sb", 2: "sh", 4: "sw", 8: "sd"}[size]
+      self.access(row, register, offset + k * size)
+    self.configure(lanes)
+    self.section.number(T6, offset)
+    self.section.emit("add", T6, T6, SP)
+    self.section.emit(f"vle{lanes.bits}.v", to & 31, T6, 1)
 
   def array_access(self, row: str, sources: list[UOp], number: int, to: int) -> None:
     """A load or store in an array of the frame."""
@@ -737,17 +812,19 @@ class Emitter:
 
   # calls and the ends of blocks
 
-  def call(self, u: UOp) -> None:
+  def call(self, u: UOp, results: list[UOp]) -> None:
     target, *arguments = operands(u)
-    to = argument_places([a.dtype for a in arguments], Outgoing, u.arg)
+    to = argument_places([a.dtype for a in arguments], Outgoing, u.arg.fixed)
     moves = list(zip(to, map(self.place, arguments)))
     if target.op is not Ops.SYM: moves.append((T1, self.place(target)))
     self.all_moves(moves)
     if target.op is Ops.SYM: self.section.call(target.arg)
     else: self.section.emit("jalr", RA, 0, T1)
-    if u in self.places:
-      source, = result_places([u])
-      if self.places[u] != source: self.move(self.places[u], source)
+    if u in self.places: results = [u]
+    kinds = u.arg.results or [r.dtype for r in results]
+    sources = argument_places([class_of(dtype) for dtype in kinds], Slot, None)
+    numbers = [r.arg[1] if r is not u else 0 for r in results]
+    self.all_moves((self.places[r], sources[k]) for r, k in zip(results, numbers))
 
   def jump(self, u: UOp, following: UOp | None) -> None: self.go(u.src[0], following)
   def go(self, label: UOp, following: UOp | None) -> None:
@@ -801,9 +878,13 @@ class Emitter:
 
 EXTENSIONS = frozenset({"zba", "zbb"})
 
+def prepare(fn: Function) -> Function:
+  """A flat function, placed or not, in operations that selection knows."""
+  return reduce_strength(legalise(legalise_vectors(without_pure(fn))))
+
 def select(fn: Function, extensions: frozenset[str] = frozenset()) -> Function:
   """A flat function, placed or not, as machine instructions in blocks, placed."""
-  return place(Selector(reduce_strength(legalise(without_pure(fn))), extensions).function())
+  return place(Selector(prepare(fn), extensions).function())
 
 def without_pure(fn: Function) -> Function:
   """The blocks list effects only, as before placing."""
@@ -813,17 +894,36 @@ def without_pure(fn: Function) -> Function:
 def assemble(functions: Iterable[Function], extensions: frozenset[str] = frozenset()) -> Assembled:
   """The functions as one section of code."""
   section = Section(".text")
-  for fn in functions: Emitter(select(fn, extensions), section).write()
+  for fn in functions: Emitter(select(fn, extensions), section, {}).write()
   return section.finish()
 
 def listing(fn: Function, extensions: frozenset[str] = frozenset()) -> str:
-  """A kernel as lines: offset, code in hexadecimal, assembly, and where one begins the operation it came from."""
-  code = assemble([fn], extensions)
-  starts = {at: label for label, at in code.labels.items()}
-  lines = [f"# {fn.name} {fn.threads}"]
+  """A kernel as lines: offset, code in hexadecimal, assembly, and the operation it came from."""
+  section, selector = Section(".text"), Selector(prepare(fn), extensions)
+  Emitter(place(selector.function()), section, origins(selector)).write()
+  code = section.finish()
+  lines, said = [f"# {fn.name} {fn.threads}"], starting(code)
   for at, text in disassemble(code.data):
-    label = starts.get(at)
-    if isinstance(label, tuple) and label[0] == fn.name: lines.append(f"L{label[1]}:")
     size = decode(code.data, at)[0].size
-    lines.append(f"{at:6x}: {code.data[at:at + size][::-1].hex():8}  {text}")
+    lines += [f"L{k}:" for kind, k in said.get(at, ()) if kind == fn.name]
+    notes = [note for kind, note in said.get(at, ()) if kind == "note"]
+    line = f"{at:6x}: {code.data[at:at + size][::-1].hex():8}  {text}"
+    lines.append(f"{line:58}# {notes[-1]}" if notes else line)
   return "\n".join(lines)
+
+def starting(code: Assembled) -> dict[int, list[tuple[str, Any]]]:
+  """Offset -> the labels of blocks and notes there."""
+  found: dict[int, list[tuple[str, Any]]] = {}
+  for label, at in code.labels.items():
+    if isinstance(label, tuple): found.setdefault(at, []).append(label[:2])
+  return found
+
+def origins(selector: Selector) -> dict[UOp, str]:
+  """Instruction -> the operation it stands for, its operands numbered."""
+  number: dict[UOp, str] = {}
+  out: dict[UOp, str] = {}
+  for u, made in selector.new.items():
+    number[u] = str(u.arg) if u.op is Ops.CONST else f"%{len(number)}"
+    sources = " ".join(number[s] for s in operands(u))
+    if made.op is Ops.INS: out[made] = f"{number[u]} = {u.op} {u.dtype.name} {sources}".rstrip()
+  return out
