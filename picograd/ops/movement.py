@@ -74,6 +74,9 @@ def push_reshape(u, position):
   out = [constant(0)] * len(before)
   if 0 in before: return tuple(out)                          # no element, so any position will do
   for left, right in groups(before, after):
+    if len(left) == len(right) == 1:
+      out[left[0]] = position[right[0]]
+      continue
     place = linear(tuple(position[d] for d in right), tuple(after[d] for d in right))
     for d, p in zip(left, unravel(place, tuple(before[d] for d in left))): out[d] = p
   return tuple(out)
@@ -114,7 +117,8 @@ PUSH: dict[Ops, Callable[[UOp, Position], Position]] = {
 
 def push(u: UOp, position: Position) -> tuple[Position, UOp | None]:
   """The position in u.src[0] of the element of u at `position`, and when it exists; None for always."""
-  conditions = inside(u, position) if u.op is Ops.PAD else []
-  *source, valid = simplify([*PUSH[u.op](u, position), join(conditions)])
+  moved, conditions = PUSH[u.op](u, position), inside(u, position) if u.op is Ops.PAD else []
+  if not conditions and {*position, constant(0)}.issuperset(moved): return moved, None     # as simple as it was
+  *source, valid = simplify([*moved, join(conditions)])
   always = valid.op is Ops.CONST and valid.arg
   return tuple(source), None if always else valid

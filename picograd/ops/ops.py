@@ -43,6 +43,10 @@ class Space(enum.IntEnum):
   LOCAL = 1       # shared by a block's threads; on the CPU a scratch array of the kernel
   REG = 2         # private: an accumulator, a C local
 
+class Odds(enum.Enum):
+  """arg of a WHERE."""
+  RARE = 0        # the condition seldom holds, and what it then takes is long to compute: worth a branch
+
 class Streaming(enum.Enum):
   """arg of a STORE."""
   STORE = 0       # of what nobody reads soon: past the caches
