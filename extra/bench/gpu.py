@@ -53,7 +53,7 @@ def torch_seconds(torch: Any, replay: Callable[[], None]) -> float:
 def side_by_side(torch: Any, calls: list[tuple[Any, list[Any]]], theirs: Callable[[], Any], count: int = 10,
                  rounds: int = 7) -> Pair:
   """Medians of alternate replays of `count` calls each."""
-  where = device("CUDA")
+  where: Any = device("CUDA")
   ours = where.capture(calls * count)
   replay = graph_of_torch(torch, theirs, count)
   for warm in (ours, replay): warm()

@@ -1,5 +1,5 @@
 # riscv.py: a Module -> a RISC-V object file that GNU ld links: code by the back end that kernels use
-# (picograd/codegen/riscv.py), objects as bytes and relocations. What that back end has no instruction for is written out
+# (picograd/codegen/riscv.py), objects as bytes and relocations. What it has no instruction for is written out
 # here in others: tables of jumps as comparisons, barriers as nothing, since it keeps the order of accesses anyway.
 from __future__ import annotations
 from dataclasses import replace

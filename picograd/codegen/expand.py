@@ -144,7 +144,8 @@ def each_address(index: UOp, r: UOp, new: Table) -> list[UOp]:
 
 def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, vector = vector_address(u, r, new), u.dtype.vec(width(r))
-  if address is None: return UOp(Ops.STACK, vector, tuple([at.load(*u.src[1:]) for at in each_address(u.src[0], r, new)]))
+  if address is None:
+    return UOp(Ops.STACK, vector, tuple([at.load(*u.src[1:]) for at in each_address(u.src[0], r, new)]))
   return UOp(Ops.LOAD, vector, (address, *u.src[1:]))
 
 def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
@@ -160,7 +161,7 @@ def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
 
 def in_sequence(u: UOp) -> UOp:
   """Loop nests inside one loop happen in the order in which they are listed: an access to memory that an earlier nest
-  has written, or a store to what it reads, gets an edge to it. Stores of one nest happen together, after all it reads."""
+  has written, or a store to what it reads, has an edge to it. Stores of one nest happen together, after all it reads."""
   parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
   loops = u.src[len(parts):]
   if not any(s.op is Ops.END for s in parts): return u.with_src((*parts, *loops))

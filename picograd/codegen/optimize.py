@@ -20,7 +20,7 @@ class Opt(NamedTuple):
   def __repr__(self) -> str: return f"{self.axis.name}(r{self.number}, {self.amount})"
 
 class Stage(NamedTuple):
-  """Copy what the loads from PARAM `slot` read inside the THREAD, GLOBAL and BLOCK loops, and inside the ranges numbered
+  """Copy what the loads from PARAM `slot` read inside the THREAD, GLOBAL and BLOCK loops, and in the ranges numbered
   in `outside`, to LOCAL memory, `lanes` elements at once, in the order in which it is read; the loads read the copy."""
   slot: int
   lanes: int = 1
@@ -30,6 +30,7 @@ class Stage(NamedTuple):
 class Rewrite(Protocol):
   """An Opt that rewrites more than a range (codegen/tiles.py)."""
   def applied(self, kernel: UOp) -> UOp: ...
+  def __hash__(self) -> int: ...
 
 @functools.lru_cache(64)
 def ranges_in(kernel: UOp) -> tuple[UOp, ...]:

@@ -24,7 +24,7 @@ THREAD_WORK = 1 << 17    # multiply-adds below which starting a second thread co
 
 class Contraction(NamedTuple):
   """A sum of products. The lanes of vectors go along `columns`; `streamed` operands move with them, the others are
-  broadcast. Streamed operands stand still while `rows` move. `outer` are the other loops over outputs: batches, and what
+  broadcast. Streamed operands stand still while `rows` move. `outer` are other loops over outputs: batches, and what
   columns consist of besides."""
   reduce: UOp
   columns: UOp
