@@ -1,13 +1,13 @@
 # codegen: a kernel becomes a program by the passes of this table, in this order. Each pass is a function of its
 # arguments; after each the graph is verified (SPEC=1) and may be printed (DUMP=name).   (chapter 3)
 from __future__ import annotations
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Sequence
 from picograd.codegen.expand import expand
 from picograd.codegen.flat import flatten, mem2reg
 from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.linearize import linearize
 from picograd.codegen.lower import lower
-from picograd.codegen.optimize import Opt, apply_opts, merge_neighbours, split_divided_ranges
+from picograd.codegen.optimize import AnyOpt, apply_opts, merge_neighbours, split_divided_ranges
 from picograd.codegen.place import place
 from picograd.codegen.stream import stream_large_outputs
 from picograd.codegen.target import Target
@@ -20,7 +20,7 @@ class Job(NamedTuple):
   """What a pass may know besides the graph."""
   name: str
   target: Target
-  opts: list[Opt]
+  opts: Sequence[AnyOpt]
 
 class Pass(NamedTuple):
   name: str
@@ -46,11 +46,11 @@ def prepared(kernel: UOp) -> UOp:
   """The kernel that Opts are chosen for and applied to."""
   return merge_neighbours(split_divided_ranges(kernel))
 
-def opts_for(kernel: UOp, target: Target) -> list[Opt]:
+def opts_for(kernel: UOp, target: Target) -> Sequence[AnyOpt]:
   """The Opts a kernel is compiled with when nobody says otherwise."""
   return [] if NOOPT else choose_opts(kernel, target)
 
-def compile(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> Any:
+def compile(name: str, kernel: UOp, target: Target, opts: Sequence[AnyOpt]) -> Any:
   """A kernel in the form that the target's renderer reads: flat blocks, or the structured list."""
   job, code = Job(name, target, opts), kernel
   passes = STRUCTURED + FLAT if target.form == "flat" else STRUCTURED

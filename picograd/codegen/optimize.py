@@ -3,7 +3,7 @@
 # STRIP, UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
 import functools, itertools, math
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import bounds, simplify_index, stride_of
@@ -27,6 +27,8 @@ class Stage(NamedTuple):
   outside: tuple[int, ...] = ()
   def __repr__(self) -> str: return f"STAGE(p{self.slot})"
 
+AnyOpt = Opt | Stage
+
 def ranges_in(kernel: UOp) -> list[UOp]:
   return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
 def next_number(kernel: UOp) -> int:
@@ -42,13 +44,13 @@ def range_numbered(kernel: UOp, number: int) -> UOp:
   listed = ", ".join(f"r{r.arg[0]}" for r in known)
   raise ValueError(f"the kernel has no range r{number}; it has {listed}")
 
-def apply_opts(kernel: UOp, opts: list[Opt | Stage]) -> UOp:
+def apply_opts(kernel: UOp, opts: Sequence[AnyOpt]) -> UOp:
   for opt in opts: kernel = apply_opt(kernel, opt)
   if any(isinstance(opt, Stage) or opt.axis in (Axis.TILE, Axis.BLOCK) for opt in opts): kernel = with_own_loops(kernel)
   return rewrite(kernel, simplify_index)
 
 @functools.lru_cache(maxsize=64)               # the rules apply what they choose to look at what it makes
-def apply_opt(kernel: UOp, opt: Opt | Stage) -> UOp:
+def apply_opt(kernel: UOp, opt: AnyOpt) -> UOp:
   if isinstance(opt, Stage): return stage(kernel, opt)
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
   r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
@@ -322,12 +324,12 @@ class Names:
       table = {r: self.own(tuple(outer[:k + 1]), r) for k, r in enumerate(outer)}
       closed = {u: u for u in done}
       copies = {u: self.copy(u, table) for u in ends_below(store, done)}
-      store, *loops = substitute([store, *loops], {**table, **closed, **copies})
+      store, *nest = substitute([store, *loops], {**table, **closed, **copies})
       closed = {u: u for u in ends_below(store, [])}
-      inner = [r for r in dedup([*toposort([store], closed.__contains__), *loops]) if is_inner(r)]
-      table = {r: self.own((*loops, r), r) for r in inner}
-      store, *loops = substitute([store, *loops], {**table, **closed})
-      out.append((store, tuple(loops)))
+      inner = [r for r in dedup([*toposort([store], closed.__contains__), *nest]) if is_inner(r)]
+      table = {r: self.own((*nest, r), r) for r in inner}
+      store, *nest = substitute([store, *nest], {**table, **closed})
+      out.append((store, tuple(nest)))
     self.taken.update(r for r in self.known.values() if r.op is Ops.RANGE)
     return out
 
