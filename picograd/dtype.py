@@ -133,7 +133,7 @@ def fused_multiply_add(x: float, y: float, z: float, dt: DType) -> float:
 
 def nearest(x: Fraction) -> float:
   try: return float(x)
-  except OverflowError: return math.copysign(math.inf, x)
+  except OverflowError: return math.inf if x > 0 else -math.inf
 
 def round_to_odd(x: Fraction) -> float:
   """A float64 that rounds to a narrower type as x does: where inexact, the neighbour whose last bit is 1."""

@@ -35,9 +35,12 @@ class Flag:
     finally: self.value = before
 
 DEBUG = Flag("DEBUG", 0, "1 devices, counts; 2 time per kernel; 3 Opts; 4 source; 5 UOps; 6 flat blocks; 7 registers")
-DEVICE = Flag("DEVICE", "CPU", "the device of new tensors: CPU, NUMPY or PYTHON")
+DEVICE = Flag("DEVICE", "CPU", "the device of new tensors: CPU, CUDA, NUMPY, PYTHON or RISCV")
+RISCV_ARCH = Flag("RISCV_ARCH", "rv64gc", "what DEVICE=RISCV is: rv64gc, or rv64gcv with vectors")
 EAGER = Flag("EAGER", 0, "1 realises every operation at once")
 NOOPT = Flag("NOOPT", 0, "1 compiles kernels without any Opt: plain scalar loops")
+BEAM = Flag("BEAM", 0, "n searches the Opts of each kernel by timing, the n best of a round going on; 0: no search")
+PROFILE = Flag("PROFILE", "", "writes a trace of all kernels to this path, for chrome://tracing or ui.perfetto.dev")
 SPEC = Flag("SPEC", 0, "1 verifies the graph after every pass")
 DUMP = Flag("DUMP", "", "prints the graph after the pass of this name")
 JIT_CHECK = Flag("JIT_CHECK", 0, "1 runs each replayed call again without the recording and compares")
@@ -94,9 +97,11 @@ def cache_path(kind: str, key: bytes) -> str:
 def cache_get(kind: str, key: bytes) -> Any | None:
   """The value stored under (kind, key), or None. A damaged file counts as absent: each ends with its own digest."""
   if not CACHE: return None
+  path = cache_path(kind, key)
   try:
-    with open(cache_path(kind, key), "rb") as f: data = f.read()
+    with open(path, "rb") as f: data = f.read()
   except OSError: return None
+  with contextlib.suppress(OSError): os.utime(path)                  # trim() takes what was used longest ago
   body, digest = data[:-32], data[-32:]
   if hashlib.sha256(body).digest() != digest: return None
   return pickle.loads(body)
@@ -114,4 +119,18 @@ def cache_put(kind: str, key: bytes, value: T) -> T:
     os.replace(temporary, path)
   except OSError:
     with contextlib.suppress(OSError): os.unlink(temporary)
+  if path.endswith("00"): trim(os.path.dirname(path), CACHE_BYTES)   # one file in 256: often enough
   return value
+
+CACHE_BYTES = 1 << 30        # of each kind
+
+def trim(directory: str, limit: int) -> None:
+  """Removes the files that were used longest ago if all together have more bytes than the limit, until half is left."""
+  with contextlib.suppress(OSError):
+    files = [(entry.stat(), entry.path) for entry in os.scandir(directory)]
+    left = sum(found.st_size for found, _ in files)
+    if left <= limit: return
+    for found, path in sorted(files, key=lambda file: file[0].st_mtime):
+      if left <= limit // 2: return
+      os.unlink(path)
+      left -= found.st_size

@@ -3,14 +3,14 @@
 # AFTER(BUFFER, STORE(view of BUFFER, value)), an assignment that runs with the next realize().
 from __future__ import annotations
 import itertools, weakref
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, NamedTuple, Sequence
 import numpy as np
 from picograd.dtype import DType, dtypes
 from picograd.helpers import argsort, dedup
 from picograd.ops.ops import Ops
 from picograd.ops.shape import Shape
 from picograd.ops.uop import UOp, fresh, substitute, toposort
-from picograd.runtime.device import numpy_dtype, to_host
+from picograd.runtime.device import Buffer, buffer_named, buffer_of, numpy_dtype, to_host
 from picograd.runtime import realize as runtime
 
 unique = itertools.count(1)
@@ -85,13 +85,22 @@ def place_of(u: UOp) -> UOp:
   u = runtime.strip(Storage.landed.get(u, u))
   return runtime.computed.get(u) or runtime.finished.get(u, u)
 
+class Held(NamedTuple):
+  """A value in memory."""
+  buffer: Buffer
+  shape: Shape
+  dtype: DType
+
 class Storage:
   """uop: the value, in the base tensor's shape. memory: the BUFFER that holds it, if it has been computed. history: uop
   leads to leaves that require grad. leaf: a tensor on it is such a leaf. shared: others may have built on uop. former:
   nodes that were the leaf before it was overwritten. written: changed in place since it was last in memory. users: the
   tensors on it, weakly."""
   __slots__ = ("uop", "memory", "history", "leaf", "shared", "former", "written", "users", "device", "serial",
-               "__weakref__")
+               "held", "__weakref__")
+  uop: UOp
+  memory: UOp | None
+  held: Held | None
   waiting: "weakref.WeakValueDictionary[int, Storage]" = weakref.WeakValueDictionary()   # without own memory, by serial
   owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
   assignments: "weakref.WeakSet[UOp]" = weakref.WeakSet()                        # all that may still have to run
@@ -100,13 +109,42 @@ class Storage:
   def __init__(self, uop: UOp, device: str, history: bool = False):
     self.device, self.history, self.leaf, self.shared, self.written = device, history, False, False, False
     self.users: list[weakref.ref] = []
-    self.former: weakref.WeakSet[UOp] = weakref.WeakSet()
+    self.former: Any = ()
     self.serial = next(fresh)
     self.set(uop)
 
+  @classmethod
+  def holding(cls, value: Held, device: str) -> Storage:
+    """A storage whose value lies in memory that nobody else has seen. Its node is made when somebody asks for it."""
+    self = cls.__new__(cls)
+    self.device, self.history, self.leaf, self.shared, self.written = device, False, False, False, False
+    self.users, self.former, self.serial, self.held = [], (), next(fresh), value
+    return self
+
+  def __getattr__(self, name: str) -> Any:
+    """uop and memory of a storage that holds memory which has no node yet."""
+    if name not in ("uop", "memory"): raise AttributeError(name)
+    assert self.held is not None, "a storage has a value or holds memory"
+    buffer, shape, dtype = self.held
+    leaf = buffer_named(buffer, dtype)
+    self.uop, self.memory = leaf.reshape(shape), leaf
+    Storage.owners[leaf] = weakref.ref(self)
+    return self.uop if name == "uop" else leaf
+
+  def in_memory(self) -> Held | None:
+    """My memory, shape and dtype; None where my value has to be computed."""
+    if self.held is None and self.memory is not None:
+      self.held = Held(buffer_of(self.memory), self.uop.shape, self.uop.dtype)
+    return self.held
+
+  def remember(self, nodes: Iterable[UOp]) -> None:
+    """The nodes were this leaf before it was overwritten."""
+    if not self.former: self.former = weakref.WeakSet()
+    self.former.update(nodes)
+
   def set(self, uop: UOp) -> None:
     """From now on the value is uop."""
-    self.uop = uop
+    self.uop, self.held = uop, None
     self.memory = memory_of(uop)
     if self.memory is not None and self.owns_memory(): Storage.waiting.pop(self.serial, None)
     else: Storage.waiting[self.serial] = self
@@ -154,7 +192,7 @@ class Storage:
 
   def land(self, memory: UOp) -> None:
     """My value is in memory. A graph that no gradient needs is dropped, so that a loop's graph does not grow."""
-    before, self.memory, self.written = self.uop, memory, False
+    before, self.memory, self.written, self.held = self.uop, memory, False, None
     if not self.has_history():
       self.history = False
       self.uop = memory.reshape(self.uop.shape)
@@ -165,7 +203,7 @@ class Storage:
     """What a view sees becomes value. Memory of my own is overwritten; else I name a new value."""
     for w in runtime.watchers: w.overwritten.append(self)
     self.written = True
-    if self.leaf: self.former.add(self.uop)
+    if self.leaf: self.remember([self.uop])
     put_back(value, self.uop.shape, steps)                             # raises where the view repeats elements
     if self.has_history() or memory_of(self.uop) is None and not self.assigns() and sees_all(steps):
       self.set(merged(self.uop, steps, value))

@@ -54,7 +54,7 @@ def combined(formula: Formula, operands: Sequence[Any], kinds: Sequence[DType]) 
   """formula of the operands, each converted to its dtype and stretched to the common shape."""
   tensors = [x for x in operands if isinstance(x, Tensor)]
   home = common_device(tensors)
-  shape = broadcast(*(t.uop.shape for t in tensors))
+  shape = broadcast(*(t.sizes for t in tensors))
   uops = [stretch(operand_uop(x, dtype, home), shape) for x, dtype in zip(operands, kinds)]
   return result(formula(*uops), *tensors, device=home)
 
@@ -208,13 +208,15 @@ class Tensor:
     return self.looked[1]
 
   @property
-  def shape(self) -> Size: return Size(self.uop.shape)
+  def sizes(self) -> Ints: return self.uop.shape if self.steps else self.storage.uop.shape
+  @property
+  def shape(self) -> Size: return Size(self.sizes)
   @property
   def dtype(self) -> DType: return self.storage.uop.dtype
   @property
   def device(self) -> device: return device(self.storage.device)
   @property
-  def ndim(self) -> int: return len(self.uop.shape)
+  def ndim(self) -> int: return len(self.sizes)
   @property
   def is_leaf(self) -> bool: return self.leaf or not self.requires_grad
   @property
@@ -225,7 +227,7 @@ class Tensor:
   def size(self, dim: int | None = None) -> Any:
     return self.shape if dim is None else self.shape[axis_of(dim, self.ndim)]
   def dim(self) -> int: return self.ndim
-  def numel(self) -> int: return prod(self.uop.shape)
+  def numel(self) -> int: return prod(self.sizes)
   def is_floating_point(self) -> bool: return self.dtype.is_floating_point
 
   def stride(self, dim: int | None = None) -> Any:
@@ -359,7 +361,7 @@ class Tensor:
   @data.setter
   def data(self, value: Tensor) -> None:
     """I become a view of value's memory, and stay a leaf if I was one."""
-    if self.leaf and not value.steps: value.storage.former.update([self.uop, *self.former_nodes()])
+    if self.leaf and not value.steps: value.storage.remember([self.uop, *self.former_nodes()])
     was_leaf, self.requires = self.leaf, False
     self.attach(value.storage, value.steps, value.known_strides)
     self.detached, self.looked = True, None

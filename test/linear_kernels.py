@@ -78,6 +78,25 @@ def matmul_kernel(m, n, k, rows=4, lanes=16):
   lst.add(UOp(Ops.END, dtypes.void, (*stores, j, i)))
   return lst.nodes
 
+def scalar_matmul_kernel(m, n, k, side=4):
+  """c[m, n] = a[m, k] @ b[k, n] in square tiles of scalar accumulators"""
+  lst, c, a, b = Listing(), param(0), param(1), param(2)
+  i, j, kk = loop(m // side), loop(n // side), loop(k, Axis.REDUCE)
+  tile = UOp.register(f32, side * side)
+  for r in (i, j): lst.add(r)
+  squares = [(y, x) for y in range(side) for x in range(side)]
+  start = [lst.add(tile.index(integer(y * side + x)).store(UOp.const(f32, 0))) for y, x in squares]
+  lst.add(kk)
+  left = [load(a.index((i * side + y) * k + kk)) for y in range(side)]
+  right = [load(b.index(kk * n + j * side + x)) for x in range(side)]
+  places = [tile.after(*start).index(integer(y * side + x)) for y, x in squares]
+  steps = [lst.add(p.store(UOp(Ops.MULACC, f32, (left[y], right[x], load(p))))) for p, (y, x) in zip(places, squares)]
+  end = lst.add(UOp(Ops.END, dtypes.void, (*steps, kk)))
+  sums = [load(tile.after(end).index(integer(y * side + x))) for y, x in squares]
+  stores = [lst.add(c.index((i * side + y) * n + j * side + x).store(value)) for value, (y, x) in zip(sums, squares)]
+  lst.add(UOp(Ops.END, dtypes.void, (*stores, j, i)))
+  return lst.nodes
+
 def shift_kernel(n):
   """out[i] = a[i - 1] with 0 before the first; only even i are written"""
   out, a = param(0), param(1)

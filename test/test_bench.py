@@ -4,9 +4,10 @@ import subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
-from extra.bench import __main__ as bench, limits, workloads
+from extra.bench import __main__ as bench, llamas, workloads
 from extra.bench.peers import Numpy, Picograd
-from extra.bench.worker import Sample, Session
+from picograd.runtime import limits
+from extra.bench.worker import Sample, Session, TooLong, Worker
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = limits.Limits(1e11, (limits.Bandwidth(1 << 26, 1e10, 1e10),))
@@ -19,9 +20,11 @@ def test_picograd_answers_right_and_is_timed(name):
   assert session.prepare(name)["seconds"] > 0
   assert all(sample.seconds > sample.kernels > 0 for sample in session.time(0.001))
 
-@pytest.mark.parametrize("name", ["training step, small llama", "decode, llama 15M"])
-def test_models_agree_with_torch_in_float64(name):
+@pytest.mark.parametrize("name", ["decode tiny, fp32", "prefill tiny, fp32", "GPT-2 tiny step", "MLP step",
+                                  "convnet step"])
+def test_models_agree_with_float64(name, tmp_path, monkeypatch):
   pytest.importorskip("torch")
+  monkeypatch.setenv("BENCH_DIR", str(tmp_path))
   workload = workloads.workloads(workloads.TINY)[name]
   workloads.check(workload.task(Picograd()), workload.tolerance)
 
@@ -44,14 +47,22 @@ def test_the_row_of_a_workload():
   workload = workloads.matmul("matmul 100", 100, 100, 100).workload()
   ours = [Sample(2e-4, 1e-4), Sample(1e-4, 5e-5), Sample(4e-4, 2e-4)]
   samples = {"picograd": ours, "numpy": [Sample(3e-4, np.nan)], "torch": [Sample(2e-4, np.nan)]}
-  row = bench.row(bench.Measured(workload, samples, []), MACHINE)
-  assert row == ["matmul 100", "GFLOP/s", "20.0", "10.0", "40.0", "torch", "10.0", "2.00", "20%"]
-  lines = bench.table([row]).splitlines()
+  samples |= {"tinygrad": [Sample(1e-3, np.nan)], "picograd, no jit": [Sample(1e-5, np.nan)]}
+  row = bench.row(bench.Measured(workload, samples, {}, []), MACHINE)
+  assert row == ["matmul 100", "GFLOP/s", "20.0", "10.0", "40.0", "torch", "10.0", "2.00", "10.0x", "20%"]
+  lines = bench.table(bench.HEADER, [row]).splitlines()
   assert len(lines) == 3 and len({len(line) for line in lines}) == 1 and len({line.count("|") for line in lines}) == 1
 
 def test_a_workload_that_nobody_can_do_has_an_empty_row():
   workload = workloads.workloads(workloads.TINY)["import"]
-  assert bench.row(bench.Measured(workload, {}, []), MACHINE)[2:] == ["-"] * 7
+  assert bench.row(bench.Measured(workload, {}, {}, []), MACHINE)[2:] == ["-"] * 8
+
+def test_every_peers_figure_and_kernels():
+  workload = workloads.matmul("matmul 100", 100, 100, 100).workload()
+  samples = {"picograd": [Sample(1e-4, 5e-5)], "jax": [Sample(2e-4, np.nan)]}
+  header, rows = bench.peer_rows([bench.Measured(workload, samples, {"picograd": 1}, [])])
+  assert header == ["workload", "unit", "picograd", "jax", "kernels, picograd"]
+  assert rows == [["matmul 100", "GFLOP/s", "20.0", "10.0", "1"]]
 
 def test_the_limit_is_the_slower_of_arithmetic_and_memory():
   assert MACHINE.seconds(1e11, 4, 4) == 1
@@ -66,4 +77,23 @@ def test_the_command_prints_a_table():
                          "0.01", "--only", "10x10", "--peers", "picograd,numpy"],
                         cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
-  assert done.stdout.count("\n| 10x10") == 2 and " numpy " in done.stdout
+  assert done.stdout.count("\n| 10x10") == 4 and " numpy " in done.stdout
+
+def test_a_peer_that_takes_too_long_is_ended_and_starts_again():
+  worker = Worker("numpy", 1, "TINY")
+  with pytest.raises(TooLong, match="longer"): worker.ask(1e-3, "prepare", "exp")
+  assert worker.ask(60, "prepare", "exp")["seconds"] > 0
+  worker.close()
+
+def test_tables_in_a_page_are_replaced(tmp_path):
+  page = tmp_path / "page.md"
+  page.write_text("before\n<!-- bench 1 threads -->\nold\n<!-- end -->\nafter\n<!-- end -->\n")
+  bench.replace_part(page, "1 threads", "new \\1")
+  assert page.read_text() == "before\n<!-- bench 1 threads -->\nnew \\1\n<!-- end -->\nafter\n<!-- end -->\n"
+
+def test_a_checkpoint_is_what_llama_py_reads(tmp_path, monkeypatch):
+  """The float64 reference, which knows nothing of llama.py, and llama.py agree."""
+  monkeypatch.setenv("BENCH_DIR", str(tmp_path))
+  given = llamas.prompt("tiny", 5)
+  answer = llamas.PicogradModel("tiny", "fp32").predict(given, 0)
+  assert np.abs(answer - llamas.reference("tiny", given)[-1]).max() < 1e-4

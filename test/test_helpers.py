@@ -39,6 +39,17 @@ def test_damaged_files_count_as_absent(cache):
     assert cache_get("kind", b"key") is None
   assert cache_put("kind", b"key", 7) == 7 and cache_get("kind", b"key") == 7
 
+def test_what_was_used_longest_ago_goes_first(cache):
+  for i in range(10):
+    cache_put("kind", bytes([i]), b"x" * 1000)
+    os.utime(cache_path("kind", bytes([i])), (i, i))
+  cache_get("kind", bytes([0]))
+  helpers.trim(str(cache / "kind"), 100_000)
+  assert len(list((cache / "kind").iterdir())) == 10
+  helpers.trim(str(cache / "kind"), 9000)
+  assert [i for i in range(10) if cache_get("kind", bytes([i])) is not None] == [0, 7, 8, 9]
+  helpers.trim(str(cache / "nowhere"), 0)
+
 def test_no_cache(cache):
   with CACHE.set(0):
     assert cache_put("kind", b"key", 1) == 1

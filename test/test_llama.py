@@ -113,10 +113,11 @@ def test_a_decoding_pass_writes_only_its_position():
   model = llama.Llama(small_config(), 32)
   cache = model.new_cache()
   model.predict([1, 2], 0, cache)
-  before = cache[1].numpy().copy()
+  before = [part.numpy().copy() for part in cache[1]]
   model.predict([3], 2, cache)
-  changed = (cache[1].numpy() != before).any(axis=(0, 1, 3))                             # (L,)
-  assert np.flatnonzero(changed).tolist() == [2]
+  for part, old in zip(cache[1], before):
+    changed = (part.numpy() != old).any(axis=(0, 1, 3))                                  # (L,)
+    assert np.flatnonzero(changed).tolist() == [2]
 
 def test_llama3_scaling_keeps_fast_pairs_and_slows_slow_ones():
   scaling = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64.0)

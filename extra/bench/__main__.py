@@ -1,70 +1,109 @@
 # __main__.py: `python -m extra.bench cpu`: times picograd beside every other library that is installed, in turns, and
-# prints a Markdown table. The figures are of the fastest call, because whatever else the machine does only ever slows
+# prints Markdown tables. The figures are of the fastest call, because whatever else the machine does only ever slows
 # one down; the medians say how quiet it was. Exit status 1 if any result was wrong.
 from __future__ import annotations
-import argparse, fnmatch, math, os, statistics, sys, time
+import argparse, datetime, fnmatch, importlib.metadata, json, math, os, platform, re, statistics, sys, tempfile, time
+from pathlib import Path
 from typing import Any, NamedTuple, Sequence
-from . import limits, workloads
-from .peers import OURS, SLOW_TO_START, installed
-from .worker import Sample, Worker
+from picograd.runtime import limits
+from . import workloads
+from .peers import NO_RIVALS, OURS, SLOW_TO_START, installed
+from .worker import Sample, TooLong, Worker
 from .workloads import Workload
 
-ROUNDS = 6
-HEADER = ("workload", "unit", "picograd", "median", "kernels only", "best other", "figure", "ratio", "of the limit")
+HEADER = ("workload", "unit", "picograd", "median", "kernels only", "best other", "figure", "ratio", "tinygrad",
+          "of the limit")
+TINYGRAD = "tinygrad"
+PAUSE = 0.15             # seconds before each turn with several threads: those of the last peer stop waiting actively
 
 class Measured(NamedTuple):
   """One workload at one number of threads."""
   workload: Workload
   samples: dict[str, list[Sample]]            # peer -> all of them
+  kernels: dict[str, int]                     # peer -> launched in a call, where that is known
   troubles: list[str]                         # what went wrong, a line each
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
-def measure(workload: Workload, workers: list[Worker], seconds: float) -> Measured:
-  """Prepares the workload everywhere at once, then lets the peers take turns. Slow peers get fewer turns."""
-  for worker in workers: worker.send("prepare", workload.name)
-  answers = [(worker, worker.receive()) for worker in workers]
-  troubles = [f"{worker.peer}, {workload.name}: {kind}: {text}" for worker, answer in answers
-              for kind, text in answer.items() if kind != "seconds"]
-  ready = [(worker, answer["seconds"]) for worker, answer in answers if "seconds" in answer]
-  found: dict[str, list[Sample]] = {worker.peer: [] for worker, _ in ready}
-  for turn in range(ROUNDS):
-    for worker, once in ready:
-      if turn >= max(2, seconds / once / len(ready)): continue
-      found[worker.peer] += [Sample(*s) for s in worker.ask("time", seconds / ROUNDS / len(ready))]
-  return Measured(workload, found, troubles)
+def measure(workload: Workload, workers: list[Worker], seconds: float, limit: float) -> Measured:
+  """Prepares the workload in one peer after the other, then lets them take turns; slow peers get fewer. Where there is
+  one turn, each takes it before the next peer prepares."""
+  found, share = Measured(workload, {}, {}, []), seconds / workload.turns / len(workers)
+  once: dict[str, float] = {}
+  def attempt(worker: Worker, *command: Any) -> Any:
+    try: return worker.ask(limit, *command)
+    except TooLong as e: return {"error": str(e)}
+  def take_turn(worker: Worker) -> None:
+    time.sleep(PAUSE if worker.threads > 1 else 0)
+    answer = attempt(worker, "time", share)
+    if isinstance(answer, list): found.samples[worker.peer] += [Sample(*s) for s in answer]
+    else: once.pop(worker.peer)               # it died
+  for worker in workers:
+    answer = attempt(worker, "prepare", workload.name)
+    for kind in set(answer) & {"wrong", "error"}:
+      found.troubles.append(f"{worker.peer}, {workload.name}: {kind}: {answer[kind]}")
+    if "seconds" not in answer: continue
+    once[worker.peer], found.samples[worker.peer] = answer["seconds"], []
+    if answer["kernels"]: found.kernels[worker.peer] = answer["kernels"]
+    if workload.turns == 1:
+      take_turn(worker)
+      attempt(worker, "release")
+  for turn in range(workload.turns if workload.turns > 1 else 0):
+    for worker in workers:
+      if turn < max(2, seconds / once.get(worker.peer, math.inf) / len(once or "-")) and worker.peer in once:
+        take_turn(worker)
+  return found
 
-# ---- the table -------------------------------------------------------------------------------------------------------
+# ---- the tables ------------------------------------------------------------------------------------------------------
 
 def short(x: float) -> str:
   """Three digits that count."""
   return f"{x:.0f}" if abs(x) >= 100 else f"{x:.{max(0, 2 - math.floor(math.log10(abs(x) or 1)))}f}"
 
+def best(m: Measured) -> dict[str, float]:
+  """peer -> seconds of its fastest call"""
+  return {peer: min(samples).seconds for peer, samples in m.samples.items() if samples}
+
+def figure(w: Workload, seconds: float | None) -> str:
+  return short(w.unit.figure(w.work, seconds)) if seconds else "-"
+
 def row(m: Measured, machine: limits.Limits) -> list[str]:
-  w = m.workload
-  def figure(seconds: float | None) -> str: return short(w.unit.figure(w.work, seconds)) if seconds else "-"
-  best = {peer: min(samples).seconds for peer, samples in m.samples.items()}
-  ours = best.pop(OURS, None)
+  w, fastest = m.workload, best(m)
+  ours, tinygrad = fastest.get(OURS), fastest.get(TINYGRAD)
   median = statistics.median([s.seconds for s in m.samples[OURS]]) if ours else None
   kernels = min([s.kernels for s in m.samples[OURS]]) if ours else None
-  other = min(best, key=lambda peer: best[peer], default=None)
-  cells = [w.name, w.unit.name, figure(ours), figure(median)]
-  cells += [figure(kernels), other or "-", figure(best[other] if other else None)]
-  cells.append(f"{best[other] / ours:.2f}" if ours and other else "-")
+  rivals = {peer: seconds for peer, seconds in fastest.items() if peer not in NO_RIVALS}
+  other = min(rivals, key=lambda peer: rivals[peer], default=None)
+  cells = [w.name, w.unit.name, figure(w, ours), figure(w, median)]
+  cells += [figure(w, kernels), other or "-", figure(w, rivals[other] if other else None)]
+  cells.append(f"{rivals[other] / ours:.2f}" if ours and other else "-")
+  cells.append(f"{short(tinygrad / ours)}x" if ours and tinygrad else "-")
   least = machine.seconds(w.flops, w.read, w.written)
   cells.append(f"{least / ours:.0%}" if ours and least else "-")
   return cells
 
-def table(rows: Sequence[Sequence[str]]) -> str:
+def peer_rows(measured: Sequence[Measured]) -> tuple[list[str], list[list[str]]]:
+  """Every peer's figure, and how many kernels a call launches: the header and the rows."""
+  peers = list(dict.fromkeys(peer for m in measured for peer in m.samples))
+  counted = [peer for peer in peers if any(peer in m.kernels for m in measured)]
+  header = ["workload", "unit", *peers, *(f"kernels, {peer}" for peer in counted)]
+  rows = []
+  for m in measured:
+    fastest = best(m)
+    figures = [figure(m.workload, fastest.get(peer)) for peer in peers]
+    rows.append([m.workload.name, m.workload.unit.name, *figures, *(str(m.kernels.get(p, "-")) for p in counted)])
+  return header, rows
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   """Markdown, readable as it stands: numbers to the right."""
-  lines = [HEADER, *rows]
-  widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-  left = (0, 1, 5)
+  lines = [header, *rows]
+  widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+  left = [i for i, name in enumerate(header) if name in ("workload", "unit", "best other", "Opt")]
   def text(line: Sequence[str]) -> str:
     cells = [line[i].ljust(n) if i in left else line[i].rjust(n) for i, n in enumerate(widths)]
     return "| " + " | ".join(cells) + " |"
   rule = "|" + "|".join(["-" * (n + 2) if i in left else "-" * (n + 1) + ":" for i, n in enumerate(widths)]) + "|"
-  return "\n".join([text(HEADER), rule, *map(text, rows)])
+  return "\n".join([text(header), rule, *map(text, rows)])
 
 def describe(machine: limits.Limits, threads: int, load: float) -> str:
   memory = "; ".join(f"over {m.size >> 20} MiB it reads {m.read / 1e9:.1f} GB/s and copies {m.copy / 1e9:.1f}"
@@ -73,51 +112,100 @@ def describe(machine: limits.Limits, threads: int, load: float) -> str:
   return (f"{threads} {plural}: the machine does {machine.fma / 1e9:.0f} GFLOP/s of multiply-adds; {memory}. "
           f"Load while it ran: up to {load:.1f}; far above the number of threads, the ratios mean little.")
 
+def conditions(peers: Sequence[str]) -> str:
+  """When, where and beside what."""
+  known = {p.metadata["Name"].lower(): p.version for p in importlib.metadata.distributions()}
+  versions = [f"{peer} {known[peer]}" for peer in peers if peer in known]
+  info = Path("/proc/cpuinfo")
+  model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+  lanes = limits.Loops().lanes
+  return (f"{datetime.date.today()}, {model[1] if model else platform.machine()}, vectors of {lanes} floats, "
+          f"{os.cpu_count()} cores; {', '.join(versions)}.")
+
+def as_data(m: Measured, threads: int) -> dict[str, Any]:
+  return {"workload": m.workload.name, "threads": threads, "unit": m.workload.unit.name, "work": m.workload.work,
+          "seconds": {peer: [s.seconds for s in samples] for peer, samples in m.samples.items()}, "kernels": m.kernels}
+
+def replace_part(path: Path, name: str, text: str) -> None:
+  """What stands between `<!-- bench NAME -->` and `<!-- end -->` in a Markdown file."""
+  page, pattern = path.read_text(), rf"(<!-- bench {re.escape(name)} -->\n).*?(<!-- end -->)"
+  if not re.search(pattern, page, re.S): sys.exit(f"{path}: has no line <!-- bench {name} -->")
+  path.write_text(re.sub(pattern, lambda found: f"{found[1]}{text}\n{found[2]}", page, count=1, flags=re.S))
+
 # ---- the command line ------------------------------------------------------------------------------------------------
 
-def run(threads: int, names: list[str], peers: list[str], sizes: str, seconds: float) -> tuple[str, list[str]]:
+def run(threads: int, names: list[str], args: argparse.Namespace, data: list[Any]) -> tuple[str, list[str]]:
   """The text for one number of threads, and what went wrong."""
-  rows = workloads.workloads(getattr(workloads, sizes))
+  rows = workloads.workloads(getattr(workloads, args.sizes.upper()))
   machine = limits.measure(threads)
-  workers = [Worker(peer, threads, sizes) for peer in peers]
+  workers = [Worker(peer, threads, args.sizes.upper()) for peer in args.peers]
   measured: list[Measured] = []
   load = 0.0                                  # processes that wanted a core, the highest mean over a minute
   for name in names:
-    measured.append(measure(rows[name], workers, seconds))
+    measured.append(measure(rows[name], workers, args.seconds, args.limit))
     machine = limits.best_of(machine, limits.measure(threads)) if len(measured) % 4 == 0 else machine
     load = max(load, os.getloadavg()[0])
     print("  ".join(row(measured[-1], machine)), file=sys.stderr, flush=True)
   for worker in workers: worker.close()
-  troubles = [line for m in measured for line in m.troubles]
-  return describe(machine, threads, load) + "\n\n" + table([row(m, machine) for m in measured]), troubles
+  data += [as_data(m, threads) for m in measured]
+  first = table(HEADER, [row(m, machine) for m in measured])
+  text = f"{conditions(args.peers)} {describe(machine, threads, load)}\n\n{first}"
+  return text + "\n\n" + table(*peer_rows(measured)), [line for m in measured for line in m.troubles]
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(prog="python -m extra.bench", description="Times picograd beside other libraries.")
+  parser = argparse.ArgumentParser(prog="python -m extra.bench", description="Times picograd beside other libraries. "
+    "LLAMA2C=PATH adds llama2.c: its run.c, made with gcc -Ofast -march=native -fopenmp -fPIC -shared -DTESTING.")
   flag = parser.add_argument
-  flag("device", choices=["cpu"])
+  flag("device", choices=["cpu", "ladder"], help="ladder: one matmul, Opt by Opt")
   flag("--threads", default="1,2", help="numbers of threads to run with; default: 1,2")
-  flag("--only", default="*", metavar="PATTERN", help="workloads whose name contains this; * and ? match anything")
+  flag("--only", default="*", metavar="PATTERNS",
+       help="workloads whose name contains one of these, apart by ';'; * and ? match anything")
   flag("--peers", metavar="NAMES", help="default: all that are installed")
   flag("--seconds", type=float, default=1.5, help="of calls for each workload, all peers together; default: 1.5")
+  flag("--limit", type=float, default=120, help="seconds in which a peer must prepare a workload; default: 120")
   flag("--sizes", choices=["full", "quick", "tiny"], default="full")
   flag("--compile", action="store_true", help="time torch.compile too, which takes long to start")
+  flag("--json", type=Path, metavar="PATH", help="write every sample there")
+  flag("--page", type=Path, metavar="PATH", help="replace the tables in this page: docs/performance.md")
   return parser.parse_args(arguments)
+
+def chosen(args: argparse.Namespace) -> list[str]:
+  """The names of the workloads to run; args.peers becomes a list."""
+  there = [peer for peer in installed() if args.compile or peer not in SLOW_TO_START]
+  args.peers = args.peers.split(",") if args.peers else there
+  unknown = [peer for peer in args.peers if peer not in installed()]
+  if unknown: sys.exit(f"{', '.join(unknown)}: not installed; there are {', '.join(installed())}")
+  every: list[str] = list(workloads.workloads(getattr(workloads, args.sizes.upper())))
+  patterns = [f"*{pattern.lower()}*" for pattern in args.only.split(";")]
+  names = [name for name in every if any(fnmatch.fnmatch(name.lower(), pattern) for pattern in patterns)]
+  if not names: sys.exit(f"--only {args.only}: no such workload; there are {', '.join(every)}")
+  return names
+
+def compare(args: argparse.Namespace) -> list[str]:
+  names, start = chosen(args), time.perf_counter()
+  troubles: list[str] = []
+  data: list[dict[str, Any]] = []
+  for threads in map(int, args.threads.split(",")):
+    text, wrong = run(threads, names, args, data)
+    print(text + "\n", flush=True)
+    if args.page: replace_part(args.page, f"{threads} threads", text)
+    troubles += wrong
+  if args.json: args.json.write_text(json.dumps(data))
+  print(f"{time.perf_counter() - start:.0f} s in all", file=sys.stderr)
+  return troubles
+
+def climb(args: argparse.Namespace) -> None:
+  from . import ladder
+  text = table(ladder.HEADER, ladder.rows(64 if args.sizes == "tiny" else ladder.SIZE))
+  print(text)
+  if args.page: replace_part(args.page, "ladder", text)
 
 def main(arguments: Sequence[str] | None = None) -> Any:
   args = parse_arguments(arguments)
-  peers = args.peers.split(",") if args.peers else [p for p in installed() if args.compile or p not in SLOW_TO_START]
-  unknown = [peer for peer in peers if peer not in installed()]
-  if unknown: sys.exit(f"{', '.join(unknown)}: not installed; there are {', '.join(installed())}")
-  sizes = args.sizes.upper()
-  every: list[str] = list(workloads.workloads(getattr(workloads, sizes)))
-  names = [name for name in every if fnmatch.fnmatch(name.lower(), f"*{args.only.lower()}*")]
-  if not names: sys.exit(f"--only {args.only}: no such workload; there are {', '.join(every)}")
-  start, troubles = time.perf_counter(), []
-  for threads in map(int, args.threads.split(",")):
-    text, wrong = run(threads, names, peers, sizes, args.seconds)
-    print(text + "\n", flush=True)
-    troubles += wrong
-  print(f"{time.perf_counter() - start:.0f} s in all", file=sys.stderr)
+  if args.device == "ladder": return climb(args)
+  with tempfile.TemporaryDirectory() as directory:
+    os.environ.setdefault("BENCH_DIR", directory)
+    troubles = compare(args)
   if troubles: sys.exit("\n".join(troubles))
 
 if __name__ == "__main__": main()

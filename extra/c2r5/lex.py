@@ -27,6 +27,10 @@ class Token:
   def __repr__(self) -> str: return f"Token({self.text!r}, {self.file.name}:{self.line})"
 
   @property
+  def is_outermost(self) -> bool:
+    """Whether it is not indented."""
+    return self.at == 0 or self.file.text[self.at - 1] == "\n"
+  @property
   def line(self) -> int: return self.file.place(self.at).line
 
 class Place(NamedTuple):
@@ -49,7 +53,8 @@ class SourceFile:
     self.removed = list(accumulate(m.end() - m.start() for m in splices))
     self.cuts = [m.end() - removed for m, removed in zip(splices, self.removed)]
     self.text = SPLICE.sub("", self.contents) if splices else self.contents
-    self.renamed: list[tuple[int, int, str]] = []       # after this physical line, lines are numbered from .., in file ..
+    # after this physical line, lines are numbered from .., in file ..
+    self.renamed: list[tuple[int, int, str]] = []
     self.tokens, self.hashes = scan(self)
 
   @cached_property
@@ -72,7 +77,8 @@ class SourceFile:
 # ---- the scanner -----------------------------------------------------------------------------------------------------
 
 PUNCTUATORS = ("...", "<<=", ">>=", "%:%:", "->", "++", "--", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "+=",
-               "-=", "*=", "/=", "%=", "&=", "|=", "^=", "##", "<:", ":>", "<%", "%>", "%:", *"[](){}.&*+-~!/%<>^|?:;=,#")
+               "-=", "*=", "/=", "%=", "&=", "|=", "^=", "##", "<:", ":>", "<%", "%>", "%:",
+               *"[](){}.&*+-~!/%<>^|?:;=,#")
 DIGRAPHS = {"<:": "[", ":>": "]", "<%": "{", "%>": "}", "%:": "#", "%:%:": "##"}
 
 KINDS = ("", IDENTIFIER, "newline", NUMBER, OTHER, PUNCTUATOR, STRING, CHARACTER, OTHER)
@@ -146,8 +152,9 @@ class Diagnostics:
     place = token.file.place(token.at)
     if (message, place.file, place.line) in self.shown: return
     self.shown.add((message, place.file, place.line))
-    includer = token.file.includer
-    while includer is not None:
+    includer, seen = token.file.includer, {token.file}
+    while includer is not None and includer.file not in seen:
+      seen.add(includer.file)
       at = includer.file.place(includer.at)
       self.out.write(f"In file included from {at.file}:{at.line}:\n")
       includer = includer.file.includer

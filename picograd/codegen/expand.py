@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from functools import reduce as fold_left
 from typing import Iterable
+from picograd.codegen.grid import groups_apart
 from picograd.codegen.optimize import inner_part, nests_of, next_number, stores_of
 from picograd.codegen.shuffle import rows_to_columns
 from picograd.dtype import dtypes
@@ -18,7 +19,7 @@ from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, TRANSCENDENTAL, identit
 from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 def expand(kernel: UOp) -> UOp:
-  kernel = write_out(kernel)
+  kernel = write_out(groups_apart(kernel))
   kernel = rewrite(kernel, simplify_index)
   kernel = rewrite(vectorize(kernel), simplify_index)
   kernel = rows_to_columns(kernel)
@@ -198,23 +199,24 @@ def accumulate(kernel: UOp) -> UOp:
   table: Table = {}
   for loops, members in nests_in_order(kernel):
     kept = again_in_later_loops(kernel, loops, members)
-    rows = [UOp(Ops.BUFFER, v.dtype, (), Buf(next(numbers), loops[0].bound.arg, Space.REG)) for v in kept]
+    row = row_of(kept, loops, next(numbers))
     values = substitute([u.src[0] for u in members], table)
     around = sorted(union(inside[u] for u in members), key=lambda r: r.arg)
     strip = [r for r in around if r.axis is Axis.STRIP]
     outer = [r for r in around if r.axis is not Axis.STRIP]
     clearing, folding = [{r: r.replace(arg=(next(loop_numbers), r.axis)) for r in strip} for _ in range(2)]
     registers = [accumulator(u, next(numbers), strip) for u in members]
-    starts = [element(register.after(*outer), strip, clearing).store(neutral(u)) for u, register in zip(members, registers)]
+    starts = [element(register.after(*outer), strip, clearing).store(neutral(u))
+              for u, register in zip(members, registers)]
     if strip: starts = [UOp(Ops.END, dtypes.void, (*starts, *clearing.values()))]
     updates = []
     for u, register, value in zip(members, registers, values):
       before = element(register.after(*starts, *loops), strip, folding).load()
       updates.append(element(register, strip, folding).store(before.alu(u.arg[0], value.substitute(folding))))
-    for row, value in zip(rows, substitute(kept, table)): updates.append(row.index(loops[0]).store(value))
+    updates += [row.index(loops[0] * len(kept) + k).store(v) for k, v in enumerate(substitute(kept, table))]
     end = UOp(Ops.END, dtypes.void, (*updates, *loops, *folding.values()))
-    for row, v in zip(rows, kept):
-      for later, r in kept[v]: table[later] = row.after(end).index(r).load()
+    for k, again in enumerate(kept.values()):
+      for later, r in again: table[later] = row.after(end).index(r * len(kept) + k).load()
     for register, u in zip(registers, members): table[u] = element(register.after(end), strip, {}).load()
   return kernel.substitute(table)
 
@@ -224,19 +226,27 @@ def again_in_later_loops(kernel: UOp, loops: Nest, members: list[UOp]) -> dict[U
   """Values of a loop with transcendental functions that some other loop, equally long, computes again at each step ->
   (the same value there, that loop's range)."""
   if len(loops) != 1 or loops[0].bound.op is not Ops.CONST: return {}
+  computed = toposort([u.src[0] for u in members])
+  if all(u.op not in TRANSCENDENTAL for u in computed): return {}
   r, nodes = loops[0], toposort([kernel])
   known, inside = set(nodes), ranges_inside(kernel)
   others = [q for q in nodes if q.op is Ops.RANGE and q is not r and q.bound is r.bound and q.axis is not Axis.STRIP]
   found: dict[UOp, list[tuple[UOp, UOp]]] = {}
   below: set[UOp] = set()                      # a kept value
-  for u in reversed(toposort([u.src[0] for u in members])):
+  for u in reversed(computed):
     if u in below: below.update(u.src)
     elif u.op in TRANSCENDENTAL and r in inside[u] and r.bound.arg * u.dtype.itemsize <= LONGEST_ROW:
       there = [(later, q) for q in others if (later := u.substitute({r: q})) in known]
-      if there:
+      if there and all(u.dtype is v.dtype for v in found):
         found[u] = there
         below.update(u.src)
   return found
+
+def row_of(kept: Iterable[UOp], loops: Nest, number: int) -> UOp:
+  """Memory for the kept values of a loop, those of one step side by side."""
+  kept = list(kept)
+  size = loops[0].bound.arg * len(kept) if kept else 1
+  return UOp(Ops.BUFFER, kept[0].dtype if kept else dtypes.float32, (), Buf(number, size, Space.REG))
 
 def accumulator(u: UOp, number: int, strip: list[UOp]) -> UOp:
   return UOp(Ops.BUFFER, u.dtype, (), Buf(number, prod(longest(r) for r in strip), Space.REG))
@@ -247,7 +257,8 @@ def neutral(u: UOp): return UOp.const(u.dtype, identity(u.arg[0], u.dtype.scalar
 
 def element(register: UOp, strip: list[UOp], loops: Table) -> UOp:
   """The accumulator of one point of a strip, whose ranges have other names in some loops."""
-  return register.index(linear([loops.get(r, r) for r in strip], [longest(r) for r in strip]))
+  at = [loops.get(r, r) for r in strip]
+  return register.index(linear(tuple(at), tuple([longest(r) for r in strip])))
 
 def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
   """The reductions by the ranges they run over, each nest after those that its values need."""
@@ -255,7 +266,7 @@ def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
   members: dict[Nest, list[UOp]] = {}
   for u in toposort([kernel]):
     below[u] = union(below[s] for s in u.src)
-    if u.op is not Ops.REDUCE or len(u.src) == 1: continue
+    if u.op is not Ops.REDUCE or len(u.src) == 1 or u.src[1].axis is Axis.GROUP: continue
     members.setdefault(u.src[1:], []).append(u)
     below[u] |= {u.src[1:]}
   needs = {nest: union(below[u] for u in reductions) for nest, reductions in members.items()}

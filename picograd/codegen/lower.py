@@ -1,10 +1,12 @@
 # lower.py: kernel -> kernel in the target's own terms. After: no dtype index, no THREAD range, no op or dtype that the
 # target lacks, products added to sums are fused multiply-adds.   (chapter 3)
 from __future__ import annotations
+from picograd.codegen.grid import to_grid
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
 from picograd.ops.decompose import lower_operations, make_defined
 from picograd.ops.fold import fold
+from picograd.ops.index import bounds, simplify_index
 from picograd.ops.match import rewrite, rewrite_top_down
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import Table, UOp, toposort
@@ -12,9 +14,16 @@ from picograd.ops.uop import Table, UOp, toposort
 def lower(kernel: UOp, target: Target) -> UOp:
   kernel = rewrite_top_down(kernel, make_defined(target.division_traps))
   kernel = threads_to_special(kernel)
-  kernel = index_to_int(kernel, target.position)
+  if target.local_bytes: kernel = rewrite(to_grid(kernel), simplify_index)
+  kernel = index_to_int(kernel, position_type(kernel, target))
   kernel = fuse_products(rewrite(kernel, fold))
-  return rewrite(kernel, lower_operations(target.missing_ops, target.missing_dtypes))
+  return rewrite(kernel, lower_operations(target.missing_ops, target.missing_dtypes, target.casts_by_bits))
+
+def position_type(kernel: UOp, target: Target) -> DType:
+  """The target's machine integer for positions, or a wide one where some position needs it."""
+  most = target.position.max
+  fits = all(-most <= end <= most for u in toposort([kernel]) if u.dtype is dtypes.index for end in bounds(u))
+  return target.position if fits else dtypes.int64
 
 def threads_to_special(kernel: UOp) -> UOp:
   """THREAD ranges are not loops: each thread runs the kernel with its own number."""

@@ -3,7 +3,7 @@
 # STRIP, UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
 import functools, itertools, math
-from typing import Iterable, Iterator, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, NamedTuple, Protocol, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import bounds, simplify_index, stride_of
@@ -29,8 +29,13 @@ class Stage(NamedTuple):
 
 AnyOpt = Opt | Stage
 
-def ranges_in(kernel: UOp) -> list[UOp]:
-  return [u for u in toposort([kernel]) if u.op is Ops.RANGE]
+class Rewrite(Protocol):
+  """An Opt that rewrites more than a range (codegen/tiles.py)."""
+  def applied(self, kernel: UOp) -> UOp: ...
+
+@functools.lru_cache(64)
+def ranges_in(kernel: UOp) -> tuple[UOp, ...]:
+  return tuple([u for u in toposort([kernel]) if u.op is Ops.RANGE])
 def next_number(kernel: UOp) -> int:
   return 1 + max((r.arg[0] for r in ranges_in(kernel)), default=-1)
 
@@ -44,14 +49,17 @@ def range_numbered(kernel: UOp, number: int) -> UOp:
   listed = ", ".join(f"r{r.arg[0]}" for r in known)
   raise ValueError(f"the kernel has no range r{number}; it has {listed}")
 
-def apply_opts(kernel: UOp, opts: Sequence[AnyOpt]) -> UOp:
+def apply_opts(kernel: UOp, opts: Sequence[Opt | Stage | Rewrite]) -> UOp:
   for opt in opts: kernel = apply_opt(kernel, opt)
-  if any(isinstance(opt, Stage) or opt.axis in (Axis.TILE, Axis.BLOCK) for opt in opts): kernel = with_own_loops(kernel)
+  if any(isinstance(opt, Stage) or (isinstance(opt, Opt) and opt.axis in (Axis.TILE, Axis.BLOCK)) for opt in opts):
+    kernel = with_own_loops(kernel)
   return rewrite(kernel, simplify_index)
 
 @functools.lru_cache(maxsize=64)               # the rules apply what they choose to look at what it makes
-def apply_opt(kernel: UOp, opt: AnyOpt) -> UOp:
+def apply_opt(kernel: UOp, opt: Any) -> UOp:
+  """The kernel after an Opt, a Stage or a Rewrite."""
   if isinstance(opt, Stage): return stage(kernel, opt)
+  if not isinstance(opt, Opt): return opt.applied(kernel)
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
   r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
   if opt.axis is Axis.LOOP: return set_rest_apart(kernel, r, opt.amount)
@@ -85,16 +93,20 @@ def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
   return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
 
 def once(kernel: UOp, number: int) -> UOp:
-  """The kernel whose nests that no thread range divides are the first thread's work: a loop around them has one step
-  there and none elsewhere."""
+  """The kernel whose nests that no thread range divides are the first thread's work: a loop around each of them, but
+  within the loops that it shares with divided ones, is empty in all other threads."""
   thread = range_numbered(kernel, number)
-  only = UOp(Ops.RANGE, dtypes.index, ((thread < 1).where(UOp.const(dtypes.index, 1), 0),),
-             (next_number(kernel), Axis.BLOCK))
+  bound = (thread < 1).where(UOp.const(dtypes.index, 1), 0)
+  only = UOp(Ops.RANGE, dtypes.index, (bound,), (next_number(kernel), Axis.BLOCK))
   stores = stores_of(kernel)
-  alone = [not any(r.axis is Axis.THREAD for r in loops) for _, loops in stores]
-  if not any(alone): return kernel
-  around = [(thread, only) if is_alone else () for is_alone in alone]
-  return UOp.sink(*nests_of([(store, outer + loops) for (store, loops), outer in zip(stores, around)]))
+  divided = [loops for _, loops in stores if is_divided(loops)]
+  out: list[Nested] = []
+  for store, loops in stores:
+    shared = max([len(common_start([loops, other])) for other in divided], default=0)
+    out.append((store, loops if is_divided(loops) else (*loops[:shared], thread, only, *loops[shared:])))
+  return UOp.sink(*nests_of(out))
+
+def is_divided(loops: Iterable[UOp]) -> bool: return any(r.axis is Axis.THREAD for r in loops)
 
 def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
   """The kernel with r computed as value from new ranges; outside of `inside` nothing is read, written or reduced."""
@@ -134,7 +146,7 @@ def inner_part(u: UOp) -> tuple[UOp, ...]:
 
 def stores_of(u: UOp, around: tuple[UOp, ...] = ()) -> list[Nested]:
   """The stores of a kernel, or of a loop nest in it."""
-  if u.op is Ops.STORE: return [(u, around)]
+  if u.op in (Ops.STORE, Ops.WMMA): return [(u, around)]
   inner = inner_part(u)
   return [found for s in inner for found in stores_of(s, around + u.src[len(inner):])]
 
@@ -324,12 +336,12 @@ class Names:
       table = {r: self.own(tuple(outer[:k + 1]), r) for k, r in enumerate(outer)}
       closed = {u: u for u in done}
       copies = {u: self.copy(u, table) for u in ends_below(store, done)}
-      store, *nest = substitute([store, *loops], {**table, **closed, **copies})
+      store, *within = substitute([store, *loops], {**table, **closed, **copies})
       closed = {u: u for u in ends_below(store, [])}
-      inner = [r for r in dedup([*toposort([store], closed.__contains__), *nest]) if is_inner(r)]
-      table = {r: self.own((*nest, r), r) for r in inner}
-      store, *nest = substitute([store, *nest], {**table, **closed})
-      out.append((store, tuple(nest)))
+      inner = [r for r in dedup([*toposort([store], closed.__contains__), *within]) if is_inner(r)]
+      table = {r: self.own((*within, r), r) for r in inner}
+      store, *within = substitute([store, *within], {**table, **closed})
+      out.append((store, tuple(within)))
     self.taken.update(r for r in self.known.values() if r.op is Ops.RANGE)
     return out
 

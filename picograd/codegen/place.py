@@ -9,8 +9,9 @@ from picograd.ops.ops import Ops
 from picograd.ops.uop import Table, UOp
 from picograd.codegen.flat import Flow, Function, LEAVES, every_node, operands
 
-def place(fn: Function) -> Function:
-  flow = Flow(fn)
+def place(fn: Function, flow: Flow | None = None) -> Function:
+  """flow: what is known of fn's control flow already."""
+  flow = flow or Flow(fn)
   listed = {u: label for label, block in fn.blocks.items() for u in block}
   pure = [u for u in every_node(fn) if u not in listed and u.op not in LEAVES]       # operands first
   early = earliest_blocks(flow, listed, pure)
@@ -38,13 +39,19 @@ def best_blocks(fn: Function, flow: Flow, pure: list[UOp], early: Table) -> Tabl
   def use(u: UOp, label: UOp) -> None:
     if u in early: late[u] = flow.meet(late[u], label) if u in late else label
   for label, block in fn.blocks.items():
+    at = flow.idom[label] if is_way_back(flow, label, block) else label
     for u in block:
-      for s in operands(u): use(s, label)
+      for s in operands(u): use(s, at)
   for u in reversed(pure):
     if u not in late: continue
     where[u] = late[u] if stays(u) else leave_loops(flow, late[u], early[u])
     for s in operands(u): use(s, where[u])
   return where
+
+def is_way_back(flow: Flow, label: UOp, block: list[UOp]) -> bool:
+  """A block that only jumps back to its loop's head: empty, a branch can go to the head itself."""
+  head = flow.head.get(label)
+  return block[0].op is Ops.JUMP and block[0].src[0] is head and flow.head.get(flow.idom[label]) is head
 
 def stays(u: UOp) -> bool:
   """Nodes that must not move up. pointer + constant is free at its use, where a load or store folds it; a division by

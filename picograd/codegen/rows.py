@@ -3,13 +3,14 @@
 # each step of these the nests happen in order. What only one run reads is a row of scratch memory, which every step
 # overwrites and which stays in the nearest cache.   (chapter 3)
 from __future__ import annotations
+import functools
 from typing import NamedTuple, Sequence
 from picograd.codegen.rangeify import Plan, Store, reads_of, storage_id
 from picograd.codegen.target import Target
 from picograd.helpers import prod
 from picograd.ops.fold import number
-from picograd.ops.index import Sum, build, conjuncts, plus, simplify_index, span, sum_of
-from picograd.ops.match import rewrite
+from picograd.ops.index import Sum, build, conjuncts, plus, span, sum_of
+from picograd.ops.movement import simplify
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import UOp, toposort
 
@@ -32,10 +33,11 @@ class Row(NamedTuple):
   place: UOp
   size: int
 
-def row_of(address: UOp, outer: Sequence[UOp]) -> Row | None:
+@functools.lru_cache(4096)
+def row_of(address: UOp, outer: tuple[UOp, ...]) -> Row | None:
   """An address as a row and a place in it; None where steps of the outer ranges may share elements."""
   _, position, *gates = address.src
-  a = sum_of(rewrite(position, simplify_index))
+  a = sum_of(simplify([position])[0])
   strides = tuple([a.terms.get(r, 0) for r in outer])
   inside = plus(a, Sum(dict(zip(outer, strides))), -1)
   if min(strides) <= 0 or any(r in toposort(inside.terms) for r in outer): return None

@@ -3,6 +3,7 @@
 # its buffers by slot, and two kernels of equal structure are the same UOp, so that identical layers compile once.
 # (chapter 3)
 from __future__ import annotations
+import functools
 from typing import Callable, NamedTuple
 from picograd.codegen.partial import split_long_reductions
 from picograd.codegen.places import find_places, simplify_kernel
@@ -37,11 +38,23 @@ def schedule(roots: list[UOp], device: str, target: Target = PLAIN) -> Schedule:
     order = sort_by_need(dependencies(plan))
     assert order is not None, "copies of old versions leave no cycle"
   groups, needs = merge(plan, order)
-  runs = join_rows([group.stores for group in groups], needs, plan, target)
-  kernels = [kernel_of(run, plan) for run in runs]
   stored = {s.node: plan.leaves[s.target.arg] for s in plan.stores if s.node.op is not Ops.STORE}
   results = [stored.get(r) for r in plan.roots]
-  return Schedule(kernels, results, set(stored.values()) - set(results))
+  temporary = set(stored.values()) - set(results)
+  nests = without_unread([group.stores for group in groups], plan, temporary)
+  runs = join_rows(nests, needs, plan, target)
+  return Schedule([kernel_of(run, plan) for run in runs], results, temporary)
+
+def without_unread(nests: list[Nest], plan: Plan, temporary: set[UOp]) -> list[Nest]:
+  """The nests without stores to temporary memory that nobody reads: their readers have joined them."""
+  while True:
+    read = {plan.leaves[k] for nest in nests for store in nest for k in reads_of(store)}
+    def is_read(store: Store) -> bool:
+      leaf = plan.leaves[store.target.arg]
+      return leaf not in temporary or leaf in read
+    kept = [[store for store in nest if is_read(store)] for nest in nests]
+    if kept == nests: return nests
+    nests = kept
 
 def planned(roots: list[UOp], device: str, target: Target) -> Plan:
   plan = rangeify(roots, device)
@@ -201,10 +214,15 @@ def kernel_of(run: Run, plan: Plan) -> Kernel:
   table = {u: u.replace(arg=slots[memory[u]]) for u in params}
   ranges = dedup([*stores[0].ranges, *[u for u in nodes if u.op is Ops.RANGE]])
   for number, r in enumerate(ranges): table[r] = r.replace(arg=(number, r.axis))
-  ast = rewrite(UOp.sink(*substitute(ends, table)), simplify_kernel)
+  ast = simplified(UOp.sink(*substitute(ends, table)))
   leaves = {slots[memory[u]]: base_leaf(plan.leaves[u.arg]) for u in params}
   outputs = frozenset(slots[memory[s.target]] for s in stores if s.target in memory)
   return Kernel(ast, tuple([leaves[slot] for slot in range(len(slots))]), outputs)
+
+@functools.lru_cache(256)
+def simplified(ast: UOp) -> UOp:
+  """Equal layers are simplified once."""
+  return rewrite(ast, simplify_kernel)
 
 def last_stores(nest: Nest, plan: Plan) -> list[Store]:
   """Of several stores of a nest to a place only the last counts: who needs an earlier value has been given it."""

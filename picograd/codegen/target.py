@@ -19,7 +19,10 @@ class Target(NamedTuple):
   stream_bytes: int = 16 << 20                  # outputs of this size leave all caches before somebody reads them
   missing_ops: frozenset[Ops] = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})     # to be decomposed
   missing_dtypes: frozenset[DType] = frozenset()                             # arithmetic done in float32
-  division_traps: bool = False                  # integer division by zero kills the process unless guarded
+  casts_by_bits: frozenset[DType] = frozenset({dtypes.bfloat16})             # no instruction converts these
+  division_traps: bool = False                  # integer division by zero kills the process, or gives anything
+  units: int = 1                                # processors that run blocks of threads
+  matrix: str = ""                              # the unit of a Tile that multiplies 16-bit floats; "": none
 
   def lanes(self, dtype: DType) -> int:
     """How many elements of dtype one SIMD register holds; 1 without SIMD."""
@@ -30,6 +33,7 @@ HALF = frozenset({dtypes.float16, dtypes.bfloat16})
 PYTHON = Target("python", vector_bytes=16, scratch_bytes=SCRATCH, missing_dtypes=HALF)
 
 RISCV = Target("riscv-rv64gc", registers=32, missing_dtypes=HALF, division_traps=True)
+RISCV_V = RISCV._replace(name="riscv-rv64gcv", vector_bytes=32, registers=13)          # groups of two registers
 
 class Vectors(NamedTuple):
   """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask."""
@@ -55,3 +59,22 @@ def llvm_target(features: frozenset[str], machine: str, threads: int, caches: Ca
   traps = machine in ("x86_64", "i386", "i686")
   return Target(f"llvm-{machine}-{vectors.bytes}", "flat", *vectors, threads, scratch_bytes=SCRATCH,
                 l1_bytes=caches.l1, l2_bytes=caches.l2, missing_dtypes=HALF, division_traps=traps)
+
+class Gpu(NamedTuple):
+  """What a generation of NVIDIA GPUs offers: the architecture that NVRTC compiles for, shared memory of a block, matrix
+  instructions, copies into shared memory by a unit of their own."""
+  arch: str
+  local_bytes: int
+  matrix: str = "mma"                           # "wgmma": whole warpgroups multiply from shared memory
+
+GPUS = {(8, 0): Gpu("sm_80", 163 << 10), (8, 6): Gpu("sm_86", 99 << 10), (8, 9): Gpu("sm_89", 99 << 10),
+        (9, 0): Gpu("sm_90a", 227 << 10, "wgmma"), (10, 0): Gpu("sm_100", 227 << 10)}
+
+def cuda_target(capability: tuple[int, int], units: int) -> Target:
+  """A GPU of a compute capability. ValueError lists those known."""
+  if capability not in GPUS:
+    raise ValueError(f"compute capability {capability} is not in target.GPUS: {', '.join(map(str, GPUS))}")
+  gpu = GPUS[capability]
+  return Target(f"cuda-{gpu.arch}", "linear", vector_bytes=16, registers=255, local_bytes=gpu.local_bytes,
+                position=dtypes.int32, stream_bytes=1 << 62, missing_dtypes=HALF, casts_by_bits=frozenset(),
+                division_traps=True, units=units, matrix=gpu.matrix)

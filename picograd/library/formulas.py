@@ -1,5 +1,6 @@
 # formulas.py: functions of one number (atan2: of two) in the ops of the first bank. In: UOps of floats. Out: one UOp.
-# Formulas are written so that value and derivative by the chain rule are both accurate.
+# Formulas are written so that value and derivative by the chain rule are both accurate; those whose derivative follows
+# from the value name it (ops/gradient.py), so that nothing but the value need be kept.
 from __future__ import annotations
 import math
 from typing import Sequence
@@ -24,6 +25,10 @@ def relu(x: UOp) -> UOp:
 def with_sign_of(x: UOp, size: UOp) -> UOp:
   """An odd function from its value at |x|."""
   return (x < 0).where(-size, size)
+
+def with_slope(name: str, value: UOp, x: UOp) -> UOp:
+  """value, whose derivative by x is the named function of value: the chain rule does not look into it."""
+  return UOp(Ops.DETACH, value.dtype, (value, x), name)
 
 # ---- exponentials, logarithms, roots ---------------------------------------------------------------------------------
 
@@ -72,13 +77,13 @@ def tanh(x: UOp) -> UOp:
   centre = small + small * z * (polynomial(z, TANH_P) / polynomial(z, TANH_Q))
   e = scaled_exp2(magnitude(x) * -2)
   tail = (1 - e) / (1 + e)
-  return near.where(centre, with_sign_of(x, tail))
+  return with_slope("tanh", near.where(centre, with_sign_of(x, tail)), x)
 
 @in_float32
 def sigmoid(x: UOp) -> UOp:
   """1/(1+e) or e/(1+e), e = exp(-|x|): neither the value nor the derivative overflows."""
   e = scaled_exp2(-magnitude(x))
-  return (x < 0).where(e, e.like(1)) / (1 + e)
+  return with_slope("sigmoid", (x < 0).where(e, e.like(1)) / (1 + e), x)
 
 sinh = in_float32(lambda x: (expm1(x) - expm1(-x)) * 0.5)
 cosh = in_float32(lambda x: (scaled_exp2(x) + scaled_exp2(-x)) * 0.5)

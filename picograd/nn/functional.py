@@ -52,8 +52,8 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
   """x * Phi(x), exact by erf or by the tanh formula of Hendrycks and Gimpel (2016)."""
   if approximate == "none": return 0.5 * input * (1 + (input * math.sqrt(0.5)).erf())
   if approximate != "tanh": raise ValueError(f"gelu(approximate={approximate!r}): 'none' or 'tanh' is expected")
-  inner = math.sqrt(2 / math.pi) * (input + 0.044715 * input * input * input)
-  return 0.5 * input * (1 + inner.tanh())
+  twice = input * (math.sqrt(8 / math.pi) * 0.044715 * (input * input) + math.sqrt(8 / math.pi))
+  return input * twice.sigmoid()                           # (1 + tanh(u))/2 = sigmoid(2u), which loses no digits
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
             generator: Generator | None = None) -> Tensor:

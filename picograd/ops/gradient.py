@@ -13,7 +13,9 @@ from picograd.ops.uop import Table, UOp, fresh, toposort
 
 CONSTANT = frozenset({Ops.DETACH, Ops.BITCAST, Ops.CONST, Ops.BUFFER, Ops.RANGE})       # derivative zero everywhere
 
-def is_constant(u): return u.op in CONSTANT or u.dtype.kind not in "fv"                 # void: a STORE under an AFTER
+def is_constant(u):
+  if u.op is Ops.DETACH: return u.arg is None
+  return u.op in CONSTANT or u.dtype.kind not in "fv"                                   # void: a STORE under an AFTER
 
 def view_of(view):
   """The node below a chain of movement ops, and the chain, lowest first."""
@@ -28,6 +30,7 @@ def stores_of(u): return [s for s in u.src[1:] if s.op is Ops.STORE]
 def inputs(u: UOp) -> tuple[UOp, ...]:
   """What u is a function of. An assignment AFTER(buffer, STORE(view, value).. ) is one of the value that the first view
   looks at and of each stored value."""
+  if u.op is Ops.DETACH: return u.src[1:]
   if u.op is not Ops.AFTER: return u.src
   stores = stores_of(u)
   before = view_of(stores[0].src[0])[0] if stores else u.src[0]
@@ -143,6 +146,12 @@ def grad_after(u, g):
 def grad_copy(u, g):
   return (UOp(Ops.COPY, g.dtype, (g,), u.src[0].device or u.arg),)
 
+# DETACH(value, x) with one of these names has a derivative by x that follows from the value y.
+SLOPES: dict[str, Callable[[UOp], UOp]] = {
+  "tanh": lambda y: 1 - y * y,
+  "sigmoid": lambda y: y * (1 - y),
+}
+
 RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
   Ops.EXP2: lambda u, g: (g * (u * math.log(2)),),                             # 2^x' = 2^x ln 2
   Ops.LOG2: lambda u, g: (g * (1 / math.log(2)) / u.src[0],),                  # log2'(x) = 1 / (x ln 2)
@@ -163,6 +172,7 @@ RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
   Ops.PAD: grad_pad,
   Ops.SHRINK: grad_shrink,
   Ops.CONTIGUOUS: lambda u, g: (g,),
+  Ops.DETACH: lambda u, g: (g * SLOPES[u.arg](u),),
   Ops.COPY: grad_copy,
   Ops.AFTER: grad_after,
 }

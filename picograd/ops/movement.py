@@ -2,6 +2,7 @@
 # of one of its elements, an index node per dimension. Out: the position of that element in the node's source,
 # simplified, and the condition under which there is one: only PAD has elements that come from nowhere.
 from __future__ import annotations
+import functools
 from typing import Callable, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import prod
@@ -9,7 +10,7 @@ from picograd.ops.index import join, simplify_index
 from picograd.ops.match import rewrite
 from picograd.ops.ops import Ops
 from picograd.ops.shape import Shape
-from picograd.ops.uop import UOp
+from picograd.ops.uop import UOp, substitute, toposort
 
 Position = tuple[UOp, ...]
 
@@ -34,8 +35,15 @@ def unravel(place: UOp, shape: Shape) -> Position:
   return tuple(out)
 
 def simplify(nodes: Sequence[UOp]) -> Position:
-  """Each node simplified, in one walk."""
-  return rewrite(UOp.sink(*nodes), simplify_index).src
+  """Each node simplified, in one walk. The names of ranges count only by how they compare, so what has been answered
+  for other ranges, as for an equal layer, is answered."""
+  ranges = sorted([u for u in toposort(nodes) if u.op is Ops.RANGE], key=lambda r: r.arg)
+  numbered = {r: r.replace(arg=(number, r.axis)) for number, r in enumerate(ranges)}
+  named = {n: r for r, n in numbered.items()}
+  return tuple(substitute(simplified(UOp.sink(*substitute(nodes, numbered))).src, named))
+
+@functools.lru_cache(4096)
+def simplified(sink: UOp) -> UOp: return rewrite(sink, simplify_index)
 
 # ---- reshape ---------------------------------------------------------------------------------------------------------
 
@@ -66,6 +74,9 @@ def push_reshape(u, position):
   out = [constant(0)] * len(before)
   if 0 in before: return tuple(out)                          # no element, so any position will do
   for left, right in groups(before, after):
+    if len(left) == len(right) == 1:
+      out[left[0]] = position[right[0]]
+      continue
     place = linear(tuple(position[d] for d in right), tuple(after[d] for d in right))
     for d, p in zip(left, unravel(place, tuple(before[d] for d in left))): out[d] = p
   return tuple(out)
@@ -106,7 +117,8 @@ PUSH: dict[Ops, Callable[[UOp, Position], Position]] = {
 
 def push(u: UOp, position: Position) -> tuple[Position, UOp | None]:
   """The position in u.src[0] of the element of u at `position`, and when it exists; None for always."""
-  conditions = inside(u, position) if u.op is Ops.PAD else []
-  *source, valid = simplify([*PUSH[u.op](u, position), join(conditions)])
+  moved, conditions = PUSH[u.op](u, position), inside(u, position) if u.op is Ops.PAD else []
+  if not conditions and {*position, constant(0)}.issuperset(moved): return moved, None     # as simple as it was
+  *source, valid = simplify([*moved, join(conditions)])
   always = valid.op is Ops.CONST and valid.arg
   return tuple(source), None if always else valid

@@ -54,14 +54,17 @@ MOVED: dict[Ops, Callable[..., Shape]] = {
   Ops.PAD: padded, Ops.SHRINK: shrunk,
 }
 
+SAME = frozenset({Ops.FLIP, Ops.CONTIGUOUS, Ops.DETACH, Ops.COPY, Ops.AFTER})
+SHAPED = frozenset({*ALU, *MOVED, Ops.REDUCE, *SAME})          # every other node but a leaf has shape ()
+
 def shape_of(op: Ops, src: Sequence[Shape], arg: Any) -> Shape:
   """The shape of a node. An elementwise op wants equal shapes: Tensor broadcasts before it builds."""
   if op in ALU:
     first = src[0]
     for other in src:
-      if other != first: raise ValueError(f"{op} of shapes {' and '.join(map(str, src))}: shapes must be equal")
+      if other is not first and other != first: raise ValueError(f"{op} of shapes {' and '.join(map(str, src))}: shapes must be equal")
     return first
   if op in MOVED: return MOVED[op](src[0], arg)
   if op is Ops.REDUCE: return reduced(src[0], arg[1])
-  if op in (Ops.FLIP, Ops.CONTIGUOUS, Ops.DETACH, Ops.COPY, Ops.AFTER): return src[0]
+  if op in SAME: return src[0]
   return ()

@@ -67,13 +67,13 @@ def has_values(src): return all(type_of(s) is not dtypes.void for s in src)
 
 # ---- laws of a node --------------------------------------------------------------------------------------------------
 
-ORDER = frozenset({Ops.STORE, Ops.END, Ops.BARRIER, Ops.SINK, Ops.AFTER})           # what comes before something else
+ORDER = frozenset({Ops.STORE, Ops.WMMA, Ops.END, Ops.BARRIER, Ops.SINK, Ops.AFTER})           # what comes before something else
 ALL = frozenset(Ops)
 OTHER_DTYPE = COMPARE | {Ops.ADD, Ops.WHERE, Ops.CAST, Ops.BITCAST}                 # sources may differ from the result
 FLOAT = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN, Ops.SQRT, Ops.FDIV, Ops.MULACC})
 LEAVES = frozenset({Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.SYM, Ops.LABEL, Ops.PHI}) # have no place in a block
 STATEFUL = frozenset({Ops.LOAD, Ops.STORE, Ops.CALL})                               # end with a state, in a function
-VOID = TERMINATORS | {Ops.STORE, Ops.END, Ops.SINK, Ops.BARRIER, Ops.LABEL}
+VOID = TERMINATORS | {Ops.STORE, Ops.WMMA, Ops.END, Ops.SINK, Ops.BARRIER, Ops.LABEL}
 PASSING = MOVEMENT | {Ops.CONTIGUOUS, Ops.DETACH, Ops.COPY}
 
 of_all = (
@@ -98,7 +98,9 @@ of_all = (
   Law({Ops.STACK}, "it has a scalar source per lane", lambda u: takes(u, *[u.dtype.scalar] * lanes(u))),
 )
 of_tensors = (                             # shapes need no law: shape.py builds no node whose sources do not fit
-  Law(PASSING | {Ops.REDUCE}, "it has one source, of its dtype", lambda u: takes(u, u.dtype)),
+  Law(PASSING - {Ops.DETACH} | {Ops.REDUCE}, "it has one source, of its dtype", lambda u: takes(u, u.dtype)),
+  Law({Ops.DETACH}, "it has a value, and with a name what that is a function of, of its dtype",
+      lambda u: takes(u, *[u.dtype] * (1 if u.arg is None else 2))),
   Law({Ops.BUFFER}, "a leaf is in GLOBAL memory", lambda u: u.arg.space is Space.GLOBAL),
   Law({Ops.RANGE}, "it has no arg: it is the tensor 0, 1, .. n-1", lambda u: u.arg is None and takes(u, dtypes.index)),
   Law({Ops.STORE, Ops.AFTER}, "it is about a view of a buffer", lambda u: is_place(u.src[0])),
@@ -118,13 +120,14 @@ of_kernels = (
   Law({Ops.STORE}, "its value has the dtype of its target", lambda u: len(u.src) == 2 and same_element(*u.src)),
   Law({Ops.END}, "its sources are effects, then the loops it closes", is_end),
   Law({Ops.LOAD, Ops.AFTER}, "it comes after effects or in loops", lambda u: all_of(u.src[1:], ORDER | {Ops.RANGE})),
-  Law({Ops.REDUCE}, "it reduces over loops, or a vector's lanes", lambda u: all_of(u.src[1:], {Ops.RANGE})),
+  Law({Ops.REDUCE}, "it reduces over loops, threads, or a vector's lanes", lambda u: all_of(u.src[1:], {Ops.RANGE, Ops.SPECIAL})),
   Law({Ops.REDUCE}, "it has the dtype that it reduces",
       lambda u: u.dtype is (u.src[0].dtype if u.src[1:] else u.src[0].dtype.scalar)),
 )
 no_index = Law(ALL, "index numbers are machine integers by now", lambda u: u.dtype.scalar is not dtypes.index)
 of_lists = (
-  Law({Ops.REDUCE}, "loops are written out: it reduces a vector's lanes", lambda u: len(u.src) == 1),
+  Law({Ops.REDUCE}, "loops are written out: it reduces a vector's lanes, or threads",
+      lambda u: all_of(u.src[1:], {Ops.SPECIAL})),
   no_index,
 )
 of_functions = (

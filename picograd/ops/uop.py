@@ -6,12 +6,11 @@ import itertools, struct, weakref
 from typing import Any, Callable, Iterable, Iterator, Mapping
 from picograd.dtype import DType, dtypes, truncate
 from picograd.ops.ops import Axis, Buf, COMPARE, Ops, Space
-from picograd.ops.shape import Shape, shape_of
+from picograd.ops.shape import SHAPED, Shape, shape_of
 
 def intern_key(op: Ops, dtype: DType, src: tuple, arg: Any) -> tuple:
   """What makes two nodes equal. Floats compare by their bits: 0.0 is not -0.0, and NaN is itself."""
-  if type(arg) is float: return (op, dtype, src, struct.pack("d", arg))
-  return (op, dtype, src, arg)
+  return (op, dtype, src, arg if type(arg) is not float else struct.pack("d", arg))
 
 class UOp:
   __slots__ = ("op", "dtype", "src", "arg", "shape", "__weakref__")
@@ -30,7 +29,8 @@ class UOp:
       if node is not None: return node
     node = object.__new__(cls)
     node.op, node.dtype, node.src, node.arg = op, dtype, src, arg
-    node.shape = leaf_shape(op, src, arg) if op in LEAF_SHAPES else shape_of(op, [s.shape for s in src], arg)
+    if op in LEAF_SHAPES: node.shape = leaf_shape(op, src, arg)
+    else: node.shape = shape_of(op, [s.shape for s in src], arg) if op in SHAPED else ()
     UOp.pool[key] = weakref.ref(node)
     return node
 
@@ -55,7 +55,7 @@ class UOp:
 
   def alu(self, op: Ops, *others: Any) -> "UOp":
     """op of me and others; numbers become constants of my dtype. Comparisons give bool, WHERE its branches' dtype."""
-    src = (self, *[self.like(o) for o in others])
+    src = (self, *[o if isinstance(o, UOp) else self.like(o) for o in others])
     if op in COMPARE: return UOp(op, dtypes.bool.vec(self.dtype.count), src)
     return UOp(op, src[1].dtype if op is Ops.WHERE else self.dtype, src)
 
@@ -203,17 +203,19 @@ fresh: Iterator[int] = itertools.count(1)
 def toposort(roots: Iterable[UOp], stop: Callable[[UOp], bool] | None = None) -> list[UOp]:
   """Every node reachable from the roots, sources before users, in a fixed order."""
   entered: set[UOp] = set()
-  done: dict[UOp, None] = {}                   # in order
-  stack = list(roots)[::-1]
+  done: list[UOp] = []
+  stack: list[Any] = list(roots)[::-1]
   while stack:
-    u = stack[-1]
-    if u in entered:                           # on top again: its sources are done
-      done[u] = None
-      stack.pop()
-      continue
-    entered.add(u)
-    if stop is None or not stop(u): stack += [s for s in u.src[::-1] if s not in entered]
-  return list(done)
+    u = stack.pop()
+    if u is None: done.append(stack.pop())     # all sources of what lies below are done
+    elif u not in entered:
+      entered.add(u)
+      if u.src and (stop is None or not stop(u)):
+        stack += (u, None)
+        for s in u.src[::-1]:
+          if s not in entered: stack.append(s)
+      else: done.append(u)
+  return done
 
 def substitute(roots: Iterable[UOp], table: Mapping[UOp, UOp]) -> list[UOp]:
   """The roots with each key of table replaced by its value, common parts shared."""

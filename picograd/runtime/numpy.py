@@ -102,7 +102,7 @@ def choose_step(u: UOp, alone: set[UOp]) -> Step:
   if u.op is Ops.REDUCE:
     fused = fused_sum(u) if u.src[0] in alone else None
     return fused or (u.src, partial(reduce_array, u))
-  if u.op in MOVES: return u.src, lambda x: MOVES[u.op](x, u)
+  if u.op in MOVES: return u.src[:1], lambda x: MOVES[u.op](x, u)
   if u.op in ALU: return u.src, partial(once, partial(elementwise, u))
   raise NotImplementedError(f"{u.op} has no meaning in a tensor graph: the NUMPY device cannot evaluate {u}")
 

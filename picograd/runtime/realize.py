@@ -2,17 +2,16 @@
 # A graph is brought into a form that does not name particular buffers; graphs of equal form share one schedule, one
 # memory plan and their programs. Nothing here edits a user's graph: what has run is remembered beside it.   (chapter 3)
 from __future__ import annotations
-import hashlib, time, weakref
-from typing import Any, Callable, NamedTuple
+import time, weakref
+from typing import Any, Callable
 import numpy as np
-from picograd import codegen
-from picograd.codegen.memory import plan_memory
-from picograd.codegen.schedule import Kernel, bytes_moved, operations, over_memory, schedule, PLAIN
-from picograd.helpers import Counters, DEBUG, DEVICE, cache_get, cache_put, colour, dedup, prod, size_text
+from picograd.codegen.schedule import over_memory
+from picograd.helpers import Counters, DEBUG, DEVICE, dedup, prod, size_text
 from picograd.ops.ops import Ops, identity
-from picograd.ops.show import show
 from picograd.ops.uop import Table, UOp, toposort
-from picograd.runtime.device import Buffer, Device, Program, buffer_of, buffers, device, numpy_dtype, to_host
+from picograd.runtime import profile
+from picograd.runtime.device import Buffer, Device, buffer_of, buffers, device, numpy_dtype, to_host
+from picograd.runtime.plan import Launch, Plan, find_plan
 
 Remembered = weakref.WeakKeyDictionary
 finished: "Remembered[UOp, UOp]" = Remembered()     # AFTER that has run -> its BUFFER, a version later
@@ -42,7 +41,7 @@ def rebuild(roots: list[UOp], replacement: Callable[[UOp], UOp | None]) -> Table
 def value_of(u: UOp) -> UOp | None:
   """What already exists of u: the buffer after an assignment that has run, or the stored value in u's shape."""
   if u in finished: return finished[u]
-  leaf = computed.get(u)
+  leaf = computed.get(strip(u))
   if leaf is None or buffer_of(leaf).version != leaf.arg.version: return None
   return leaf.reshape(u.shape)
 
@@ -58,11 +57,11 @@ def realize(values: list[UOp]) -> list[UOp]:
   RuntimeError where a value needs what an assignment has overwritten since."""
   roots = [strip(v) for v in values]
   new = rebuild(roots, value_of)
-  copy_between_devices(roots, new)
+  if any(u.op is Ops.COPY for u in new.values()): copy_between_devices(roots, new)
   for r in dedup(roots):
     if 0 in r.shape: new[r] = UOp.buffer(r.dtype, 0, home(r))
   missing = [r for r in dedup(roots) if strip(new[r]).op is not Ops.BUFFER]
-  check_versions([new[r] for r in missing])
+  if any(is_overwritten(u) for u in new.values()): check_versions([new[r] for r in missing])
   homes = {r: home(new[r]) for r in missing}
   for name in dedup(homes.values()): run_on(device(name), [r for r in missing if homes[r] == name], new)
   return [strip(new[r]) for r in roots]
@@ -77,8 +76,10 @@ def check_versions(roots: list[UOp]) -> None:
 
 def overwritten(roots: list[UOp]) -> UOp | None:
   """A BUFFER below the roots whose memory holds something else by now."""
-  leaves = (u for u in toposort(roots) if u.op is Ops.BUFFER and u in buffers)
-  return next((u for u in leaves if buffers[u].version != u.arg.version), None)
+  return next((u for u in toposort(roots) if is_overwritten(u)), None)
+
+def is_overwritten(u: UOp) -> bool:
+  return u.op is Ops.BUFFER and u in buffers and buffers[u].version != u.arg.version
 
 def can_exist(u: UOp) -> bool:
   """Whether all that u needs is still in memory."""
@@ -141,25 +142,6 @@ def interpret(where: Any, roots: list[UOp], order: list[UOp]) -> Table:
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
-class Launch(NamedTuple):
-  """A kernel ready to run."""
-  name: str
-  program: Program
-  kernel: Kernel
-  operations: int
-  bytes: int
-
-class Plan:
-  """The schedule of a graph form: launches, where each temporary lies, which leaf holds each result."""
-  def __init__(self, where: Device, roots: list[UOp]):
-    made = schedule(roots, where.name, where.target or PLAIN)
-    self.results = made.results
-    self.arena = plan_memory([k.buffers for k in made.kernels], made.temporary)
-    self.launches = [prepare(where, k) for k in made.kernels]
-
-PLAN_LIMIT = 512
-plans: dict[tuple[str, UOp], Plan] = {}
-
 def run_kernels(where: Device, roots: list[UOp], order: list[UOp]) -> Table:
   """Schedules (or finds the schedule of) the roots' form and runs it on the buffers that the graph names."""
   leaves = [u for u in order if u.op is Ops.BUFFER]
@@ -173,13 +155,6 @@ def run_kernels(where: Device, roots: list[UOp], order: list[UOp]) -> Table:
   run_plan(where, plan, bound)
   for w in watchers: w.ran(where, plan, bound)
   return {root: made[leaf] for root, leaf in zip(roots, plan.results) if leaf is not None}
-
-def find_plan(where: Device, roots: list[UOp]) -> Plan:
-  key = (where.name, UOp.sink(*roots))
-  if key not in plans:
-    if len(plans) >= PLAN_LIMIT: plans.pop(next(iter(plans)))
-    plans[key] = Plan(where, roots)
-  return plans[key]
 
 def without_names(order: list[UOp], leaves: list[UOp]) -> Table:
   """The graph with buffers and unique marks numbered by first use: equal computations become the same node."""
@@ -216,50 +191,9 @@ def run_plan(where: Device, plan: Plan, bound: dict[UOp, Buffer]) -> None:
     Counters.kernels += 1
     Counters.operations += launch.operations
     Counters.bytes_moved += launch.bytes
-    if DEBUG >= 2: report(where, launch, start)
+    if profile.is_wanted(): report(where, launch, start)
   if DEBUG >= 1: print(f"{where.name}: {len(plan.launches)} kernels, {size_text(Counters.bytes_peak)} at most")
 
 def report(where: Device, launch: Launch, start: float) -> None:
   where.synchronize()
-  seconds = max(time.perf_counter() - start, 1e-9)
-  compute, traffic = launch.operations / seconds / 1e9, launch.bytes / seconds / 1e9
-  print(f"{colour(where.name, 'green')} {Counters.kernels:5d} {launch.name:40s} {seconds * 1e6:10.1f} us "
-        f"{compute:8.2f} GFLOP/s {traffic:7.2f} GB/s {size_text(launch.bytes):>10s}")
-
-programs: dict[tuple[str, UOp], Launch] = {}
-
-def prepare(where: Device, kernel: Kernel) -> Launch:
-  """The launch of a kernel; its program comes from memory, from the disk cache, or from the compiler."""
-  key = (where.name, kernel.ast)
-  if key not in programs:
-    name = kernel_name(kernel.ast)
-    program = where.load(name, binary_of(where, source_of(where, name, kernel.ast)))
-    programs[key] = Launch(name, program, kernel, operations(kernel), bytes_moved(kernel))
-  return programs[key]._replace(kernel=kernel)
-
-def source_of(where: Device, name: str, ast: UOp) -> str:
-  assert where.target is not None, "a graph interpreter compiles nothing"
-  ast = codegen.prepared(ast)
-  opts = codegen.opts_for(ast, where.target)
-  if DEBUG >= 3: print(f"{name}: {opts}")
-  if DEBUG >= 5: print(show(ast))
-  source = where.render(codegen.compile(name, ast, where.target, opts))
-  if DEBUG >= 4: print(source)
-  return source
-
-def binary_of(where: Device, source: str) -> bytes:
-  key = where.cache_key(source)
-  binary = cache_get("kernels", key)
-  if binary is not None: return binary
-  Counters.compiled += 1
-  return cache_put("kernels", key, where.compile(source))
-
-def kernel_name(ast: UOp) -> str:
-  """A name that says what the kernel loops over, and ends in a digest of its structure: equal names, equal kernels."""
-  nodes = toposort([ast])
-  numbers = {u: i for i, u in enumerate(nodes)}
-  lines = [f"{u.op} {u.dtype} {[numbers[s] for s in u.src]} {u.arg!r}" for u in nodes]
-  digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
-  extents = [str(u.bound.arg) for u in nodes if u.op is Ops.RANGE]
-  kind = "reduce" if any(u.op is Ops.REDUCE for u in nodes) else "map"
-  return "_".join([kind, *extents, digest])
+  profile.record(where, launch.name, start, time.perf_counter() - start, launch.operations, launch.bytes)

@@ -1,0 +1,356 @@
+# cuda.py: a structured list as CUDA C, one table row per op. In: the list of linearize.py for a target with threads of
+# its own. Out: the text of one `extern "C" __global__` function, whose first line says how it is launched:
+# `// NAME grid G block B shared S arguments N`: pointers to the first N slots; lines `// map ..` after it describe the
+# tensor maps that a last argument points to. Numbers are as PYTHON defines them: no contraction (the compiler is told so too), no
+# undefined overflow but in positions, which bounds have proven to fit. 16-bit floats are their bits; arithmetic on them
+# was lowered to float32. Vectors are structs whose lanes have constant indices, so that they live in registers.
+from __future__ import annotations
+import math, struct
+from typing import Any, NamedTuple, Sequence
+from picograd.codegen import matrix
+from picograd.dtype import DType, dtypes
+from picograd.ops.ops import ALU, Ops, Space
+from picograd.ops.uop import UOp, toposort
+
+# op -> {kinds of the first operand, of WHERE's second: expression}. {0} {1} {2} are the operands, {u} the result's
+# unsigned type, {w} its width in bits.
+ROWS: dict[Ops, dict[str, str]] = {
+  Ops.ADD: {"iu": "({u}){0} + ({u}){1}", "f": "{0} + {1}", "b": "{0} | {1}"},
+  Ops.MUL: {"iu": "({u}){0} * ({u}){1}", "f": "{0} * {1}", "b": "{0} & {1}"},
+  Ops.FDIV: {"f": "{0} / {1}"},
+  Ops.IDIV: {"iub": "{0} / {1}"},
+  Ops.MOD: {"iub": "{0} % {1}"},
+  Ops.SQRT: {"f": "sqrt({0})"},
+  Ops.EXP2: {"f": "exp2({0})"},
+  Ops.LOG2: {"f": "log2({0})"},
+  Ops.SIN: {"f": "sin({0})"},
+  Ops.MAX: {"f": "largest({0}, {1})", "iub": "{0} < {1} ? {1} : {0}"},
+  Ops.CMPLT: {"iufb": "{0} < {1}"},
+  Ops.CMPNE: {"iufb": "{0} != {1}"},
+  Ops.AND: {"iub": "{0} & {1}"},
+  Ops.OR: {"iub": "{0} | {1}"},
+  Ops.XOR: {"iub": "{0} ^ {1}"},
+  Ops.SHL: {"iu": "({u}){1} < {w} ? ({u}){0} << {1} : 0"},
+  Ops.SHR: {"u": "{1} < {w} ? {0} >> {1} : 0", "i": "({u}){1} < {w} ? {0} >> {1} : {0} >> ({w} - 1)"},
+  Ops.WHERE: {"iufb": "{0} ? {1} : {2}"},
+  Ops.MULACC: {"f": "fma({0}, {1}, {2})"},
+}
+EXACT = {Ops.ADD: "{0} + {1}", Ops.MUL: "{0} * {1}", Ops.SHL: "{0} << {1}"}      # of positions, which do not overflow
+
+TYPES = {"bool": "bool", "uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short", "int16": "short",
+         "uint32": "unsigned int", "int32": "int", "uint64": "unsigned long long", "int64": "long long",
+         "float16": "unsigned short", "bfloat16": "unsigned short", "float32": "float", "float64": "double"}
+CASTS = {("float16", "float32"): "from_float16({0})", ("float32", "float16"): "to_float16({0})",
+         ("bfloat16", "float32"): "from_bfloat16({0})", ("float32", "bfloat16"): "to_bfloat16({0})"}
+COMBINE = {Ops.ADD: "Plus", Ops.MUL: "Times", Ops.MAX: "Largest"}
+WIDEST = 16              # bytes of one load or store
+
+PRELUDE = r"""
+template<typename T, int N> struct Vec { T v[N]; };
+template<int N> struct Word;
+template<> struct Word<1> { typedef unsigned char type; };
+template<> struct Word<2> { typedef unsigned short type; };
+template<> struct Word<4> { typedef unsigned int type; };
+template<> struct Word<8> { typedef uint2 type; };
+template<> struct Word<16> { typedef uint4 type; };
+// A elements at a time, as many as are known to be aligned
+template<int A, int N, typename T> __device__ __forceinline__ Vec<T, N> load(const T* p) {
+  typedef typename Word<A * sizeof(T)>::type W;
+  Vec<T, N> out;
+  #pragma unroll
+  for (int i = 0; i < N / A; i++) { W w = ((const W*)p)[i]; memcpy(&out.v[i * A], &w, sizeof(W)); }
+  return out;
+}
+template<int A, typename T, int N> __device__ __forceinline__ void store(T* p, Vec<T, N> x) {
+  typedef typename Word<A * sizeof(T)>::type W;
+  #pragma unroll
+  for (int i = 0; i < N / A; i++) { W w; memcpy(&w, &x.v[i * A], sizeof(W)); ((W*)p)[i] = w; }
+}
+__device__ __forceinline__ float from_float16(unsigned short x) {
+  float y; asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x)); return y;
+}
+__device__ __forceinline__ unsigned short to_float16(float x) {
+  unsigned short y; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x)); return y;
+}
+__device__ __forceinline__ float from_bfloat16(unsigned short x) { return __uint_as_float((unsigned int)x << 16); }
+__device__ __forceinline__ unsigned short to_bfloat16(float x) {
+  unsigned short y; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x)); return y;
+}
+template<typename To, typename From> __device__ __forceinline__ To same_bits(From x) {
+  To y; memcpy(&y, &x, sizeof(To)); return y;
+}
+__device__ __forceinline__ float largest(float x, float y) {
+  float z; asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y)); return z;
+}
+__device__ __forceinline__ double largest(double x, double y) { return y != y || x < y ? y : x; }
+struct Plus { template<typename T> static __device__ T of(T x, T y) { return x + y; } };
+struct Times { template<typename T> static __device__ T of(T x, T y) { return x * y; } };
+struct Largest {
+  template<typename T> static __device__ T of(T x, T y) { return x < y ? y : x; }
+  static __device__ float of(float x, float y) { return largest(x, y); }
+  static __device__ double of(double x, double y) { return largest(x, y); }
+};
+// x of N threads that are S apart, combined; every one of them gets the result. First in each warp, then through
+// shared memory.
+template<typename F, int S, int N, int THREADS, typename T> __device__ __forceinline__ T over_threads(T x) {
+  constexpr int reach = S >= 32 ? 1 : (32 / S < N ? 32 / S : N), parts = N / reach;
+  #pragma unroll
+  for (int o = S; o < S * reach; o *= 2) x = F::of(x, (T)__shfl_xor_sync(~0u, x, o));
+  if constexpr (parts > 1) {
+    __shared__ T part[parts][THREADS / N];
+    int t = threadIdx.x, column = t / (S * N) * S + t % S;
+    if (t / S % reach == 0) part[t / (S * reach) % parts][column] = x;
+    __syncthreads();
+    x = part[0][column];
+    #pragma unroll
+    for (int i = 1; i < parts; i++) x = F::of(x, part[i][column]);
+    __syncthreads();
+  }
+  return x;
+}
+"""
+
+class Listing(NamedTuple):
+  """A kernel as a structured list."""
+  name: str
+  code: list[UOp]
+
+def render(kernel: Listing) -> str:
+  """The source of a kernel."""
+  return Renderer(kernel).kernel()
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+def scalar_type(dtype: DType) -> str: return TYPES[dtype.name]
+def type_of(dtype: DType) -> str:
+  return scalar_type(dtype) if dtype.count == 1 else f"Vec<{scalar_type(dtype)}, {dtype.count}>"
+
+def unsigned_type(dtype: DType) -> str:
+  """Of at least an int's width: C widens to int what is narrower, and an int must not overflow."""
+  return "unsigned long long" if dtype.bits == 64 else "unsigned int"
+
+def constant(dtype: DType, x: Any) -> str:
+  """A scalar constant; floats exactly."""
+  if dtype.kind == "b": return "true" if x else "false"
+  if dtype is dtypes.float16: return f"(unsigned short)0x{int.from_bytes(struct.pack('>e', x), 'big'):04x}"
+  if dtype is dtypes.bfloat16: return f"(unsigned short)0x{struct.unpack('<I', struct.pack('<f', x))[0] >> 16:04x}"
+  if dtype is dtypes.float32: return float_constant(x, "f") or f"__int_as_float(0x{struct.pack('>f', x).hex()})"
+  if dtype is dtypes.float64:
+    return float_constant(x, "") or f"__longlong_as_double(0x{struct.pack('>d', x).hex()}ll)"
+  if dtype is dtypes.int32 and abs(x) < 1 << 31: return str(x) if x >= 0 else f"({x})"
+  return f"({scalar_type(dtype)}){x & 0xffffffffffffffff:#x}ull"
+
+def float_constant(x: float, suffix: str) -> str | None:
+  """A finite float as C writes it; negative ones in brackets, since 1.0 - -1.0 needs them."""
+  if not math.isfinite(x): return None
+  short = repr(x) if abs(x) < 1e6 and x == round(x, 3) else float(x).hex()
+  return f"({short}{suffix})" if short.startswith("-") else short + suffix
+
+# ---- positions -------------------------------------------------------------------------------------------------------
+
+def exact_nodes(code: Sequence[UOp]) -> set[UOp]:
+  """Integer arithmetic on nothing but loops, threads and constants: positions, which bounds have proven to fit."""
+  found: set[UOp] = set()
+  for u in code:
+    leaf = u.op in (Ops.RANGE, Ops.SPECIAL)
+    if leaf or (u.op in ALU and all(s.op is Ops.CONST or s in found for s in u.src)): found.add(u)
+  return found
+
+def multiple_of(u: UOp) -> int:
+  """A number that divides an integer node's value; 0 divides only 0."""
+  if u.op is Ops.CONST: return abs(u.arg)
+  if u.op is Ops.ADD: return math.gcd(*map(multiple_of, u.src))
+  if u.op is Ops.WHERE: return math.gcd(*map(multiple_of, u.src[1:]))
+  if u.op is Ops.MUL: return multiple_of(u.src[0]) * multiple_of(u.src[1])
+  if u.op is Ops.CAST and u.src[0].dtype.is_int: return multiple_of(u.src[0])
+  if u.op is Ops.SHL and u.src[1].op is Ops.CONST: return multiple_of(u.src[0]) << u.src[1].arg
+  return 1
+
+def aligned_lanes(address: UOp, dtype: DType) -> int:
+  """How many elements at once may be read or written at a vector's address."""
+  most = WIDEST // dtype.scalar.itemsize
+  return math.gcd(multiple_of(without_order(address).src[1]), most, dtype.count) or 1
+
+def without_order(u: UOp) -> UOp:
+  while u.op is Ops.AFTER: u = u.src[0]
+  return u
+
+# ---- one kernel ------------------------------------------------------------------------------------------------------
+
+class Renderer:
+  """Writes the lines of one kernel; names[u] is how its operands are spelled."""
+  def __init__(self, kernel: Listing):
+    self.name, self.code = kernel
+    self.names: dict[UOp, str] = {}
+    self.lines: list[str] = []
+    self.depth = 1
+    self.exact = exact_nodes(self.code)
+    self.sizes = {u.arg[0]: u.arg[1] for u in self.code if u.op is Ops.SPECIAL}
+    self.written = {self.memory(u.src[0]) for u in self.code if u.op is Ops.STORE}
+
+  @property
+  def threads(self) -> int: return self.sizes.get("thread", 1)
+
+  def memory(self, address: UOp) -> UOp: return without_order(without_order(address).src[0])
+
+  def kernel(self) -> str:
+    for u in self.code: self.write(u)
+    grid, tiles = self.sizes.get("block", 1), [u.arg for u in self.code if u.op is Ops.WMMA]
+    shared = max(map(matrix.shared_bytes, tiles), default=0)
+    functions = "".join(map(matrix.device_function, dict.fromkeys(tiles)))
+    maps = [line + "\n" for tile in dict.fromkeys(tiles) for line in matrix.tensor_maps(tile)]
+    parameters = self.parameters()
+    pointers = parameters + ["const TensorMap* maps"] * bool(maps)
+    head = f"// {self.name} grid {grid} block {self.threads} shared {shared} arguments {len(parameters)}\n"
+    bounds = f"__launch_bounds__({self.threads}, {max(map(matrix.blocks_at_once, tiles), default=1)})"
+    signature = f'extern "C" __global__ void {bounds} {self.name}({", ".join(pointers)}) {{\n'
+    return head + "".join(maps) + PRELUDE + functions + signature + "\n".join(self.lines) + "\n}\n"
+
+  def parameters(self) -> list[str]:
+    """Pointers by slot. Slots are different memory. A slot that the kernel does not touch keeps its place."""
+    params = {u.arg: u for u in toposort(self.code) if u.op is Ops.PARAM}
+    texts = []
+    for slot in range(1 + max(params, default=-1)):
+      u = params.get(slot)
+      if u is None: texts.append(f"const void* p{slot}")
+      else: texts.append(f"{'' if u in self.written else 'const '}{scalar_type(u.dtype)}* __restrict__ p{slot}")
+    return texts
+
+  def put(self, text: str) -> None: self.lines.append("  " * self.depth + text)
+  def fresh(self, u: UOp) -> str: return self.names.setdefault(u, f"v{len(self.names)}")
+
+  def name_of(self, u: UOp) -> str:
+    u = without_order(u)
+    if u in self.names: return self.names[u]
+    if u.op is Ops.CONST: return constant(u.dtype, u.arg)
+    if u.op is Ops.PARAM: return f"p{u.arg}"
+    if u.op is Ops.STACK: return f"{type_of(u.dtype)}{{{{{', '.join(self.name_of(s) for s in u.src)}}}}}"
+    if u.op is Ops.INDEX: return self.lane(u.src[0], u.src[1].arg) if u.src[0].dtype.count > 1 else self.address(u)
+    raise ValueError(f"{self.name}: {u} is used before it is written")
+
+  def lane(self, u: UOp, k: int) -> str:
+    """One lane of a value; a scalar is every lane of itself."""
+    if u.op is Ops.STACK: return self.name_of(u.src[k])
+    return self.name_of(u) if u.dtype.count == 1 else f"{self.name_of(u)}.v[{k}]"
+
+  def address(self, u: UOp) -> str:
+    return f"{self.name_of(u.src[0])} + {self.name_of(u.src[1])}"
+
+  def define(self, u: UOp, text: str) -> None: self.put(f"const {type_of(u.dtype)} {self.fresh(u)} = {text};")
+
+  def write(self, u: UOp) -> None:
+    if u.op in SILENT: return
+    if u.op in self.steps: self.steps[u.op](self, u)
+    elif u.op in ALU: self.lanewise(u)
+    else: raise ValueError(f"{self.name}: {u.op} of {u.dtype} has no CUDA C")
+
+  def lanewise(self, u: UOp) -> None:
+    if u.dtype.count == 1: return self.define(u, f"({type_of(u.dtype)})({self.expression(u, 0)})")
+    scalar = scalar_type(u.dtype)
+    lanes = [f"({scalar})({self.expression(u, k)})" for k in range(u.dtype.count)]
+    self.define(u, "{{" + ", ".join(lanes) + "}}")
+
+  def expression(self, u: UOp, k: int) -> str:
+    """One lane of an operation."""
+    operands = [self.lane(s, k) for s in u.src]
+    if u.op is Ops.CAST: return self.cast(u, operands[0])
+    if u.op is Ops.BITCAST: return f"same_bits<{scalar_type(u.dtype)}>({operands[0]})"
+    if u in self.exact and u.op in EXACT and u.dtype.kind == "i": return EXACT[u.op].format(*operands)
+    deciding = u.src[1] if u.op is Ops.WHERE else u.src[0]
+    row = next((text for kinds, text in ROWS[u.op].items() if deciding.dtype.kind in kinds), None)
+    if row is None: raise ValueError(f"{self.name}: {u.op} of {deciding.dtype} has no CUDA C")
+    return row.format(*operands, u=unsigned_type(u.dtype), w=u.dtype.bits)
+
+  def cast(self, u: UOp, operand: str) -> str:
+    source, result = u.src[0].dtype.scalar, u.dtype.scalar
+    if (source.name, result.name) in CASTS: return CASTS[source.name, result.name].format(operand)
+    return f"{operand} != 0" if result.kind == "b" else f"({scalar_type(result)}){operand}"
+
+  def special(self, u: UOp) -> None: self.define(u, {"block": "blockIdx.x", "thread": "threadIdx.x"}[u.arg[0]])
+
+  def range(self, u: UOp) -> None:
+    name, kind = self.fresh(u), type_of(u.dtype)
+    self.put(f"for ({kind} {name} = 0; {name} < {self.name_of(u.bound)}; {name}++) {{")
+    self.depth += 1
+
+  def end(self, u: UOp) -> None:
+    for r in u.src:
+      if r.op is not Ops.RANGE: continue
+      self.depth -= 1
+      self.put("}")
+
+  def buffer(self, u: UOp) -> None:
+    if any(v.op is Ops.WMMA and v.src[0] is u for v in self.code) and u.arg.space is Space.LOCAL:
+      return self.put(f"float* {self.fresh(u)} = (float*)(raw + (-shared_address(raw) & 1023));")
+    where = "__shared__ __align__(16) " if u.arg.space is Space.LOCAL else ""
+    self.put(f"{where}{type_of(u.dtype)} {self.fresh(u)}[{u.arg.size}];")
+
+  def load(self, u: UOp) -> None:
+    address = without_order(u.src[0])
+    gates, memory = address.src[2:], self.memory(u.src[0])
+    if u.dtype.count == 1 or memory.dtype is u.dtype:
+      text = f"{self.name_of(memory)}[{self.name_of(address.src[1])}]"
+      return self.define(u, f"{self.name_of(gates[0])} ? {text} : ({type_of(u.dtype)})0" if gates else text)
+    if memory.op is Ops.BUFFER and memory.arg.space is Space.REG: return self.load_registers(u, memory, address)
+    if gates and not is_one(gates[0]): return self.load_by_lanes(u, address)
+    width = aligned_lanes(address, u.dtype)
+    text = f"load<{width}, {u.dtype.count}>({self.address(address)})"
+    if not gates: return self.define(u, text)
+    zero = "{{" + ", ".join(["0"] * u.dtype.count) + "}}"
+    self.put(f"{type_of(u.dtype)} {self.fresh(u)} = {zero};")
+    self.put(f"if ({self.lane(gates[0], 0)}) {self.name_of(u)} = {text};")
+
+  def load_registers(self, u: UOp, memory: UOp, address: UOp) -> None:
+    """Neighbours in a private array: by constant numbers, so that they stay in registers."""
+    first = address.src[1]
+    assert first.op is Ops.CONST, f"{self.name}: {u} reads registers at {first}"
+    self.define(u, "{{" + ", ".join(f"{self.name_of(memory)}[{first.arg + k}]" for k in range(u.dtype.count)) + "}}")
+
+  def load_by_lanes(self, u: UOp, address: UOp) -> None:
+    base, gate = self.address(address), address.src[2]
+    lanes = [f"{self.lane(gate, k)} ? ({base})[{k}] : ({scalar_type(u.dtype)})0" for k in range(u.dtype.count)]
+    self.define(u, "{{" + ", ".join(lanes) + "}}")
+
+  def store(self, u: UOp) -> None:
+    address, value = without_order(u.src[0]), u.src[1]
+    gates, memory = address.src[2:], self.memory(u.src[0])
+    guard = f"if ({self.lane(gates[0], 0)}) " if gates else ""
+    if value.dtype.count == 1 or memory.dtype is value.dtype:
+      return self.put(f"{guard}{self.name_of(memory)}[{self.name_of(address.src[1])}] = {self.name_of(value)};")
+    if gates and not is_one(gates[0]):
+      for k in range(value.dtype.count):
+        self.put(f"if ({self.lane(gates[0], k)}) ({self.address(address)})[{k}] = {self.lane(value, k)};")
+      return
+    self.put(f"{guard}store<{aligned_lanes(address, value.dtype)}>({self.address(address)}, {self.name_of(value)});")
+
+  def reduce(self, u: UOp) -> None:
+    """Over the lanes of a vector, upper half with lower half until one is left; or over threads, for each lane."""
+    combine = COMBINE[u.arg[0]]
+    if len(u.src) == 1:
+      parts = [self.lane(u.src[0], k) for k in range(u.src[0].dtype.count)]
+      while len(parts) > 1:
+        half = len(parts) // 2
+        parts = [f"{combine}::of({a}, {b})" for a, b in zip(parts[:half], parts[half:])]
+      return self.define(u, parts[0])
+    _, _, stride, size = u.arg
+    call = f"over_threads<{combine}, {stride}, {size}, {self.threads}>"
+    lanes = [f"{call}({self.lane(u.src[0], k)})" for k in range(u.dtype.count)]
+    self.define(u, lanes[0] if u.dtype.count == 1 else "{{" + ", ".join(lanes) + "}}")
+
+  def tile(self, u: UOp) -> None:
+    results, a, b, row, column = u.src
+    operands = [f"maps, {self.name_of(a.src[1])}", self.name_of(b.src[1])] if u.arg.bulk else map(self.name_of, (a, b))
+    names = [self.name_of(results), *operands, self.name_of(row), self.name_of(column)]
+    self.put(f"{matrix.function_name(u.arg)}({', '.join(names)});")
+
+  def barrier(self, u: UOp) -> None: self.put("__syncthreads();")
+
+  steps = {Ops.SPECIAL: special, Ops.RANGE: range, Ops.END: end, Ops.BUFFER: buffer, Ops.LOAD: load, Ops.STORE: store,
+           Ops.REDUCE: reduce, Ops.BARRIER: barrier, Ops.WMMA: tile}
+
+# What needs no line of its own: an operand's text says it.
+SILENT = frozenset({Ops.CONST, Ops.PARAM, Ops.STACK, Ops.INDEX, Ops.AFTER, Ops.SINK})
+
+def is_one(gate: UOp) -> bool:
+  """Whether a gate is the same for all lanes."""
+  return gate.dtype.count == 1 or (gate.op is Ops.STACK and all(s is gate.src[0] for s in gate.src))

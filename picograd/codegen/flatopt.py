@@ -1,0 +1,115 @@
+# flatopt.py: what makes flat functions faster and is not about one machine. Each pass takes a Function after mem2reg,
+# not placed, and gives one that computes the same.
+from __future__ import annotations
+from dataclasses import replace
+from typing import NamedTuple
+from picograd.codegen.flat import Flow, Function, every_node, forward, operands, phi, prune
+from picograd.dtype import dtypes
+from picograd.helpers import dedup
+from picograd.ops.ops import Ops
+from picograd.ops.uop import Table, UOp, consumers
+
+# ---- strength reduction ----------------------------------------------------------------------------------------------
+
+class Counted(NamedTuple):
+  """A loop that is entered by one jump and goes round by another. variables: parameter -> (first value, step)."""
+  head: UOp
+  enter: UOp                               # the blocks that jump to the head
+  back: UOp
+  variables: dict[UOp, tuple[UOp, int]]
+
+class Pointer(NamedTuple):
+  """An address that each round of a loop adds to: base + scale*variable."""
+  base: UOp
+  variable: UOp
+  scale: int
+
+def reduce_strength(fn: Function) -> Function:
+  """base + scale*i, in a loop over i, becomes a parameter of the loop that grows by scale each round. Where i is then
+  only counted, a pointer is compared in its stead."""
+  flow = Flow(fn)
+  loops = [loop for head in dedup(flow.head.values()) if (loop := counted_loop(fn, flow, head)) is not None]
+  owner = {variable: loop for loop in loops for variable in loop.variables}
+  pointers = [(u, pointer) for u in every_node(fn) if (pointer := pointer_of(u, owner)) is not None]
+  if not pointers: return fn
+  home, found = homes(fn, flow), {}
+  for u, pointer in pointers:
+    head = owner[pointer.variable].head
+    if home[pointer.base] is not head and flow.dominates(home[pointer.base], head): found[u] = pointer
+  return add_parameters(fn, owner, found) if found else fn
+
+def counted_loop(fn: Function, flow: Flow, head: UOp) -> Counted | None:
+  inside = [p for p in flow.before[head] if flow.dominates(head, p)]
+  outside = [p for p in flow.before[head] if p not in inside]
+  if len(inside) != 1 or len(outside) != 1: return None
+  first, again = fn.blocks[outside[0]][-1].src[1:], fn.blocks[inside[0]][-1].src[1:]
+  variables = {}
+  for k, (start, following) in enumerate(zip(first, again)):
+    p = phi(head, k, start.dtype)
+    grows = following.op is Ops.ADD and following.src[0] is p and following.src[1].op is Ops.CONST
+    if grows and p.dtype is dtypes.int64: variables[p] = start, following.src[1].arg
+  return Counted(head, outside[0], inside[0], variables)
+
+def homes(fn: Function, flow: Flow) -> Table:
+  """Node -> the first block in which it can be computed."""
+  home: Table = {u: label for label, block in fn.blocks.items() for u in block}
+  first = flow.order[0]
+  for u in every_node(fn):
+    if u in home: continue
+    if u.op is Ops.PHI: home[u] = u.src[0]
+    else: home[u] = max((home[s] for s in operands(u)), key=flow.index.__getitem__, default=first)
+  return home
+
+def pointer_of(u: UOp, owner: dict[UOp, Counted]) -> Pointer | None:
+  if u.op is not Ops.ADD or u.dtype is not dtypes.ptr: return None
+  base, offset = u.src
+  if offset in owner: return Pointer(base, offset, 1)
+  if offset.op not in (Ops.MUL, Ops.SHL): return None
+  if offset.src[0] not in owner or offset.src[1].op is not Ops.CONST: return None
+  factor = offset.src[1].arg
+  return Pointer(base, offset.src[0], factor if offset.op is Ops.MUL else 1 << factor)
+
+def add_parameters(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Pointer]) -> Function:
+  blocks = {label: list(block) for label, block in fn.blocks.items()}
+  table: Table = {}
+  made: dict[UOp, UOp] = {}                                          # variable -> a pointer to compare instead
+  for u, (base, variable, scale) in found.items():
+    loop = owner[variable]
+    start, step = loop.variables[variable]
+    enter, back = blocks[loop.enter], blocks[loop.back]
+    table[u] = phi(loop.head, len(enter[-1].src) - 1, dtypes.ptr)
+    from_base = start.op is Ops.CONST and start.arg == 0 and base.dtype is dtypes.ptr         # an array's dtype is not
+    first = base if from_base else moved(base, start * scale)
+    enter[-1] = enter[-1].with_src((*enter[-1].src, first))
+    back[-1] = back[-1].with_src((*back[-1].src, moved(table[u], step * scale)))
+    if scale > 0: made.setdefault(variable, u)
+  table.update(compared_pointers(fn, owner, found, table, made))
+  return prune(forward(replace(fn, blocks=blocks), table))
+
+def moved(pointer: UOp, offset: "UOp | int") -> UOp:
+  by = UOp.const(dtypes.int64, offset) if isinstance(offset, int) else offset
+  return UOp(Ops.ADD, dtypes.ptr, (pointer, by))
+
+def compared_pointers(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Pointer], table: Table,
+                      made: dict[UOp, UOp]) -> Table:
+  """i + 1 < bound -> pointer + scale != end, for variables that nothing but the loop and its pointers use, from a
+  constant below a constant bound: i + 1 then meets the bound."""
+  users = consumers(every_node(fn))
+  out: Table = {}
+  for variable, u in made.items():
+    loop = owner[variable]
+    start, step = loop.variables[variable]
+    following = variable + step
+    tests = [s for s in users.get(following, ()) if s.op is Ops.CMPLT]
+    if step != 1 or start.op is not Ops.CONST or len(tests) != 1: continue
+    counts = {following, fn.blocks[loop.back][-1], fn.blocks[loop.enter][-1], tests[0]}
+    others = [s for s in users[variable] + users[following] if s not in counts and not only_for(s, found, users)]
+    bound = tests[0].src[1]
+    if others or bound.op is not Ops.CONST or tests[0].src[0] is not following or start.arg >= bound.arg: continue
+    base, _, scale = found[u]
+    out[tests[0]] = moved(table[u], scale).ne(moved(base, bound.arg * scale))
+  return out
+
+def only_for(u: UOp, found: dict[UOp, Pointer], users: dict[UOp, list[UOp]]) -> bool:
+  """Whether u is used for nothing but pointers that became parameters."""
+  return u in found or (len(users.get(u, ())) > 0 and all(s in found for s in users[u]))

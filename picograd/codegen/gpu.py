@@ -1,0 +1,201 @@
+# gpu.py: choose Opts for targets whose processors run blocks of threads that share memory. In: kernel and target. Out: a
+# list of Opts: which range becomes the lanes of a wide access, which the threads of a block, which its blocks; which
+# reductions are split over threads; what each thread writes out so that a row is read once and kept in registers.
+# Opts come in order: the first LOCAL or GROUP range is the innermost, whose threads are neighbours.   (chapter 3)
+from __future__ import annotations
+from picograd.codegen.heuristic import KernelShape, size, stride
+from picograd.codegen.optimize import Opt
+from picograd.codegen.tiles import Contract, Turn, choose_contract
+from picograd.codegen.target import Target
+from picograd.helpers import ceildiv, prod
+from picograd.ops.ops import Axis
+from picograd.ops.uop import UOp
+
+WARP = 32
+GROUPED = 8              # rows of tiles that a wave of blocks walks down before it steps to the next column
+TILE = 32                # side of a tile that is turned in shared memory
+THREADS = 256            # of a block, where nothing asks for more
+MOST_THREADS = 1024
+IN_REGISTERS = 64        # elements of a row that one thread keeps
+PER_THREAD = 32          # elements of a row for one thread, if threads suffice
+SHORT_ROW = 16           # elements that one thread reduces alone
+IN_FLIGHT = 8            # loads under way at once in a thread
+RESIDENT = 2048          # threads that one processor holds
+TOGETHER = (4, 2)        # rows of a matrix that one thread multiplies with the same vector
+ROUNDS = 3               # blocks for each processor that must remain
+COPIES = 4               # vectors that a thread of a map writes, so that loads overlap
+
+def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt | Turn | Contract]:
+  """Opts for a kernel: lanes, threads for its reductions, threads and blocks for its outputs."""
+  return Chooser(kernel, target).choose()
+
+class Chooser:
+  """The Opts so far, and how much of each range they leave."""
+  def __init__(self, kernel: UOp, target: Target):
+    self.kernel, self.shape, self.target = kernel, KernelShape(kernel), target
+    shape = self.shape
+    self.opts: list[Opt | Turn | Contract] = []
+    self.left = {r.arg[0]: size(r) for r in shape.ranges}
+    self.block = 1                                # threads so far
+
+  def take(self, axis: Axis, r: UOp, amount: int) -> None:
+    """An Opt, unless it would change nothing."""
+    if amount > 1 or (axis is Axis.GLOBAL and amount == 1 and self.left[r.arg[0]] > 1):
+      self.opts.append(Opt(axis, r.arg[0], amount))
+      self.left[r.arg[0]] = ceildiv(self.left[r.arg[0]], amount)
+
+  def choose(self) -> list[Opt | Turn | Contract]:
+    if not self.shape.outputs and not self.shape.reduces: return []
+    contract = choose_contract(self.kernel, self.target)
+    if contract is not None: return self.contraction(contract)
+    if self.shape.reduces: self.reductions()
+    else: self.turn()
+    self.outputs()
+    return self.opts
+
+  # ---- contractions --------------------------------------------------------------------------------------------------
+
+  def contraction(self, contract: Contract) -> list[Opt | Turn | Contract]:
+    """Tiles, in an order in which blocks that run at the same time share operands: down some rows, then to the next
+    column."""
+    self.opts.append(contract)
+    for number, side in ((contract.m, contract.rows), (contract.n, contract.columns)):
+      self.left[number] = ceildiv(self.left[number], side)
+    m, n = [next(r for r in self.shape.outputs if r.arg[0] == number) for number in (contract.m, contract.n)]
+    group = next(g for g in range(GROUPED, 0, -1) if self.left[contract.m] % g == 0)
+    self.take(Axis.GLOBAL, m, group)
+    for r in (n, m, *reversed(self.shape.outputs)): self.take(Axis.GLOBAL, r, self.left[r.arg[0]])
+    return self.opts
+
+  # ---- reductions ----------------------------------------------------------------------------------------------------
+
+  def reductions(self) -> None:
+    along = {u: self.along_memory(u) for u in self.shape.reduces}
+    rows = [u for u in self.shape.reduces if along[u] is not None and not self.few_elements(u)]
+    columns = [u for u in self.shape.reduces if along[u] is None and not self.few_elements(u)]
+    if rows: self.rows([r for r in dict.fromkeys(along[u] for u in rows) if r is not None])
+    elif columns: self.columns(columns)
+
+  def along_memory(self, reduce: UOp) -> UOp | None:
+    """The range of a reduction whose neighbours lie side by side in memory, where none of the outputs' do better."""
+    loads = self.shape.loads_below(reduce)
+    for r in reduce.src[:0:-1]:
+      strides = {stride(u, r) for u in loads}
+      if 1 in strides and strides <= {0, 1}: return r
+    return None
+
+  def few_elements(self, reduce: UOp) -> bool: return prod(size(r) for r in reduce.src[1:]) <= SHORT_ROW
+
+  def rows(self, ranges: list[UOp]) -> None:
+    """Threads side by side along rows. A row that several loops read, or that is also written, stays in registers."""
+    longest = max(size(r) for r in ranges)
+    again = [r for r in self.shape.outputs if size(r) == longest and self.is_free(r) and self.is_plain(r)]
+    parallel = prod(size(r) for r in self.shape.outputs if not self.is_free(r))
+    for r in [*ranges, *again]: self.take(Axis.VECTOR, r, self.lanes(r))
+    threads = self.threads_for(longest, parallel)
+    for r in ranges: self.take(Axis.GROUP, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
+    for r in again: self.take(Axis.LOCAL, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
+    self.block = threads
+    keep = ceildiv(longest, threads) <= IN_REGISTERS
+    for r in ranges: self.take(Axis.UNROLL, r, self.left[r.arg[0]] if keep else IN_FLIGHT // 2)
+    for r in again: self.take(Axis.UPCAST, r, self.left[r.arg[0]] if keep else 1)
+    if not again: self.rows_together()
+
+  def rows_together(self) -> None:
+    """Rows of one thread, where all of them meet the same operand, such as the vector of a matrix times a vector: it is
+    read, and what is computed of it is computed, once for all; and more loads are under way."""
+    r = next((r for r in reversed(self.shape.outputs) if not self.is_free(r)), None)
+    if r is None or all(stride(u, r) for u in self.shape.loads): return
+    blocks = prod(size(x) for x in self.shape.outputs) // max(1, THREADS // self.block)
+    amount = next((n for n in TOGETHER if size(r) % n == 0 and blocks // n >= ROUNDS * self.target.units), 1)
+    self.take(Axis.UPCAST, r, amount)
+
+  def threads_for(self, length: int, parallel: int) -> int:
+    """A warp for a short row; more for a long one, and where there are few rows."""
+    wanted = power_of_two_above(ceildiv(length, PER_THREAD))
+    if parallel * wanted < self.target.units * RESIDENT // 2: wanted = max(wanted, power_of_two_above(ceildiv(length, 8)))
+    return max(min(wanted, MOST_THREADS), min(WARP, power_of_two_above(length)))
+
+  def is_free(self, r: UOp) -> bool:
+    """Whether no reduction depends on an output range."""
+    return not any(r in self.shape.below[u] for u in self.shape.reduces)
+  def is_plain(self, r: UOp) -> bool:
+    """Whether neighbours of an output range lie side by side in what is written."""
+    return all(stride(s, r) in (0, 1) for s in self.shape.stores)
+
+  def columns(self, reduces: list[UOp]) -> None:
+    """Threads side by side across columns, and several down each column where there are few."""
+    column = next((r for r in reversed(self.shape.outputs) if self.moves_by_one(r)), None)
+    if column is None: return
+    across = min(WARP, power_of_two_above(size(column)))
+    self.take(Axis.LOCAL, column, across)
+    self.block = across
+    loops = list(dict.fromkeys(r for u in reduces for r in u.src[-1:]))
+    steps = max(size(r) for r in loops)
+    outputs = prod(size(r) for r in self.shape.outputs)
+    wanted = self.target.units * RESIDENT // max(1, outputs)
+    down = min(power_of_two_above(max(1, wanted)), MOST_THREADS // across, power_of_two_above(ceildiv(steps, IN_FLIGHT)))
+    if len(set(map(size, loops))) == 1:
+      for r in loops: self.take(Axis.GROUP, r, down)
+      self.block *= down
+    for r in loops: self.take(Axis.UNROLL, r, min(IN_FLIGHT, self.left[r.arg[0]]))
+
+  # ---- transposed copies ---------------------------------------------------------------------------------------------
+
+  def turn(self) -> None:
+    """Tiles by way of shared memory, where neighbours of the result are no neighbours in an operand."""
+    along = next((r for r in reversed(self.shape.outputs) if self.moves_by_one(r) and size(r) >= TILE), None)
+    if along is None: return
+    across = [u for u in self.shape.loads if stride(u, along) not in (0, 1)]
+    if not across or any(stride(u, along) is None for u in across): return
+    rows = [r for r in self.shape.outputs if r is not along and all(stride(u, r) == 1 for u in across)]
+    if not rows or size(rows[0]) < TILE: return
+    self.opts.append(Turn(along.arg[0], rows[0].arg[0]))
+    for r in (along, rows[0]): self.left[r.arg[0]] = ceildiv(self.left[r.arg[0]], TILE)
+    self.block = THREADS
+
+  # ---- outputs -------------------------------------------------------------------------------------------------------
+
+  def outputs(self) -> None:
+    """Lanes along memory, threads until a block is full, blocks for the rest."""
+    taken = {opt.number for opt in self.opts if isinstance(opt, Opt) and opt.axis is Axis.LOCAL}
+    order = self.shape.outputs[::-1]
+    along = next((r for r in order if self.moves_by_one(r)), None)
+    if along is not None:
+      order = [along, *[r for r in order if r is not along]]
+      if self.block == 1 and not self.shape.reduces: self.take(Axis.VECTOR, along, self.lanes(along))
+    total = prod(self.left[r.arg[0]] for r in order)
+    for r in order:
+      room = THREADS // self.block
+      if room <= 1: break
+      if self.shape.reduces and not self.is_free(r) and r is not along and self.block >= WARP:
+        room = min(room, max(1, total // (4 * self.target.units)))       # rows of one block, where blocks abound
+      threads = min(power_of_two_below(room), power_of_two_above(self.left[r.arg[0]]))
+      if self.left[r.arg[0]] > 1 and r.arg[0] not in taken:
+        self.take(Axis.LOCAL, r, threads)
+        self.block *= threads
+    if along is not None and not self.shape.reduces and not any(isinstance(opt, Turn) for opt in self.opts):
+      self.copies(along)
+    for r in self.shape.outputs:
+      if not (self.shape.reduces and self.is_free(r)): self.take(Axis.GLOBAL, r, self.left[r.arg[0]])
+
+  def copies(self, along: UOp) -> None:
+    """Several vectors for each thread, where blocks remain for every processor."""
+    total = prod(self.left[r.arg[0]] for r in self.shape.outputs)
+    left = self.left[along.arg[0]]
+    amount = next((n for n in (COPIES, 2) if left % n == 0 and total // n >= 8 * self.target.units), 1)
+    self.take(Axis.UPCAST, along, amount)
+
+  def moves_by_one(self, r: UOp) -> bool:
+    return all(stride(s, r) == 1 for s in self.shape.stores)
+
+  def lanes(self, r: UOp) -> int:
+    """As many lanes as make one wide access of the widest type, if they divide the range and some access is theirs."""
+    accessed = [u for u in self.shape.loads if stride(u, r) == 1] + [s for s in self.shape.stores if stride(s, r) == 1]
+    dtypes = [u.dtype if u in self.shape.loads else u.src[1].dtype for u in accessed]
+    lanes = min((self.target.lanes(dt) for dt in dtypes), default=1)
+    while size(r) % lanes: lanes //= 2
+    return lanes
+
+def power_of_two_above(n: int) -> int: return 1 << max(0, n - 1).bit_length()
+def power_of_two_below(n: int) -> int: return 1 << (n.bit_length() - 1)

@@ -1,0 +1,106 @@
+# grid.py: loops that GPU threads run side by side. In: kernel with GLOBAL, LOCAL and GROUP ranges. Out: kernel where
+# those are positions of a block in the grid and of a thread in its block, where a REDUCE over a GROUP range is one over
+# threads, with (op, (), stride, size) as its arg; where a store that does not run over some threads is the first one's,
+# and where all threads have written what is shared before one reads it.   (chapter 3)
+from __future__ import annotations
+from typing import Iterable
+from picograd.codegen.optimize import stores_of
+from picograd.dtype import dtypes
+from picograd.helpers import prod
+from picograd.ops.ops import Axis, Ops, Space
+from picograd.ops.uop import Table, UOp, ranges_inside, toposort
+
+IN_BLOCK = (Axis.LOCAL, Axis.GROUP)
+
+def groups_apart(kernel: UOp) -> UOp:
+  """Every reduction over threads as one of what each thread has reduced by itself; 16-bit floats travel as float32."""
+  new: Table = {}
+  for u in toposort([kernel]):
+    src = tuple([new[s] for s in u.src])
+    new[u] = u.with_src(src)
+    groups = [r for r in src[1:] if u.op is Ops.REDUCE and r.axis is Axis.GROUP]
+    if not groups: continue
+    own = [r for r in src[1:] if r not in groups]
+    value = UOp(Ops.REDUCE, u.dtype, (src[0], *own), u.arg) if own else src[0]
+    if u.dtype.bits == 16 and u.dtype.kind == "f": value = value.cast(dtypes.float32)
+    for r in groups: value = UOp(Ops.REDUCE, value.dtype, (value, r), u.arg)
+    new[u] = value.cast(u.dtype)
+  return new[kernel]
+
+class Dimension:
+  """Ranges of one size that never run at the same time, and the positions that stand for them."""
+  def __init__(self, r: UOp):
+    self.size, self.ranges = r.bound.arg, [r]
+    self.stride, self.position = 1, r
+
+def dimensions(ranges: Iterable[UOp], together: set[frozenset[UOp]]) -> list[Dimension]:
+  """A dimension for each range; a range shares one that has its size with ranges that it never meets."""
+  found: list[Dimension] = []
+  for r in ranges:
+    free = [d for d in found if d.size == r.bound.arg and not any(frozenset((r, q)) in together for q in d.ranges)]
+    if free: free[0].ranges.append(r)
+    else: found.append(Dimension(r))
+  return sorted(found, key=lambda d: min(r.arg[0] for r in d.ranges))
+
+def number(dims: list[Dimension], name: str) -> None:
+  """Positions in one linear count, the range with the lowest number innermost."""
+  total = prod(d.size for d in dims)
+  index = UOp(Ops.SPECIAL, dtypes.index, (), (name, total))
+  stride = 1
+  for d in dims:
+    d.stride = stride
+    shifted = index // stride if stride > 1 else index
+    stride *= d.size
+    d.position = shifted % d.size if stride < total else shifted
+
+def pairs_together(kernel: UOp) -> set[frozenset[UOp]]:
+  """Ranges that run at the same time."""
+  inside = ranges_inside(kernel)
+  sets = {frozenset(inside[u]) | {r for r in u.src if r.op is Ops.RANGE} for u in inside}
+  sets |= {frozenset(loops) for _, loops in stores_of(kernel)}
+  return {frozenset((a, b)) for found in sets for a in found for b in found if a is not b}
+
+def to_grid(kernel: UOp) -> UOp:
+  ranges = sorted([u for u in toposort([kernel]) if u.op is Ops.RANGE], key=lambda r: r.arg[0])
+  together = pairs_together(kernel)
+  blocks = dimensions([r for r in ranges if r.axis is Axis.GLOBAL], together)
+  local = sorted([r for r in ranges if r.axis in IN_BLOCK], key=lambda r: (r.axis, r.arg[0]))     # GROUPs join LOCALs
+  threads = dimensions(local, together)
+  number(blocks, "block")
+  number(threads, "thread")
+  home = {r: d for d in (*blocks, *threads) for r in d.ranges}
+  if not home: return kernel
+  gates = {store: others(loops, (*blocks, *threads)) for store, loops in stores_of(kernel)}
+  new: Table = {}
+  for u in toposort([kernel]):
+    if u in home:
+      new[u] = home[u].position
+      continue
+    closes = u.op in (Ops.END, Ops.AFTER)
+    src = [new[s] for s in u.src if not (closes and s in home)]
+    if u.op is Ops.AFTER and is_shared(src[0]): src = [src[0], UOp(Ops.BARRIER, dtypes.void, tuple(src[1:]))]
+    if u.op is Ops.REDUCE and any(s in home for s in u.src[1:]): new[u] = over_threads(u, src[0], home[u.src[1]])
+    elif u.op is Ops.END and all(s.op is not Ops.RANGE for s in src) and len(src) == 1: new[u] = src[0]
+    else: new[u] = u.with_src(tuple(src))
+    if gates.get(u): new[u] = gated_store(new[u], gates[u])
+  return new[kernel]
+
+def is_shared(u: UOp) -> bool: return u.op is Ops.BUFFER and u.arg.space is Space.LOCAL
+
+def others(loops: tuple[UOp, ...], dims: Iterable[Dimension]) -> list[UOp]:
+  """The positions in dimensions that a store does not run over."""
+  return [d.position for d in dims if not any(r in loops for r in d.ranges)]
+
+def gated_store(store: UOp, positions: list[UOp]) -> UOp:
+  address, value = store.src
+  first = [p < 1 for p in positions]
+  gate = first[0]
+  for g in first[1:]: gate = gate & g
+  memory, position, *gates = address.src
+  if gates: gate = gate.stack(gates[0].dtype.count) & gates[0]
+  elif value.dtype.count > 1: gate = gate.stack(value.dtype.count)
+  return store.with_src((address.with_src((memory, position, gate)), value))
+
+def over_threads(u: UOp, value: UOp, d: Dimension) -> UOp:
+  total = next(s for s in toposort([d.position]) if s.op is Ops.SPECIAL)
+  return UOp(Ops.REDUCE, u.dtype, (value, total), (u.arg[0], (), d.stride, d.size))

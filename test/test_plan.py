@@ -1,0 +1,85 @@
+# Plans on disk: a second process schedules and compiles nothing, and finds nothing that another compiler, machine or
+# flag has made. Compiling several kernels: errors and interrupts reach the caller.
+import numpy as np
+import picograd
+import pytest
+from picograd import storage
+from picograd.helpers import CACHE, CACHE_DIR, NOOPT, SPEC
+from picograd.ops.ops import Ops
+from picograd.runtime import plan
+from picograd.runtime.device import device
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+  """An empty disk cache, and no kernel or plan in memory."""
+  with CACHE_DIR.set(str(tmp_path)), CACHE.set(1), SPEC.set(0):
+    forget(monkeypatch)
+    yield tmp_path
+
+def forget(monkeypatch) -> None:
+  """What a new process does not know."""
+  monkeypatch.setattr(plan, "plans", {})
+  monkeypatch.setattr(plan, "binaries", {})
+
+def refuse(monkeypatch) -> None:
+  """From now on nothing may be scheduled."""
+  def fail(*_): raise AssertionError("a plan that is on disk is made again")
+  monkeypatch.setattr(plan, "schedule", fail)
+
+def steps() -> list[np.ndarray]:
+  """A few kernels: temporaries, several results, an assignment, equal layers."""
+  rng = np.random.default_rng(0)
+  x, w = picograd.tensor(rng.normal(size=(9, 40))), picograd.tensor(rng.normal(size=(40, 40)))
+  counter = picograd.tensor(np.zeros(3))
+  y = ((x @ w).softmax(1) @ w).softmax(1)
+  counter += y.sum()
+  z = y.sum(0)
+  storage.realize([t.storage for t in (y, z, counter)])
+  return [y.numpy(), z.numpy(), counter.numpy()]
+
+def test_a_kept_plan_gives_the_same_values(cache, monkeypatch):
+  first = steps()
+  assert list((cache / "plans").iterdir())
+  forget(monkeypatch)
+  refuse(monkeypatch)
+  for a, b in zip(first, steps()): assert np.array_equal(a, b)
+
+@pytest.mark.parametrize("change", ["compiler", "flag", "threads", "name"])
+def test_the_key_names_all_that_a_plan_depends_on(cache, monkeypatch, change):
+  roots, where = [picograd.tensor([1.0, 2.0]).uop * 3], device("CPU")
+  before = plan.plan_key(where, roots)
+  assert plan.plan_key(where, roots) == before
+  if change == "compiler": monkeypatch.setattr(plan, "compiler", lambda: b"another")
+  if change == "threads": monkeypatch.setattr(where, "target", where.target._replace(threads=77))
+  if change == "name": monkeypatch.setattr(where, "name", "CPU:1")
+  with NOOPT.set(int(change == "flag")): assert plan.plan_key(where, roots) != before
+
+def test_forms_that_differ_have_different_keys():
+  x = picograd.tensor([1.0, 2.0]).uop
+  forms = [x * 3, x * -0.0, x * 0.0, x + 3, x.reshape((2, 1)), x.cast(picograd.float64), x.reduce(Ops.ADD, (0,))]
+  assert len({plan.structure([u]) for u in forms}) == len(forms)
+
+def test_a_damaged_plan_is_made_again(cache, monkeypatch):
+  first = steps()
+  for path in (cache / "plans").iterdir(): path.write_bytes(path.read_bytes()[:-40])
+  forget(monkeypatch)
+  for a, b in zip(first, steps()): assert np.array_equal(a, b)
+
+def test_an_error_of_the_compiler_reaches_the_caller(cache, monkeypatch):
+  def fail(source): raise RuntimeError("no such instruction")
+  monkeypatch.setattr(device("CPU"), "compile", fail)
+  x = picograd.tensor(np.ones((30, 30)))
+  with pytest.raises(RuntimeError, match="no such instruction"): ((x @ x).softmax(1) @ x).numpy()
+
+def test_an_interrupt_reaches_the_caller(cache, monkeypatch):
+  calls = []
+  def interrupted(*_):
+    calls.append(1)
+    if len(calls) == 3: raise KeyboardInterrupt
+    return original(*_)
+  original = plan.source_of
+  monkeypatch.setattr(plan, "source_of", interrupted)
+  x = picograd.tensor(np.ones((31, 31)))
+  y = (((x @ x).softmax(1) @ x).softmax(0) @ x).softmax(1)
+  with pytest.raises(KeyboardInterrupt): y.numpy()
+  assert np.allclose(y.numpy(), 1 / 31)
