@@ -27,6 +27,8 @@ class Stage(NamedTuple):
   outside: tuple[int, ...] = ()
   def __repr__(self) -> str: return f"STAGE(p{self.slot})"
 
+AnyOpt = Opt | Stage
+
 class Rewrite(Protocol):
   """An Opt that rewrites more than a range (codegen/tiles.py)."""
   def applied(self, kernel: UOp) -> UOp: ...
