@@ -5,12 +5,16 @@ from collections import Counter
 import numpy as np, pytest
 pytest.importorskip("unicorn")
 from picograd.codegen import riscv
+from picograd.codegen.flat import Builder, new_label, phi
+from picograd.codegen.place import place
 from picograd.codegen.rvobject import Section, write_object
 from picograd.dtype import dtypes
 from picograd.helpers import DEVICE
 from picograd.ops.ops import Ops
+from picograd.ops.spec import verify
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import device, numpy_dtype
+from picograd.runtime.python import PythonProgram
 import linear_kernels as kernels
 import riscv_counts
 from test_llvmir import BINARY_CASES, array, edge_values, is_lowered
@@ -93,6 +97,27 @@ def test_bitcasts():
     if a.bits != b.bits: continue
     values = [x for x in edge_values(a) if x == x]
     agree(lambda x, b=b: x.bitcast(b), b, (values, a))
+
+def test_a_loop_that_two_ways_go_back_in():
+  """What the jump back needs may depend on which way was taken."""
+  b = Builder("f", [i64, i64], i64)
+  head, body, odd, even, join, out = [new_label() for _ in range(6)]
+  b.jump(head, UOp.const(i64, 0))
+  b.begin(head)
+  i = phi(head, 0, i64)
+  b.branch(i < b.param(0), body, out)
+  b.begin(body)
+  b.branch((i & 1).ne(0), odd, even)
+  for label, step in ((odd, 1), (even, 3)):
+    b.begin(label)
+    b.jump(join, UOp.const(i64, step))
+  b.begin(join)
+  b.jump(head, i * 2 + phi(join, 0, i64))
+  b.begin(out)
+  b.ret(i)
+  fn = place(b.finish())
+  verify("placed", fn)
+  assert PythonProgram("f", [fn]).run(100, 0) == 127
 
 # ---- objects ---------------------------------------------------------------------------------------------------------
 
