@@ -167,6 +167,10 @@ def test_a_listing_says_where_the_code_comes_from():
   assert texts[0] == texts[1]
   assert re.search(r"fmadd.s f\w+, f\w+, f\w+, f\w+, dyn +# %\d+ = MULACC float32 %\d+ %\d+ %\d+\n", texts[0])
 
+def test_compiling_takes_time_in_proportion_to_size():
+  short, long = riscv_counts.seconds_and_instructions(30), riscv_counts.seconds_and_instructions(120)
+  assert long[0] / long[1] < 2.5 * short[0] / short[1]
+
 # ---- what must not be done -------------------------------------------------------------------------------------------
 
 def load_code(name, *lines):
