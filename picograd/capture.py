@@ -186,7 +186,7 @@ def global_names(code: types.CodeType) -> tuple[str, ...]:
   return tuple(dict.fromkeys([*code.co_names, *inner]))
 
 @functools.lru_cache(maxsize=None)
-def user_methods(kind: type) -> tuple[types.FunctionType, ...]:
+def user_methods(kind: Any) -> tuple[types.FunctionType, ...]:
   """The Python methods of a class that is the user's: what they read of their module may change."""
   methods = [f for c in kind.__mro__ for f in vars(c).values() if isinstance(f, types.FunctionType)]
   return tuple(f for f in methods if not is_installed(f.__code__.co_filename))
@@ -243,7 +243,7 @@ class Replay:
     self.sets = [(i, self.seen(after.named[i].tensor)) for i in changed]
     regraded = [i for i, t in enumerate(before.owners) if t.grad is not before.grads[i]]
     self.grads = [(i, None if (g := before.owners[i].grad) is None else self.seen(g)) for i in regraded]
-    self.returned = [self.seen(t) for t in tensors]
+    self.returned: list[Any] = [self.seen(t) for t in tensors]
     self.program = Captured(tape, [*self.inputs, *self.outputs])
     self.sizes = [(b.device, b.nbytes) for b in self.outputs]
     self.is_pure = not (self.moved or self.assigned or self.sets or self.grads)
@@ -407,6 +407,7 @@ class Jit:
     self.facts: Facts | None = None
     self.short: dict[tuple, Replay] = {}                             # short_key -> recording, while the facts hold
 
+  def __guards__(self) -> Any: return self.function
   @property
   def captures(self) -> int: return len(self.replays)
   def __get__(self, instance: Any, owner: Any = None) -> Any:

@@ -1,9 +1,12 @@
 # Memory of the host: freed memory serves requests of nearly its size, and does not pile up.
 import numpy as np
-from picograd.runtime.device import HostDevice
+import pytest
+from picograd.runtime.device import HostDevice, device
 
-def test_freed_memory_is_used_again():
-  host = HostDevice("HOST")
+@pytest.mark.parametrize("make", [lambda: HostDevice("HOST"), lambda: device("CPU")], ids=["host", "CPU"])
+def test_freed_memory_is_used_again(make):
+  host = make()
+  host.spare.clear()
   for first, second in ((100, 100), (1 << 20, (1 << 20) - 4000), (1_000_003, 1_000_000), (3 << 20, 3 << 20)):
     a = host.allocate(first)
     start = a.ctypes.data

@@ -70,10 +70,11 @@ LAYERS = {
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph
   "runtime.collective": ("runtime.device",),
   "runtime.beam": ("runtime.device", "codegen"),
+  "runtime.limits": (),
+  "runtime.profile": ("runtime.device",),
   "runtime.plan": ("codegen", "runtime.device"),
-  "runtime.realize": ("runtime.plan",),
+  "runtime.realize": ("runtime.plan", "runtime.profile"),
   "runtime.jit": ("runtime.realize",),
-  "runtime.profile": ("runtime.device", "ops.show"),
   "common": (),
   "arithmetic": ("ops.uop",),
   "storage": ("ops.uop", "runtime.realize"),

@@ -13,7 +13,7 @@ from picograd.codegen.tiling import contraction_opts
 from picograd.ops.ops import Axis
 from picograd.ops.uop import UOp
 from picograd.runtime.device import device
-from picograd.runtime.realize import plans, programs
+from picograd.runtime.plan import plans, programs
 
 AVX2, AVX512 = frozenset({"avx", "avx2"}), frozenset({"avx", "avx2", "avx512f"})
 CACHES = [Caches(256, 1024), Caches(1024, 4096), Caches(1024, 1 << 14), Caches(4096, 1024)]

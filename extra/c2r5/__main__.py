@@ -4,9 +4,10 @@ from __future__ import annotations
 import gc, os, subprocess, sys, tempfile, threading
 from dataclasses import dataclass, field
 from typing import NoReturn
-from extra.c2r5.compile import Host, Settings, compile_module, host_text, platform, preprocess
-from extra.c2r5.cpp import Options, print_tokens
-from extra.c2r5.lex import Diagnostics, Halt
+from . import riscv
+from .compile import Host, Settings, compile_module, host_text, platform, preprocess
+from .cpp import Options, print_tokens
+from .lex import Diagnostics, Halt
 
 USAGE = """usage: c2r5 [options] file...
   -c -S -E         stop after compiling, with assembly, after preprocessing    -o FILE     where to put the result
@@ -125,7 +126,9 @@ def compile_file(command: Command, path: str, target: str | None, diagnostics: D
   """Writes the object file, the assembly or the LLVM IR of a C file, unless it has errors."""
   module = compile_module(path, command.settings(), diagnostics)
   if module is None: return
-  if not command.host: raise Refusal("the RISC-V back end is not connected yet: use --host")
+  if not command.host:
+    if command.stage != "c" and command.stage != "link": raise Refusal(f"-{command.stage} needs --host")
+    return write(target, riscv.object_code(module, command.level))
   text = host_text(module, command.level)
   if command.stage == "llvm": return write(target, text.encode())
   host = Host(command.level)

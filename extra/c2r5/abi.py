@@ -4,7 +4,7 @@
 from __future__ import annotations
 from typing import Iterator, NamedTuple
 from picograd.dtype import DType, dtypes
-from extra.c2r5.ctype import Array, Floating, Integer, Machine, Record, Type, round_up
+from .ctype import Array, Floating, Integer, Machine, Record, Type, round_up
 
 class Piece(NamedTuple):
   offset: int

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from picograd.codegen.flat import Function, Module, mem2reg
 from picograd.codegen.llvmmodule import render_module
 from picograd.codegen.place import place
-from extra.c2r5.cpp import Options, Preprocessor, Tokens, read_text
-from extra.c2r5.ctype import Machine, RISCV64, X86_64
-from extra.c2r5.lex import Diagnostics, Failure, Halt, SourceFile
-from extra.c2r5.parse import Definition, Parser
-from extra.c2r5.unit import UnitLowering
+from .cpp import Options, Preprocessor, Tokens, read_text
+from .ctype import Machine, RISCV64, X86_64
+from .lex import Diagnostics, Failure, Halt, SourceFile
+from .parse import Definition, Parser
+from .unit import UnitLowering
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
 

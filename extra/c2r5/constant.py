@@ -6,9 +6,9 @@ import math, operator
 from fractions import Fraction
 from typing import Any, Callable
 from picograd.dtype import dtypes, nearest, round_to_odd, truncate
-from extra.c2r5.ctype import Floating, Integer, Pointer, Type
-from extra.c2r5.lex import Failure, Token
-from extra.c2r5.tree import Address, Label, Node, Object
+from .ctype import Floating, Integer, Pointer, Type
+from .lex import Failure, Token
+from .tree import Address, Label, Node, Object
 
 class NotConstant(Exception): pass
 

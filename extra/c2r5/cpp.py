@@ -5,9 +5,9 @@
 from __future__ import annotations
 import os, sys, time
 from typing import Callable, Iterable, Iterator, NamedTuple
-from extra.c2r5.lex import (ADJACENT, CHARACTER, Diagnostics, END, Failure, FIRST, Halt, IDENTIFIER, NUMBER, PRAGMA,
-                            PUNCTUATORS, SourceFile, SPACED, STRING, Token)
-from extra.c2r5.literal import code_units, read_character, read_number
+from .lex import (ADJACENT, CHARACTER, Diagnostics, END, Failure, FIRST, Halt, IDENTIFIER, NUMBER, PRAGMA, PUNCTUATORS,
+                  SourceFile, SPACED, STRING, Token)
+from .literal import code_units, read_character, read_number
 
 Tokens = list[Token]
 Arguments = dict[str, Tokens]                # parameter -> what was given for it

@@ -3,14 +3,14 @@
 from __future__ import annotations
 from dataclasses import dataclass, field as default
 from typing import Any, Callable, NamedTuple
-from extra.c2r5.constant import NotConstant, constant_value
-from extra.c2r5.ctype import (Array, BOOL, DOUBLE, Enum, FLOAT, Field, FunctionType, INT, Integer, LONG, LONG_LONG,
-                              Machine, Member, Pointer, Record, SHORT, SIGNED_CHAR, Type, UNSIGNED, UNSIGNED_CHAR,
-                              UNSIGNED_LONG, UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible, decayed, lay_out)
-from extra.c2r5.express import BASIC, Constant, Expressions, QUALIFIERS, STORAGE, Scope, Typedef
-from extra.c2r5.lex import Diagnostics, END, Failure, IDENTIFIER, PRAGMA, STRING, Token
-from extra.c2r5.literal import WIDTHS, code_units, split_prefix
-from extra.c2r5.tree import Node, Object
+from .constant import NotConstant, constant_value
+from .ctype import (Array, BOOL, DOUBLE, Enum, FLOAT, Field, FunctionType, INT, Integer, LONG, LONG_LONG, Machine,
+                    Member, Pointer, Record, SHORT, SIGNED_CHAR, Type, UNSIGNED, UNSIGNED_CHAR, UNSIGNED_LONG,
+                    UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible, decayed, lay_out)
+from .express import BASIC, Constant, Expressions, QUALIFIERS, STORAGE, Scope, Typedef
+from .lex import Diagnostics, END, Failure, IDENTIFIER, PRAGMA, STRING, Token
+from .literal import WIDTHS, code_units, split_prefix
+from .tree import Node, Object
 
 # ---- what a declaration is made of -----------------------------------------------------------------------------------
 

@@ -3,14 +3,13 @@
 # classes that build on this one: declare.py and parse.py. Above each function stands the rule it reads.
 from __future__ import annotations
 from typing import Any, NamedTuple
-from extra.c2r5.constant import NotConstant, constant_value, integer_constant, round_to
-from extra.c2r5.cpp import LEVELS
-from extra.c2r5.ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, INT, Integer, LONG, LONG_LONG,
-                              Machine, Pointer, Type, UNSIGNED, UNSIGNED_LONG, UNSIGNED_LONG_LONG,
-                              UNSIGNED_SHORT, VOID, compatible)
-from extra.c2r5.lex import CHARACTER, Diagnostics, Failure, IDENTIFIER, NUMBER, STRING, Token
-from extra.c2r5.literal import Number, WIDTHS, code_units, read_character, read_number, split_prefix
-from extra.c2r5.tree import Label, Node, Object, Trees, bit_width
+from .constant import NotConstant, constant_value, integer_constant, round_to
+from .cpp import LEVELS
+from .ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, INT, Integer, LONG, LONG_LONG, Machine, Pointer,
+                    Type, UNSIGNED, UNSIGNED_LONG, UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible)
+from .lex import CHARACTER, Diagnostics, Failure, IDENTIFIER, NUMBER, STRING, Token
+from .literal import Number, WIDTHS, code_units, read_character, read_number, split_prefix
+from .tree import Label, Node, Object, Trees, bit_width
 
 # ---- words -----------------------------------------------------------------------------------------------------------
 
@@ -44,6 +43,10 @@ class Scope:
     self.names: dict[str, Meaning] = {}
     self.tags: dict[str, Type] = {}
 
+def respelled(t: Token) -> Token:
+  """A new token: those of headers serve several programs."""
+  return Token(t.kind, SPELLINGS[t.text], t.file, t.at, t.space)
+
 # ---- reading tokens --------------------------------------------------------------------------------------------------
 
 class Reader:
@@ -51,9 +54,7 @@ class Reader:
   MAX_DEPTH = 1000
 
   def __init__(self, tokens: list[Token], machine: Machine, diagnostics: Diagnostics):
-    self.tokens = [t for t in tokens if t.text != "__extension__"]
-    for t in self.tokens:
-      if t.text in SPELLINGS: t.text = SPELLINGS[t.text]
+    self.tokens = [respelled(t) if t.text in SPELLINGS else t for t in tokens if t.text != "__extension__"]
     self.at, self.token, self.text = 0, self.tokens[0], self.tokens[0].text
     self.depth = 0
     self.machine, self.diagnostics = machine, diagnostics

@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from typing import NamedTuple
-from extra.c2r5.lex import Failure, Token
+from .lex import Failure, Token
 
 class Number(NamedTuple):
   value: int | Fraction

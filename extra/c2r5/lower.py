@@ -10,13 +10,13 @@ from picograd.codegen.flat import Builder, Convention, Function, new_label
 from picograd.dtype import DType, dtypes, nearest
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp, fresh
-from extra.c2r5.abi import Passing, assigner, scalars, stack_size
-from extra.c2r5.constant import bytes_of_long_double, is_true
-from extra.c2r5.ctype import (Array, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type)
-from extra.c2r5.declare import Leaf
-from extra.c2r5.lex import Failure
-from extra.c2r5.parse import Definition, Switch
-from extra.c2r5.tree import Label, Node, Object
+from .abi import Passing, assigner, scalars, stack_size
+from .constant import bytes_of_long_double, is_true
+from .ctype import Array, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type
+from .declare import Leaf
+from .lex import Failure
+from .parse import Definition, Switch
+from .tree import Label, Node, Object
 
 # ---- small words -----------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,11 @@
 # error is reported, then reading goes on after the statement or declaration it was in, so that one run shows many.
 from __future__ import annotations
 from typing import Callable, NamedTuple
-from extra.c2r5.ctype import (Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite,
-                              decayed)
-from extra.c2r5.declare import AUTO, Attributes, Declarations, Declarator, Leaf, Parameter, Signature, Specifiers
-from extra.c2r5.express import Scope, Typedef
-from extra.c2r5.lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
-from extra.c2r5.tree import Label, Node, Object
+from .ctype import Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite, decayed
+from .declare import AUTO, Attributes, Declarations, Declarator, Leaf, Parameter, Signature, Specifiers
+from .express import Scope, Typedef
+from .lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
+from .tree import Label, Node, Object
 
 class Definition(NamedTuple):
   """A function with its body."""

@@ -3,10 +3,9 @@
 # `cast`, and both operands of an arithmetic operator have its type. Failure is raised where the program is wrong.
 from __future__ import annotations
 from typing import Any, NamedTuple, Sequence
-from extra.c2r5.ctype import (Array, common, compatible, composite, decayed, DOUBLE, Floating, FunctionType, INT,
-                              Integer, LONG, Machine, Member, Pointer, promoted, Record, Type, UNSIGNED_CHAR,
-                              UNSIGNED_LONG, VOID)
-from extra.c2r5.lex import Diagnostics, Failure, Token
+from .ctype import (Array, common, compatible, composite, decayed, DOUBLE, Floating, FunctionType, INT, Integer, LONG,
+                    Machine, Member, Pointer, promoted, Record, Type, UNSIGNED_CHAR, UNSIGNED_LONG, VOID)
+from .lex import Diagnostics, Failure, Token
 
 class Node:
   """kind is one of the words below; src are its operands, arg what is not an operand.

@@ -5,13 +5,13 @@ import struct
 from typing import Iterable
 from picograd.codegen.flat import Data, Function, Module, every_node
 from picograd.ops.ops import Ops
-from extra.c2r5.constant import NotConstant, Value, bytes_of_long_double, constant_value
-from extra.c2r5.ctype import Floating, Machine, is_const_array
-from extra.c2r5.declare import Leaf
-from extra.c2r5.lex import Diagnostics, Failure
-from extra.c2r5.lower import Lowering
-from extra.c2r5.parse import Definition, Unit
-from extra.c2r5.tree import Address, Object
+from .constant import NotConstant, Value, bytes_of_long_double, constant_value
+from .ctype import Floating, Machine, is_const_array
+from .declare import Leaf
+from .lex import Diagnostics, Failure
+from .lower import Lowering
+from .parse import Definition, Unit
+from .tree import Address, Object
 
 class Image:
   """The bytes of an object, and the pointers in it."""

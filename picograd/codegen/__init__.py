@@ -48,7 +48,7 @@ def prepared(kernel: UOp) -> UOp:
   """The kernel that Opts are chosen for and applied to."""
   return merge_neighbours(split_divided_ranges(kernel))
 
-def opts_for(kernel: UOp, target: Target) -> list[Opt]:
+def opts_for(kernel: UOp, target: Target) -> list[Any]:
   """The Opts a kernel is compiled with when nobody says otherwise."""
   if NOOPT: return []
   return choose_gpu_opts(kernel, target) if target.local_bytes else choose_opts(kernel, target)

@@ -45,7 +45,7 @@ def shared_bytes(tile: Tile) -> int:
 
 def blocks_at_once(tile: Tile) -> int:
   """How many blocks a processor should hold, for which the compiler then leaves registers."""
-  return 2 if tile.unit == "fma" else 1
+  return 1 if tile.unit == "wgmma" else 2
 
 def stage_bytes(tile: Tile) -> int: return (tile.rows + tile.columns) * tile.depth * tile.itemsize
 

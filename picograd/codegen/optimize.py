@@ -3,7 +3,7 @@
 # STRIP, UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
 import functools, itertools, math
-from typing import Iterable, Iterator, NamedTuple, Protocol, Sequence
+from typing import Any, Iterable, Iterator, NamedTuple, Protocol, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import bounds, simplify_index, stride_of
@@ -54,7 +54,8 @@ def apply_opts(kernel: UOp, opts: Sequence[Opt | Stage | Rewrite]) -> UOp:
   return rewrite(kernel, simplify_index)
 
 @functools.lru_cache(maxsize=64)               # the rules apply what they choose to look at what it makes
-def apply_opt(kernel: UOp, opt: Opt | Stage | Rewrite) -> UOp:
+def apply_opt(kernel: UOp, opt: Any) -> UOp:
+  """The kernel after an Opt, a Stage or a Rewrite."""
   if isinstance(opt, Stage): return stage(kernel, opt)
   if not isinstance(opt, Opt): return opt.applied(kernel)
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
@@ -333,12 +334,12 @@ class Names:
       table = {r: self.own(tuple(outer[:k + 1]), r) for k, r in enumerate(outer)}
       closed = {u: u for u in done}
       copies = {u: self.copy(u, table) for u in ends_below(store, done)}
-      store, *loops = substitute([store, *loops], {**table, **closed, **copies})
+      store, *within = substitute([store, *loops], {**table, **closed, **copies})
       closed = {u: u for u in ends_below(store, [])}
-      inner = [r for r in dedup([*toposort([store], closed.__contains__), *loops]) if is_inner(r)]
-      table = {r: self.own((*loops, r), r) for r in inner}
-      store, *loops = substitute([store, *loops], {**table, **closed})
-      out.append((store, tuple(loops)))
+      inner = [r for r in dedup([*toposort([store], closed.__contains__), *within]) if is_inner(r)]
+      table = {r: self.own((*within, r), r) for r in inner}
+      store, *within = substitute([store, *within], {**table, **closed})
+      out.append((store, tuple(within)))
     self.taken.update(r for r in self.known.values() if r.op is Ops.RANGE)
     return out
 

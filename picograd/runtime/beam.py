@@ -40,6 +40,7 @@ AMOUNTS: dict[Axis, tuple[int, ...]] = {
   Axis.UNROLL: (2, 4, 8),
   Axis.STRIP: (16, 64, 256),
   Axis.BLOCK: (32, 64, 128, 256, 512),
+  Axis.TILE: (4, 6, 8, 12, 16, 24, 32, 48),   # of those that the heuristic chose
 }
 OF_OUTPUTS = (Axis.VECTOR, Axis.UPCAST, Axis.STRIP, Axis.BLOCK)
 OF_REDUCTIONS = (Axis.VECTOR, Axis.UNROLL, Axis.BLOCK)

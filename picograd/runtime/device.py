@@ -79,6 +79,7 @@ class HostDevice(Device):
   def free(self, memory: np.ndarray, nbytes: int) -> None:
     room = self.room(nbytes)
     if room > nbytes: memory = widened(memory, room)
+    if len(memory) < room: return                      # it came from elsewhere
     waiting = self.spare.pop(room, [])
     waiting.append(memory)
     self.spare[room] = waiting
@@ -99,7 +100,8 @@ class HostDevice(Device):
 
 def widened(memory: np.ndarray, nbytes: int) -> np.ndarray:
   """The first nbytes of the allocation that memory is the beginning of."""
-  raw: Any = memory.base
+  raw = memory
+  while isinstance(raw.base, np.ndarray): raw = raw.base               # NumPy skips views, but not those of a subclass
   start = memory.ctypes.data - raw.ctypes.data
   return raw[start:start + nbytes]
 

@@ -121,7 +121,7 @@ def plan_key(where: Device, roots: list[UOp]) -> bytes:
   machine = where.cache_key(f"{target_text(where)} {where.name} {flags}")
   return b"\n".join([compiler(), machine, structure([UOp.sink(*roots)]).encode()])
 
-CHANGE_NO_CODE = frozenset({"DEBUG", "DEVICE", "EAGER", "SPEC", "DUMP", "CACHE", "CACHE_DIR"})
+CHANGE_NO_CODE = frozenset({"DEBUG", "PROFILE", "DEVICE", "EAGER", "SPEC", "DUMP", "CACHE", "CACHE_DIR"})
 
 def target_text(where: Device) -> str:
   """The target's fields, sets in a fixed order."""
