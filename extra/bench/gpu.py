@@ -1,6 +1,6 @@
 # gpu.py: kernels of picograd and of torch timed side by side on one GPU. Both sides become CUDA graphs of several calls,
 # which are replayed in turn; a time is the median over the rounds, by device events. Data is random and results are
-# compared by the caller. Source: the method of ../shared/recipes/hopper.md.
+# compared by the caller.
 from __future__ import annotations
 import statistics
 from typing import Any, Callable, NamedTuple
