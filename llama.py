@@ -123,6 +123,7 @@ class Llama(nn.Module):
     angles = np.outer(np.arange(room), rotary_frequencies(c))         # (room, head_dim / 2)
     self.cos = picograd.tensor(np.cos(angles).astype(np.float32))
     self.sin = picograd.tensor(np.sin(angles).astype(np.float32))
+    self.step = picograd.jit(self.last_logits)
 
   def new_cache(self) -> list[Cache]:
     """Space for the keys and values of one sequence, which passes fill in place. They are data, not the formula
@@ -148,12 +149,16 @@ class Llama(nn.Module):
     """Logits after every token of whole sequences. tokens: (B, T) -> (B, T, vocab_size)"""
     return self.head(self.hidden(tokens, picograd.arange(tokens.shape[1]), None))
 
+  def last_logits(self, tokens: Tensor, positions: Tensor, cache: list[Cache]) -> Tensor:
+    """Logits after the last token. tokens: (B, T), at positions (T,) -> (B, vocab_size)"""
+    return self.head(self.hidden(tokens, positions, cache)[:, -1])
+
   def predict(self, tokens: list[int], start: int, cache: list[Cache]) -> np.ndarray:
-    """Logits after the last of the tokens, the first of which stands at position start. -> (vocab_size,)"""
+    """Logits after the last of the tokens, the first of which stands at position start. Passes over one token are all
+    alike: they replay the first. -> (vocab_size,)"""
+    run = self.step if len(tokens) == 1 else self.last_logits
     with picograd.no_grad():
-      positions = picograd.tensor(np.arange(start, start + len(tokens)))
-      x = self.hidden(picograd.tensor([tokens]), positions, cache)
-      return self.head(x[:, -1]).numpy()[0]
+      return run(picograd.tensor([tokens]), picograd.tensor(np.arange(start, start + len(tokens))), cache).numpy()[0]
 
 # ---- config and weights from disk ------------------------------------------------------------------------------------
 

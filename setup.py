@@ -1,5 +1,6 @@
 # setup.py: what pip installs. The wheel holds the package picograd with its bundled models and the module llama, whose
-# `main` is the console script picograd-llama. extra/ holds tools of the repository and is not installed.
+# `main` is the console script picograd-llama; and the C compiler in extra/c2r5 as the package c2r5, whose `main` is the
+# console script c2r5. The rest of extra/ is tools of the repository and is not installed.
 from pathlib import Path
 from setuptools import find_packages, setup
 
@@ -15,8 +16,9 @@ setup(
   license="MIT",
   license_files=["LICENSE"],
   python_requires=">=3.10",
-  packages=find_packages(include=["picograd", "picograd.*"]),
-  package_data={"picograd": ["py.typed", "runtime/*.ll", "models/*", "models/**/*"]},
+  packages=[*find_packages(include=["picograd", "picograd.*"]), "c2r5"],
+  package_dir={"c2r5": "extra/c2r5"},
+  package_data={"picograd": ["py.typed", "runtime/*.ll", "models/*", "models/**/*"], "c2r5": ["include/*.h"]},
   py_modules=["llama"],
   install_requires=["numpy", "llvmlite>=0.45"],
   extras_require={
@@ -26,5 +28,5 @@ setup(
     "test": test + llama,
     "bench": ["torch", "tinygrad", "tqdm"],
   },
-  entry_points={"console_scripts": ["picograd-llama = llama:main"]},
+  entry_points={"console_scripts": ["picograd-llama = llama:main", "c2r5 = c2r5.__main__:main"]},
 )

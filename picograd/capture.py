@@ -3,13 +3,14 @@
 # results and equal effects on the tensors it can reach. Nothing is assumed that a guard does not check: see Walk.
 # What a replay cannot repeat is an error, or never replayed and said so at DEBUG=1.   (chapter 3)
 from __future__ import annotations
-import contextlib, enum, functools, os, types
+import contextlib, enum, functools, os, types, weakref
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 import numpy as np
 from picograd.common import Default, GradMode
 from picograd.dtype import DType
 from picograd.helpers import DEBUG, DEVICE, EAGER, JIT_CHECK
+from picograd.nn.module import Module
 from picograd.ops.uop import UOp
 from picograd.runtime import realize as runtime
 from picograd.runtime.device import Buffer, buffer_of, buffers, device, to_host
@@ -20,6 +21,7 @@ from picograd.tensor import Tensor
 # ---- the walk: all that a call may depend on -------------------------------------------------------------------------
 
 ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), type(Ellipsis), range, slice})
+NAMES = frozenset({type, types.BuiltinFunctionType, DType})          # equal if they are the same object
 LARGEST_ARRAY = 1 << 16          # bytes of a NumPy array that every call compares
 HERE = str(Path(__file__).parent)
 INSTALLED = (HERE, str(Path(os.__file__).parent), "<frozen")         # the standard library has site-packages below it
@@ -65,6 +67,7 @@ class Walk:
       self.key.append(kind)
       self.key.append(repr(x) if kind is slice else x)
       return
+    if kind in NAMES or isinstance(x, types.ModuleType): return self.key.append(x)
     if isinstance(x, Tensor): self.spots.append(Spot(container, name, x))
     known = self.seen.setdefault(id(x), len(self.seen))
     self.key.append((kind, known))
@@ -94,11 +97,12 @@ class Walk:
   def visit_function(self, f: types.FunctionType) -> None:
     self.key.append(id(f))
     if is_installed(f.__code__.co_filename): return
+    space = f.__globals__
     for cell in f.__closure__ or ():
       try: self.visit(cell.cell_contents, cell, "cell_contents")
       except ValueError: self.key.append("an empty cell")
     for name in global_names(f.__code__):
-      if name in f.__globals__: self.visit(f.__globals__[name], f.__globals__, name)
+      if name in space: self.visit(space[name], space, name)
     self.visit_sequence(f.__defaults__ or ())
   def visit_method(self, m: types.MethodType) -> None:
     self.visit(m.__func__, None, None)
@@ -115,12 +119,21 @@ class Walk:
   def visit_object(self, x: Any) -> None:
     kind = type(x)
     if isinstance(x, Tensor): self.visit_tensor(x)
-    elif isinstance(x, (np.generic, enum.Enum, DType)): self.key.append(x)
+    elif isinstance(x, (np.generic, enum.Enum)): self.key.append(x)
     elif isinstance(x, (list, tuple)): self.visit_sequence(x)
     elif isinstance(x, dict): self.visit_dict(x)
     elif isinstance(x, type): self.visit_name(x)
+    elif isinstance(x, Module): self.visit_module(x)
     elif hasattr(kind, "__guards__"): self.visit(x.__guards__(), None, None)
     else: self.visit_attributes(x)
+
+  def visit_module(self, m: Module) -> None:
+    """A tree of modules is read again only after some module has changed."""
+    tree = trees.get(m)
+    if tree is None or tree.changes != Module.changes: tree = trees[m] = read_tree(m)
+    self.key.append(tree.number)
+    for container, name, t in tree.tensors: self.visit(t, container, name)
+    for value in tree.others: self.visit(value, None, None)
 
   def visit_attributes(self, x: Any) -> None:
     for function in user_methods(type(x)): self.visit(function, None, None)
@@ -135,8 +148,36 @@ VISITORS: dict[type, Callable[[Walk, Any], None]] = {
   list: Walk.visit_sequence, tuple: Walk.visit_sequence, dict: Walk.visit_dict, set: Walk.visit_set,
   frozenset: Walk.visit_set, types.FunctionType: Walk.visit_function, types.MethodType: Walk.visit_method,
   functools.partial: Walk.visit_partial, np.ndarray: Walk.visit_array, Tensor: Walk.visit_tensor,
-  types.ModuleType: Walk.visit_name, types.BuiltinFunctionType: Walk.visit_name, type: Walk.visit_name,
 }
+
+class Tree(NamedTuple):
+  """What a tree of modules consists of. number: equal for trees that differ in their tensors and in `others` alone."""
+  changes: int
+  number: int
+  tensors: list[Spot]
+  others: list[Any]              # what may change without a module's knowing: containers, objects, methods' globals
+
+trees: "weakref.WeakKeyDictionary[Module, Tree]" = weakref.WeakKeyDictionary()
+numbers: dict[tuple, int] = {}   # the facts of a tree -> its number
+
+def read_tree(root: Module) -> Tree:
+  modules = [m for _, m in root.named_modules()]
+  places = {m: i for i, m in enumerate(modules)}
+  facts: list[Any] = []
+  tensors: list[Spot] = []
+  others: list[Any] = []
+  for m in modules:
+    facts.append(type(m))
+    others += user_methods(type(m))
+    for table in (m.__dict__, m._parameters, m._buffers, m._modules):
+      facts.append(tuple(table))
+      for name, value in table.items():
+        if isinstance(value, Tensor): tensors.append(Spot(m, name, value))
+        elif isinstance(value, Module) and value in places: facts.append(places[value])
+        elif type(value) in ATOMS: facts += (type(value), repr(value) if type(value) is slice else value)
+        elif name not in TABLES: others.append(value)
+  return Tree(Module.changes, numbers.setdefault(tuple(facts), len(numbers)), tensors, others)
+TABLES = ("_parameters", "_buffers", "_modules", "_transient")
 
 @functools.lru_cache(maxsize=None)
 def global_names(code: types.CodeType) -> tuple[str, ...]:
@@ -145,7 +186,7 @@ def global_names(code: types.CodeType) -> tuple[str, ...]:
   return tuple(dict.fromkeys([*code.co_names, *inner]))
 
 @functools.lru_cache(maxsize=None)
-def user_methods(kind: type) -> tuple[types.FunctionType, ...]:
+def user_methods(kind: Any) -> tuple[types.FunctionType, ...]:
   """The Python methods of a class that is the user's: what they read of their module may change."""
   methods = [f for c in kind.__mro__ for f in vars(c).values() if isinstance(f, types.FunctionType)]
   return tuple(f for f in methods if not is_installed(f.__code__.co_filename))
@@ -202,7 +243,7 @@ class Replay:
     self.sets = [(i, self.seen(after.named[i].tensor)) for i in changed]
     regraded = [i for i, t in enumerate(before.owners) if t.grad is not before.grads[i]]
     self.grads = [(i, None if (g := before.owners[i].grad) is None else self.seen(g)) for i in regraded]
-    self.returned = [self.seen(t) for t in tensors]
+    self.returned: list[Any] = [self.seen(t) for t in tensors]
     self.program = Captured(tape, [*self.inputs, *self.outputs])
     self.sizes = [(b.device, b.nbytes) for b in self.outputs]
     self.is_pure = not (self.moved or self.assigned or self.sets or self.grads)
@@ -366,6 +407,7 @@ class Jit:
     self.facts: Facts | None = None
     self.short: dict[tuple, Replay] = {}                             # short_key -> recording, while the facts hold
 
+  def __guards__(self) -> Any: return self.function
   @property
   def captures(self) -> int: return len(self.replays)
   def __get__(self, instance: Any, owner: Any = None) -> Any:

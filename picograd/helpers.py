@@ -36,8 +36,11 @@ class Flag:
 
 DEBUG = Flag("DEBUG", 0, "1 devices, counts; 2 time per kernel; 3 Opts; 4 source; 5 UOps; 6 flat blocks; 7 registers")
 DEVICE = Flag("DEVICE", "CPU", "the device of new tensors: CPU, CUDA, NUMPY, PYTHON or RISCV")
+RISCV_ARCH = Flag("RISCV_ARCH", "rv64gc", "what DEVICE=RISCV is: rv64gc, or rv64gcv with vectors")
 EAGER = Flag("EAGER", 0, "1 realises every operation at once")
 NOOPT = Flag("NOOPT", 0, "1 compiles kernels without any Opt: plain scalar loops")
+BEAM = Flag("BEAM", 0, "n searches the Opts of each kernel by timing, the n best of a round going on; 0: no search")
+PROFILE = Flag("PROFILE", "", "writes a trace of all kernels to this path, for chrome://tracing or ui.perfetto.dev")
 SPEC = Flag("SPEC", 0, "1 verifies the graph after every pass")
 DUMP = Flag("DUMP", "", "prints the graph after the pass of this name")
 JIT_CHECK = Flag("JIT_CHECK", 0, "1 runs each replayed call again without the recording and compares")

@@ -98,6 +98,9 @@ class Storage:
   tensors on it, weakly."""
   __slots__ = ("uop", "memory", "history", "leaf", "shared", "former", "written", "users", "device", "serial",
                "held", "__weakref__")
+  uop: UOp
+  memory: UOp | None
+  held: Held | None
   waiting: "weakref.WeakValueDictionary[int, Storage]" = weakref.WeakValueDictionary()   # without own memory, by serial
   owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
   assignments: "weakref.WeakSet[UOp]" = weakref.WeakSet()                        # all that may still have to run

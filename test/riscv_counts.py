@@ -1,5 +1,5 @@
-# riscv_counts.py: kernels through our RISC-V back end and through LLVM's, from the same flat form: executed instructions
-# under unicorn and bytes of code. LLVM compiles for rv64gc, O2.   python test/riscv_counts.py
+# riscv_counts.py: kernels through our RISC-V back end and through LLVM's, from the same flat form: what they execute
+# under unicorn, and bytes of code. LLVM compiles for rv64gc, O2.   DEVICE=RISCV CACHE=0 python test/riscv_counts.py
 from __future__ import annotations
 import functools, subprocess, sys, tempfile
 from pathlib import Path
@@ -89,6 +89,7 @@ def llama_layer() -> None:
   config = llama.Config(dim=32, hidden_dim=48, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=11,
                         context=32, tied=False)
   model = llama.Llama(config, room=16)
+  for parameter in model.parameters(): parameter.detach().numpy()
   model(pg.tensor([[3, 1, 4, 1, 5]])).detach().numpy()
 
 WORKLOADS = {f.__name__: f for f in (matmul, softmax, layernorm, convolution, elementwise, total, llama_layer)}

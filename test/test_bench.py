@@ -4,8 +4,9 @@ import subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
-from extra.bench import __main__ as bench, limits, llamas, workloads
+from extra.bench import __main__ as bench, llamas, workloads
 from extra.bench.peers import Numpy, Picograd
+from picograd.runtime import limits
 from extra.bench.worker import Sample, Session, TooLong, Worker
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -66,7 +66,8 @@ def test_include_next_and_guards(tmp_path):
 
 BAD = [("#if\n#endif", 1), ("#define", 1), ("#else", 1), ("#if 1", 1), ("#include <no.h>", 1), ("#foo", 1),
        ("#define f(x) x\nf(1", 2), ("#define f(x) x\nf(1,2)", 2), ("#if (1\n#endif", 1), ("#error no", 1),
-       ("#define a ## b", 1), ("#define f(x) #y", 1), ("#define f(x,x)", 1), ("#if 1 +\n#endif", 1), ("#if 1.0\n#endif", 1)]
+       ("#define a ## b", 1), ("#define f(x) #y", 1), ("#define f(x,x)", 1), ("#if 1 +\n#endif", 1),
+       ("#if 1.0\n#endif", 1)]
 @pytest.mark.parametrize("source, line", BAD)
 def test_errors_are_located(source, line):
   assert f"t.c:{line}:" in preprocess(source)[1]

@@ -1,5 +1,5 @@
-# test_c2r5_errors.py: a hundred wrong programs. Each gives a located error and no code: never a traceback, never a hang.
-# A program is wrong at the line that has `// <-`, or at the line that its row names.
+# test_c2r5_errors.py: a hundred wrong programs. Each gives a located error and no code: never a traceback, never a
+# hang. A program is wrong at the line that has `// <-`, or at the line that its row names.
 import io, os, subprocess, sys
 import pytest
 from extra.c2r5.compile import Settings, compile_module, platform
@@ -169,7 +169,8 @@ def run(path):
 HOSTILE = {
   "binary": bytes(range(256)) * 40, "empty": b"\0", "long line": b"int x = " + b"1 + " * 250_000 + b";\n@\n",
   "parentheses": b"int x = " + b"(" * 10_000 + b"1" + b")" * 10_000 + b";\n", "braces": b"int f(){" + b"{" * 10_000,
-  "brackets": b"int x" + b"[1" * 10_000, "stars": b"int " + b"*" * 3 + b"(" * 10_000 + b"p;", "minus": b"int x=" + b"- " * 10_000,
+  "brackets": b"int x" + b"[1" * 10_000, "stars": b"int ***" + b"(" * 10_000 + b"p;",
+  "minus": b"int x=" + b"- " * 10_000,
   "quote": b'char *s = "' + b"a" * 100_000, "comment": b"int x; /* " + b"a" * 100_000, "if": b"#if 1\n" * 10_000,
   "if expression": b"#if " + b"(" * 10_000 + b"\n#endif\n", "include itself": b'#include "t.c"\n',
   "macro": b"#define f(x) x\nint a = f(" + b"(" * 10_000, "initialiser": b"int a[] = " + b"{" * 10_000,

@@ -2,6 +2,7 @@
 # of the polynomials are measured in units of the last place against extended precision.
 import math
 import numpy as np
+import picograd
 import pytest
 from picograd.dtype import dtypes, fused_multiply_add
 from picograd.ops import decompose
@@ -305,3 +306,14 @@ def test_threefry_of_a_tensor():
   zeros = counter.like(0)
   first, second = (evaluate(u, {}) for u in decompose.threefry(counter, zeros, zeros, zeros))
   assert (first[0], second[0]) == ANSWERS[0][2] and len(set(first.tolist())) == 4
+
+def test_rare_lanes_among_usual_ones():
+  """What is computed behind a branch is right whichever lanes of a vector need it."""
+  usual = np.random.default_rng(2).uniform(0.1, 9, 4099).astype(np.float32)
+  odd = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1, 3e38, 1e30, 2.0**21, 1e-45], np.float32)
+  for every in (1, 3, 16, 1000):
+    x = usual.copy()
+    x[::every] = np.resize(odd, x[::every].shape)
+    with np.errstate(all="ignore"): log, sin = np.log(x.astype(np.float64)), np.sin(x.astype(np.float64))
+    np.testing.assert_allclose(picograd.tensor(x).log().numpy(), log, rtol=2e-7)
+    np.testing.assert_allclose(picograd.tensor(x).sin().numpy(), sin, rtol=3e-7, atol=1e-7)

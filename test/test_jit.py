@@ -358,3 +358,30 @@ def test_memory_does_not_grow():
   before = Counters.bytes_live
   for _ in range(50): x = f(x)
   assert Counters.bytes_live <= before + (1 << 18) and x[0].item() == 50.0
+
+def test_changes_of_a_module_are_seen():
+  class Net(nn.Module):
+    def __init__(self):
+      super().__init__()
+      self.first, self.second, self.scale, self.extra = nn.Linear(2, 2), nn.Linear(2, 2), 1.0, {"k": 1.0}
+    def forward(self, x): return self.second(self.first(x)) * self.scale * self.extra["k"]
+  net = Net()
+  f, x = torch.jit(net), randn(3, 2)
+  def agree():
+    with torch.no_grad():
+      for _ in range(2): np.testing.assert_allclose(f(x).numpy(), net(x).numpy(), rtol=1e-5)
+  agree()
+  net.scale = 2.0
+  agree()
+  net.extra["k"] = 3.0
+  agree()
+  net.second = net.first
+  agree()
+  net.first.weight = nn.Parameter(randn(2, 2, seed=4))
+  agree()
+  net.first.bias.data = torch.ones(2)
+  agree()
+  net.first = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+  agree()
+  net.first[1] = nn.Tanh()
+  agree()

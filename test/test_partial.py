@@ -27,3 +27,9 @@ def test_integers_and_gradients():
   x = picograd.tensor(random(300000), requires_grad=True)
   (x * x).mean().backward()
   np.testing.assert_allclose(x.grad.numpy(), 2 * x.detach().numpy() / 300000, rtol=1e-6)
+
+def test_maxima_of_narrow_floats():
+  for dtype in (picograd.float16, picograd.bfloat16):
+    x = picograd.tensor(random(50, 100)).to(dtype)
+    assert np.array_equal(x.amax(1).float().numpy(), x.float().numpy().max(1))
+    assert x.amax(1).dtype is dtype

@@ -7,10 +7,12 @@ pytest.importorskip("unicorn")
 from picograd.codegen import riscv
 from picograd.codegen.rvobject import Section, write_object
 from picograd.dtype import dtypes
+from picograd.helpers import DEVICE
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import device, numpy_dtype
 import linear_kernels as kernels
+import riscv_counts
 from test_llvmir import BINARY_CASES, array, edge_values, is_lowered
 
 f32, f64, i32, i64, ptr = dtypes.float32, dtypes.float64, dtypes.int32, dtypes.int64, dtypes.ptr
@@ -127,6 +129,18 @@ def test_the_inner_loop_of_a_matmul_tile():
   names = Counter(line.split()[2] for line in loop.split("\n") if ":" in line)
   assert names["fmadd.s"] == 16 and names["flw"] + names["c.lw"] == 8
   assert sum(names.values()) <= 16 + 8 + 4 and "sp" not in loop
+
+@pytest.mark.parametrize("name", ["matmul", "softmax", "layernorm", "convolution", "elementwise", "total"])
+def test_executed_instructions_and_code_size_beside_llvm(name):
+  """At most 1.25 and 1.4 times those of LLVM's back end at O2, from the same flat form."""
+  if shutil.which("riscv64-linux-gnu-ld") is None: pytest.skip("needs binutils-riscv64-linux-gnu")
+  with DEVICE.set("RISCV"): instructions, size = riscv_counts.totals(riscv_counts.compare(riscv_counts.WORKLOADS[name]))
+  assert instructions <= 1.25 and size <= 1.4
+
+def test_a_listing_says_where_the_code_comes_from():
+  texts = [riscv.listing(kernels.flat("tile", kernels.scalar_matmul_kernel(8, 8, 8))) for _ in range(2)]
+  assert texts[0] == texts[1]
+  assert re.search(r"fmadd.s f\w+, f\w+, f\w+, f\w+, dyn +# %\d+ = MULACC float32 %\d+ %\d+ %\d+\n", texts[0])
 
 # ---- what must not be done -------------------------------------------------------------------------------------------
 

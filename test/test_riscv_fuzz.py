@@ -148,7 +148,6 @@ def run_riscv(functions, arguments):
   start = dev.free_code
   program = dev.load("f", header + image)
   dev.free_code = start                                              # the next program takes its place
-  dev.machine.ctl_flush_tb()
   machine, first, floats = dev.machine, dev.registers.UC_RISCV_REG_X0, dev.registers.UC_RISCV_REG_F0
   for r in SAVED:
     machine.reg_write(first + r, 1000 + r)

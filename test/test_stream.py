@@ -12,8 +12,8 @@ from picograd.runtime.device import device, to_host
 from picograd.runtime.realize import realize
 
 LARGE = 1 << 22
-TARGETS = [llvm_target(frozenset(features), machine, threads) for threads in (1, 2)
-           for features, machine in ((["avx", "avx2"], "x86_64"), (["avx", "avx2", "avx512f"], "x86_64"), ([], "aarch64"))]
+MACHINES = (["avx", "avx2"], "x86_64"), (["avx", "avx2", "avx512f"], "x86_64"), ([], "aarch64")
+TARGETS = [llvm_target(frozenset(features), machine, threads) for features, machine in MACHINES for threads in (1, 2)]
 
 def streams(u: UOp, target) -> list[bool]:
   """Whether each vector store of u's only kernel goes past the caches."""

@@ -2,10 +2,11 @@
 # prints Markdown tables. The figures are of the fastest call, because whatever else the machine does only ever slows
 # one down; the medians say how quiet it was. Exit status 1 if any result was wrong.
 from __future__ import annotations
-import argparse, fnmatch, json, math, os, re, statistics, sys, tempfile, time
+import argparse, datetime, fnmatch, importlib.metadata, json, math, os, platform, re, statistics, sys, tempfile, time
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
-from . import limits, workloads
+from picograd.runtime import limits
+from . import workloads
 from .peers import NO_RIVALS, OURS, SLOW_TO_START, installed
 from .worker import Sample, TooLong, Worker
 from .workloads import Workload
@@ -111,6 +112,16 @@ def describe(machine: limits.Limits, threads: int, load: float) -> str:
   return (f"{threads} {plural}: the machine does {machine.fma / 1e9:.0f} GFLOP/s of multiply-adds; {memory}. "
           f"Load while it ran: up to {load:.1f}; far above the number of threads, the ratios mean little.")
 
+def conditions(peers: Sequence[str]) -> str:
+  """When, where and beside what."""
+  known = {p.metadata["Name"].lower(): p.version for p in importlib.metadata.distributions()}
+  versions = [f"{peer} {known[peer]}" for peer in peers if peer in known]
+  info = Path("/proc/cpuinfo")
+  model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+  lanes = limits.Loops().lanes
+  return (f"{datetime.date.today()}, {model[1] if model else platform.machine()}, vectors of {lanes} floats, "
+          f"{os.cpu_count()} cores; {', '.join(versions)}.")
+
 def as_data(m: Measured, threads: int) -> dict[str, Any]:
   return {"workload": m.workload.name, "threads": threads, "unit": m.workload.unit.name, "work": m.workload.work,
           "seconds": {peer: [s.seconds for s in samples] for peer, samples in m.samples.items()}, "kernels": m.kernels}
@@ -138,8 +149,8 @@ def run(threads: int, names: list[str], args: argparse.Namespace, data: list[Any
   for worker in workers: worker.close()
   data += [as_data(m, threads) for m in measured]
   first = table(HEADER, [row(m, machine) for m in measured])
-  text = describe(machine, threads, load) + "\n\n" + first + "\n\n" + table(*peer_rows(measured))
-  return text, [line for m in measured for line in m.troubles]
+  text = f"{conditions(args.peers)} {describe(machine, threads, load)}\n\n{first}"
+  return text + "\n\n" + table(*peer_rows(measured)), [line for m in measured for line in m.troubles]
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(prog="python -m extra.bench", description="Times picograd beside other libraries. "
@@ -183,8 +194,15 @@ def compare(args: argparse.Namespace) -> list[str]:
   print(f"{time.perf_counter() - start:.0f} s in all", file=sys.stderr)
   return troubles
 
+def climb(args: argparse.Namespace) -> None:
+  from . import ladder
+  text = table(ladder.HEADER, ladder.rows(64 if args.sizes == "tiny" else ladder.SIZE))
+  print(text)
+  if args.page: replace_part(args.page, "ladder", text)
+
 def main(arguments: Sequence[str] | None = None) -> Any:
   args = parse_arguments(arguments)
+  if args.device == "ladder": return climb(args)
   with tempfile.TemporaryDirectory() as directory:
     os.environ.setdefault("BENCH_DIR", directory)
     troubles = compare(args)

@@ -1,12 +1,13 @@
-# __main__.py: the command c2r5, which behaves as cc does: reads the command line, compiles each C file, links. Exit status
-# 1 and messages as gcc prints them if a program is wrong.
+# __main__.py: the command c2r5, which behaves as cc does: reads the command line, compiles each C file, links. Exit
+# status 1 and messages as gcc prints them if a program is wrong.
 from __future__ import annotations
 import gc, os, subprocess, sys, tempfile, threading
 from dataclasses import dataclass, field
 from typing import NoReturn
-from extra.c2r5.compile import Host, Settings, compile_module, host_text, platform, preprocess
-from extra.c2r5.cpp import Options, Preprocessor, print_tokens
-from extra.c2r5.lex import Diagnostics, Failure, Halt
+from . import riscv
+from .compile import Host, Settings, compile_module, host_text, platform, preprocess
+from .cpp import Options, print_tokens
+from .lex import Diagnostics, Halt
 
 USAGE = """usage: c2r5 [options] file...
   -c -S -E         stop after compiling, with assembly, after preprocessing    -o FILE     where to put the result
@@ -39,14 +40,16 @@ class Command:
 
   def settings(self) -> Settings:
     options = Options(tuple(self.quoted), tuple(self.angled), tuple(self.system))
-    return Settings(platform("x86_64" if self.host else "riscv64"), self.level, tuple(self.defines), tuple(self.included), options)
+    machine = platform("x86_64" if self.host else "riscv64")
+    return Settings(machine, self.level, tuple(self.defines), tuple(self.included), options)
 
 def define(text: str) -> str:
   name, equals, value = text.partition("=")
   return f"#define {name} {value if equals else '1'}"
 
-WITH_VALUE = {"-o", "-I", "-D", "-U", "-include", "-iquote", "-isystem", "-idirafter", "-l", "-L", "-MF", "-MT", "-MQ", "-x",
-              "-std", "-Xlinker"}
+WITH_VALUE = {"-o", "-I", "-D", "-U", "-include", "-iquote", "-isystem", "-idirafter", "-l", "-L", "-MF", "-MT", "-MQ",
+              "-x", "-Xlinker"}
+LONGEST_FIRST = sorted(WITH_VALUE, key=len, reverse=True)
 SILENT = ("-W", "-f", "-m", "-g", "-std=", "-pedantic", "-ansi", "-pipe", "-p", "-rdynamic", "-MP", "-nostdinc", "-v")
 
 def read_command(arguments: list[str]) -> Command:
@@ -63,8 +66,8 @@ def read_command(arguments: list[str]) -> Command:
 
 def option(command: Command, word: str, waiting: list[str]) -> bool:
   """Obeys one option; false if there is no such."""
-  name = next((w for w in sorted(WITH_VALUE, key=len, reverse=True) if word.startswith(w) and not word.startswith("-static")), None)
-  if name is not None and not (name == "-std" or (name == "-include" and word != name)):
+  name = next((w for w in LONGEST_FIRST if word.startswith(w)), None)
+  if name is not None:
     value = word[len(name):]
     if not value:
       if not waiting: raise Refusal(f"missing argument to '{name}'")
@@ -123,7 +126,9 @@ def compile_file(command: Command, path: str, target: str | None, diagnostics: D
   """Writes the object file, the assembly or the LLVM IR of a C file, unless it has errors."""
   module = compile_module(path, command.settings(), diagnostics)
   if module is None: return
-  if not command.host: raise Refusal("the RISC-V back end is not connected yet: use --host")
+  if not command.host:
+    if command.stage != "c" and command.stage != "link": raise Refusal(f"-{command.stage} needs --host")
+    return write(target, riscv.object_code(module, command.level))
   text = host_text(module, command.level)
   if command.stage == "llvm": return write(target, text.encode())
   host = Host(command.level)
@@ -191,7 +196,6 @@ def main() -> NoReturn:
   thread = threading.Thread(target=work)
   thread.start()
   thread.join()
-  sys.stdout.flush()
-  os._exit(status[0]) if threading.active_count() > 1 else sys.exit(status[0])
+  sys.exit(status[0])
 
 if __name__ == "__main__": main()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 from typing import Iterator, NamedTuple
 from picograd.dtype import DType, dtypes
-from extra.c2r5.ctype import Array, Floating, Integer, Machine, Record, Type, round_up
+from .ctype import Array, Floating, Integer, Machine, Record, Type, round_up
 
 class Piece(NamedTuple):
   offset: int
@@ -65,7 +65,8 @@ class Lp64d(Assigner):
   def place(self, t: Type, is_variable: bool) -> Passing:
     size = t.size or 0
     if size == 0: return NOTHING
-    if not t.is_record and not (isinstance(t, Floating) and t.dtype is None): return Passing((Piece(0, scalar_dtype(t)),))
+    if not t.is_record and not (isinstance(t, Floating) and t.dtype is None):
+      return Passing((Piece(0, scalar_dtype(t)),))
     if size > 16: return REFERENCE
     flat = () if is_variable or not t.is_record else self.in_floats(t)
     if flat: return Passing(flat)
@@ -93,7 +94,8 @@ class SystemV(Assigner):
     return passing
   def result(self, t: Type) -> Passing:
     if t.is_void: return NOTHING
-    if t.is_floating: return Passing((Piece(0, scalar_dtype(t)),))
+    found = list(scalars(t))
+    if len(found) == 1 and found[0][1].is_floating: return Passing((Piece(0, scalar_dtype(found[0][1])),))
     passing = self.place(t, False)
     return REFERENCE if passing.on_stack else passing
 

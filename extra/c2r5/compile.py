@@ -1,17 +1,17 @@
-# compile.py: one C file -> a Module, and a Module -> object code for the machine we run on. In: a path and Settings. Out:
-# preprocessed tokens, a Module, LLVM IR, assembly or an object file. Messages go to the Diagnostics; errors stop before
-# code is made.
+# compile.py: one C file -> a Module, and a Module -> object code for the machine we run on. In: a path and Settings.
+# Out: preprocessed tokens, a Module, LLVM IR, assembly or an object file. Messages go to the Diagnostics; errors stop
+# before code is made.
 from __future__ import annotations
 import glob, os
 from typing import Any, NamedTuple
 from picograd.codegen.flat import Function, Module, mem2reg
 from picograd.codegen.llvmmodule import render_module
 from picograd.codegen.place import place
-from extra.c2r5.cpp import Options, Preprocessor, Tokens, read_text
-from extra.c2r5.ctype import Machine, RISCV64, X86_64
-from extra.c2r5.lex import Diagnostics, Failure, Halt, SourceFile
-from extra.c2r5.parse import Definition, Parser
-from extra.c2r5.unit import UnitLowering
+from .cpp import Options, Preprocessor, Tokens, read_text
+from .ctype import Machine, RISCV64, X86_64
+from .lex import Diagnostics, Failure, Halt, SourceFile
+from .parse import Definition, Parser
+from .unit import UnitLowering
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
 
@@ -26,7 +26,8 @@ def newest(pattern: str) -> list[str]:
 
 def platform(name: str) -> Platform:
   if name == "riscv64":
-    return Platform(RISCV64, (HERE, *newest("/usr/lib/gcc-cross/riscv64-linux-gnu/*/include"), "/usr/riscv64-linux-gnu/include"))
+    own = newest("/usr/lib/gcc-cross/riscv64-linux-gnu/*/include")
+    return Platform(RISCV64, (HERE, *own, "/usr/riscv64-linux-gnu/include"))
   return Platform(X86_64, (HERE, "/usr/local/include", *newest("/usr/lib/gcc/x86_64-linux-gnu/*/include"),
                            "/usr/include/x86_64-linux-gnu", "/usr/include"))
 

@@ -1,13 +1,14 @@
-# constant.py: the value of a constant expression (C11 6.6), exactly as the machine would compute it. In: a tree. Out: an
-# int, a float (float, double), a Fraction or special float (long double), or an Address; NotConstant where there is none.
+# constant.py: the value of a constant expression (C11 6.6), exactly as the machine would compute it. In: a tree. Out:
+# an int, a float (float, double), a Fraction or special float (long double), or an Address; NotConstant where there is
+# none.
 from __future__ import annotations
 import math, operator
 from fractions import Fraction
 from typing import Any, Callable
 from picograd.dtype import dtypes, nearest, round_to_odd, truncate
-from extra.c2r5.ctype import Floating, Integer, Pointer, Type
-from extra.c2r5.lex import Failure, Token
-from extra.c2r5.tree import Address, Label, Node
+from .ctype import Floating, Integer, Pointer, Type
+from .lex import Failure, Token
+from .tree import Address, Label, Node, Object
 
 class NotConstant(Exception): pass
 
@@ -28,7 +29,12 @@ def is_true(node: Node) -> bool | None:
   """Whether a condition is always true, or always false; None if that is not known before the program runs."""
   try: value = constant_value(node)
   except (NotConstant, Failure): return None
-  return True if isinstance(value, Address) else value != 0
+  if isinstance(value, Address): return None if is_weak(value) else True
+  return value != 0
+
+def is_weak(address: Address) -> bool:
+  """Whether the linker may find nothing there."""
+  return isinstance(address.object, Object) and address.object.is_weak and not address.object.is_defined
 
 # ---- numbers of floating types ---------------------------------------------------------------------------------------
 
@@ -45,7 +51,8 @@ def round_to(t: Floating, value: Value) -> Value:
   if abs(exact) < Fraction(2) ** exponent: exponent -= 1
   unit = Fraction(2) ** max(exponent - t.digits + 1, -16382 - t.digits + 1)          # of the last place; denormals
   rounded = round(exact / unit) * unit
-  return math.copysign(math.inf, exact) if abs(rounded) >= Fraction(2) ** 16384 else rounded
+  if abs(rounded) < Fraction(2) ** 16384: return rounded
+  return math.inf if exact > 0 else -math.inf
 
 def bytes_of_long_double(t: Floating, value: Value) -> bytes:
   """The 16 bytes of an x87 or IEEE quadruple number."""
@@ -108,8 +115,8 @@ def exact(f: Callable[[Any, Any], Any]) -> Callable[[Node, Value, Value], Value]
 ARITHMETIC: dict[str, Callable[[Node, Value, Value], Value]] = {
   "add": exact(operator.add), "sub": exact(operator.sub), "mul": exact(operator.mul), "div": divide,
   "mod": lambda node, x, y: x - divide(node, x, y) * y, "and": exact(operator.and_), "or": exact(operator.or_),
-  "xor": exact(operator.xor), "shl": lambda node, x, y: x << (y & 8 * node.type.size - 1),
-  "shr": lambda node, x, y: x >> (y & 8 * node.type.size - 1)}
+  "xor": exact(operator.xor), "shl": lambda node, x, y: x << (y & 8 * (node.type.size or 0) - 1),
+  "shr": lambda node, x, y: x >> (y & 8 * (node.type.size or 0) - 1)}
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
   "lt": operator.lt, "gt": operator.gt, "le": operator.le, "ge": operator.ge, "eq": operator.eq, "ne": operator.ne}
 
@@ -132,7 +139,8 @@ def compare(node: Node) -> Value:
   x, y = [constant_value(s) for s in node.src]
   if isinstance(x, Address) or isinstance(y, Address):
     if isinstance(x, Address) and isinstance(y, Address) and x.object is y.object: x, y = x.offset, y.offset
-    elif node.kind in ("eq", "ne") and 0 in (x, y): return int(node.kind == "ne")       # no object is at address 0
+    elif node.kind in ("eq", "ne") and 0 in (x, y) and not any(isinstance(a, Address) and is_weak(a) for a in (x, y)):
+      return int(node.kind == "ne")       # no object is at address 0
     else: raise NotConstant
   return int(COMPARE[node.kind](x, y))
 

@@ -5,11 +5,12 @@
 from __future__ import annotations
 import os, sys, time
 from typing import Callable, Iterable, Iterator, NamedTuple
-from extra.c2r5.lex import (ADJACENT, CHARACTER, Diagnostics, END, FIRST, Failure, Halt, IDENTIFIER, NUMBER, PRAGMA, PUNCTUATORS,
-                            SPACED, STRING, SourceFile, Token)
-from extra.c2r5.literal import code_units, read_character, read_number
+from .lex import (ADJACENT, CHARACTER, Diagnostics, END, Failure, FIRST, Halt, IDENTIFIER, NUMBER, PRAGMA, PUNCTUATORS,
+                  SourceFile, SPACED, STRING, Token)
+from .literal import code_units, read_character, read_number
 
 Tokens = list[Token]
+Arguments = dict[str, Tokens]                # parameter -> what was given for it
 
 class Macro(NamedTuple):
   name: str
@@ -158,7 +159,8 @@ class Preprocessor:
   def condition(self, name: Token, rest: Tokens) -> bool:
     try:
       if name.text in ("if", "elif"): return Condition(self, name, rest).value()
-      if not rest or rest[0].kind is not IDENTIFIER: raise Failure(name, f"no macro name given in #{name.text} directive")
+      if not rest or rest[0].kind is not IDENTIFIER:
+        raise Failure(name, f"no macro name given in #{name.text} directive")
       return self.is_macro(rest[0].text) == (name.text in ("ifdef", "elifdef"))
     except Failure as e:
       self.diagnostics.error(e.token, e.message)
@@ -197,7 +199,8 @@ class Preprocessor:
     if body and body[0].text == "(" and body[0].space == ADJACENT:
       params, variadic, body = parameters(macro, body[1:])
     if body and body[0].space != ADJACENT: body = [copy_of(body[0], body[0].hide, ADJACENT), *body[1:]]
-    if body and "##" in (body[0].text, body[-1].text): raise Failure(macro, "'##' cannot appear at either end of a macro")
+    if body and "##" in (body[0].text, body[-1].text):
+      raise Failure(macro, "'##' cannot appear at either end of a macro")
     if params is not None:
       for hash_sign, operand in zip(body, [*body[1:], macro]):
         if hash_sign.text == "#" and operand.text not in (*params, "__VA_OPT__"):
@@ -335,7 +338,8 @@ class Preprocessor:
     depth = 0
     while True:
       token = feed.take()
-      if token is None or token.kind is END: raise Failure(name, f'unterminated argument list invoking macro "{name.text}"')
+      if token is None or token.kind is END:
+        raise Failure(name, f'unterminated argument list invoking macro "{name.text}"')
       if token.text == "(":
         depth += 1
         if depth == 1: continue
@@ -382,7 +386,7 @@ class Preprocessor:
       else: out.append(token)
     return [t for t in out if t.kind is not PLACEMARKER]
 
-  def right_operand(self, macro: Macro, arguments: dict[str, Tokens], body: Tokens, i: int, use: Token) -> tuple[Tokens, int]:
+  def right_operand(self, macro: Macro, arguments: Arguments, body: Tokens, i: int, use: Token) -> tuple[Tokens, int]:
     """What stands after ##, and where it ends."""
     token = body[i]
     if token.text == "__VA_OPT__" and macro.variadic: return self.optional(macro, arguments, body, i + 1, use)
@@ -390,7 +394,7 @@ class Preprocessor:
       return [stringize(token, arguments[body[i + 1].text])], i + 2
     return arguments.get(token.text, [token]), i + 1
 
-  def optional(self, macro: Macro, arguments: dict[str, Tokens], body: Tokens, i: int, use: Token) -> tuple[Tokens, int]:
+  def optional(self, macro: Macro, arguments: Arguments, body: Tokens, i: int, use: Token) -> tuple[Tokens, int]:
     """The contents of __VA_OPT__( .. ) if variable arguments were given; i is at the parenthesis."""
     assert macro.params is not None, "only function-like macros are variadic"
     depth, end = 1, i + 1
@@ -499,8 +503,8 @@ def stringize(hash_sign: Token, argument: Tokens) -> Token:
 
 # ---- the expressions of #if ------------------------------------------------------------------------------------------
 
-LEVELS = {"||": 1, "&&": 2, "|": 3, "^": 4, "&": 5, "==": 6, "!=": 6, "<": 7, "<=": 7, ">": 7, ">=": 7, "<<": 8, ">>": 8,
-          "+": 9, "-": 9, "*": 10, "/": 10, "%": 10}
+LEVELS = {"||": 1, "&&": 2, "|": 3, "^": 4, "&": 5, "==": 6, "!=": 6, "<": 7, "<=": 7, ">": 7, ">=": 7, "<<": 8,
+          ">>": 8, "+": 9, "-": 9, "*": 10, "/": 10, "%": 10}
 
 class Integer(NamedTuple):
   value: int
@@ -581,8 +585,9 @@ class Condition:
     if operator in ("/", "%") and y == 0:
       return Integer(0)                                                 # an error only where it is evaluated
     results: dict[str, Callable[[], int]] = {
-      "||": lambda: bool(x or y), "&&": lambda: bool(x and y), "|": lambda: x | y, "^": lambda: x ^ y, "&": lambda: x & y,
-      "==": lambda: x == y, "!=": lambda: x != y, "<": lambda: x < y, "<=": lambda: x <= y, ">": lambda: x > y,
+      "||": lambda: bool(x or y), "&&": lambda: bool(x and y), "|": lambda: x | y, "^": lambda: x ^ y,
+      "&": lambda: x & y, "==": lambda: x == y, "!=": lambda: x != y,
+      "<": lambda: x < y, "<=": lambda: x <= y, ">": lambda: x > y,
       ">=": lambda: x >= y, "<<": lambda: x << (y & 63), ">>": lambda: x >> (y & 63), "+": lambda: x + y,
       "-": lambda: x - y, "*": lambda: x * y, "/": lambda: quotient(x, y), "%": lambda: x - quotient(x, y) * y}
     is_truth = LEVELS[operator] in (1, 2, 6, 7)
@@ -630,8 +635,9 @@ def copy_named(token: Token, text: str) -> Token: return Token(token.kind, text,
 ATTRIBUTES = frozenset("""aligned packed noreturn unused used weak section alias always_inline noinline const pure
   constructor destructor visibility format malloc cold hot deprecated nonnull warn_unused_result may_alias mode
   transparent_union fallthrough cleanup""".split())
-BUILTINS = frozenset("""expect unreachable trap constant_p types_compatible_p choose_expr offsetof va_start va_end va_copy
-  va_arg alloca memcpy memset memcmp strlen bswap16 bswap32 bswap64 clz clzl clzll ctz ctzl ctzll popcount popcountl
+BUILTINS = frozenset("""expect unreachable trap constant_p types_compatible_p choose_expr offsetof va_start va_end
+  va_copy va_arg alloca memcpy memset memcmp strlen bswap16 bswap32 bswap64 clz clzl clzll ctz ctzl
+  ctzll popcount popcountl
   popcountll ffs huge_val inf nan isnan isinf add_overflow sub_overflow mul_overflow prefetch assume_aligned
   frame_address return_address""".split())
 

@@ -24,8 +24,7 @@ class Type:
   def __init__(self) -> None: self.plain = self
   def qualified(self, const: bool = False, volatile: bool = False, atomic: bool = False) -> "Type":
     """The same type, with these qualifiers added."""
-    if (const or self.const, volatile or self.volatile, atomic or self.atomic) == (self.const, self.volatile, self.atomic):
-      return self
+    if const <= self.const and volatile <= self.volatile and atomic <= self.atomic: return self
     other = copy.copy(self)
     other.const, other.volatile, other.atomic = self.const or const, self.volatile or volatile, self.atomic or atomic
     return other
@@ -292,7 +291,8 @@ def named_members(members: list[Member]) -> Iterable[tuple[str, tuple[Member, ..
 
 def spell(t: Type, inner: str = "") -> str:
   """The type as a program writes it, around a declarator."""
-  qualifiers = "".join(word + " " for word, on in (("const", t.const), ("volatile", t.volatile), ("_Atomic", t.atomic)) if on)
+  words = (("const", t.const), ("volatile", t.volatile), ("_Atomic", t.atomic))
+  qualifiers = "".join(word + " " for word, on in words if on)
   if isinstance(t, Pointer):
     inner = "*" + (f" {qualifiers.strip()} " if qualifiers and inner else qualifiers.strip()) + inner
     return spell(t.to, f"({inner})" if t.to.is_array or t.to.is_function else inner)

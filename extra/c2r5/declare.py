@@ -1,16 +1,16 @@
-# declare.py: the grammar of declarations (C11 6.7): specifiers, structures, enumerations, declarators, initialisers. In:
-# tokens. Out: types and Objects in scopes; an initialiser as a flat list of Leafs, in the order they were written.
+# declare.py: the grammar of declarations (C11 6.7): specifiers, structures, enumerations, declarators, initialisers.
+# In: tokens. Out: types and Objects in scopes; an initialiser as a flat list of Leafs, in the order they were written.
 from __future__ import annotations
 from dataclasses import dataclass, field as default
 from typing import Any, Callable, NamedTuple
-from extra.c2r5.constant import NotConstant, constant_value
-from extra.c2r5.ctype import (Array, BOOL, DOUBLE, Enum, FLOAT, Field, Floating, FunctionType, INT, Integer, LONG, LONG_LONG,
-                              Machine, Member, Pointer, Record, SHORT, SIGNED_CHAR, Type, UNSIGNED, UNSIGNED_CHAR,
-                              UNSIGNED_LONG, UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible, composite, decayed, lay_out)
-from extra.c2r5.express import BASIC, Constant, Expressions, QUALIFIERS, STORAGE, Scope, Typedef
-from extra.c2r5.lex import Diagnostics, END, Failure, IDENTIFIER, PRAGMA, STRING, Token
-from extra.c2r5.literal import WIDTHS, code_units, split_prefix
-from extra.c2r5.tree import Address, Node, Object
+from .constant import NotConstant, constant_value
+from .ctype import (Array, BOOL, DOUBLE, Enum, FLOAT, Field, FunctionType, INT, Integer, LONG, LONG_LONG, Machine,
+                    Member, Pointer, Record, SHORT, SIGNED_CHAR, Type, UNSIGNED, UNSIGNED_CHAR, UNSIGNED_LONG,
+                    UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible, decayed, lay_out)
+from .express import BASIC, Constant, Expressions, QUALIFIERS, STORAGE, Scope, Typedef
+from .lex import Diagnostics, END, Failure, IDENTIFIER, PRAGMA, STRING, Token
+from .literal import WIDTHS, code_units, split_prefix
+from .tree import Node, Object
 
 # ---- what a declaration is made of -----------------------------------------------------------------------------------
 
@@ -96,7 +96,8 @@ class Declarations(Expressions):
         flags.add(text)
       elif text in STORAGE:
         if text == "_Thread_local": flags.add(text)
-        elif storage and storage != text: raise Failure(self.token, "multiple storage classes in declaration specifiers")
+        elif storage and storage != text:
+          raise Failure(self.token, "multiple storage classes in declaration specifiers")
         else: storage = text
         self.advance()
       elif text in ("inline", "_Noreturn"): flags.add(self.advance().text)
@@ -276,7 +277,8 @@ class Declarations(Expressions):
     if not isinstance(declared.type, Integer): raise Failure(start, "bit-field has invalid type")
     limit = 1 if declared.type.is_bool else 8 * declared.type.size
     if not 0 <= width <= limit: raise Failure(start, f"width of bit-field ({width} bits) exceeds the width of its type")
-    if width == 0 and declared.name is not None: raise Failure(start, f"zero width for bit-field '{declared.name.text}'")
+    if width == 0 and declared.name is not None:
+      raise Failure(start, f"zero width for bit-field '{declared.name.text}'")
     return width
 
   def enumeration(self) -> Type:
@@ -299,7 +301,8 @@ class Declarations(Expressions):
     base = next(b for b in (UNSIGNED, INT, LONG, UNSIGNED_LONG) if all(b.least <= v <= b.largest for v in values) or
                 b is UNSIGNED_LONG)
     t.complete = True
-    t.name, t.size, t.align, t.signed, t.rank, t.dtype = base.name, base.size, base.align, base.signed, base.rank, base.dtype
+    t.name, t.size, t.align, t.signed = base.name, base.size, base.align, base.signed
+    t.rank, t.dtype = base.rank, base.dtype
     return t
 
   def enumerator(self, value: int) -> int:
@@ -353,7 +356,8 @@ class Declarations(Expressions):
     while self.text in ("*", "__attribute__"):
       if self.text == "__attribute__": self.attribute(Attributes())
       else: pointers.append(self.pointer())
-    name, inner, signature = None, [], None
+    name, signature = None, None
+    inner: list[Wrap] = []
     if self.text == "(" and self.opens_declarator():
       self.advance()
       self.attributes(Attributes())

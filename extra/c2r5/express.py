@@ -1,32 +1,33 @@
-# express.py: the grammar of expressions (C11 6.5), read by recursive descent; binary operators by precedence. In: tokens.
-# Out: typed nodes (tree.py). What an expression contains of types, initialisers and statements is read by the classes
-# that build on this one: declare.py and parse.py. Above each function stands the rule it reads.
+# express.py: the grammar of expressions (C11 6.5), read by recursive descent; binary operators by precedence. In:
+# tokens. Out: typed nodes (tree.py). What an expression contains of types, initialisers and statements is read by the
+# classes that build on this one: declare.py and parse.py. Above each function stands the rule it reads.
 from __future__ import annotations
 from typing import Any, NamedTuple
-from extra.c2r5.constant import NotConstant, constant_value, integer_constant, round_to
-from extra.c2r5.cpp import LEVELS
-from extra.c2r5.ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, FunctionType, INT, Integer, LONG, LONG_LONG,
-                              Machine, Pointer, Record, Type, UNSIGNED, UNSIGNED_CHAR, UNSIGNED_LONG, UNSIGNED_LONG_LONG,
-                              UNSIGNED_SHORT, VOID, compatible, decayed)
-from extra.c2r5.lex import CHARACTER, Diagnostics, END, Failure, IDENTIFIER, NUMBER, PRAGMA, STRING, Token
-from extra.c2r5.literal import Number, WIDTHS, code_units, read_character, read_number, split_prefix
-from extra.c2r5.tree import Label, Node, Object, Trees, bit_width
+from .constant import NotConstant, constant_value, integer_constant, round_to
+from .cpp import LEVELS
+from .ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, INT, Integer, LONG, LONG_LONG, Machine, Pointer,
+                    Type, UNSIGNED, UNSIGNED_LONG, UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible)
+from .lex import CHARACTER, Diagnostics, Failure, IDENTIFIER, NUMBER, STRING, Token
+from .literal import Number, WIDTHS, code_units, read_character, read_number, split_prefix
+from .tree import Label, Node, Object, Trees, bit_width
 
 # ---- words -----------------------------------------------------------------------------------------------------------
 
 SPELLINGS = {"__const": "const", "__const__": "const", "__volatile": "volatile", "__volatile__": "volatile",
              "__inline": "inline", "__inline__": "inline", "__restrict": "restrict", "__restrict__": "restrict",
-             "__signed": "signed", "__signed__": "signed", "__attribute": "__attribute__", "__asm": "asm", "__asm__": "asm",
-             "__typeof": "typeof", "__typeof__": "typeof", "__alignof": "_Alignof", "__alignof__": "_Alignof",
+             "__signed": "signed", "__signed__": "signed", "__attribute": "__attribute__", "__asm": "asm",
+             "__asm__": "asm", "__typeof": "typeof", "__typeof__": "typeof", "__alignof": "_Alignof",
+             "__alignof__": "_Alignof",
              "__thread": "_Thread_local", "__label__": "__label__", "__real": "__real__", "__imag": "__imag__"}
 STORAGE = frozenset({"typedef", "extern", "static", "auto", "register", "_Thread_local"})
 QUALIFIERS = frozenset({"const", "volatile", "restrict", "_Atomic"})
-BASIC = frozenset({"void", "_Bool", "char", "short", "int", "long", "float", "double", "signed", "unsigned", "_Float128",
-                   "__float128", "_Float64x", "_Float64", "_Float32x", "_Float32", "__builtin_va_list", "_Complex"})
+BASIC = frozenset({"void", "_Bool", "char", "short", "int", "long", "float", "double", "signed", "unsigned",
+                   "_Float128", "__float128", "_Float64x", "_Float64", "_Float32x", "_Float32",
+                   "__builtin_va_list", "_Complex"})
 TYPE_WORDS = STORAGE | QUALIFIERS | BASIC | {"struct", "union", "enum", "typeof", "inline", "_Noreturn", "_Alignas",
                                              "__attribute__", "_Static_assert", "__auto_type"}
-STATEMENT_WORDS = frozenset({"if", "else", "while", "do", "for", "switch", "case", "default", "break", "continue", "goto",
-                             "return", "asm"})
+STATEMENT_WORDS = frozenset({"if", "else", "while", "do", "for", "switch", "case", "default", "break", "continue",
+                             "goto", "return", "asm"})
 RESERVED = TYPE_WORDS | STATEMENT_WORDS | {"sizeof", "_Alignof", "_Generic"}
 
 class Typedef(NamedTuple):
@@ -42,6 +43,10 @@ class Scope:
     self.names: dict[str, Meaning] = {}
     self.tags: dict[str, Type] = {}
 
+def respelled(t: Token) -> Token:
+  """A new token: those of headers serve several programs."""
+  return Token(t.kind, SPELLINGS[t.text], t.file, t.at, t.space)
+
 # ---- reading tokens --------------------------------------------------------------------------------------------------
 
 class Reader:
@@ -49,9 +54,7 @@ class Reader:
   MAX_DEPTH = 1000
 
   def __init__(self, tokens: list[Token], machine: Machine, diagnostics: Diagnostics):
-    self.tokens = [t for t in tokens if t.text != "__extension__"]
-    for t in self.tokens:
-      if t.text in SPELLINGS: t.text = SPELLINGS[t.text]
+    self.tokens = [respelled(t) if t.text in SPELLINGS else t for t in tokens if t.text != "__extension__"]
     self.at, self.token, self.text = 0, self.tokens[0], self.tokens[0].text
     self.depth = 0
     self.machine, self.diagnostics = machine, diagnostics
@@ -101,7 +104,8 @@ class Reader:
 ASSIGNMENTS = frozenset({"=", "+=", "-=", "*=", "/=", "%=", "<<=", ">>=", "&=", "|=", "^="})
 INTEGERS = {"": (INT, LONG, LONG_LONG), "l": (LONG, LONG_LONG), "ll": (LONG_LONG,), "u": (UNSIGNED, UNSIGNED_LONG),
             "ul": (UNSIGNED_LONG,), "ull": (UNSIGNED_LONG_LONG,)}
-NOT_DECIMAL = {"": (INT, UNSIGNED, LONG, UNSIGNED_LONG), "l": (LONG, UNSIGNED_LONG), "ll": (LONG_LONG, UNSIGNED_LONG_LONG)}
+NOT_DECIMAL = {"": (INT, UNSIGNED, LONG, UNSIGNED_LONG), "l": (LONG, UNSIGNED_LONG),
+               "ll": (LONG_LONG, UNSIGNED_LONG_LONG)}
 FLOATINGS = {"": DOUBLE, "f": FLOAT, "f32": FLOAT, "f64": DOUBLE, "f32x": DOUBLE}
 
 class Expressions(Reader):
@@ -265,7 +269,8 @@ class Expressions(Reader):
   # ---- primary expressions ----
 
   def primary(self) -> Node:
-    """primary = identifier | number | character | string { string } | "(" expression ")" | "(" "{" .. "}" ")" | generic"""
+    """primary = identifier | number | character | string { string } | "(" expression ")" | "(" "{" .. "}" ")"
+    | generic"""
     token = self.token
     if token.kind is IDENTIFIER:
       if token.text in PRIMARY_WORDS: return PRIMARY_WORDS[token.text](self)
@@ -305,8 +310,8 @@ class Expressions(Reader):
     if meaning is not None: raise Failure(name, f"expected expression before '{name.text}'")
     if name.text in FUNCTION_NAMES and self.function is not None: return self.function_name(name)
     if self.text == "(": return self.trees.variable(self.declare_implicitly(name), name)
-    raise Failure(name, f"'{name.text}' undeclared" + (" (first use in this function)" if self.function else " here (not "
-                                                                                                          "in a function)"))
+    where = " (first use in this function)" if self.function else " here (not in a function)"
+    raise Failure(name, f"'{name.text}' undeclared{where}")
 
   def function_name(self, name: Token) -> Node:
     assert self.function is not None, "only functions have a name"

@@ -53,7 +53,8 @@ class SourceFile:
     self.removed = list(accumulate(m.end() - m.start() for m in splices))
     self.cuts = [m.end() - removed for m, removed in zip(splices, self.removed)]
     self.text = SPLICE.sub("", self.contents) if splices else self.contents
-    self.renamed: list[tuple[int, int, str]] = []       # after this physical line, lines are numbered from .., in file ..
+    # after this physical line, lines are numbered from .., in file ..
+    self.renamed: list[tuple[int, int, str]] = []
     self.tokens, self.hashes = scan(self)
 
   @cached_property
@@ -76,7 +77,8 @@ class SourceFile:
 # ---- the scanner -----------------------------------------------------------------------------------------------------
 
 PUNCTUATORS = ("...", "<<=", ">>=", "%:%:", "->", "++", "--", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "+=",
-               "-=", "*=", "/=", "%=", "&=", "|=", "^=", "##", "<:", ":>", "<%", "%>", "%:", *"[](){}.&*+-~!/%<>^|?:;=,#")
+               "-=", "*=", "/=", "%=", "&=", "|=", "^=", "##", "<:", ":>", "<%", "%>", "%:",
+               *"[](){}.&*+-~!/%<>^|?:;=,#")
 DIGRAPHS = {"<:": "[", ":>": "]", "<%": "{", "%>": "}", "%:": "#", "%:%:": "##"}
 
 KINDS = ("", IDENTIFIER, "newline", NUMBER, OTHER, PUNCTUATOR, STRING, CHARACTER, OTHER)

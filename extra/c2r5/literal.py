@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from typing import NamedTuple
-from extra.c2r5.lex import Failure, Token
+from .lex import Failure, Token
 
 class Number(NamedTuple):
   value: int | Fraction
@@ -13,7 +13,8 @@ class Number(NamedTuple):
 
 INTEGER = re.compile(r"(?:0[xX](?P<x>[0-9a-fA-F]+)|0[bB](?P<b>[01]+)|(?P<o>0[0-7]*)|(?P<d>[1-9][0-9]*))"
                      r"(?P<s>[uU]?(?:l|L|ll|LL)?|(?:l|L|ll|LL)[uU])")
-FLOATING = re.compile(r"(?=[0-9]*[.eE])(?P<m>[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE](?P<e>[+-]?[0-9]+))?(?P<s>[fFlLwWqQ]|[fF][0-9]+x?)?")
+FLOATING = re.compile(r"(?=[0-9]*[.eE])(?P<m>[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE](?P<e>[+-]?[0-9]+))?"
+                      r"(?P<s>[fFlLwWqQ]|[fF][0-9]+x?)?")
 HEX_FLOATING = re.compile(r"0[xX](?P<m>[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)[pP](?P<e>[+-]?[0-9]+)"
                           r"(?P<s>[fFlLqQ]|[fF][0-9]+x?)?")
 BASES = {"x": 16, "b": 2, "o": 8, "d": 10}

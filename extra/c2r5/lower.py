@@ -1,22 +1,22 @@
-# lower.py: typed trees -> flat blocks (picograd/codegen/flat.py). In: a Definition. Out: a Function in which every local
-# is a stack slot (mem2reg makes values of them), every access of memory a LOAD or STORE in order, every structure an
-# address. Operands are evaluated from left to right. What the flat form has no op for is a CALL of a name that begins
-# with __builtin_; docs/ir.md lists these.
+# lower.py: typed trees -> flat blocks (picograd/codegen/flat.py). In: a Definition. Out: a Function in which every
+# local is a stack slot (mem2reg makes values of them), every access of memory a LOAD or STORE in order, every structure
+# an address. Operands are evaluated from left to right, arguments from right to left, as gcc does. What the flat form
+# has no op for is a CALL of a name that begins with __builtin_; docs/ir.md lists these.
 from __future__ import annotations
+import math
 from fractions import Fraction
 from typing import Any, Callable, NamedTuple, Sequence
 from picograd.codegen.flat import Builder, Convention, Function, new_label
 from picograd.dtype import DType, dtypes, nearest
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp, fresh
-from extra.c2r5.abi import Assigner, Passing, Piece, assigner, scalars, stack_size
-from extra.c2r5.constant import bytes_of_long_double, is_true
-from extra.c2r5.ctype import (Array, Floating, FunctionType, INT, Integer, LONG, Machine, Member, Pointer, Record, Type,
-                              UNSIGNED_LONG, VOID, promoted)
-from extra.c2r5.declare import Leaf
-from extra.c2r5.lex import Failure, Token
-from extra.c2r5.parse import Case, Definition, Switch
-from extra.c2r5.tree import Label, Node, Object
+from .abi import Passing, assigner, scalars, stack_size
+from .constant import bytes_of_long_double, is_true
+from .ctype import Array, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type
+from .declare import Leaf
+from .lex import Failure
+from .parse import Definition, Switch
+from .tree import Label, Node, Object
 
 # ---- small words -----------------------------------------------------------------------------------------------------
 
@@ -36,10 +36,16 @@ def add(x: UOp, y: UOp) -> UOp:
     if x.op is Ops.ADD and x.src[1].op is Ops.CONST: return add(x.src[0], const(y.dtype, x.src[1].arg + y.arg))
   return binary(Ops.ADD, x, y)
 
-def negative(x: UOp) -> UOp: return const(x.dtype, -x.arg) if x.op is Ops.CONST else binary(Ops.MUL, x, const(x.dtype, -1))
+def negative(x: UOp) -> UOp:
+  return const(x.dtype, -x.arg) if x.op is Ops.CONST else binary(Ops.MUL, x, const(x.dtype, -1))
 def subtract(x: UOp, y: UOp) -> UOp: return add(x, negative(y))
 def shift_left(x: UOp, n: int) -> UOp: return binary(Ops.SHL, x, const(x.dtype, n)) if n else x
 def shift_right(x: UOp, n: int) -> UOp: return binary(Ops.SHR, x, const(x.dtype, n)) if n else x
+
+def low_bits(x: UOp, n: int) -> UOp: return binary(Ops.AND, x, const(x.dtype, (1 << n) - 1))
+def is_quad(t: Type) -> bool:
+  """A long double where it is computed by calls."""
+  return isinstance(t, Floating) and t.dtype is None
 
 def scaled(count: UOp, size: UOp) -> UOp:
   if count.op is Ops.CONST and size.op is Ops.CONST: return long(count.arg * size.arg)
@@ -62,6 +68,12 @@ def dtype_of(t: Type) -> DType:
 def is_scattered(t: Type, offset: int) -> bool:
   """Whether a member of a packed structure is not where its type's alignment wants it."""
   return not t.is_record and not t.is_array and offset % (t.size or 1) != 0
+
+def is_double(value: Any) -> bool:
+  """Whether a float64 is exactly this number."""
+  if not isinstance(value, Fraction): return True
+  near = nearest(value)
+  return math.isfinite(near) and Fraction(near) == value
 
 class Place(NamedTuple):
   """Where an lvalue is. member: if it is a bit-field, or not aligned; then address is that of the record."""
@@ -220,7 +232,8 @@ class Lowering:
     self.build.emit(self.volatile(store, t))
 
   def copy(self, to: UOp, source: UOp, t: Type) -> None:
-    """Copies an object: by its scalars if they fill it, so that slots stay apart; else in words; large ones by memcpy."""
+    """Copies an object: by its scalars if they fill it, so that slots stay apart; else in words; large ones by
+    memcpy."""
     size = t.size or 0
     if to is source or size == 0: return
     if size > COPY_LIMIT:
@@ -262,7 +275,7 @@ class Lowering:
     width = member.width if member.width is not None else 8 * member.type.size
     for size in (1, 2, 4, 8):
       start = first // (8 * size) * size
-      if first + width <= 8 * (start + size) and start % min(size, max(place.type.align, 1)) == 0 and size <= place.type.align:
+      if first + width <= 8 * (start + size) and size <= place.type.align:
         return [Part(start, size, first - 8 * start, width, 0)]
     parts, done = [], 0
     while done < width:
@@ -279,7 +292,7 @@ class Lowering:
     for part in self.bytes_of(place):
       word = self.load_part(place, part)
       if part.width < 8 * part.size:
-        word = binary(Ops.AND, shift_right(cast(word, dtypes.uint64), part.shift), const(dtypes.uint64, (1 << part.width) - 1))
+        word = low_bits(shift_right(cast(word, dtypes.uint64), part.shift), part.width)
       word = shift_left(cast(word, dtypes.uint64), part.position)
       total = word if part.position == 0 else binary(Ops.OR, total, word)
     width = member.width if member.width is not None else 8 * (member.type.size or 0)
@@ -301,8 +314,8 @@ class Lowering:
         word = shift_left(binary(Ops.AND, word, const(dtypes.uint64, mask)), part.shift)
         old = cast(self.load_part(place, part), dtypes.uint64)
         word = binary(Ops.OR, binary(Ops.AND, old, const(dtypes.uint64, ~(mask << part.shift))), word)
-      store = UOp(Ops.STORE, dtypes.void, (add(place.address, long(part.offset)), cast(word, UNSIGNED_OF_SIZE[part.size]),
-                                          self.build.state))
+      address, word = add(place.address, long(part.offset)), cast(word, UNSIGNED_OF_SIZE[part.size])
+      store = UOp(Ops.STORE, dtypes.void, (address, word, self.build.state))
       self.build.emit(self.volatile(store, place.type))
 
   # ---- places ----
@@ -352,7 +365,7 @@ class Lowering:
   def number(self, node: Node) -> UOp:
     t = node.type
     if isinstance(t, Floating) and t.size == 16:
-      if t.dtype is not None and node.arg == nearest(Fraction(node.arg)): return const(t.dtype, nearest(Fraction(node.arg)))
+      if t.dtype is not None and is_double(node.arg): return const(t.dtype, float(node.arg))
       return self.read(Place(self.constant_bytes(bytes_of_long_double(t, node.arg)), t))
     return const(dtype_of(t), node.arg)
 
@@ -368,9 +381,10 @@ class Lowering:
 
   def convert(self, value: UOp, source: Type, to: Type) -> UOp:
     if to.is_void or to.is_record: return value
-    if isinstance(source, Floating) and isinstance(to, (Floating, Integer)) and None in (source.dtype, dtype_of_floating(to)):
+    if is_quad(source) or is_quad(to):
       return self.convert_quad(value, source, to)
-    if isinstance(source, Integer) and isinstance(to, Floating) and to.dtype is None: return self.convert_quad(value, source, to)
+    if isinstance(source, Integer) and isinstance(to, Floating) and to.dtype is None:
+      return self.convert_quad(value, source, to)
     if isinstance(to, Integer) and to.is_bool: return cast(self.truth(value, source), dtypes.uint8)
     target = dtype_of(to)
     if source.is_floating and isinstance(to, Integer) and to.size < 4: return cast(cast(value, dtypes.int32), target)
@@ -380,7 +394,7 @@ class Lowering:
     """value != 0"""
     if value.op is Ops.CAST and value.src[0].dtype is dtypes.bool: return value.src[0]
     if isinstance(t, Floating) and t.dtype is None:
-      return differs(self.build.call("__netf2", *self.quads(value, self.quad_zero()), dtype=dtypes.int32), const(dtypes.int32, 0))
+      return self.compare_quads("ne", value, self.quad_zero())
     return differs(value, const(value.dtype, 0))
 
   def condition(self, node: Node) -> UOp:
@@ -428,7 +442,8 @@ class Lowering:
     if kind == "div": return binary(Ops.FDIV if x.dtype.kind == "f" else Ops.IDIV, x, y)
     if kind in ("shl", "shr"):
       count = cast(y, x.dtype)
-      if count.op is not Ops.CONST: count = binary(Ops.AND, count, const(x.dtype, x.dtype.bits - 1))      # as machines do
+      if count.op is not Ops.CONST:
+        count = binary(Ops.AND, count, const(x.dtype, x.dtype.bits - 1))      # as machines do
       else: count = const(x.dtype, count.arg & x.dtype.bits - 1)
       return binary(Ops.SHL if kind == "shl" else Ops.SHR, x, count)
     return binary(OPS[kind], x, y)
@@ -482,7 +497,7 @@ class Lowering:
     known = is_true(test)
     if known is not None: return self.value(yes if known else no)
     labels = new_label(), new_label()
-    out, result = new_label(), None if node.type.is_void else self.slot(8)
+    out, result = new_label(), None if node.type.is_void else self.slot(16 if node.type.is_floating else 8)
     self.branch(test, *labels)
     for label, arm in zip(labels, (yes, no)):
       self.build.begin(label)
@@ -565,7 +580,7 @@ class Lowering:
       result = self.new_slot(t.result)
       given.append(result)
       assign.free_integers -= 1
-    values = [self.value(a) for a in arguments]
+    values = [self.value(a) for a in reversed(arguments)][::-1]             # gcc's order
     memory: list[tuple[int, int, int]] = []
     fixed = None
     for k, (argument, value) in enumerate(zip(arguments, values)):
@@ -658,7 +673,8 @@ class Lowering:
   def absolute(self, x: UOp) -> UOp:
     """|x| without its sign bit, NaN too."""
     bits = dtypes.uint64 if x.dtype.bits == 64 else dtypes.uint32
-    return UOp(Ops.BITCAST, x.dtype, (binary(Ops.AND, UOp(Ops.BITCAST, bits, (x,)), const(bits, (1 << bits.bits - 1) - 1)),))
+    without_sign = low_bits(UOp(Ops.BITCAST, bits, (x,)), bits.bits - 1)
+    return UOp(Ops.BITCAST, x.dtype, (without_sign,))
 
   def atomic(self, node: Node) -> UOp:
     """One thread: plain, volatile accesses."""
@@ -696,8 +712,7 @@ class Lowering:
     return old if "val" in node.arg else cast(same, dtypes.int32)
 
   def overflow(self, node: Node) -> UOp:
-    """__builtin_add_overflow(x, y, &z): z = x + y, and whether that is not the sum of integers. By 128 bits, in two halves
-    of which the upper is all that is asked."""
+    """__builtin_add_overflow(x, y, &z): z = x + y, and whether that is not the sum of integers, by 128 bits."""
     kind = node.arg.partition("_")[0]
     x, y, to = node.src
     a, b = [self.value(s) for s in (x, y)]
@@ -805,6 +820,7 @@ class Lowering:
     if object.cleanup is not None: self.cleanups.append(lambda: self.clean(object))
 
   def clean(self, object: Object) -> None:
+    assert object.cleanup is not None, "callers have one"
     self.build.call(symbol(object.cleanup.symbol), object.slot)
 
   def declare_variable_array(self, object: Object) -> None:
@@ -993,8 +1009,8 @@ class Lowering:
       if tied is not None: self.write(self.place(output.node), tied)
     self.barrier()
 
-SIMPLE = frozenset({"number", "variable", "dereference", "member", "decay", "cast", "lnot", "lt", "gt", "le", "ge", "eq",
-                    "ne", "add", "sub", "and", "pointer_add"})
+SIMPLE = frozenset({"number", "variable", "dereference", "member", "decay", "cast", "lnot", "lt", "gt", "le", "ge",
+                    "eq", "ne", "add", "sub", "and", "pointer_add"})
 
 def is_simple(node: Node) -> bool:
   """Whether it is cheap to compute an expression in two places."""
@@ -1031,8 +1047,6 @@ def to_bits(value: UOp, t: Type) -> UOp:
   return cast(value, dtypes.uint64)
 
 UNSIGNED_OF_SIZE = {1: dtypes.uint8, 2: dtypes.uint16, 4: dtypes.uint32, 8: dtypes.uint64}
-
-def dtype_of_floating(t: Type) -> Any: return t.dtype if isinstance(t, Floating) else dtypes.int32
 
 # ---- arithmetic that must not overflow -------------------------------------------------------------------------------
 
@@ -1077,8 +1091,8 @@ def high_product(x: UOp, y: UOp) -> UOp:
 # ---- tables: kind of node -> how it is lowered -----------------------------------------------------------------------
 
 COMPARE: dict[str, Callable[[UOp, UOp], UOp]] = {
-  "lt": less, "gt": lambda x, y: less(y, x), "le": lambda x, y: inverse(less(y, x)), "ge": lambda x, y: inverse(less(x, y)),
-  "eq": lambda x, y: inverse(differs(x, y)), "ne": differs}
+  "lt": less, "gt": lambda x, y: less(y, x), "le": lambda x, y: inverse(less(y, x)),
+  "ge": lambda x, y: inverse(less(x, y)), "eq": lambda x, y: inverse(differs(x, y)), "ne": differs}
 
 VALUES: dict[str, Callable[[Lowering, Node], UOp]] = {
   "number": Lowering.number, "variable": Lowering.load, "dereference": Lowering.load, "member": Lowering.load,

@@ -1,15 +1,13 @@
-# parse.py: the grammar of statements and of a whole file (C11 6.8, 6.9). In: preprocessed tokens. Out: for each function
-# a Definition, given to a callback as soon as it is read; at the end a Unit with all objects of the file. An error is
-# reported, then reading goes on after the statement or declaration it was in, so that one run shows many.
+# parse.py: the grammar of statements and of a whole file (C11 6.8, 6.9). In: preprocessed tokens. Out: for each
+# function a Definition, given to a callback as soon as it is read; at the end a Unit with all objects of the file. An
+# error is reported, then reading goes on after the statement or declaration it was in, so that one run shows many.
 from __future__ import annotations
-from typing import Any, Callable, NamedTuple
-from extra.c2r5.constant import is_true
-from extra.c2r5.ctype import (Array, FunctionType, INT, Integer, LONG, Machine, Pointer, Type, VOID, compatible, composite,
-                              decayed, promoted)
-from extra.c2r5.declare import AUTO, Attributes, Declarations, Declarator, Leaf, Parameter, Signature, Specifiers
-from extra.c2r5.express import Constant, Scope, Typedef
-from extra.c2r5.lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
-from extra.c2r5.tree import Label, Node, Object, bit_width
+from typing import Callable, NamedTuple
+from .ctype import Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite, decayed
+from .declare import AUTO, Attributes, Declarations, Declarator, Leaf, Parameter, Signature, Specifiers
+from .express import Scope, Typedef
+from .lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
+from .tree import Label, Node, Object
 
 class Definition(NamedTuple):
   """A function with its body."""
@@ -75,8 +73,8 @@ class Parser(Declarations):
       elif not t.is_complete: self.diagnostics.error(object.token, f"storage size of '{object.name}' isn't known")
 
   def recover_outside(self, e: Failure, start: int) -> None:
-    """Goes to the end of the declaration: a semicolon outside of braces, or the brace that closes its body. A type at the
-    start of a line begins another one, whatever braces are open."""
+    """Goes to the end of the declaration: a semicolon outside of braces, or the brace that closes its body. A type at
+    the start of a line begins another one, whatever braces are open."""
     self.diagnostics.error(e.token, e.message)
     self.scopes = self.scopes[:1]
     self.function, self.depth = None, 0
@@ -103,7 +101,9 @@ class Parser(Declarations):
     self.declared_list(base, declared, None)
 
   def opens_body(self) -> bool:
-    return self.text == "{" or (self.text not in (",", ";", "=", "asm", "__attribute__") and self.starts_type(self.token))
+    """Whether a function's body follows, or the declarations of K&R parameters."""
+    if self.text == "{": return True
+    return self.text not in (",", ";", "=", "asm", "__attribute__") and self.starts_type(self.token)
 
   def file_assembly(self) -> None:
     self.advance()
@@ -116,7 +116,8 @@ class Parser(Declarations):
   # ---- declarations ----
 
   def declaration(self) -> list[Node]:
-    """declaration = specifiers [ declarator [ "=" initializer ] { "," .. } ] ";" ; gives the statements that initialise"""
+    """declaration = specifiers [ declarator [ "=" initializer ] { "," .. } ] ";" ; gives the statements that
+    initialise"""
     if self.text == "_Static_assert":
       self.static_assertion()
       return []
@@ -154,7 +155,8 @@ class Parser(Declarations):
     self.scopes[-1].names[name.text] = Typedef(t)
     if t.is_variable and statements is not None: statements.append(Node("measure", VOID, name, (), t))
 
-  def declare_automatic(self, base: Specifiers, name: Token, t: Type, attributes: Attributes, statements: list[Node]) -> None:
+  def declare_automatic(self, base: Specifiers, name: Token, t: Type, attributes: Attributes,
+                        statements: list[Node]) -> None:
     object = Object(name.text, t, name, "automatic")
     object.is_register = base.storage == "register"
     object.align = max(attributes.align or 0, t.align)
@@ -171,7 +173,8 @@ class Parser(Declarations):
       return
     leaves = None
     if self.accept("="): object.type, leaves = self.initializer(t)
-    if not object.type.is_complete and not t.is_variable: raise Failure(name, f"storage size of '{name.text}' isn't known")
+    if not object.type.is_complete and not t.is_variable:
+      raise Failure(name, f"storage size of '{name.text}' isn't known")
     statements.append(Node("declare", VOID, name, (), (object, leaves)))
 
   def cleanup_function(self, attributes: Attributes) -> Object | None:
@@ -211,7 +214,8 @@ class Parser(Declarations):
     """The object of a name with linkage: one for all its declarations."""
     old = self.externals.get(name.text)
     here = self.scopes[-1].names.get(name.text)
-    if here is not None and here is not old: raise Failure(name, f"'{name.text}' redeclared as different kind of symbol")
+    if here is not None and here is not old:
+      raise Failure(name, f"'{name.text}' redeclared as different kind of symbol")
     if old is None:
       old = Object(name.text, t, name, "function" if t.is_function else "extern")
       self.externals[name.text] = old
@@ -225,7 +229,8 @@ class Parser(Declarations):
     return old
 
   def conflict(self, old: Object, name: Token, t: Type) -> None:
-    if "implicit" not in old.attributes: raise Failure(name, f"conflicting types for '{name.text}': '{t}' was '{old.type}'")
+    if "implicit" not in old.attributes:
+      raise Failure(name, f"conflicting types for '{name.text}': '{t}' was '{old.type}'")
     self.trees.warn(name, f"conflicting types for '{name.text}'")
     old.type = t
 
@@ -264,7 +269,8 @@ class Parser(Declarations):
     """function-definition = specifiers declarator { declaration } compound-statement"""
     name, signature = declared.name, declared.signature
     if name is None or signature is None: raise self.unexpected("expected identifier")
-    if base.storage not in ("", "extern", "static"): raise Failure(name, f"function '{name.text}' declared '{base.storage}'")
+    if base.storage not in ("", "extern", "static"):
+      raise Failure(name, f"function '{name.text}' declared '{base.storage}'")
     t = declared.type
     assert isinstance(t, FunctionType), "a declarator with parameters declares a function"
     attributes = self.attributes(Attributes(None, set(base.attributes.words), base.attributes.section))

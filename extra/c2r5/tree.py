@@ -3,9 +3,9 @@
 # `cast`, and both operands of an arithmetic operator have its type. Failure is raised where the program is wrong.
 from __future__ import annotations
 from typing import Any, NamedTuple, Sequence
-from extra.c2r5.ctype import (Array, DOUBLE, Floating, FunctionType, INT, Integer, LONG, Machine, Member, Pointer, Record,
-                              Type, UNSIGNED_CHAR, UNSIGNED_LONG, VOID, common, compatible, composite, decayed, promoted)
-from extra.c2r5.lex import Diagnostics, Failure, Token
+from .ctype import (Array, common, compatible, composite, decayed, DOUBLE, Floating, FunctionType, INT, Integer, LONG,
+                    Machine, Member, Pointer, promoted, Record, Type, UNSIGNED_CHAR, UNSIGNED_LONG, VOID)
+from .lex import Diagnostics, Failure, Token
 
 class Node:
   """kind is one of the words below; src are its operands, arg what is not an operand.
@@ -23,7 +23,8 @@ class Node:
 class Object:
   """A variable or function. A local without `static` has automatic storage; all others are in the object file."""
   def __init__(self, name: str, type: Type, token: Token, storage: str):
-    self.name, self.type, self.token, self.storage = name, type, token, storage      # automatic, static, extern, function
+    # automatic, static, extern, function
+    self.name, self.type, self.token, self.storage = name, type, token, storage
     self.symbol = name                       # what the linker calls it
     self.is_local_symbol = False             # static: no other file sees it
     self.is_defined = False                  # tentatively, for variables without an initialiser
@@ -153,7 +154,8 @@ class Trees:
 
   def dereference(self, node: Node, token: Token) -> Node:
     node = self.value(node)
-    if not isinstance(node.type, Pointer): raise Failure(token, f"invalid type argument of unary '*' (have '{node.type}')")
+    if not isinstance(node.type, Pointer):
+      raise Failure(token, f"invalid type argument of unary '*' (have '{node.type}')")
     return Node("dereference", node.type.to, token, (node,))
 
   def address(self, node: Node, token: Token) -> Node:
@@ -196,7 +198,8 @@ class Trees:
     left, right = self.value(left), self.value(right)
     a, b = left.type, right.type
     if a.is_arithmetic and b.is_arithmetic: return self.arithmetic(operator, left, right, token)
-    if operator in COMPARISONS and (a.is_pointer or b.is_pointer): return self.compare_pointers(operator, left, right, token)
+    if operator in COMPARISONS and (a.is_pointer or b.is_pointer):
+      return self.compare_pointers(operator, left, right, token)
     if operator == "+" and a.is_integer and b.is_pointer: return self.offset("pointer_add", right, left, token)
     if operator in "+-" and a.is_pointer and b.is_integer:
       return self.offset("pointer_add" if operator == "+" else "pointer_sub", left, right, token)
@@ -253,7 +256,8 @@ class Trees:
     elif a.is_record and compatible(a, b): t = a
     elif isinstance(a, Pointer) and isinstance(b, Pointer): t = self.common_pointer(yes, no, a, b, token)
     elif a.is_pointer and b.is_integer or a.is_integer and b.is_pointer:
-      if not is_zero(yes) and not is_zero(no): self.warn(token, "pointer/integer type mismatch in conditional expression")
+      if not is_zero(yes) and not is_zero(no):
+        self.warn(token, "pointer/integer type mismatch in conditional expression")
       t = a if a.is_pointer else b
     else: raise Failure(token, f"type mismatch in conditional expression: '{a}' and '{b}'")
     if not t.is_record: yes, no = self.cast(yes, t), self.cast(no, t)
@@ -294,7 +298,8 @@ class Trees:
     name = callee.src[0].arg.name if callee.kind == "decay" and callee.src[0].kind == "variable" else "function"
     if t.has_prototype and len(arguments) != len(t.params) and (len(arguments) < len(t.params) or not t.variadic):
       few = "few" if len(arguments) < len(t.params) else "many"
-      raise Failure(token, f"too {few} arguments to function '{name}': {len(t.params)} expected, {len(arguments)} given")
+      count = f"{len(t.params)} expected, {len(arguments)} given"
+      raise Failure(token, f"too {few} arguments to function '{name}': {count}")
     if not t.result.is_void and not t.result.is_complete: raise Failure(token, f"'{name}' returns an incomplete type")
     given = []
     for k, argument in enumerate(arguments):

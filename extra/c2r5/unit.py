@@ -2,16 +2,16 @@
 # can be reached from outside the file, lowered; the objects that they and each other mention, as bytes and pointers.
 from __future__ import annotations
 import struct
-from typing import Any, Iterable
+from typing import Iterable
 from picograd.codegen.flat import Data, Function, Module, every_node
 from picograd.ops.ops import Ops
-from extra.c2r5.constant import NotConstant, Value, bytes_of_long_double, constant_value
-from extra.c2r5.ctype import Array, Floating, FunctionType, Integer, Machine, Type, is_const_array
-from extra.c2r5.declare import Leaf
-from extra.c2r5.lex import Diagnostics, Failure
-from extra.c2r5.lower import Lowering
-from extra.c2r5.parse import Definition, Unit
-from extra.c2r5.tree import Address, Object
+from .constant import NotConstant, Value, bytes_of_long_double, constant_value
+from .ctype import Floating, Machine, is_const_array
+from .declare import Leaf
+from .lex import Diagnostics, Failure
+from .lower import Lowering
+from .parse import Definition, Unit
+from .tree import Address, Object
 
 class Image:
   """The bytes of an object, and the pointers in it."""
@@ -58,7 +58,8 @@ def fill(image: Image, leaves: Iterable[Leaf], base: int) -> None:
     elif node.kind == "compound" and not node.type.is_scalar:                          # GNU: a constant of record type
       image.put(leaf.offset, bytes(node.type.size or 0))
       fill(image, node.arg[1], leaf.offset)
-    elif node.kind == "variable" and isinstance(node.arg.data, bytes) and node.type.is_array: image.put(leaf.offset, node.arg.data)
+    elif node.kind == "variable" and isinstance(node.arg.data, bytes) and node.type.is_array:
+      image.put(leaf.offset, node.arg.data)
     else:
       try: image.value(leaf, constant_value(node))
       except NotConstant: raise Failure(node.token, "initializer element is not constant") from None
@@ -82,10 +83,12 @@ class UnitLowering:
         if found not in reached:
           reached.add(found)
           waiting.append(found)
-    for object in self.objects.values():                               # a wrong initialiser is wrong in what nobody uses
+    for object in self.objects.values():
+                                    # a wrong initialiser is wrong in what nobody uses
       if object.symbol not in reached and isinstance(object.data, list): self.check(object)
     mentioned = [self.objects[s] for s in self.objects if s in reached]
-    for contents, name in self.constants.items(): self.data[name] = Data(name, contents, len(contents), 16, (), True, True)
+    for contents, name in self.constants.items():
+      self.data[name] = Data(name, contents, len(contents), 16, (), True, True)
     constructors = {word: tuple([o.symbol for o in mentioned if word in o.attributes and o.symbol in self.functions])
                     for word in ("constructor", "destructor")}
     return Module(list(self.functions.values()), list(self.data.values()),

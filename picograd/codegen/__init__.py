@@ -11,7 +11,7 @@ from picograd.codegen.linearize import linearize
 from picograd.codegen.lower import lower
 from picograd.codegen.optimize import Opt, apply_opts, merge_neighbours, split_divided_ranges
 from picograd.codegen.place import place
-from picograd.codegen.stream import stream_large_outputs
+from picograd.codegen.stream import advise_caches
 from picograd.codegen.target import Target
 from picograd.helpers import DEBUG, DUMP, NOOPT, SPEC
 from picograd.ops.show import show
@@ -33,7 +33,7 @@ class Pass(NamedTuple):
 STRUCTURED = (
   Pass("optimize",  lambda code, job: apply_opts(code, job.opts),     "kernel"),
   Pass("expand",    lambda code, job: expand(code),                   "kernel"),
-  Pass("stream",    lambda code, job: stream_large_outputs(code, job.target), "kernel"),
+  Pass("stream",    lambda code, job: advise_caches(code, job.target), "kernel"),
   Pass("lower",     lambda code, job: lower(code, job.target),        "kernel"),
   Pass("linearize", lambda code, job: linearize(code),                "linear"),
 )
@@ -48,20 +48,26 @@ def prepared(kernel: UOp) -> UOp:
   """The kernel that Opts are chosen for and applied to."""
   return merge_neighbours(split_divided_ranges(kernel))
 
-def opts_for(kernel: UOp, target: Target) -> list[Opt]:
+def opts_for(kernel: UOp, target: Target) -> list[Any]:
   """The Opts a kernel is compiled with when nobody says otherwise."""
   if NOOPT: return []
   return choose_gpu_opts(kernel, target) if target.local_bytes else choose_opts(kernel, target)
 
 def compile(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> Any:
   """A kernel in the form that the target's renderer reads: flat blocks, or the structured list."""
-  job, code = Job(name, target, opts), kernel
-  passes = STRUCTURED + FLAT if target.form == "flat" else STRUCTURED
+  if target.form == "flat": return run_passes(STRUCTURED + FLAT, kernel, Job(name, target, opts))
+  return Listing(name, structured(name, kernel, target, opts))
+
+def structured(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> list[UOp]:
+  """A kernel as the structured list, whatever the target's renderer reads."""
+  return run_passes(STRUCTURED, kernel, Job(name, target, opts))
+
+def run_passes(passes: tuple[Pass, ...], code: Any, job: Job) -> Any:
   for step in passes:
     code = step.run(code, job)
     if SPEC: verify(step.form, code)
-    if is_shown(step.name): print(f"-- {name} after {step.name}\n{show(code)}")
-  return code if target.form == "flat" else Listing(name, code)
+    if is_shown(step.name): print(f"-- {job.name} after {step.name}\n{show(code)}")
+  return code
 
 def is_shown(name: str) -> bool:
   return DUMP.value == name or any(DEBUG >= level and name in names for level, names in SHOWN.items())

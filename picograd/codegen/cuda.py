@@ -1,6 +1,7 @@
 # cuda.py: a structured list as CUDA C, one table row per op. In: the list of linearize.py for a target with threads of
 # its own. Out: the text of one `extern "C" __global__` function, whose first line says how it is launched:
-# `// NAME grid G block B shared S arguments N`: pointers to the first N slots. Numbers are as PYTHON defines them: no contraction (the compiler is told so too), no
+# `// NAME grid G block B shared S arguments N`: pointers to the first N slots; lines `// map ..` after it describe the
+# tensor maps that a last argument points to. Numbers are as PYTHON defines them: no contraction (the compiler is told so too), no
 # undefined overflow but in positions, which bounds have proven to fit. 16-bit floats are their bits; arithmetic on them
 # was lowered to float32. Vectors are structs whose lanes have constant indices, so that they live in registers.
 from __future__ import annotations
@@ -197,11 +198,13 @@ class Renderer:
     grid, tiles = self.sizes.get("block", 1), [u.arg for u in self.code if u.op is Ops.WMMA]
     shared = max(map(matrix.shared_bytes, tiles), default=0)
     functions = "".join(map(matrix.device_function, dict.fromkeys(tiles)))
+    maps = [line + "\n" for tile in dict.fromkeys(tiles) for line in matrix.tensor_maps(tile)]
     parameters = self.parameters()
+    pointers = parameters + ["const TensorMap* maps"] * bool(maps)
     head = f"// {self.name} grid {grid} block {self.threads} shared {shared} arguments {len(parameters)}\n"
     bounds = f"__launch_bounds__({self.threads}, {max(map(matrix.blocks_at_once, tiles), default=1)})"
-    signature = f'extern "C" __global__ void {bounds} {self.name}({", ".join(parameters)}) {{\n'
-    return head + PRELUDE + functions + signature + "\n".join(self.lines) + "\n}\n"
+    signature = f'extern "C" __global__ void {bounds} {self.name}({", ".join(pointers)}) {{\n'
+    return head + "".join(maps) + PRELUDE + functions + signature + "\n".join(self.lines) + "\n}\n"
 
   def parameters(self) -> list[str]:
     """Pointers by slot. Slots are different memory. A slot that the kernel does not touch keeps its place."""
@@ -277,6 +280,8 @@ class Renderer:
       self.put("}")
 
   def buffer(self, u: UOp) -> None:
+    if any(v.op is Ops.WMMA and v.src[0] is u for v in self.code) and u.arg.space is Space.LOCAL:
+      return self.put(f"float* {self.fresh(u)} = (float*)(raw + (-shared_address(raw) & 1023));")
     where = "__shared__ __align__(16) " if u.arg.space is Space.LOCAL else ""
     self.put(f"{where}{type_of(u.dtype)} {self.fresh(u)}[{u.arg.size}];")
 
@@ -333,8 +338,10 @@ class Renderer:
     self.define(u, lanes[0] if u.dtype.count == 1 else "{{" + ", ".join(lanes) + "}}")
 
   def tile(self, u: UOp) -> None:
-    registers, a, b, row, column = map(self.name_of, u.src)
-    self.put(f"{matrix.function_name(u.arg)}({registers}, {a}, {b}, {row}, {column});")
+    results, a, b, row, column = u.src
+    operands = [f"maps, {self.name_of(a.src[1])}", self.name_of(b.src[1])] if u.arg.bulk else map(self.name_of, (a, b))
+    names = [self.name_of(results), *operands, self.name_of(row), self.name_of(column)]
+    self.put(f"{matrix.function_name(u.arg)}({', '.join(names)});")
 
   def barrier(self, u: UOp) -> None: self.put("__syncthreads();")
 

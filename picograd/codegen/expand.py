@@ -199,23 +199,24 @@ def accumulate(kernel: UOp) -> UOp:
   table: Table = {}
   for loops, members in nests_in_order(kernel):
     kept = again_in_later_loops(kernel, loops, members)
-    rows = [UOp(Ops.BUFFER, v.dtype, (), Buf(next(numbers), loops[0].bound.arg, Space.REG)) for v in kept]
+    row = row_of(kept, loops, next(numbers))
     values = substitute([u.src[0] for u in members], table)
     around = sorted(union(inside[u] for u in members), key=lambda r: r.arg)
     strip = [r for r in around if r.axis is Axis.STRIP]
     outer = [r for r in around if r.axis is not Axis.STRIP]
     clearing, folding = [{r: r.replace(arg=(next(loop_numbers), r.axis)) for r in strip} for _ in range(2)]
     registers = [accumulator(u, next(numbers), strip) for u in members]
-    starts = [element(register.after(*outer), strip, clearing).store(neutral(u)) for u, register in zip(members, registers)]
+    starts = [element(register.after(*outer), strip, clearing).store(neutral(u))
+              for u, register in zip(members, registers)]
     if strip: starts = [UOp(Ops.END, dtypes.void, (*starts, *clearing.values()))]
     updates = []
     for u, register, value in zip(members, registers, values):
       before = element(register.after(*starts, *loops), strip, folding).load()
       updates.append(element(register, strip, folding).store(before.alu(u.arg[0], value.substitute(folding))))
-    for row, value in zip(rows, substitute(kept, table)): updates.append(row.index(loops[0]).store(value))
+    updates += [row.index(loops[0] * len(kept) + k).store(v) for k, v in enumerate(substitute(kept, table))]
     end = UOp(Ops.END, dtypes.void, (*updates, *loops, *folding.values()))
-    for row, v in zip(rows, kept):
-      for later, r in kept[v]: table[later] = row.after(end).index(r).load()
+    for k, again in enumerate(kept.values()):
+      for later, r in again: table[later] = row.after(end).index(r * len(kept) + k).load()
     for register, u in zip(registers, members): table[u] = element(register.after(end), strip, {}).load()
   return kernel.substitute(table)
 
@@ -236,10 +237,16 @@ def again_in_later_loops(kernel: UOp, loops: Nest, members: list[UOp]) -> dict[U
     if u in below: below.update(u.src)
     elif u.op in TRANSCENDENTAL and r in inside[u] and r.bound.arg * u.dtype.itemsize <= LONGEST_ROW:
       there = [(later, q) for q in others if (later := u.substitute({r: q})) in known]
-      if there:
+      if there and all(u.dtype is v.dtype for v in found):
         found[u] = there
         below.update(u.src)
   return found
+
+def row_of(kept: Iterable[UOp], loops: Nest, number: int) -> UOp:
+  """Memory for the kept values of a loop, those of one step side by side."""
+  kept = list(kept)
+  size = loops[0].bound.arg * len(kept) if kept else 1
+  return UOp(Ops.BUFFER, kept[0].dtype if kept else dtypes.float32, (), Buf(number, size, Space.REG))
 
 def accumulator(u: UOp, number: int, strip: list[UOp]) -> UOp:
   return UOp(Ops.BUFFER, u.dtype, (), Buf(number, prod(longest(r) for r in strip), Space.REG))
@@ -250,7 +257,8 @@ def neutral(u: UOp): return UOp.const(u.dtype, identity(u.arg[0], u.dtype.scalar
 
 def element(register: UOp, strip: list[UOp], loops: Table) -> UOp:
   """The accumulator of one point of a strip, whose ranges have other names in some loops."""
-  return register.index(linear([loops.get(r, r) for r in strip], [longest(r) for r in strip]))
+  at = [loops.get(r, r) for r in strip]
+  return register.index(linear(tuple(at), tuple([longest(r) for r in strip])))
 
 def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
   """The reductions by the ranges they run over, each nest after those that its values need."""

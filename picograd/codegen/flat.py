@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
-from picograd.ops.ops import ALU, EFFECTS, Ops, Space, Streaming
+from picograd.ops.ops import ALU, EFFECTS, Odds, Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp, fresh, substitute, toposort
 
 Blocks = dict[UOp, list[UOp]]
@@ -108,8 +108,8 @@ class Builder:
   def var(self, dtype: DType, size: int = 1) -> UOp:
     """A stack slot of size elements: its address. get and set read and write its first element."""
     return UOp.register(dtype, size)
-  def load(self, pointer: UOp, dtype: DType, *gate: UOp) -> UOp:
-    return self.emit(UOp(Ops.LOAD, dtype, (pointer, *gate, self.state)))
+  def load(self, pointer: UOp, dtype: DType, *gate: UOp, ahead: int | None = None) -> UOp:
+    return self.emit(UOp(Ops.LOAD, dtype, (pointer, *gate, self.state), ahead))
   def store(self, pointer: UOp, value: UOp, *gate: UOp, hint: Streaming | None = None) -> UOp:
     return self.emit(UOp(Ops.STORE, dtypes.void, (pointer, value, *gate, self.state), hint))
   def get(self, variable: UOp) -> UOp: return self.load(variable, variable.dtype)
@@ -190,7 +190,7 @@ class Flattener:
       gate, = gates
       loaded = self.build.load(UOp(Ops.WHERE, dtypes.ptr, (gate, pointer, self.value(index.src[0]))), u.dtype)
       value = gate.where(loaded, 0)
-    else: loaded = value = self.build.load(pointer, u.dtype, *gates)
+    else: loaded = value = self.build.load(pointer, u.dtype, *gates, ahead=u.arg)
     self.depth[loaded] = len(self.open)
     self.define(u, value)
 
@@ -204,6 +204,22 @@ class Flattener:
       self.build.start(yes)
     self.build.store(self.new[index], value, *gates, hint=u.arg)
     if guarded: self.build.start(join)
+
+  def where(self, u: UOp) -> None:
+    """A choice; where one side is rare, a branch around it, taken unless some lane needs it."""
+    if u.arg is not Odds.RARE: return self.keep(u)
+    condition, seldom, often = map(self.value, u.src)
+    any_lane = condition
+    if condition.dtype.count > 1: any_lane = UOp(Ops.REDUCE, dtypes.bool, (condition,), (Ops.MAX, ()))
+    yes, no, join = new_label(), new_label(), new_label()
+    self.build.branch(any_lane, yes, no)
+    for label, value in ((yes, condition.where(seldom, often)), (no, often)):
+      self.build.start(label)
+      self.build.jump(join, value)
+    self.build.start(join)
+    chosen = phi(join, 0, u.dtype)
+    self.depth[chosen] = len(self.open)
+    self.define(u, chosen)
 
   def range(self, u: UOp) -> None:
     """A rotated loop: the head is the body, the test stands at its end. A bound that may be 0 is tested before."""
@@ -233,7 +249,7 @@ class Flattener:
 
   steps: dict[Ops, Callable[["Flattener", UOp], None]] = {
     Ops.PARAM: param, Ops.SPECIAL: special, Ops.INDEX: index, Ops.LOAD: load, Ops.STORE: store, Ops.RANGE: range,
-    Ops.END: end}
+    Ops.END: end, Ops.WHERE: where}
 
 COPIED = ALU | {Ops.CONST, Ops.BUFFER, Ops.STACK, Ops.REDUCE}
 SILENT = frozenset({Ops.BARRIER, Ops.SINK, Ops.AFTER})               # order and nothing else

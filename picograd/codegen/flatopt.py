@@ -30,11 +30,10 @@ def reduce_strength(fn: Function) -> Function:
   flow = Flow(fn)
   loops = [loop for head in dedup(flow.head.values()) if (loop := counted_loop(fn, flow, head)) is not None]
   owner = {variable: loop for loop in loops for variable in loop.variables}
-  home = homes(fn, flow)
-  found: dict[UOp, Pointer] = {}
-  for u in every_node(fn):
-    pointer = pointer_of(u, owner)
-    if pointer is None: continue
+  pointers = [(u, pointer) for u in every_node(fn) if (pointer := pointer_of(u, owner)) is not None]
+  if not pointers: return fn
+  home, found = homes(fn, flow), {}
+  for u, pointer in pointers:
     head = owner[pointer.variable].head
     if home[pointer.base] is not head and flow.dominates(home[pointer.base], head): found[u] = pointer
   return add_parameters(fn, owner, found) if found else fn
@@ -73,7 +72,7 @@ def pointer_of(u: UOp, owner: dict[UOp, Counted]) -> Pointer | None:
 def add_parameters(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Pointer]) -> Function:
   blocks = {label: list(block) for label, block in fn.blocks.items()}
   table: Table = {}
-  made: dict[UOp, UOp] = {}                                          # variable -> a pointer that may be compared instead
+  made: dict[UOp, UOp] = {}                                          # variable -> a pointer to compare instead
   for u, (base, variable, scale) in found.items():
     loop = owner[variable]
     start, step = loop.variables[variable]

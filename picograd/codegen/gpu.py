@@ -21,6 +21,8 @@ PER_THREAD = 32          # elements of a row for one thread, if threads suffice
 SHORT_ROW = 16           # elements that one thread reduces alone
 IN_FLIGHT = 8            # loads under way at once in a thread
 RESIDENT = 2048          # threads that one processor holds
+TOGETHER = (4, 2)        # rows of a matrix that one thread multiplies with the same vector
+ROUNDS = 3               # blocks for each processor that must remain
 COPIES = 4               # vectors that a thread of a map writes, so that loads overlap
 
 def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt | Turn | Contract]:
@@ -97,6 +99,16 @@ class Chooser:
     keep = ceildiv(longest, threads) <= IN_REGISTERS
     for r in ranges: self.take(Axis.UNROLL, r, self.left[r.arg[0]] if keep else IN_FLIGHT // 2)
     for r in again: self.take(Axis.UPCAST, r, self.left[r.arg[0]] if keep else 1)
+    if not again: self.rows_together()
+
+  def rows_together(self) -> None:
+    """Rows of one thread, where all of them meet the same operand, such as the vector of a matrix times a vector: it is
+    read, and what is computed of it is computed, once for all; and more loads are under way."""
+    r = next((r for r in reversed(self.shape.outputs) if not self.is_free(r)), None)
+    if r is None or all(stride(u, r) for u in self.shape.loads): return
+    blocks = prod(size(x) for x in self.shape.outputs) // max(1, THREADS // self.block)
+    amount = next((n for n in TOGETHER if size(r) % n == 0 and blocks // n >= ROUNDS * self.target.units), 1)
+    self.take(Axis.UPCAST, r, amount)
 
   def threads_for(self, length: int, parallel: int) -> int:
     """A warp for a short row; more for a long one, and where there are few rows."""
@@ -146,7 +158,7 @@ class Chooser:
 
   def outputs(self) -> None:
     """Lanes along memory, threads until a block is full, blocks for the rest."""
-    taken = {opt.number for opt in self.opts if isinstance(opt, Opt)}
+    taken = {opt.number for opt in self.opts if isinstance(opt, Opt) and opt.axis is Axis.LOCAL}
     order = self.shape.outputs[::-1]
     along = next((r for r in order if self.moves_by_one(r)), None)
     if along is not None:

@@ -31,7 +31,7 @@ def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
   for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
     chosen = {opt.number for opt in opts}
     opts += [opt for opt in nest_opts(KernelShape(UOp.sink(nest)), target) if opt.number not in chosen]
-  return opts + thread_opts(KernelShape(kernel), target, opts)
+  return [*opts, *thread_opts(KernelShape(kernel), target, opts)]
 
 def loops_around(kernel: UOp) -> tuple[UOp, ...]:
   """The loops that several nests of a kernel are in; of a kernel that is one nest, none."""
@@ -171,7 +171,7 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
   a strip of accumulators for sums across it. Steps that fill no vector are set apart."""
   inner = {opt.number: 1 for opt in lanes}                 # lanes' range -> vectors that one step of its loop takes
   tile: list[Opt] = []
-  at_once = ACCUMULATORS // 2 if shape.is_transcendental else ACCUMULATORS
+  at_once = max(1, target.registers // 8) if shape.is_transcendental else ACCUMULATORS      # such a loop has constants
   for reduce in shape.reduces:
     along = next((r for r in reduce.src[1:] if r.arg[0] in inner), None)
     if along is None: tile += across_memory(shape, reduce, target, lanes)
@@ -183,7 +183,8 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
       if vectors > 1: tile.append(Opt(Axis.UNROLL, along.arg[0], vectors))
       tile += rows + in_step(shape, along, lanes, vectors)
   inner.update({opt.number: opt.amount for opt in tile if opt.axis is Axis.UPCAST and opt.number in inner})
-  return [o for opt in lanes for o in rest_apart(shape, opt.number, opt.amount * inner[opt.number])] + lanes + dedup(tile)
+  rests = [rest for opt in lanes for rest in rest_apart(shape, opt.number, opt.amount * inner[opt.number])]
+  return rests + lanes + dedup(tile)
 
 def rest_apart(shape: KernelShape, number: int, amount: int) -> list[Opt]:
   r = next(r for r in shape.ranges if r.arg[0] == number)
@@ -201,7 +202,7 @@ def in_step(shape: KernelShape, along: UOp, lanes: list[Opt], vectors: int) -> l
 
 def rows_at_once(shape: KernelShape, reduce: UOp) -> list[Opt]:
   """Rows that are read together where all a kernel does is to reduce them: memory answers several requests at once."""
-  if any(u.src[1:] != reduce.src[1:] for u in shape.reduces): return []
+  if shape.is_transcendental or any(u.src[1:] != reduce.src[1:] for u in shape.reduces): return []
   if not shape.outputs or any(r not in shape.below[reduce] for r in shape.outputs): return []
   r = shape.outputs[-1]
   amount = next((n for n in (STREAMS, STREAMS // 2) if size(r) % n == 0), 1)
@@ -235,14 +236,14 @@ def transpose_opts(shape: KernelShape, target: Target) -> list[Opt]:
   lanes, row = lanes_of(r, shape, target), rows[-1]
   if lanes is None: return []
   item = min(u.dtype.itemsize for u in across)
-  width = min(lanes.amount, SHUFFLED // item)
-  while width > size(row): width //= 2
+  width = min(lanes.amount, SHUFFLED // item, size(row))
   vectors = max(1, LINE // (lanes.amount * item))
   if size(r) < vectors * lanes.amount: vectors = 1
-  opts = rest_apart(shape, r.arg[0], vectors * lanes.amount) + rest_apart(shape, row.arg[0], width) + [lanes]
-  opts += [Opt(Axis.UPCAST, x.arg[0], amount) for x, amount in ((r, vectors), (row, width)) if amount > 1]
   steps = size(row) // width
-  return opts + ([Opt(Axis.STRIP, row.arg[0], steps)] if steps > 1 else [])
+  opts = rest_apart(shape, row.arg[0], width) + [Opt(Axis.UPCAST, row.arg[0], width)]
+  if steps > 1: opts.append(Opt(Axis.STRIP, row.arg[0], steps))
+  opts += [*rest_apart(shape, r.arg[0], vectors * lanes.amount), lanes]
+  return opts + [Opt(Axis.UPCAST, r.arg[0], vectors)] if vectors > 1 else opts
 
 # ---- threads ---------------------------------------------------------------------------------------------------------
 

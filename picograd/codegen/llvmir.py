@@ -14,7 +14,7 @@ from picograd.codegen.flat import Convention, Function, entry, every_node, incom
 
 # op -> {kinds of the first operand, of WHERE's second: instructions}. {d} is the result, {d}a and {d}b are temporaries,
 # {0} {1} {2} the operands, {t} the result's type, {s} the first operand's, {b} bool with as many lanes, {m} how
-# intrinsics spell {t}.
+# intrinsics spell {t}, {n} NaN.
 ROWS: dict[Ops, dict[str, str]] = {
   Ops.ADD: {"iu": "{d} = add {t} {0}, {1}", "f": "{d} = fadd {t} {0}, {1}", "b": "{d} = or {t} {0}, {1}",
             "p": "{d} = getelementptr i8, ptr {0}, i64 {1}"},
@@ -23,9 +23,9 @@ ROWS: dict[Ops, dict[str, str]] = {
   Ops.IDIV: {"i": "{d} = sdiv {t} {0}, {1}", "ub": "{d} = udiv {t} {0}, {1}"},
   Ops.MOD: {"i": "{d} = srem {t} {0}, {1}", "ub": "{d} = urem {t} {0}, {1}"},
   Ops.SQRT: {"f": "{d} = call {t} @llvm.sqrt.{m}({t} {0})"},
-  # the first if they are equal, NaN if either is: x86 makes max, compare, blend of it, and max alone if {1} is a number
+  # the first if they are equal, NaN if either is: x86 makes max, compare, blend of it
   Ops.MAX: {"f": "{d}a = fcmp ogt {t} {1}, {0}\n{d}b = select {b} {d}a, {t} {1}, {t} {0}\n"
-                 "{d}c = fcmp uno {t} {1}, {1}\n{d} = select {b} {d}c, {t} {1}, {t} {d}b",
+                 "{d}c = fcmp uno {t} {1}, {1}\n{d} = select {b} {d}c, {t} {n}, {t} {d}b",
             "i": "{d}a = icmp sgt {t} {0}, {1}\n{d} = select {b} {d}a, {t} {0}, {t} {1}",
             "u": "{d}a = icmp ugt {t} {0}, {1}\n{d} = select {b} {d}a, {t} {0}, {t} {1}", "b": "{d} = or {t} {0}, {1}"},
   Ops.CMPLT: {"f": "{d} = fcmp olt {s} {0}, {1}", "i": "{d} = icmp slt {s} {0}, {1}",
@@ -211,6 +211,7 @@ class Renderer:
     if template is None: raise ValueError(f"{self.fn.name}: {u.op} of {deciding.dtype} has no LLVM instruction")
     texts = [self.name(s) for s in values]
     names = dict(d=self.name(u), t=type_of(u.dtype), s=type_of(values[0].dtype), m=suffix(u.dtype))
+    if u.op is Ops.MAX and kind == "f": names["n"] = constant_text(UOp.const(u.dtype, math.nan))
     self.put(template.format(*texts, **names, b=type_of(dtypes.bool.vec(u.dtype.count))))
 
   def shift(self, u: UOp) -> None:
@@ -253,7 +254,8 @@ class Renderer:
     if u in self.shuffled: return
     vector, k = u.src
     if vector.op is Ops.CALL:
-      return self.put(f"{self.name(u)} = extractvalue {result_type(vector.dtype, vector.arg)} {self.name(vector)}, {k.arg}")
+      t = result_type(vector.dtype, vector.arg)
+      return self.put(f"{self.name(u)} = extractvalue {t} {self.name(vector)}, {k.arg}")
     self.put(f"{self.name(u)} = extractelement {self.typed(vector)}, i64 {k.arg}")
 
   def reduce(self, u: UOp) -> None:
@@ -274,11 +276,15 @@ class Renderer:
       self.row(value)
 
   def load(self, u: UOp) -> None:
-    """A bool is read as a byte and compared with 0; lanes whose gate is closed read 0."""
+    """A bool is read as a byte and compared with 0; lanes whose gate is closed read 0. The arg says how many bytes from
+    here something is that will be wanted soon."""
     pointer, *gates, _ = u.src
     memory, at = stored(u.dtype), f"ptr {self.name(pointer)}"
     t, align = type_of(memory), self.alignment(memory)
     d = self.name(u)
+    if u.arg:
+      self.put(f"{d}p = getelementptr i8, {at}, i64 {u.arg}\n"
+               f"call void @llvm.prefetch.p0(ptr {d}p, i32 0, i32 3, i32 1)")
     to = d if memory is u.dtype else f"{d}a"
     if gates:
       rest = f"i32 {align}, {self.typed(gates[0])}, {t} zeroinitializer"
@@ -304,8 +310,11 @@ class Renderer:
     if callee.op is Ops.SYM and callee.arg in BUILTINS: return self.builtin(u, BUILTINS[callee.arg])
     given = [dtypes.ptr if s.op is Ops.BUFFER else s.dtype for s in arguments]
     types, result = argument_types(given, u.arg), result_type(u.dtype, u.arg)
-    fixed = types if u.arg.fixed is None else [*types[:u.arg.fixed], "..."]
-    signature = result if u.arg.fixed is None else f"{result} ({', '.join(fixed)})"
+    fixed, signature = types, result
+    if u.arg.fixed is not None:
+      fixed = [*types[:u.arg.fixed], "..."]
+      plain = [*map(type_of, given[:u.arg.fixed]), "..."]             # a function's type has no attributes
+      signature = f"{result} ({', '.join(plain)})"
     if callee.op is Ops.SYM: self.called[callee.arg] = self.declaration(callee.arg, result, fixed)
     passed = ", ".join(f"{t} {self.name(s)}" for t, s in zip(types, arguments))
     to = "" if result == "void" else f"{self.name(u)} = "
@@ -345,7 +354,8 @@ class Renderer:
 
 # calls that are instructions (docs/ir.md). {d} is the result, {0} the first argument
 BUILTINS = {
-  "__builtin_va_start": "call void @llvm.va_start.p0(ptr {0})", "__builtin_alloca": "{d} = alloca i8, i64 {0}, align 16",
+  "__builtin_va_start": "call void @llvm.va_start.p0(ptr {0})",
+  "__builtin_alloca": "{d} = alloca i8, i64 {0}, align 16",
   "__builtin_stack_save": "{d} = call ptr @llvm.stacksave.p0()",
   "__builtin_stack_restore": "call void @llvm.stackrestore.p0(ptr {0})",
   "__builtin_frame_address": "{d} = call ptr @llvm.frameaddress.p0(i32 {0})",

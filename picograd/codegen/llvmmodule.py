@@ -22,14 +22,16 @@ def render_module(module: Module) -> str:
   renderers = [ModuleRenderer(fn) for fn in module.functions]
   bodies = [r.function() for r in renderers]
   objects = [data_text(data, module) for data in module.data]
-  defined = {fn.name for fn in module.functions} | {data.name for data in module.data} | {name for name, _ in module.aliases}
+  defined = {fn.name for fn in module.functions} | {data.name for data in module.data}
+  defined.update(name for name, _ in module.aliases)
   outside: dict[str, str] = {}
   for r in renderers:
     for name, text in r.called.items(): outside[name] = outside.get(name) or text
   for data in module.data:
     for _, name, _ in data.pieces: outside.setdefault(name, "")
   declared = [declare(name, text, module) for name, text in outside.items() if name not in defined]
-  aliases = [f'@"{name}" = {"weak " if name in module.weak else ""}alias i8, ptr @"{target}"' for name, target in module.aliases]
+  aliases = [f'@"{name}" = {"weak " if name in module.weak else ""}alias i8, ptr @"{target}"'
+             for name, target in module.aliases]
   lists = [startup_text(name, functions) for name, functions in
            (("ctors", module.startup), ("dtors", module.shutdown)) if functions]
   assembly = ["module asm " + quoted(text.encode()) for text in module.assembly]

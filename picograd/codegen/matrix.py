@@ -1,15 +1,19 @@
-# matrix.py: the inner loop of a tile of a contraction as CUDA C. In: a Tile (arg of WMMA). Out: a device function
-# `tile_N(registers, a, b, m0, n0)` that adds up rows x columns products over all of k: operands come through shared
-# memory, several stages ahead of their use; who multiplies is the Tile's unit:
-#   fma     one multiply-add per element: 8x8 results for each thread, operands in registers (float32)
+# matrix.py: the inner loop of a tile of a contraction as CUDA C. In: a Tile (arg of WMMA). Out: a device function that
+# adds up rows x columns products over all of k: operands come through shared memory, several stages ahead of their use;
+# who multiplies is the Tile's unit:
+#   fma     one multiply-add per element, 8x8 results in each thread's registers (float32)
 #   mma     mma.sync of a warp, fed by ldmatrix (sm_80 and later)
 #   wgmma   wgmma of four warps, which reads swizzled shared memory by itself (sm_90a)
-# Copies are cp.async of as many bytes as are known to be aligned; outside the operand they read zeros. (PTX ISA 8.x,
-# chapters on mma, wgmma and cp.async; swizzles so that no two lanes meet in a bank.)   (chapter 3)
+# The results of the last two go to shared memory, where the stages were: who stores them takes them row by row.
+# Copies are bulk tensor copies, started by one thread, where the operand is a matrix to them; else cp.async of as many
+# bytes as are known to be aligned. Outside the operand they read zeros. (PTX ISA 8.x, chapters on mma, wgmma, cp.async
+# and tensor maps; swizzles so that no two lanes meet in a bank.)   (chapter 3)
 from __future__ import annotations
+from picograd.helpers import ceildiv
 from picograd.ops.ops import Operand, Tile
 
 PRELUDE = r"""
+extern __shared__ char raw[];
 __device__ __forceinline__ unsigned int shared_address(const void* p) {
   return (unsigned int)__cvta_generic_to_shared(p);
 }
@@ -29,21 +33,34 @@ template<int N> __device__ __forceinline__ void copies_wait() { asm volatile("cp
 
 def function_name(tile: Tile) -> str: return f"tile_{tile.unit}"
 
+PAD = 8                  # elements between rows of results: quads of a warp write to different banks
+
+def results_pitch(tile: Tile) -> int: return tile.columns + PAD
+
 def shared_bytes(tile: Tile) -> int:
-  """Dynamic shared memory that the tile needs; room to round its start up to 1024 bytes included."""
-  return 0 if tile.unit == "fma" else 1024 + tile.stages * stage_bytes(tile)
+  """Dynamic shared memory that the tile needs: stages and a barrier for each, later the results; room to round its start
+  up to 1024 bytes included."""
+  if tile.unit == "fma": return 0
+  return 1024 + max(tile.stages * (stage_bytes(tile) + 8), tile.rows * results_pitch(tile) * 4)
 
 def blocks_at_once(tile: Tile) -> int:
   """How many blocks a processor should hold, for which the compiler then leaves registers."""
-  return 2 if tile.unit == "fma" else 1
+  return 1 if tile.unit == "wgmma" else 2
 
 def stage_bytes(tile: Tile) -> int: return (tile.rows + tile.columns) * tile.depth * tile.itemsize
 
 def device_function(tile: Tile) -> str: return PRELUDE + {"fma": fma, "mma": mma, "wgmma": wgmma}[tile.unit](tile)
 
+def tensor_maps(tile: Tile) -> list[str]:
+  """What a kernel's launch must describe for bulk copies: slot, type, and for the nearer and the farther dimension the
+  length; then the box of one copy."""
+  if not tile.bulk: return []
+  boxes = [(o, (64, rows) if o.is_along_k else (64, tile.depth)) for o, rows in ((tile.a, tile.rows), (tile.b, tile.columns))]
+  return [f"// map slot {o.slot} type {tile.dtype} pitch {o.pitch} length {o.length} box {x} {y}" for o, (x, y) in boxes]
+
 # ---- staging ---------------------------------------------------------------------------------------------------------
 
-def is_along_k(operand: Operand) -> bool: return operand.inner == 1
+def is_along_k(operand: Operand) -> bool: return operand.is_along_k
 
 def place(tile: Tile, operand: Operand, rows: int) -> str:
   """Where in its stage the element (r, k) of an operand is, in bytes: chunks of 16 bytes are exchanged among rows."""
@@ -76,8 +93,7 @@ def copy(tile: Tile, operand: Operand, rows: int, name: str, first: str, size: i
 
 def staging(tile: Tile) -> str:
   total = tile.rows * tile.depth * tile.itemsize
-  return f"""  extern __shared__ char raw[];
-  unsigned int base = (shared_address(raw) + 1023) & ~1023u;
+  return f"""  unsigned int base = (shared_address(raw) + 1023) & ~1023u;
   auto copy_stage = [&](int step) {{
     unsigned int sa = base + step % {tile.stages} * {stage_bytes(tile)}, sb = sa + {total};
     int k0 = step * {tile.depth};
@@ -85,10 +101,11 @@ def staging(tile: Tile) -> str:
 {copy(tile, tile.b, tile.columns, "b", "n0", tile.n)}
   }};"""
 
-def signature(tile: Tile, count: int) -> str:
+def signature(tile: Tile) -> str:
   kind = "float" if tile.itemsize == 4 else "unsigned short"
-  return (f"__device__ __forceinline__ void {function_name(tile)}(float (&d)[{count}], const {kind}* a, const {kind}* b, "
-          f"int m0, int n0) {{")
+  results = "float (&d)[64]" if tile.unit == "fma" else "float* results"
+  operands = "const TensorMap* maps, int at_a, int at_b" if tile.bulk else f"const {kind}* a, const {kind}* b"
+  return f"__device__ __forceinline__ void {function_name(tile)}({results}, {operands}, int m0, int n0) {{"
 
 # ---- mma.sync --------------------------------------------------------------------------------------------------------
 
@@ -115,8 +132,9 @@ def mma(tile: Tile) -> str:
   lane_b = "r = wn + j * 16 + (l >> 4) * 8 + (l & 7), k = step * 16 + (l >> 3 & 1) * 8" if kb else \
            "k = step * 16 + (l & 15), r = wn + j * 16 + (l >> 4) * 8"
   turned = {True: "false", False: "true"}
-  return MMA + f"""{signature(tile, mi * ni * 4)}
+  return MMA + f"""{signature(tile)}
 {staging(tile)}
+  float d[{mi * ni * 4}];
   int l = threadIdx.x % 32, w = threadIdx.x / 32, wm = w % {down} * {wm}, wn = w / {down} * {wn};
   unsigned int fa[2][{mi}][4], fb[2][{ni // 2}][4];
   auto fragments = [&](int stage, int step, unsigned int (&x)[{mi}][4], unsigned int (&y)[{ni // 2}][4]) {{
@@ -153,49 +171,126 @@ def mma(tile: Tile) -> str:
     }}
   }}
   copies_wait<0>();
+  __syncthreads();
+  #pragma unroll
+  for (int i = 0; i < {mi}; i++)
+    #pragma unroll
+    for (int j = 0; j < {ni}; j++)
+      #pragma unroll
+      for (int h = 0; h < 2; h++)
+        *(float2*)(results + (wm + i * 16 + h * 8 + l / 4) * {results_pitch(tile)} + wn + j * 8 + l % 4 * 2) =
+          make_float2(d[(i * {ni} + j) * 4 + h * 2], d[(i * {ni} + j) * 4 + h * 2 + 1]);
 }}
 """
 
 # ---- wgmma -----------------------------------------------------------------------------------------------------------
 
 def wgmma(tile: Tile) -> str:
-  """Each warpgroup multiplies its rows with all columns while copies for later steps are under way. A slot is copied
-  into when every warpgroup has waited for the step before the last that read it: stages - 2 steps ahead."""
+  """Each warpgroup multiplies its rows with all columns while copies for later steps are under way."""
   mi, count = tile.warp[0] // 64, tile.warp[1] // 2
-  ka, kb = is_along_k(tile.a), is_along_k(tile.b)
+  ka, kb = tile.a.is_along_k, tile.b.is_along_k
   per = 32 // tile.itemsize                                            # elements of k that one instruction takes
-  step_a, step_b = (32 if ka else per * 128), (32 if kb else per * 128)     # bytes to the next of them
+  step_a, step_b = [32 if along else per * 128 for along in (ka, kb)]  # bytes to the next of them
   next_rows = 64 * 128 if ka else tile.depth * 128                     # bytes to the next 64 rows
-  high_a = 0x4000004000010000 if ka else 0x4000004000000000 | tile.depth * 8 << 16
-  high_b = 0x4000004000010000 if kb else 0x4000004000000000 | tile.depth * 8 << 16
-  products = "\n".join(f"    multiply(d + {i * count}, da + {(i * next_rows + k * step_a) >> 4}, db + {(k * step_b) >> 4}, "
-                       f"{'t > 0' if k == 0 else '1'});"
+  high_a, high_b = [0x4000004000010000 if along else 0x4000004000000000 | tile.depth * 8 << 16 for along in (ka, kb)]
+  products = "\n".join(f"    multiply(d + {i * count}, da + {(i * next_rows + k * step_a) >> 4}, "
+                       f"db + {(k * step_b) >> 4}, {'t > 0' if k == 0 else '1'});"
                        for k in range(tile.depth // per) for i in range(mi))
-  group_start = f"threadIdx.x / 128 * {mi * next_rows if ka else mi * next_rows}"
-  return wgmma_instruction(tile, count, ka, kb) + f"""{signature(tile, mi * count)}
-{staging(tile)}
-  const int total = {-(-tile.k // tile.depth)};
-  for (int i = 0; i < {tile.stages - 2}; i++) {{ if (i < total) copy_stage(i); copies_end(); }}
+  start, ready, more, copied = bulk_steps(tile) if tile.bulk else thread_steps(tile)
+  return f"""{wgmma_instruction(tile, count, ka, kb)}{TENSOR_MAPS if tile.bulk else ""}{signature(tile)}
+{bulk_staging(tile) if tile.bulk else staging(tile)}
+  float d[{mi * count}];
+  const int total = {ceildiv(tile.k, tile.depth)};
+{start}
   for (int t = 0; t < total; t++) {{
-    copies_wait<{tile.stages - 3}>();
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    __syncthreads();
-    unsigned int sa = base + t % {tile.stages} * {stage_bytes(tile)} + {group_start};
+{ready}
+    unsigned int sa = base + t % {tile.stages} * {stage_bytes(tile)} + threadIdx.x / 128 * {mi * next_rows};
     unsigned int sb = base + t % {tile.stages} * {stage_bytes(tile)} + {tile.rows * tile.depth * tile.itemsize};
     unsigned long long da = {high_a:#x}ull | (sa & 0x3ffff) >> 4, db = {high_b:#x}ull | (sb & 0x3ffff) >> 4;
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 {products}
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-    if (t + {tile.stages - 2} < total) copy_stage(t + {tile.stages - 2});
-    copies_end();
+{more}
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+{copied}
   }}
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 {keep(mi * count)}
   copies_wait<0>();
   __syncthreads();
+  int w = threadIdx.x / 32, l = threadIdx.x % 32;
+  #pragma unroll
+  for (int i = 0; i < {mi}; i++)
+    #pragma unroll
+    for (int j = 0; j < {count // 4}; j++)
+      #pragma unroll
+      for (int h = 0; h < 2; h++)
+        *(float2*)(results + (w / 4 * {tile.warp[0]} + i * 64 + w % 4 * 16 + h * 8 + l / 4) * {results_pitch(tile)} + j * 8 + l % 4 * 2) =
+          make_float2(d[i * {count} + j * 4 + h * 2], d[i * {count} + j * 4 + h * 2 + 1]);
 }}
 """
+
+Steps = tuple[str, str, str, str]     # before the loop; before, behind and after the products of one step
+
+def thread_steps(tile: Tile) -> Steps:
+  """A slot is copied into when every warpgroup has waited for the step before the last that read it: stages - 2 steps
+  ahead."""
+  ahead = tile.stages - 2
+  return (f"""  for (int i = 0; i < {ahead}; i++) {{ if (i < total) copy_stage(i); copies_end(); }}""",
+          f"""    copies_wait<{ahead - 1}>();
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncthreads();""",
+          f"""    if (t + {ahead} < total) copy_stage(t + {ahead});
+    copies_end();""", "")
+
+def bulk_steps(tile: Tile) -> Steps:
+  """A slot is copied into when every warpgroup has waited for the step that read it: stages - 1 steps ahead."""
+  ahead = tile.stages - 1
+  return (f"""  for (int i = 0; i < {ahead}; i++) if (threadIdx.x == 0 && i < total) copy_stage(i);""",
+          f"""    wait_for(ready + t % {tile.stages} * 8, t / {tile.stages} & 1);""", "",
+          f"""    __syncthreads();
+    if (threadIdx.x == 0 && t + {ahead} < total) copy_stage(t + {ahead});""")
+
+TENSOR_MAPS = r"""
+struct __align__(64) TensorMap { char bytes[128]; };
+__device__ __forceinline__ void wait_for(unsigned int barrier, unsigned int phase) {
+  asm volatile("{ .reg .pred p; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra DONE; bra AGAIN; DONE: }"
+    :: "r"(barrier), "r"(phase) : "memory");
+}
+__device__ __forceinline__ void copy_box(unsigned int to, const TensorMap* map, int x, int y, unsigned int barrier) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+    :: "r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
+}
+"""
+
+def boxes(tile: Tile, operand: Operand, rows: int, number: int) -> str:
+  """The copies of one stage of an operand."""
+  name = "ab"[number]
+  if operand.is_along_k: return f"    copy_box(s{name}, maps + {number}, x{name} + step * {tile.depth}, y{name}, bar);"
+  return "\n".join(f"    copy_box(s{name} + {j * tile.depth * 128}, maps + {number}, x{name} + {j * 64}, "
+                   f"y{name} + step * {tile.depth}, bar);" for j in range(rows // 64))
+
+def bulk_staging(tile: Tile) -> str:
+  """x and y are where the tile's operands start in the matrices that the maps describe."""
+  def corner(operand: Operand, name: str, first: str) -> str:
+    x, y = (f" + {first}", "")[::-1] if operand.is_along_k else (f" + {first}", "")
+    return f"  int x{name} = at_{name} % {operand.pitch}{x}, y{name} = at_{name} / {operand.pitch}{y};"
+  return f"""  unsigned int base = (shared_address(raw) + 1023) & ~1023u, ready = base + {tile.stages * stage_bytes(tile)};
+{corner(tile.a, "a", "m0")}
+{corner(tile.b, "b", "n0")}
+  if (threadIdx.x == 0) {{
+    for (int i = 0; i < {tile.stages}; i++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(ready + i * 8));
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }}
+  __syncthreads();
+  auto copy_stage = [&](int step) {{
+    unsigned int sa = base + step % {tile.stages} * {stage_bytes(tile)}, sb = sa + {tile.rows * tile.depth * tile.itemsize};
+    unsigned int bar = ready + step % {tile.stages} * 8;
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(bar), "r"({stage_bytes(tile)}) : "memory");
+{boxes(tile, tile.a, tile.rows, 0)}
+{boxes(tile, tile.b, tile.columns, 1)}
+  }};"""
 
 def keep(count: int) -> str:
   """Statements that no read of a result moves above."""
@@ -220,7 +315,7 @@ __device__ __forceinline__ void multiply(float* d, unsigned long long a, unsigne
 def fma(tile: Tile) -> str:
   """Each thread loads its pieces of the next step into registers, multiplies, then stores them to the other buffer."""
   depth, rows, columns = tile.depth, tile.rows, tile.columns
-  return f"""{signature(tile, 64)}
+  return f"""{signature(tile)}
   __shared__ __align__(16) float as[2][{depth}][{rows + 4}], bs[2][{depth}][{columns + 4}];
   int t = threadIdx.x, w = t / 32, l = t % 32, tm = (w & 1) * 64 + (l & 7) * 4, tn = (w >> 1) * 32 + (l >> 3) * 4;
 {pieces(tile, tile.a, rows, "a", "m0", tile.m)}

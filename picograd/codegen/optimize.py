@@ -2,8 +2,8 @@
 # part becomes; the heuristic, a search and a user's hand all write the same list. In: kernel. Out: kernel with THREAD,
 # STRIP, UPCAST, UNROLL and VECTOR ranges.   (chapter 3)
 from __future__ import annotations
-import functools, itertools
-from typing import Iterable, Iterator, NamedTuple, Protocol, Sequence
+import functools, itertools, math
+from typing import Any, Iterable, Iterator, NamedTuple, Protocol, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import bounds, simplify_index, stride_of
@@ -21,8 +21,9 @@ class Opt(NamedTuple):
 
 class Stage(NamedTuple):
   """Copy what the loads from PARAM `slot` read inside the THREAD, GLOBAL and BLOCK loops, and inside the ranges numbered
-  in `outside`, to LOCAL memory, in the order in which it is read; the loads read the copy."""
+  in `outside`, to LOCAL memory, `lanes` elements at once, in the order in which it is read; the loads read the copy."""
   slot: int
+  lanes: int = 1
   outside: tuple[int, ...] = ()
   def __repr__(self) -> str: return f"STAGE(p{self.slot})"
 
@@ -52,7 +53,9 @@ def apply_opts(kernel: UOp, opts: Sequence[Opt | Stage | Rewrite]) -> UOp:
     kernel = with_own_loops(kernel)
   return rewrite(kernel, simplify_index)
 
-def apply_opt(kernel: UOp, opt: Opt | Stage | Rewrite) -> UOp:
+@functools.lru_cache(maxsize=64)               # the rules apply what they choose to look at what it makes
+def apply_opt(kernel: UOp, opt: Any) -> UOp:
+  """The kernel after an Opt, a Stage or a Rewrite."""
   if isinstance(opt, Stage): return stage(kernel, opt)
   if not isinstance(opt, Opt): return opt.applied(kernel)
   if opt.amount < 1: raise ValueError(f"{opt}: the amount must be positive")
@@ -88,18 +91,20 @@ def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
   return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
 
 def once(kernel: UOp, number: int) -> UOp:
-  """The kernel whose nests that no thread range divides are the first thread's work."""
+  """The kernel whose nests that no thread range divides are the first thread's work: a loop around each of them, but
+  within the loops that it shares with divided ones, is empty in all other threads."""
   thread = range_numbered(kernel, number)
-  stores: list[Nested] = []
-  for store, loops in stores_of(kernel):
-    table: Table = {}
-    if loops and not any(r.axis is Axis.THREAD for r in loops):
-      first = loops[0]
-      bound = (thread < 1).where(first.bound, 0)
-      table = {first: first.with_src((bound,))}
-      loops = (thread, *replaced(loops, table))
-    stores.append((store.substitute(table), loops))
-  return UOp.sink(*nests_of(stores))
+  bound = (thread < 1).where(UOp.const(dtypes.index, 1), 0)
+  only = UOp(Ops.RANGE, dtypes.index, (bound,), (next_number(kernel), Axis.BLOCK))
+  stores = stores_of(kernel)
+  divided = [loops for _, loops in stores if is_divided(loops)]
+  out: list[Nested] = []
+  for store, loops in stores:
+    shared = max([len(common_start([loops, other])) for other in divided], default=0)
+    out.append((store, loops if is_divided(loops) else (*loops[:shared], thread, only, *loops[shared:])))
+  return UOp.sink(*nests_of(out))
+
+def is_divided(loops: Iterable[UOp]) -> bool: return any(r.axis is Axis.THREAD for r in loops)
 
 def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
   """The kernel with r computed as value from new ranges; outside of `inside` nothing is read, written or reduced."""
@@ -265,30 +270,39 @@ OUTER = (Axis.THREAD, Axis.GLOBAL, Axis.BLOCK)
 def stage(kernel: UOp, opt: Stage) -> UOp:
   """The kernel whose loads from a PARAM read a copy in LOCAL memory."""
   nodes = toposort([kernel])
-  numbers = itertools.count(next_number(kernel))
+  fresh = itertools.count(next_number(kernel))
   names = itertools.count(sum(u.op is Ops.BUFFER for u in nodes))
   table: Table = {}
   for u in nodes:
     if u.op is not Ops.LOAD or u.src[0].src[0].op is not Ops.PARAM or u.src[0].src[0].arg != opt.slot: continue
     found = [r for r in toposort(u.src[0].src[1:]) if r.op is Ops.RANGE]
     tile = [r for r in found if r.axis not in OUTER and r.arg[0] not in opt.outside]
-    tile.sort(key=lambda r: (r.axis, r.arg))
-    copied = {r: copying_range(r, next(numbers)) for r in sorted(tile, key=lambda r: reading_order(u, r))}
-    size = prod(bounds(r.bound)[1] for r in tile)
-    panel = UOp(Ops.BUFFER, u.dtype, (), Buf(next(names), size, Space.LOCAL))
+    along = next((r for r in tile if r.axis is Axis.REDUCE and step(u, r) == 1), None)     # the memory, not the lanes
+    by_lanes = any(r.axis is Axis.VECTOR for r in tile)
+    tile.sort(key=lambda r: (r is along and not by_lanes, r.axis, r.arg))
+    copied: Table = {}
+    for r in sorted(tile, key=lambda r: (max(r.axis, Axis.REDUCE), -abs(step(u, r) or 0))):     # in the memory's order
+      lanes = math.gcd(opt.lanes, r.bound.arg) if r is along else 1
+      copied[r] = copying(r, lanes, Axis.UPCAST if by_lanes else Axis.VECTOR, fresh)
+    panel = UOp(Ops.BUFFER, u.dtype, (), Buf(next(names), prod(bounds(r.bound)[1] for r in tile), Space.LOCAL))
     store = panel.index(place_in_tile(tile, copied)).store(u.substitute(copied))
-    copy = UOp(Ops.END, dtypes.void, (store, *copied.values()))
+    copy = UOp(Ops.END, dtypes.void, (store, *dedup(q for value in copied.values() for q in own_ranges(value))))
     table[u] = panel.after(copy).index(place_in_tile(tile, {})).load()
   return kernel.substitute(table)
 
-def copying_range(r: UOp, number: int) -> UOp:
-  """A range of the copy's own."""
-  return r.replace(arg=(number, r.axis if r.axis in (Axis.UPCAST, Axis.VECTOR) else Axis.LOOP))
+def step(load: UOp, r: UOp) -> int | None: return stride_of(load.src[0].src[1], r)
 
-def reading_order(load: UOp, r: UOp) -> tuple[Axis, int]:
-  """Loops of a copy with long strides come first: it reads in the order of the memory."""
-  step = stride_of(load.src[0].src[1], r)
-  return (max(r.axis, Axis.REDUCE), -abs(step or 0))
+def copying(r: UOp, lanes: int, axis: Axis, fresh: Iterator[int]) -> UOp:
+  """r as a copy's own loop, `lanes` steps of it at once."""
+  if r.axis in (Axis.UPCAST, Axis.VECTOR): return r.replace(arg=(next(fresh), r.axis))
+  if lanes == 1: return r.replace(arg=(next(fresh), Axis.LOOP))
+  inner = numbered(lanes, next(fresh), axis)
+  return numbered(r.bound.arg // lanes, next(fresh), Axis.LOOP) * lanes + inner if r.bound.arg > lanes else inner
+
+def own_ranges(value: UOp) -> list[UOp]:
+  """The ranges that a loop's value is made of, but for those that its bound looks at; outermost first."""
+  found = toposort([value], stop=lambda u: u.op is Ops.RANGE)
+  return sorted([u for u in found if u.op is Ops.RANGE], key=lambda r: r.axis)
 
 def place_in_tile(tile: list[UOp], table: Table) -> UOp:
   """The place of an element in the copy of a tile: the ranges counted as digits."""
@@ -320,12 +334,12 @@ class Names:
       table = {r: self.own(tuple(outer[:k + 1]), r) for k, r in enumerate(outer)}
       closed = {u: u for u in done}
       copies = {u: self.copy(u, table) for u in ends_below(store, done)}
-      store, *loops = substitute([store, *loops], {**table, **closed, **copies})
+      store, *within = substitute([store, *loops], {**table, **closed, **copies})
       closed = {u: u for u in ends_below(store, [])}
-      inner = [r for r in dedup([*toposort([store], closed.__contains__), *loops]) if is_inner(r)]
-      table = {r: self.own((*loops, r), r) for r in inner}
-      store, *loops = substitute([store, *loops], {**table, **closed})
-      out.append((store, tuple(loops)))
+      inner = [r for r in dedup([*toposort([store], closed.__contains__), *within]) if is_inner(r)]
+      table = {r: self.own((*within, r), r) for r in inner}
+      store, *within = substitute([store, *within], {**table, **closed})
+      out.append((store, tuple(within)))
     self.taken.update(r for r in self.known.values() if r.op is Ops.RANGE)
     return out
 

@@ -1,5 +1,6 @@
 # partial.py: long reductions to few results as two kernels, so that all threads have work whatever is reduced, the sums
-# are those of any number of threads, and rounding errors stay small. In and out: roots of a tensor graph. (chapter 3)
+# are those of any number of threads, and rounding errors stay small; maxima of 16-bit floats in float32, which no step
+# has to round. In and out: roots of a tensor graph. (chapter 3)
 from __future__ import annotations
 from picograd.dtype import dtypes
 from picograd.helpers import prod
@@ -16,7 +17,10 @@ def split_long_reductions(roots: list[UOp]) -> list[UOp]:
   new: Table = {}
   for u in toposort(roots):
     new[u] = u.with_src(tuple([new[s] for s in u.src]))
-    if u.op is Ops.REDUCE and is_long(u): new[u] = by_parts(new[u])
+    if u.op is not Ops.REDUCE: continue
+    if is_long(u): new[u] = by_parts(new[u])
+    elif u.dtype in HALVES and u.arg[0] is Ops.MAX:
+      new[u] = new[u].src[0].cast(dtypes.float32).reduce(*u.arg).cast(u.dtype)
   return [new[r] for r in roots]
 
 def is_long(u: UOp) -> bool:

@@ -9,8 +9,9 @@ from picograd.ops.ops import Ops
 from picograd.ops.uop import Table, UOp
 from picograd.codegen.flat import Flow, Function, LEAVES, every_node, operands
 
-def place(fn: Function) -> Function:
-  flow = Flow(fn)
+def place(fn: Function, flow: Flow | None = None) -> Function:
+  """flow: what is known of fn's control flow already."""
+  flow = flow or Flow(fn)
   listed = {u: label for label, block in fn.blocks.items() for u in block}
   pure = [u for u in every_node(fn) if u not in listed and u.op not in LEAVES]       # operands first
   early = earliest_blocks(flow, listed, pure)

@@ -7,7 +7,7 @@ import functools
 from collections import defaultdict
 from typing import NamedTuple
 from picograd.dtype import dtypes
-from picograd.helpers import prod
+from picograd.helpers import argsort, prod
 from picograd.ops.movement import linear, push
 from picograd.ops.ops import ALU, Axis, MOVEMENT, Ops, TRANSCENDENTAL
 from picograd.ops.uop import Table, UOp, consumers, substitute, toposort
@@ -148,6 +148,7 @@ class Rangeifier:
   # ---- what is cut ---------------------------------------------------------------------------------------------------
 
   def must_store(self, u: UOp, wanted: dict[Request, Scope]) -> bool:
+    if u.op is Ops.PERMUTE and wanted: return self.stores_in_new_order(u, wanted)
     if u.op in FREE or not wanted or (u.op is Ops.CAST and u.src[0].op in FREE): return False
     scopes = list(wanted.values())
     if len(wanted) > 1 and u.op is Ops.REDUCE: return True                # its readers disagree
@@ -159,6 +160,16 @@ class Rangeifier:
     inside = ranges_of(request.at)
     if u in self.epilogues and is_reduced(inside): return True
     return scope.contraction and self.is_wasteful(u, inside, scope)
+
+  def stores_in_new_order(self, u: UOp, wanted: dict[Request, Scope]) -> bool:
+    """Whether to store what a PERMUTE gives instead of what it is given: that would be stored, nobody else wants it, and
+    rows stay rows. Its readers then find in memory the order in which they read."""
+    if u.arg[-1:] != (len(u.arg) - 1,): return False
+    below = u.src[0]
+    while below.op is Ops.RESHAPE and len(self.users[below]) == 1: below = below.src[0]
+    if len(self.users[below]) > 1 or below in self.forced: return False
+    plain = below.op in ALU and below not in self.epilogues          # the order of a product's tiles is its operands'
+    return (plain or is_batched(below)) and self.must_store(below, wanted)
 
   def reduce_must_store(self, u: UOp, request: Request, scope: Scope) -> bool:
     inside = ranges_of(request.at)
@@ -230,7 +241,8 @@ class Rangeifier:
       else:
         target = places[u] = UOp.buffer(u.dtype, prod(u.shape), self.device)
         position = linear(own.at, u.shape)
-      stores.append(Store(u, param(target).index(position), values[u, own], own.at, self.loop_order(own)))
+      at = tuple([own.at[a] for a in argsort(u.arg)]) if u.op is Ops.PERMUTE else own.at
+      stores.append(Store(u, param(target).index(position), values[u, own], own.at, self.loop_order(own.root, at)))
     return Plan(self.roots, stores, list(params))
 
   def value_of(self, u: UOp, request: Request, src: list[UOp]) -> UOp:
@@ -246,10 +258,10 @@ class Rangeifier:
     ranges = [r for r in self.ranges_for(u, request) if r.op is Ops.RANGE]
     return UOp(Ops.REDUCE, u.dtype, (src[0], *ranges), (u.arg[0], ())) if ranges else src[0]
 
-  def loop_order(self, own: Request) -> tuple[UOp, ...]:
+  def loop_order(self, root: UOp, at: Position) -> tuple[UOp, ...]:
     """A store's ranges, outermost first: those that row reductions depend on enclose those they do not."""
-    chain = self.rows[own.root]
-    ranges = [r for r in own.at if r.op is Ops.RANGE]
+    chain = self.rows[root]
+    ranges = [r for r in at if r.op is Ops.RANGE]
     return tuple(sorted(ranges, key=lambda r: -sum(r in inside for inside in chain)))
 
 # ---- small facts -----------------------------------------------------------------------------------------------------
@@ -279,6 +291,14 @@ def is_contraction(u: UOp) -> bool:
   if product.op is not Ops.MUL: return False
   a, b = product.src
   return stretched_axes(a) != stretched_axes(b)
+
+def is_batched(u: UOp) -> bool:
+  """Whether u is many contractions, one for each step of axes on which both operands vary."""
+  if not is_contraction(u): return False
+  product = u.src[0]
+  while product.op is Ops.CAST: product = product.src[0]
+  kept = {d for d, n in enumerate(u.shape) if n > 1}
+  return not kept <= stretched_axes(product.src[0]) | stretched_axes(product.src[1])
 
 def stretched_axes(u: UOp) -> frozenset[int]:
   """The axes along which u is known to repeat one element."""

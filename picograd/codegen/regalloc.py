@@ -16,8 +16,9 @@ from picograd.ops.uop import UOp
 
 @dataclass(frozen=True)
 class Slot:
-  """A place of eight bytes in the frame. No tuple: an equal tuple would be the same place."""
+  """Places of eight bytes in the frame, from one on. No tuple: an equal tuple would be the same place."""
   number: int
+  size: int = 1
 
 Place = int | Slot | UOp                   # a register, a slot, or a node to compute again
 Hints = dict[UOp, list[int | UOp]]         # value -> registers, or values whose register it would like to have
@@ -28,6 +29,8 @@ class Bank(NamedTuple):
   """The registers of a class, the preferred ones first. saved: those that calls preserve."""
   registers: tuple[int, ...]
   saved: frozenset[int]
+
+def bank_of(u: UOp) -> str: return u.dtype.kind if u.dtype.count == 1 else "v"
 
 class Allocation(NamedTuple):
   places: dict[UOp, Place]
@@ -95,6 +98,7 @@ class Liveness:
 
   def crosses_call(self, u: UOp) -> bool:
     """Whether a call begins while u is alive and ends before u does."""
+    if not self.calls: return False
     k = bisect_right(self.calls, self.start[u])
     return k < len(self.calls) and self.calls[k] < self.end[u]
 
@@ -113,7 +117,7 @@ class Scan:
     for tie, u in enumerate(order): self.visit(u, tie)
 
   def visit(self, u: UOp, tie: int) -> None:
-    kind = u.dtype.kind
+    kind = bank_of(u)
     active, free, start = self.active[kind], self.free[kind], self.live.start[u]
     while active and active[0][0] <= start:
       _, _, ended = heapq.heappop(active)
@@ -129,8 +133,8 @@ class Scan:
     heapq.heappush(active, (self.live.end[u], tie, u))
 
   def choose(self, u: UOp, usable: Iterable[int], free: set[int]) -> int | None:
-    """A free register: one that saves a move, else the first."""
-    for hint in self.hints.get(u, ()):
+    """A free register: one that saves a move, that of the first operand, else the first."""
+    for hint in (*self.hints.get(u, ()), *u.src[:1]):
       place = self.places.get(hint) if isinstance(hint, UOp) else hint
       if isinstance(place, int) and place in free and place in usable: return place
     return next((r for r in usable if r in free), None)
@@ -143,7 +147,7 @@ class Scan:
   def evict(self, u: UOp, usable: Iterable[int]) -> int | None:
     """Takes the register of the value that needs it least, if that needs it less than u."""
     places = set(usable)
-    rivals = [a for _, _, a in self.active[u.dtype.kind] if self.places[a] in places]
+    rivals = [a for _, _, a in self.active[bank_of(u)] if self.places[a] in places]
     loser = min(rivals, key=self.density, default=u)
     if self.density(loser) >= self.density(u): return None
     taken = self.places[loser]
@@ -154,6 +158,10 @@ class Scan:
   def spill(self, u: UOp) -> None:
     if self.repeatable(u):
       self.places[u] = u
+      return
+    if bank_of(u) == "v":                                            # four slots in a row
+      self.places[u] = Slot(self.slots, 4)
+      self.slots += 4
       return
     if self.idle_slots and self.idle_slots[0][0] <= self.live.start[u]: _, number = heapq.heappop(self.idle_slots)
     else:
@@ -169,16 +177,12 @@ def allocate(fn: Function, flow: Flow, banks: dict[str, Bank], hints: Hints, rep
   return Allocation(scan.places, scan.slots)
 
 def coalescing_hints(fn: Function) -> Hints:
-  """Values that jumps pass, and the parameters that get them, want one register; so does an instruction's result and
-  its first operand."""
+  """Values that jumps pass, and the parameters that get them, want one register."""
   hints: Hints = defaultdict(list)
   for p, passed in incoming(fn).items():
     for v in passed:
       hints[p].append(v)
       hints[v].append(p)
-  for block in fn.blocks.values():
-    for u in block:
-      if u.op is Ops.INS and u.src and u.src[0].dtype is u.dtype: hints[u].append(u.src[0])
   return hints
 
 # ---- moves that happen at once ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ ORDER = ("", ".rl", ".aq", ".aqrl")
 class Field(NamedTuple):
   """Where an operand's bits stand. slices: (value bit, width, instruction bit). kind: registers x, f and v, registers
   8 to 15 c and g; numbers s (signed), u, h (the upper 20 bits of one); p an offset from here; r a rounding mode, o a
-  memory order, i the sets of a fence, m the mask of a vector."""
+  memory order, i the sets of a fence, m the mask of a vector operation, t the type of a vector."""
   kind: str
   slices: tuple[tuple[int, int, int], ...]
   forbidden: tuple[int, ...] = ()
@@ -55,9 +55,17 @@ class Field(NamedTuple):
     if self.kind == "v": return f"v{value}"
     if self.kind == "r": return ROUNDING[value]
     if self.kind == "m": return "" if value else ", v0.t"
+    if self.kind == "t": return vector_type_text(value)
     if self.kind == "i": return "".join(letter for k, letter in enumerate("wroi") if value >> k & 1)[::-1]
     if self.kind == "h": return str(value & 0xfffff)
     return f".{value:+d}" if self.kind == "p" else str(value)
+
+MULTIPLES = ("m1", "m2", "m4", "m8", "?", "mf8", "mf4", "mf2")
+
+def vector_type_text(value: int) -> str:
+  """The bits of vtype: how wide an element is, how many registers make a vector, whether the rest is kept."""
+  kept = ("ta" if value >> 6 & 1 else "tu", "ma" if value >> 7 else "mu")
+  return ", ".join((f"e{8 << (value >> 3 & 7)}", MULTIPLES[value & 7], *kept))
 
 def read_field(text: str) -> Field:
   """From its kind and the manual's notation: 4:1@8 says that bits 4 to 1 of the value stand at instruction bit 8 and
@@ -66,7 +74,8 @@ def read_field(text: str) -> Field:
   for high, low, at in re.findall(r"(\d+):?(\d*)@(\d+)", text):
     bottom = int(low or high)
     slices.append((bottom, int(high) - bottom + 1, int(at)))
-  return Field(text[0], tuple(slices), tuple([int(value) for value in re.findall(r"!(\d+)", text)]))
+  reserved = [v for v in range(256) if v & 7 == 4 or v >> 3 & 7 > 3] if text[0] == "t" else []
+  return Field(text[0], tuple(slices), (*map(int, re.findall(r"!(\d+)", text)), *reserved))
 
 FIELDS = {name: read_field(text) for name, text in {
   "rd": "x 4:0@7", "rs1": "x 4:0@15", "rs2": "x 4:0@20", "imm": "s 11:0@20", "fd": "f 4:0@7", "fs1": "f 4:0@15",
@@ -74,6 +83,9 @@ FIELDS = {name: read_field(text) for name, text in {
   "branch": "p 12@31 10:5@25 4:1@8 11@7", "jump": "p 20@31 10:1@21 11@20 19:12@12", "upper": "h 19:0@12",
   "shift": "u 5:0@20", "shiftw": "u 4:0@20", "csr": "u 11:0@20", "order": "o 1:0@25", "pred": "i 3:0@24 !0",
   "succ": "i 3:0@20 !0",
+  # vectors
+  "vd": "v 4:0@7", "vs1": "v 4:0@15", "vs2": "v 4:0@20", "vs3": "v 4:0@7", "vm": "m 0@25", "vimm": "s 4:0@15",
+  "vtype": "t 7:0@20",
   # compressed
   "cd": "x 4:0@7 !0", "cs": "x 4:0@2 !0", "cs0": "x 4:0@2", "cu": "x 4:0@7 !0 !2", "cf": "f 4:0@7", "cfs": "f 4:0@2",
   "c1": "c 2:0@7", "c2": "c 2:0@2", "g2": "g 2:0@2", "c6": "s 5@12 4:0@2", "c6n": "s 5@12 4:0@2 !0",
@@ -135,6 +147,48 @@ rd, rs1, rs2 | andn 40007033, orn 40006033, xnor 40004033, min a004033, minu a00
 rd, rs1, rs2 | rol 60001033, ror 60005033, rolw 6000103b, rorw 6000503b
 rd, rs1 | clz 60001013, ctz 60101013, cpop 60201013, clzw 6000101b, ctzw 6010101b, cpopw 6020101b
 rd, rs1 | sext.b 60401013, sext.h 60501013, zext.h 800403b, rev8 6b805013, orc.b 28705013
+vd, vs2, vs1 vm | vadd.vv 57, vsub.vv 8000057, vminu.vv 10000057, vmin.vv 14000057, vmaxu.vv 18000057
+vd, vs2, vs1 vm | vmax.vv 1c000057, vand.vv 24000057, vor.vv 28000057, vxor.vv 2c000057, vsll.vv 94000057
+vd, vs2, vs1 vm | vsrl.vv a0000057, vsra.vv a4000057, vmseq.vv 60000057, vmsne.vv 64000057, vmsltu.vv 68000057
+vd, vs2, vs1 vm | vmslt.vv 6c000057, vmsleu.vv 70000057, vmsle.vv 74000057
+vd, vs2, rs1 vm | vadd.vx 4057, vsub.vx 8004057, vminu.vx 10004057, vmin.vx 14004057, vmaxu.vx 18004057
+vd, vs2, rs1 vm | vmax.vx 1c004057, vand.vx 24004057, vor.vx 28004057, vxor.vx 2c004057, vsll.vx 94004057
+vd, vs2, rs1 vm | vsrl.vx a0004057, vsra.vx a4004057, vmseq.vx 60004057, vmsne.vx 64004057, vmsltu.vx 68004057
+vd, vs2, rs1 vm | vmslt.vx 6c004057, vmsleu.vx 70004057, vmsle.vx 74004057, vslidedown.vx 3c004057
+vd, vs2, vimm vm | vadd.vi 3057, vand.vi 24003057, vor.vi 28003057, vxor.vi 2c003057, vmseq.vi 60003057
+vd, vs2, vimm vm | vmsne.vi 64003057, vmsleu.vi 70003057, vmsle.vi 74003057
+vd, vs2, zimm vm | vsll.vi 94003057, vsrl.vi a0003057, vsra.vi a4003057, vslidedown.vi 3c003057
+vd, vs2, vs1 vm | vmul.vv 94002057, vdivu.vv 80002057, vdiv.vv 84002057, vremu.vv 88002057, vrem.vv 8c002057
+vd, vs2, vs1 vm | vredsum.vs 2057, vredmaxu.vs 18002057, vredmax.vs 1c002057
+vd, vs2, vs1 | vmandn.mm 62002057, vmand.mm 66002057, vmor.mm 6a002057, vmxor.mm 6e002057, vmorn.mm 72002057
+vd, vs2, vs1 | vmnand.mm 76002057, vmnor.mm 7a002057, vmxnor.mm 7e002057
+vd, vs2, vs1 vm | vfadd.vv 1057, vfsub.vv 8001057, vfmin.vv 10001057, vfmax.vv 18001057, vfsgnj.vv 20001057
+vd, vs2, vs1 vm | vfsgnjn.vv 24001057, vfsgnjx.vv 28001057, vmfeq.vv 60001057, vmfle.vv 64001057, vmflt.vv 6c001057
+vd, vs2, vs1 vm | vmfne.vv 70001057, vfdiv.vv 80001057, vfmul.vv 90001057, vfredusum.vs 4001057, vfredosum.vs c001057
+vd, vs2, vs1 vm | vfredmax.vs 1c001057
+vd, vs2, fs1 vm | vfadd.vf 5057, vfsub.vf 8005057, vfmin.vf 10005057, vfmax.vf 18005057, vmfeq.vf 60005057
+vd, vs2, fs1 vm | vmfle.vf 64005057, vmflt.vf 6c005057, vmfne.vf 70005057, vfdiv.vf 80005057, vfmul.vf 90005057
+vd, vs1, vs2 vm | vfmadd.vv a0001057, vfnmadd.vv a4001057, vfmsub.vv a8001057, vfnmsub.vv ac001057, vfmacc.vv b0001057
+vd, vs1, vs2 vm | vfnmacc.vv b4001057, vfmsac.vv b8001057, vfnmsac.vv bc001057
+vd, fs1, vs2 vm | vfmadd.vf a0005057, vfnmadd.vf a4005057, vfmsub.vf a8005057, vfnmsub.vf ac005057, vfmacc.vf b0005057
+vd, fs1, vs2 vm | vfnmacc.vf b4005057, vfmsac.vf b8005057, vfnmsac.vf bc005057
+vd, vs2, vs1, v0 | vmerge.vvm 5c000057
+vd, vs2, rs1, v0 | vmerge.vxm 5c004057
+vd, vs2, fs1, v0 | vfmerge.vfm 5c005057
+vd, vs1 | vmv.v.v 5e000057
+vd, rs1 | vmv.v.x 5e004057, vmv.s.x 42006057
+vd, vimm | vmv.v.i 5e003057
+vd, fs1 | vfmv.v.f 5e005057, vfmv.s.f 42005057
+rd, vs2 | vmv.x.s 42002057
+fd, vs2 | vfmv.f.s 42001057
+vd, vs2 | vmv1r.v 9e003057, vmv2r.v 9e00b057
+vd vm | vid.v 5008a057
+vd, vs2 vm | vfsqrt.v 4c001057, vfcvt.f.xu.v 48011057, vfcvt.f.x.v 48019057, vfcvt.rtz.xu.f.v 48031057
+vd, vs2 vm | vfcvt.rtz.x.f.v 48039057
+vd, (rs1) vm | vle8.v 7, vle16.v 5007, vle32.v 6007, vle64.v 7007
+vs3, (rs1) vm | vse8.v 27, vse16.v 5027, vse32.v 6027, vse64.v 7027
+rd, zimm, vtype | vsetivli c0007057
+rd, rs1, vtype | vsetvli 7057
 """
 
 # Compressed instructions: operands, own bits, and the instruction that each stands for, then others that mean the same.

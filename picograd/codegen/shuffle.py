@@ -1,6 +1,6 @@
-# shuffle.py: vectors gathered element by element from rows of memory. In and out: a kernel whose VECTOR ranges are lanes.
-# After: where such vectors take neighbours of every row, each row is one vector load, and shuffles turn rows into
-# columns: the register tile of a transposed copy.   (chapter 3)
+# shuffle.py: vectors gathered element by element from rows of memory. In and out: a kernel whose VECTOR ranges are
+# lanes. After: where such vectors take neighbours of every row, each row is one vector load, and shuffles turn rows
+# into columns: the register tile of a transposed copy.   (chapter 3)
 from __future__ import annotations
 from typing import Hashable
 from picograd.dtype import dtypes
@@ -40,9 +40,9 @@ def neighbours(columns: dict[int, UOp]) -> list[list[UOp]]:
   return tiles
 
 def transposed(tile: list[UOp]) -> list[UOp]:
-  """The columns of a tile from vector loads of its rows. Rows shorter than a column lie side by side in one vector, each
-  a block: row k, row k + width, .. in vector k. Then, halving the block, every two vectors exchange halves of their
-  blocks."""
+  """The columns of a tile from vector loads of its rows. Rows shorter than a column lie side by side in one vector,
+  each a block: row k, row k + width, .. in vector k. Then, halving the block, every two vectors exchange halves of
+  their blocks."""
   width, lanes = len(tile), tile[0].dtype.count
   loads = [UOp(Ops.LOAD, load.dtype.vec(width), load.src) for load in tile[0].src]
   rows = [side_by_side(loads[k::width]) for k in range(width)]

@@ -33,6 +33,7 @@ HALF = frozenset({dtypes.float16, dtypes.bfloat16})
 PYTHON = Target("python", vector_bytes=16, scratch_bytes=SCRATCH, missing_dtypes=HALF)
 
 RISCV = Target("riscv-rv64gc", registers=32, missing_dtypes=HALF, division_traps=True)
+RISCV_V = RISCV._replace(name="riscv-rv64gcv", vector_bytes=32, registers=13)          # groups of two registers
 
 class Vectors(NamedTuple):
   """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask."""

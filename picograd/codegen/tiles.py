@@ -10,7 +10,7 @@ from picograd.codegen.optimize import Opt, apply_opt, next_number, range_numbere
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv, prod
-from picograd.ops.index import simplify_index, stride_of, sum_of
+from picograd.ops.index import bounds, simplify_index, stride_of, sum_of
 from picograd.ops.match import rewrite
 from picograd.ops.ops import Axis, Buf, Operand, Ops, Space, Tile
 from picograd.ops.uop import Table, UOp, toposort
@@ -65,25 +65,27 @@ class Contract(NamedTuple):
   def applied(self, kernel: UOp) -> UOp: return contract(kernel, self)
 
 class Split(NamedTuple):
-  """A part of a tile's side, innermost first. register: how far apart its neighbours are in a thread's results."""
+  """A part of a tile's side, innermost first. place: how far apart its neighbours are among the results."""
   side: str
   axis: Axis
   amount: int
-  register: int = 0
+  place: int
 
-def splits_of(opt: Contract) -> list[Split]:
-  """How the results of a unit lie in threads and registers. (PTX ISA, figures of the fragments of D.)"""
-  wm, wn = opt.warp
+def splits_of(opt: Contract, lanes: int) -> list[Split]:
+  """Who stores which results. Those of fma are where they were computed, in a thread's 64 registers; others are rows of
+  shared memory, of which threads side by side take vectors."""
   if opt.unit == "fma": return [
-    Split("n", Axis.VECTOR, 4, 1), Split("m", Axis.UPCAST, 4, 8), Split("m", Axis.LOCAL, 8), Split("n", Axis.LOCAL, 4),
-    Split("n", Axis.UPCAST, 2, 4), Split("m", Axis.UPCAST, 2, 32), Split("m", Axis.LOCAL, 2), Split("n", Axis.LOCAL, 4)]
-  quad = [Split("n", Axis.VECTOR, 2, 1), Split("n", Axis.LOCAL, 4), Split("m", Axis.LOCAL, 8),
-          Split("n", Axis.UPCAST, wn // 8, 4), Split("m", Axis.UPCAST, 2, 2)]
-  if opt.unit == "mma": return [
-    *quad, Split("m", Axis.UPCAST, wm // 16, wn // 2), Split("m", Axis.LOCAL, opt.rows // wm),
-    Split("n", Axis.LOCAL, opt.columns // wn)]
-  return [*quad, Split("m", Axis.LOCAL, 4), Split("m", Axis.UPCAST, wm // 64, wn // 2),
-          Split("m", Axis.LOCAL, opt.rows // wm)]
+    Split("n", Axis.VECTOR, 4, 1), Split("m", Axis.UPCAST, 4, 8), Split("m", Axis.LOCAL, 8, 0), Split("n", Axis.LOCAL, 4, 0),
+    Split("n", Axis.UPCAST, 2, 4), Split("m", Axis.UPCAST, 2, 32), Split("m", Axis.LOCAL, 2, 0), Split("n", Axis.LOCAL, 4, 0)]
+  across = opt.columns // lanes
+  down = opt.threads // across
+  pitch = opt.columns + PAD
+  rows = opt.rows // down
+  return [Split("n", Axis.VECTOR, lanes, 1), Split("n", Axis.LOCAL, across, lanes), Split("m", Axis.LOCAL, down, pitch),
+          Split("m", Axis.UPCAST, min(rows, AT_ONCE), down * pitch), Split("m", Axis.LOOP, ceildiv(rows, AT_ONCE), down * AT_ONCE * pitch)]
+
+PAD = 8                        # elements between rows of results in shared memory (codegen/matrix.py)
+AT_ONCE = 4                    # rows that a thread stores at once: what else it reads for them is under way together
 
 class Product(NamedTuple):
   """A sum of products: the REDUCE, the loads of its operands, the range that it reduces."""
@@ -111,43 +113,57 @@ def contract(kernel: UOp, opt: Contract) -> UOp:
   if product is None: raise ValueError(f"{opt}: the kernel is no contraction")
   m, n = range_numbered(kernel, opt.m), range_numbered(kernel, opt.n)
   a, b = (product.a, product.b) if stride(product.a, m) else (product.b, product.a)
-  sides: dict[str, UOp] = {"m": m, "n": n}                 # side -> its range in terms of the new ones
-  places = {"a": a.src[0], "b": b.src[0]}                  # operand -> the address of an element, likewise
-  left = {"m": m, "n": n}
-  parts: list[UOp] = []
-  register = UOp.const(dtypes.index, 0)
-  for split in splits_of(opt):
-    r, step = left[split.side], Opt(split.axis, left[split.side].arg[0], split.amount)
-    if split.amount == 1: continue
+  splits = splits_of(opt, result_lanes(kernel))
+  start: Table = {product.k: m.like(0)}
+  sides: dict[str, UOp] = {}                               # side -> where in it a tile begins
+  inside: dict[str, UOp] = {}                              # side -> what is left of it within a tile
+  for side, r, amount in (("m", m, opt.rows), ("n", n, opt.columns)):
     fresh = next_number(kernel)
-    value, inside = split_inner(r, step, fresh)
-    kernel = replace_range(kernel, r, value, inside)
-    inner = next(u for u in toposort([value]) if u.op is Ops.RANGE and u.arg[0] == fresh)
-    sides = {side: u.substitute({r: value}) for side, u in sides.items()}
-    places = {name: u.substitute({r: value}) for name, u in places.items()}
-    left[split.side] = next((u for u in toposort([value]) if u.op is Ops.RANGE and u is not inner), r.replace(src=(r.like(1),)))
-    parts.append(inner)
-    register = register + inner * split.register
-  start = {r: r.like(0) for r in (*parts, product.k)}
-  def at_start(u: UOp) -> UOp: return rewrite(u.substitute(start), simplify_index)
-  tile = Tile(opt.unit, a.dtype.name, a.dtype.itemsize, size(m), size(n), size(product.k), opt.rows, opt.columns,
-              opt.depth, opt.stages, opt.warp, opt.threads,
-              operand_of(a, m, product.k), operand_of(b, n, product.k))
-  count = prod(split.amount for split in splits_of(opt) if split.axis in (Axis.UPCAST, Axis.VECTOR))
-  registers = UOp(Ops.BUFFER, dtypes.float32, (), Buf(0, count, Space.REG))
-  first = [without_gates(at_start(places["a"])), without_gates(at_start(places["b"]))]
-  # the tile's own rows are added by the unit: addresses start at row 0 and column 0
-  first = [rewrite(u.substitute({left["m"]: m.like(0), left["n"]: n.like(0)}), simplify_index) for u in first]
-  filled = UOp(Ops.WMMA, dtypes.void, (registers, *first, at_start(sides["m"]), at_start(sides["n"])), tile)
+    value, gate = split_inner(r, Opt(Axis.LOOP, r.arg[0], amount), fresh)
+    kernel = replace_range(kernel, r, value, gate)
+    inside[side] = range_numbered(kernel, fresh)
+    sides[side] = rewrite(value.substitute({inside[side]: r.like(0)}), simplify_index)
+    start[r] = r.like(0)
+  place = UOp.const(dtypes.index, 0)
+  for split in splits:
+    if split.amount == 1: continue
+    r, fresh = inside[split.side], next_number(kernel)
+    value, _ = split_inner(r, Opt(split.axis, r.arg[0], split.amount), fresh)
+    kernel = replace_range(kernel, r, value, None)
+    inner = range_numbered(kernel, fresh)
+    place = place + inner * split.place
+    inside[split.side] = next((u for u in toposort([value]) if u.op is Ops.RANGE and u is not inner), inner)
+  operands = operand_of(a, m, product.k), operand_of(b, n, product.k)
+  tile = Tile(opt.unit, opt.unit == "wgmma" and all(map(is_matrix, operands)) and has_exact_ends(operands, a, b, size(product.k), opt.depth),
+              a.dtype.name, a.dtype.itemsize, size(m), size(n), size(product.k), opt.rows, opt.columns, opt.depth,
+              opt.stages, opt.warp, opt.threads, *operands)
+  results = UOp(Ops.BUFFER, dtypes.float32, (), results_of(opt))
+  addresses = [rewrite(u.src[0].substitute(start), simplify_index) for u in (a, b)]
+  filled = UOp(Ops.WMMA, dtypes.void, (results, *addresses, sides["m"], sides["n"]), tile)
   now, = [u for u in toposort([kernel]) if u.op is Ops.REDUCE]
-  return kernel.substitute({now: registers.after(filled).index(register).load()})
+  return kernel.substitute({now: results.after(filled).index(place).load()})
 
-def without_gates(address: UOp) -> UOp: return address.with_src(address.src[:2])
+def results_of(opt: Contract) -> Buf:
+  return Buf(0, 64, Space.REG) if opt.unit == "fma" else Buf(0, opt.rows * (opt.columns + PAD), Space.LOCAL)
+
+def result_lanes(kernel: UOp) -> int:
+  """Results that a thread stores at once."""
+  widest = max(s.src[1].dtype.itemsize for s in toposort([kernel]) if s.op is Ops.STORE)
+  return max(4, WIDEST // widest)
+
+def is_matrix(operand: Operand) -> bool:
+  """Whether bulk tensor copies can read it: rows of a pitch of whole 16 bytes, from an aligned place."""
+  return operand.lanes * 2 == WIDEST and 1 in (operand.outer, operand.inner) and operand.pitch % 8 == 0
+
+def has_exact_ends(operands: tuple[Operand, Operand], a: UOp, b: UOp, k: int, depth: int) -> bool:
+  """Whether bulk copies past the end of k read zeros: they do past the end of a matrix, not past the end of a part."""
+  return k % depth == 0 or all(k == (o.pitch if o.is_along_k else o.length) for o in operands)
 
 def operand_of(load: UOp, side: UOp, k: UOp) -> Operand:
   outer, inner = stride(load, side), stride(load, k)
   assert outer is not None and inner is not None, "the operand of a contraction is linear in its ranges"
-  return Operand(outer, inner, aligned(load, side, k))
+  last = bounds(load.src[0].src[1])[1]
+  return Operand(load.src[0].src[0].arg, outer, inner, aligned(load, side, k), last // max(1, outer if inner == 1 else inner) + 1)
 
 def aligned(load: UOp, side: UOp, k: UOp) -> int:
   """How many neighbours along the nearer of two ranges can be read together: all else moves by multiples of them."""
@@ -174,8 +190,8 @@ class Choice(NamedTuple):
   speed: float
 
 CHOICES: dict[str, list[Choice]] = {
-  "wgmma": [Choice(128, 256, 128, 4, (64, 256), 256, 1.0), Choice(128, 128, 128, 4, (64, 128), 256, 0.8),
-            Choice(64, 128, 128, 4, (64, 128), 128, 0.7), Choice(64, 64, 128, 4, (64, 64), 128, 0.5)],
+  "wgmma": [Choice(128, 256, 128, 3, (64, 256), 256, 1.0), Choice(128, 128, 128, 4, (64, 128), 256, 0.8),
+            Choice(64, 128, 128, 8, (64, 128), 128, 0.7), Choice(64, 64, 128, 8, (64, 64), 128, 0.5)],
   "mma": [Choice(128, 128, 64, 4, (64, 64), 128, 1.0), Choice(64, 128, 64, 4, (32, 64), 128, 0.8),
           Choice(64, 64, 64, 4, (32, 32), 128, 0.6)],
   "fma": [Choice(128, 128, 32, 2, (0, 0), 256, 1.0)],

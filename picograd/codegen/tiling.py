@@ -4,7 +4,7 @@
 # layout, batches, convolutions.   (chapter 3)
 from __future__ import annotations
 from typing import NamedTuple
-from picograd.codegen.optimize import Opt, Stage, apply_opt, next_number, ranges_in, stores_of
+from picograd.codegen.optimize import Opt, Stage, apply_opt, next_number, ranges_in, step, stores_of
 from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
@@ -16,8 +16,10 @@ AnyOpt = Opt | Stage
 FMA_LATENCY = 4          # cycles
 FMA_UNITS = 2            # what x86 and ARM cores with wide vectors have, as a rule
 LOAD_UNITS = 2
+LOOP_CYCLES = 0.5        # what counting and branching cost, and waiting between tiles
 LEAST_WORK = 1 << 8     # multiply-adds below which nothing is won
 COPY_REUSE = 24          # how often an element must be used for a copy of it to pay
+STREAMS = 16             # rows of memory that are read side by side
 THREAD_WORK = 1 << 17    # multiply-adds below which starting a second thread costs more than it gains
 
 class Contraction(NamedTuple):
@@ -33,7 +35,6 @@ class Contraction(NamedTuple):
   may_block: bool        # whether partial sums may be left in the output
 
 def size(r: UOp) -> int: return r.bound.arg
-def step(load: UOp, r: UOp) -> int | None: return stride_of(load.src[0].src[1], r)
 def slot(load: UOp) -> int: return load.src[0].src[0].arg
 
 def find_contraction(kernel: UOp) -> Contraction | None:
@@ -73,7 +74,7 @@ class Tile(NamedTuple):
 
 def tile_cycles(rows: int, vectors: int) -> float:
   """Cycles of one step of the reduction for a tile."""
-  return max(rows * vectors / FMA_UNITS, (rows + vectors) / LOAD_UNITS, FMA_LATENCY)
+  return max(rows * vectors / FMA_UNITS, (rows + vectors) / LOAD_UNITS, FMA_LATENCY) + LOOP_CYCLES
 
 def choose_tile(c: Contraction, target: Target) -> Tile | None:
   """As many accumulators as registers allow beside the operands, in the shape that takes the fewest cycles."""
@@ -87,7 +88,7 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
   def cycles(rows: int) -> float:
     rest = m % rows
     return m // rows * tile_cycles(rows, vectors) + (tile_cycles(rest, vectors) if rest else 0)
-  best = min(range(1, min(most, m) + 1), key=lambda rows: (cycles(rows), -rows))
+  best = min(range(1, min(most, m) + 1), key=lambda rows: (cycles(rows), m % rows > 0, -rows))
   return Tile(best, vectors, lanes)
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
@@ -127,8 +128,7 @@ def contraction_opts(kernel: UOp, target: Target) -> list[AnyOpt] | None:
   plan.tile(c.columns, tile.vectors * tile.lanes, tile.lanes)
   plan.tile(c.rows[-1], tile.rows, 1)
   share_out(plan, c, tile, target)
-  if target.l2_bytes: block(plan, c, tile, target)
-  return plan.opts
+  return plan.opts if not target.l2_bytes or block(plan, c, tile, target) else None
 
 def work(c: Contraction) -> int:
   return prod(size(r) for r in (c.columns, *c.rows, *c.outer, *c.reduce.src[1:]))
@@ -148,24 +148,31 @@ def share_out(plan: Plan, c: Contraction, tile: Tile, target: Target) -> None:
 
 # ---- blocks that fit caches ------------------------------------------------------------------------------------------
 
-def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> None:
+def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
   """Panels of the streamed operand that stay in the L2 cache while all rows go by; or, where the broadcast operand is
-  too large to come from there, slivers of the streamed one that stay in L1 while a copy of the other goes by."""
+  too large to come from there, slivers of the streamed one that stay in L1 while a copy of the other goes by. With too
+  few rows for a copy, memory is read in its order. False where lanes would be gathered over and over."""
   width, itemsize = tile.vectors * tile.lanes, c.reduce.dtype.itemsize
   depth = prod(size(r) for r in c.reduce.src[1:])
   rows, columns = prod(size(r) for r in c.rows), size(c.columns)
   deepest = target.l1_bytes * 5 // 4 // (width * itemsize)
   if c.may_block and depth > deepest: depth = ceildiv(depth, ceildiv(depth, deepest))
   copies_pay = rows >= COPY_REUSE and depth * columns * itemsize > target.l1_bytes
+  if not copies_pay and any(step(u, c.columns) != 1 for u in c.streamed): return False
+  if not copies_pay and c.may_block and depth * columns * itemsize > target.l2_bytes:
+    block_columns(plan, c, tile, max(width, target.l2_bytes // 2 // (rows * itemsize)))     # the sums stay near
+    block_depth(plan, c, STREAMS)
+    return True
   is_large = rows * depth * itemsize > target.l2_bytes and columns >= max(8, target.threads) * width
   held = max(width, target.l2_bytes * 3 // 4 // (depth * itemsize))               # columns of a panel
   block_columns(plan, c, tile, 1 if is_large else held)
   block_depth(plan, c, depth)
   if is_large: plan.add(Opt(Axis.BLOCK, c.columns.arg[0], 1))
   if copies_pay:
-    for number in dedup(slot(u) for u in c.streamed): plan.add(Stage(number))
+    for number in dedup(slot(u) for u in c.streamed): plan.add(Stage(number, tile.lanes))
   if is_large:
-    for number in dedup(slot(u) for u in c.broadcast): plan.add(Stage(number))
+    for number in dedup(slot(u) for u in c.broadcast): plan.add(Stage(number, tile.lanes))
+  return True
 
 def block_columns(plan: Plan, c: Contraction, tile: Tile, held: int) -> None:
   """The loops over columns, innermost last, in blocks of as many columns as are held; batches one by one."""

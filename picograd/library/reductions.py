@@ -66,7 +66,7 @@ def softmax_along(x: UOp, axis: int) -> UOp:
   wide = shifted(x.cast(accumulator(x.dtype)), axis)
   e = scaled_exp2(wide)
   total = e.reduce(Ops.ADD, (axis,))
-  return (e / total.expand(e.shape)).cast(x.dtype)
+  return (e * (total.like(1) / total).expand(e.shape)).cast(x.dtype)              # one division a row
 
 def log_softmax_along(x: UOp, axis: int) -> UOp:
   wide = shifted(x.cast(accumulator(x.dtype)), axis)

@@ -25,6 +25,7 @@ class Module:
   _buffers: dict[str, Tensor | None]
   _modules: dict[str, "Module | None"]
   _transient: set[str]                    # buffers that state_dict leaves out
+  changes = 0                             # of any module: while it stands still, no tree has changed
 
   def __init__(self) -> None:
     self.__dict__.update(_parameters={}, _buffers={}, _modules={}, _transient=set(), training=True)
@@ -35,6 +36,7 @@ class Module:
 
   # attributes
   def __setattr__(self, name: str, value: Any) -> None:
+    Module.changes += 1
     if "_modules" not in self.__dict__ and isinstance(value, (Parameter, Module)):
       raise AttributeError(f"cannot assign {type(value).__name__} {name!r} before Module.__init__() call")
     tables: list[dict[str, Any]] = [self.__dict__.get(t, {}) for t in ("_parameters", "_modules", "_buffers")]
@@ -53,17 +55,22 @@ class Module:
     raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
   def __delattr__(self, name: str) -> None:
+    Module.changes += 1
     for table in (self._parameters, self._buffers, self._modules, self.__dict__):
       if name in table:
         del table[name]
         return
     raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-  def register_parameter(self, name: str, param: Parameter | None) -> None: self._parameters[name] = param
-  def add_module(self, name: str, module: "Module | None") -> None: self._modules[name] = module
+  def register_parameter(self, name: str, param: Parameter | None) -> None: self.enter(self._parameters, name, param)
+  def add_module(self, name: str, module: "Module | None") -> None: self.enter(self._modules, name, module)
+  def enter(self, table: dict[str, Any], name: str, value: Any) -> None:
+    """Every change of a table comes through here or through __setattr__."""
+    Module.changes += 1
+    table[name] = value
   def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
     """A tensor that moves and is saved with the module but is not trained."""
-    self._buffers[name] = tensor
+    self.enter(self._buffers, name, tensor)
     if not persistent: self._transient.add(name)
 
   # the tree
@@ -201,9 +208,9 @@ class ModuleList(Module):
   def __getitem__(self, i: int | slice) -> Any:
     items = list(self)
     return type(self)(items[i]) if isinstance(i, slice) else items[i]
-  def __setitem__(self, i: int, module: Module) -> None: self._modules[list(self._modules)[i]] = module
+  def __setitem__(self, i: int, module: Module) -> None: self.enter(self._modules, list(self._modules)[i], module)
   def append(self, module: Module) -> "ModuleList":
-    self._modules[str(len(self._modules))] = module
+    self.enter(self._modules, str(len(self._modules)), module)
     return self
   def extend(self, modules: Iterable[Module]) -> "ModuleList":
     for m in modules: self.append(m)
@@ -218,12 +225,12 @@ class ModuleDict(Module):
   def __iter__(self) -> Iterator[str]: return iter(self._modules)
   def __contains__(self, name: str) -> bool: return name in self._modules
   def __getitem__(self, name: str) -> Any: return self._modules[name]
-  def __setitem__(self, name: str, module: Module) -> None: self._modules[name] = module
+  def __setitem__(self, name: str, module: Module) -> None: self.enter(self._modules, name, module)
   def keys(self) -> Iterable[str]: return self._modules.keys()
   def values(self) -> Iterable[Any]: return self._modules.values()
   def items(self) -> Iterable[tuple[str, Any]]: return self._modules.items()
   def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
-    self._modules.update(dict(modules))
+    for name, module in dict(modules).items(): self.enter(self._modules, name, module)
 
 class Sequential(ModuleList):
   """Each module applied to the output of the one before. Takes modules, or one dict of them."""

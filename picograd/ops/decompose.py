@@ -9,7 +9,7 @@ from typing import Callable, NamedTuple
 from picograd.dtype import DType, dtypes, truncate
 from picograd.ops.fold import is_machine_integer, number
 from picograd.ops.match import Pat, Rules
-from picograd.ops.ops import ALU, COMPARE, Ops
+from picograd.ops.ops import ALU, COMPARE, Odds, Ops
 from picograd.ops.uop import UOp
 
 # ---- constants, exact ------------------------------------------------------------------------------------------------
@@ -87,10 +87,9 @@ def horner(x, coefficients):
   return total
 
 def in_halves(x, coefficients):
-  """Horner's scheme for the lowest two terms, two of them in x^2 for the rest: half as long a chain of operations."""
-  square, (c0, c1, *rest) = x * x, coefficients
-  even, odd = horner(square, rest[0::2]), horner(square, rest[1::2])
-  return fma(fma(fma(odd, x, even), x, c1), x, c0)
+  """The same as two polynomials in x^2: half as long a chain of operations, and a rounding more."""
+  square = x * x
+  return fma(horner(square, coefficients[1::2]), x, horner(square, coefficients[0::2]))
 
 def round_to_integer(x, scale, offset, f):
   """x*scale + offset rounded to the nearest integer n with |n| < 2^(mantissa-1), as a float and as a signed integer.
@@ -132,7 +131,8 @@ def exp2_polynomial(x, f):
   """2^x, within 1 ulp; exact for integers."""
   x = clamp(x, *exp_bounds(f))
   whole, n = round_to_integer(x, 1.0, 0.0, f)
-  return scaled(in_halves(x - whole, f.exp2), n, f)
+  r = x - whole
+  return scaled(horner(r, (*f.exp2[:2], in_halves(r, f.exp2[2:]))), n, f)
 
 @by_float32
 def exp_polynomial(x, f):
@@ -141,45 +141,52 @@ def exp_polynomial(x, f):
   x = clamp(x, low * math.log(2), high * math.log(2))
   whole, n = round_to_integer(x, float(LOG2_E), 0.0, f)
   r = fma(whole, -f.ln2[1], fma(whole, -f.ln2[0], x))
-  return scaled(in_halves(r, f.exp), n, f)
+  return scaled(horner(r, (*f.exp[:2], in_halves(r, f.exp[2:]))), n, f)
 
 # ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ----------------------------
 
 def exponent_and_fraction(x, f):
-  """(e, m-1) of a positive finite x, both as floats; a denormal is scaled up first."""
-  lift = f.mantissa + 1
-  denormal = x < 2.0 ** (1 - f.bias)
-  bits = denormal.where(x * 2.0**lift, x).bitcast(f.signed)
+  """(e, m-1) of a positive normal x, both as floats."""
+  bits = x.bitcast(f.signed)
   root_half = (f.bias - 1 << f.mantissa) + int((math.sqrt(2) - 1) * 2**f.mantissa)        # bits of sqrt(1/2)
   e = (bits - root_half) >> f.mantissa
   m = (bits - (e << f.mantissa)).bitcast(f.real)
-  return e.cast(f.real) + denormal.where(x.like(-lift), 0), m + -1.0
+  return e.cast(f.real), m + -1.0
+
+def with_all_numbers(x, logarithm, f):
+  """logarithm(x, e) is that of x 2^e for a positive normal x. What else there is, is rare: a denormal is scaled up,
+  log(0) = -inf, log(x<0) = NaN, log(inf) = inf, log(NaN) = NaN."""
+  bits, lift = x.bitcast(f.signed), f.mantissa + 1
+  unusual = (bits < 1 << f.mantissa) | (bits > (2 * f.bias + 1 << f.mantissa) - 1)        # signed: below 0 too
+  finite = (x < math.inf).where(logarithm(x * 2.0**lift, -lift), x)
+  rest = (x > 0).where(finite, x.ne(0).where(x.like(math.nan), -math.inf))
+  return UOp(Ops.WHERE, x.dtype, (unusual, rest, logarithm(x, 0)), Odds.RARE)
 
 def log_tail(z, f):
   """log(1+z) - z."""
   square = z * z
-  return square * fma(horner(z, f.log), z, -0.5)
-
-def with_log_limits(x, result):
-  """log(0) = -inf, log(x<0) = NaN, log(inf) = inf, log(NaN) = NaN."""
-  finite = (x < math.inf).where(result, x)
-  return (x > 0).where(finite, x.ne(0).where(x.like(math.nan), -math.inf))
+  return square * fma(in_halves(z, f.log), z, -0.5)
 
 @by_float32
 def log2_polynomial(x, f):
   """log2(x), within 1 ulp; exact for powers of two."""
-  e, z = exponent_and_fraction(x, f)
   high, low = parts(LOG2_E, f.real, (f.mantissa + 1, f.mantissa + 1))
-  lost = fma(z, z, -(z * z))                                                   # what rounding took from the square
-  tail = fma(log_tail(z, f), high, fma(lost, -high / 2, z * low))
-  return with_log_limits(x, e + fma(z, high, tail))
+  def logarithm(x, lifted):
+    e, z = exponent_and_fraction(x, f)
+    if lifted: e = e + lifted
+    lost = fma(z, z, -(z * z))                                                 # what rounding took from the square
+    tail = fma(log_tail(z, f), high, fma(lost, -high / 2, z * low))
+    return e + fma(z, high, tail)
+  return with_all_numbers(x, logarithm, f)
 
 @by_float32
 def log_polynomial(x, f):
   """The natural logarithm, within 1 ulp."""
-  e, z = exponent_and_fraction(x, f)
-  tail = fma(e, f.ln2[1], log_tail(z, f))
-  return with_log_limits(x, fma(e, f.ln2[0], z + tail))
+  def logarithm(x, lifted):
+    e, z = exponent_and_fraction(x, f)
+    if lifted: e = e + lifted
+    return fma(e, f.ln2[0], z + fma(e, f.ln2[1], log_tail(z, f)))
+  return with_all_numbers(x, logarithm, f)
 
 # ---- sine: x = n pi + r, sin(x) = (-1)^n sin(r) ----------------------------------------------------------------------
 
@@ -233,13 +240,14 @@ def sine(x: UOp, quarters: int, f: Format) -> UOp:
   top = f.unsigned.bits - 1
   bits = x.bitcast(f.unsigned)
   size = (bits & (1 << top) - 1).bitcast(f.real)
-  large = size >= f.large
-  (near, near_n), (far, far_n) = reduce_by_pi(size, quarters, f), reduce_by_bits(size, quarters, f)
-  r, n = large.where(far, near), large.where(far_n, near_n)
-  square = r * r
-  p = fma(horner(square, f.sin), r * square, r).bitcast(f.unsigned) ^ (n << top)
-  if not quarters: p = p ^ (bits & 1 << top)                                   # sin(-x) = -sin(x), cos(-x) = cos(x)
-  return (size < math.inf).where(p.bitcast(f.real), math.nan)
+  def value(r: UOp, n: UOp) -> UOp:
+    square = r * r
+    p = fma(horner(square, f.sin), r * square, r).bitcast(f.unsigned) ^ (n << top)
+    if not quarters: p = p ^ (bits & 1 << top)                                 # sin(-x) = -sin(x), cos(-x) = cos(x)
+    return p.bitcast(f.real)
+  near = value(*reduce_by_pi(size, quarters, f))
+  far = (size < math.inf).where(value(*reduce_by_bits(size, quarters, f)), math.nan)
+  return UOp(Ops.WHERE, x.dtype, (size > f.large, far, near), Odds.RARE)
 
 @by_float32
 def sin_polynomial(x, f):

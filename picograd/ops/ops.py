@@ -43,21 +43,33 @@ class Space(enum.IntEnum):
   LOCAL = 1       # shared by a block's threads; on the CPU a scratch array of the kernel
   REG = 2         # private: an accumulator, a C local
 
+class Odds(enum.Enum):
+  """arg of a WHERE."""
+  RARE = 0        # the condition seldom holds, and what it then takes is long to compute: worth a branch
+
 class Streaming(enum.Enum):
   """arg of a STORE."""
   STORE = 0       # of what nobody reads soon: past the caches
 
 class Operand(NamedTuple):
-  """Of a Tile: how far apart in memory the neighbours along the tile's side and along k are; how many of the nearer ones
-  are known to be aligned together."""
+  """Of a Tile: the slot; how far apart in memory the neighbours along the tile's side and along k are; how many of the
+  nearer ones are known to be aligned together; how many rows of the farther stride its memory has."""
+  slot: int
   outer: int
   inner: int
   lanes: int
+  length: int
+
+  @property
+  def is_along_k(self) -> bool: return self.inner == 1
+  @property
+  def pitch(self) -> int: return self.outer if self.is_along_k else self.inner
 
 class Tile(NamedTuple):
-  """arg of WMMA: registers become a tile's sums over k of a * b. Sources: registers, addresses of the first elements of
-  a and b, the tile's first row and first column."""
+  """arg of WMMA: results become a tile's sums over k of a * b. Sources: the results' memory, addresses of the first
+  elements of a and b, the tile's first row and first column."""
   unit: str                      # who multiplies: a key of codegen/matrix.py
+  bulk: bool                     # operands come by bulk tensor copies, not by threads
   dtype: str                     # of the operands
   itemsize: int
   m: int                         # of the whole contraction

@@ -3,7 +3,7 @@
 # order. A captured program is a CUDA graph, which PyCUDA lacks: cuda-bindings record PyCUDA's launches on the stream.
 # The first line of a source says how a kernel is launched; a binary keeps that line before the cubin.   (chapter 3)
 from __future__ import annotations
-import atexit, re
+import atexit, ctypes, re
 from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 from picograd.codegen import cuda
@@ -12,6 +12,8 @@ from picograd.runtime import nvrtc
 from picograd.runtime.device import Device
 
 HEAD = re.compile(r"// (\w+) grid (\d+) block (\d+) shared (\d+) arguments (\d+)")
+MAP = re.compile(r"// map slot (\d+) type (\w+) pitch (\d+) length (\d+) box (\d+) (\d+)")
+HEAD_LINES = 3           # that say how a kernel is launched
 GRAPHS = 8               # executable graphs that a captured program keeps, one for each set of addresses
 
 def open_device(name: str) -> CudaDevice:
@@ -68,21 +70,23 @@ class CudaDevice(Device):
 
   def render(self, kernel: Any) -> str: return cuda.render(kernel)
   def compile(self, source: str) -> bytes:
-    return source.split("\n", 1)[0].encode() + b"\n" + nvrtc.compile_cubin(source, self.arch)
+    head = [line for line in source.split("\n")[:HEAD_LINES] if line.startswith("// ")]
+    return "\n".join(head).encode() + b"\n\n" + nvrtc.compile_cubin(source, self.arch)
   def cache_key(self, source: str) -> bytes: return f"{self.arch} {nvrtc.version()}\n{source}".encode()
 
   def load(self, name: str, binary: bytes) -> CudaProgram:
-    head, _, code = binary.partition(b"\n")
+    head, _, code = binary.partition(b"\n\n")
     found = HEAD.match(head.decode())
+    maps = [MatrixMap(int(m[1]), m[2], *map(int, m.groups()[2:])) for m in MAP.finditer(head.decode())]
     assert found, f"{head!r} does not say how {name} is launched"
     entry, (grid, block, shared, arguments) = found[1], map(int, found.groups()[1:])
     with self:
       module = self.driver.module_from_buffer(code)
       function = module.get_function(entry)
-      function.prepare("P" * arguments)
+      function.prepare("P" * (arguments + bool(maps)))
       if shared > 48 << 10:
         function.set_attribute(self.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
-    self.programs.append(CudaProgram(self, name, function, (grid, 1, 1), (block, 1, 1), shared, arguments))
+    self.programs.append(CudaProgram(self, name, function, (grid, 1, 1), (block, 1, 1), shared, arguments, maps))
     return self.programs[-1]
 
   def timed(self, work: Callable[[], None]) -> float:
@@ -101,21 +105,63 @@ class CudaDevice(Device):
     """Gives everything back while the context is there: PyCUDA ends the process if it has to do so later."""
     with self:
       self.stream.synchronize()
-      for program in self.programs: program.function = None
+      for program in self.programs:
+        program.function = None
+        program.encoded.clear()
       self.blocks.clear()
       del self.pool, self.stream
     self.context.detach()
 
+class MatrixMap(NamedTuple):
+  """A matrix of 16-bit elements as bulk copies see it: rows of `pitch` elements, `length` of them; a box is copied at
+  once, its rows of 128 bytes swizzled."""
+  slot: int
+  dtype: str
+  pitch: int
+  length: int
+  width: int
+  height: int
+
+  def encoded(self, address: int) -> bytes:
+    """The 128 bytes of a tensor map. (CUDA driver API, cuTensorMapEncodeTiled.)"""
+    library = ctypes.CDLL("libcuda.so.1")
+    raw = ctypes.create_string_buffer(192)
+    at = ctypes.addressof(raw) + -ctypes.addressof(raw) % 64
+    kind = {"float16": 6, "bfloat16": 9}[self.dtype]
+    ones, rest = (ctypes.c_uint32 * 2)(1, 1), [ctypes.c_int(n) for n in (0, SWIZZLE_128, PROMOTE_128, 0)]
+    code = library.cuTensorMapEncodeTiled(
+      ctypes.c_void_p(at), ctypes.c_int(kind), ctypes.c_uint32(2), ctypes.c_void_p(address),
+      (ctypes.c_uint64 * 2)(self.pitch, self.length), (ctypes.c_uint64 * 1)(self.pitch * 2),
+      (ctypes.c_uint32 * 2)(self.width, self.height), ones, *rest)
+    if code: raise RuntimeError(f"cuTensorMapEncodeTiled refuses {self}: error {code}")
+    return ctypes.string_at(at, 128)
+
+SWIZZLE_128, PROMOTE_128 = 3, 2
+MAPS = 64                # sets of addresses for which a program keeps its tensor maps
+
 class CudaProgram:
   def __init__(self, device: CudaDevice, name: str, function: Any, grid: tuple, block: tuple, shared: int,
-               arguments: int):
+               arguments: int, maps: list[MatrixMap]):
     self.device, self.name, self.function = device, name, function
-    self.grid, self.block, self.shared, self.arguments = grid, block, shared, arguments
+    self.grid, self.block, self.shared, self.arguments, self.maps = grid, block, shared, arguments, maps
+    self.encoded: dict[tuple[int, ...], Any] = {}                  # addresses -> tensor maps in device memory
+
+  def tensor_maps(self, memory: Sequence[Memory]) -> list[int]:
+    """The address of the maps of some memory: they hold addresses, so there is a set for each."""
+    if not self.maps: return []
+    key = tuple([memory[m.slot].address for m in self.maps])
+    if key not in self.encoded:
+      if len(self.encoded) >= MAPS: self.encoded.pop(next(iter(self.encoded)))
+      data = b"".join([m.encoded(at) for m, at in zip(self.maps, key)])
+      block = self.encoded[key] = self.device.pool.allocate(len(data))
+      self.device.driver.memcpy_htod(int(block), data)
+    return [int(self.encoded[key])]
 
   def __call__(self, memory: Sequence[Memory]) -> None:
     """A kernel may read fewer slots than it was scheduled with: simplification can find that it needs no more."""
     addresses = [m.address for m in memory[:self.arguments]]
     with self.device:
+      addresses += self.tensor_maps(memory)
       self.function.prepared_async_call(self.grid, self.block, self.device.stream, *addresses, shared_size=self.shared)
 
 class Replay:
@@ -137,8 +183,10 @@ class Replay:
 
   def record(self, memory: Sequence[Any]) -> Any:
     stream, mode = self.device.stream.handle, self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+    calls = [(program, [memory[a] if isinstance(a, int) else a for a in arguments]) for program, arguments in self.calls]
+    for program, bound in calls: program.tensor_maps(bound)          # nothing may be copied while recording
     self.checked(self.driver.cuStreamBeginCapture(stream, mode))
-    for program, arguments in self.calls: program([memory[a] if isinstance(a, int) else a for a in arguments])
+    for program, bound in calls: program(bound)
     graph = self.checked(self.driver.cuStreamEndCapture(stream))
     made = self.checked(self.driver.cuGraphInstantiate(graph, 0))
     self.checked(self.driver.cuGraphDestroy(graph))

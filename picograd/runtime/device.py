@@ -46,33 +46,64 @@ class Device:
 
 ALIGNMENT = 64       # bytes: a cache line, and what non-temporal stores need
 
+LARGE = 1 << 16      # bytes from which on requests of nearly one size share memory
+
 class HostDevice(Device):
-  """Memory is a NumPy array of bytes, aligned to a cache line. Freed arrays wait in `spare` for the next request."""
+  """Memory is a NumPy array of bytes, aligned to a cache line. Freed arrays wait in `spare` for the next request of
+  their size; those that have waited longest go when there are too many."""
   spare_limit = 1 << 30
 
   def __init__(self, name: str):
     self.name = name
-    self.spare: dict[int, list[np.ndarray]] = {}
+    self.spare: dict[int, list[np.ndarray]] = {}       # room -> arrays of that many bytes; last used last
     self.spare_bytes = 0
 
+  def room(self, nbytes: int) -> int:
+    """What is allocated for a request: a large one is rounded up, by an eighth at most."""
+    if nbytes < LARGE: return nbytes
+    step = 1 << nbytes.bit_length() - 4
+    return -(-nbytes // step) * step
+
   def allocate(self, nbytes: int) -> np.ndarray:
-    waiting = self.spare.get(nbytes)
-    if waiting:
-      self.spare_bytes -= nbytes
-      return waiting.pop()
+    room = self.room(nbytes)
+    waiting = self.spare.get(room)
+    if waiting: self.spare_bytes -= room
+    block = waiting.pop() if waiting else self.fresh(room)
+    return block if room == nbytes else block[:nbytes]
+
+  def fresh(self, nbytes: int) -> np.ndarray:
     raw: np.ndarray = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start:start + nbytes]
 
   def free(self, memory: np.ndarray, nbytes: int) -> None:
-    if self.spare_bytes + nbytes > self.spare_limit: return
-    self.spare_bytes += nbytes
-    self.spare.setdefault(nbytes, []).append(memory)
+    room = self.room(nbytes)
+    if room > nbytes: memory = widened(memory, room)
+    if len(memory) < room: return                      # it came from elsewhere
+    waiting = self.spare.pop(room, [])
+    waiting.append(memory)
+    self.spare[room] = waiting
+    self.spare_bytes += room
+    while self.spare_bytes > self.spare_limit: self.drop_oldest()
+
+  def drop_oldest(self) -> None:
+    room, waiting = next(iter(self.spare.items()))
+    if waiting:
+      waiting.pop()
+      self.spare_bytes -= room
+    else: del self.spare[room]
 
   def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> np.ndarray:
     return memory[offset:offset + nbytes]
   def copy_in(self, memory: np.ndarray, data: np.ndarray) -> None: memory[:] = as_bytes(data)
   def copy_out(self, memory: np.ndarray, data: np.ndarray) -> None: as_bytes(data)[:] = memory
+
+def widened(memory: np.ndarray, nbytes: int) -> np.ndarray:
+  """The first nbytes of the allocation that memory is the beginning of."""
+  raw = memory
+  while isinstance(raw.base, np.ndarray): raw = raw.base               # NumPy skips views, but not those of a subclass
+  start = memory.ctypes.data - raw.ctypes.data
+  return raw[start:start + nbytes]
 
 def as_bytes(data: np.ndarray) -> np.ndarray:
   return data.reshape(-1).view(np.uint8)

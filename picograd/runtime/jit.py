@@ -2,11 +2,12 @@
 # and its end. Out: a Captured: the same launches on other input and output buffers, with no Python between kernels.
 # Who decides when that is right, and what the buffers mean to the user, is picograd/capture.py.   (chapter 3)
 from __future__ import annotations
-import threading
+import threading, time
 from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 from picograd.helpers import Counters
 from picograd.ops.uop import UOp, fresh
+from picograd.runtime import profile
 from picograd.runtime.device import Buffer, Device, buffer_of, to_host
 from picograd.runtime.realize import Launch, Plan, watchers
 
@@ -82,6 +83,7 @@ class Captured:
     self.bytes = sum(launch.bytes for launch in launches)
     self.fixed = [p for _, places in tape.launches for p in places if isinstance(p, Buffer) and p not in numbers]
     self.run: Any = None
+    self.where = tape.where
     if tape.where is not None: self.run = self.program(tape.where, tape, numbers)
 
   def program(self, where: Device, tape: Tape, numbers: dict[Buffer, int]) -> Any:
@@ -91,11 +93,19 @@ class Captured:
       return numbers[place] if place in numbers else place.memory
     return where.capture([(launch.program, [argument(p) for p in places]) for launch, places in tape.launches])
 
+  def report(self, where: Device, start: float) -> None:
+    """Kernels of one program cannot be told apart by a clock outside."""
+    where.synchronize()
+    seconds = time.perf_counter() - start
+    profile.record(where, f"replay of {self.kernels} kernels", start, seconds, self.operations, self.bytes)
+
   def __call__(self, memory: Sequence[Any]) -> None:
     """Runs the program; raises the error of a check that fails."""
     with self.busy:
       for feed in self.feeds: feed.buffer.device.copy_in(feed.buffer.memory, feed.make())
+      start = time.perf_counter()
       if self.run is not None: self.run(memory)
+      if self.where is not None and profile.is_wanted(): self.report(self.where, start)
     Counters.kernels += self.kernels
     Counters.operations += self.operations
     Counters.bytes_moved += self.bytes

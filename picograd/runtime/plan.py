@@ -2,7 +2,7 @@
 # device. Out: a Plan: loaded kernels in order, which memory each works on, where the temporaries lie. A plan is found
 # in memory, on disk, or made; its key on disk is the form, the machine and the sources of this compiler.   (chapter 3)
 from __future__ import annotations
-import functools, hashlib
+import functools, hashlib, importlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterable, NamedTuple
@@ -10,7 +10,7 @@ from picograd import codegen
 from picograd.codegen.memory import Arena, plan_memory
 from picograd.codegen.schedule import PLAIN, Kernel, bytes_moved, operations, schedule
 from picograd.dtype import DType
-from picograd.helpers import Counters, DEBUG, DUMP, Flag, SPEC, cache_get, cache_put, dedup
+from picograd.helpers import BEAM, Counters, DEBUG, DUMP, Flag, SPEC, cache_get, cache_put, dedup
 from picograd.ops.ops import Ops
 from picograd.ops.show import show
 from picograd.ops.uop import UOp, intern_key, toposort
@@ -121,7 +121,7 @@ def plan_key(where: Device, roots: list[UOp]) -> bytes:
   machine = where.cache_key(f"{target_text(where)} {where.name} {flags}")
   return b"\n".join([compiler(), machine, structure([UOp.sink(*roots)]).encode()])
 
-CHANGE_NO_CODE = frozenset({"DEBUG", "DEVICE", "EAGER", "SPEC", "DUMP", "CACHE", "CACHE_DIR"})
+CHANGE_NO_CODE = frozenset({"DEBUG", "PROFILE", "DEVICE", "EAGER", "SPEC", "DUMP", "CACHE", "CACHE_DIR"})
 
 def target_text(where: Device) -> str:
   """The target's fields, sets in a fixed order."""
@@ -153,7 +153,7 @@ def compile_all(where: Device, kernels: Iterable[Kernel]) -> dict[UOp, Binary]:
   worker = ThreadPoolExecutor(1) if len(names) > 1 else None
   submit = worker.submit if worker else immediately
   try:
-    jobs = {ast: submit(binary_of, where, source_of(where, name, ast)) for ast, name in names.items()}
+    jobs = {ast: submit(binary_of, where, source_of(where, name, different[ast])) for ast, name in names.items()}
     for ast, job in jobs.items():
       kernel = different[ast]
       binaries[where.name, ast] = Binary(names[ast], job.result(), operations(kernel), bytes_moved(kernel))
@@ -167,15 +167,20 @@ def immediately(function: Callable[..., Any], *args: Any) -> Future:
   done.set_result(function(*args))
   return done
 
-def source_of(where: Device, name: str, ast: UOp) -> str:
+def source_of(where: Device, name: str, kernel: Kernel) -> str:
   assert where.target is not None, "a graph interpreter compiles nothing"
-  ast = codegen.prepared(ast)
-  opts = codegen.opts_for(ast, where.target)
+  ast = codegen.prepared(kernel.ast)
+  opts = tuned(where, name, ast, kernel) if BEAM else codegen.opts_for(ast, where.target)
   if DEBUG >= 3: print(f"{name}: {opts}")
   if DEBUG >= 5: print(show(ast))
   source = where.render(codegen.compile(name, ast, where.target, opts))
   if DEBUG >= 4: print(source)
   return source
+
+def tuned(where: Device, name: str, ast: UOp, kernel: Kernel) -> list[Any]:
+  """The Opts that a search finds. What it needs takes long to import."""
+  beam = importlib.import_module("picograd.runtime.beam")
+  return beam.best_opts(where, ast, tuple([leaf.arg.size for leaf in kernel.buffers]), name)
 
 def binary_of(where: Device, source: str) -> bytes:
   key = where.cache_key(source)

@@ -6,9 +6,10 @@ import time, weakref
 from typing import Any, Callable
 import numpy as np
 from picograd.codegen.schedule import over_memory
-from picograd.helpers import Counters, DEBUG, DEVICE, colour, dedup, prod, size_text
+from picograd.helpers import Counters, DEBUG, DEVICE, dedup, prod, size_text
 from picograd.ops.ops import Buf, Ops, identity
 from picograd.ops.uop import Table, UOp, toposort
+from picograd.runtime import profile
 from picograd.runtime.device import Buffer, Device, buffer_of, buffers, device, numpy_dtype, to_host
 from picograd.runtime.plan import Launch, Plan, find_plan
 
@@ -191,12 +192,9 @@ def run_plan(where: Device, plan: Plan, bound: dict[UOp, Buffer]) -> None:
     Counters.kernels += 1
     Counters.operations += launch.operations
     Counters.bytes_moved += launch.bytes
-    if DEBUG >= 2: report(where, launch, start)
+    if profile.is_wanted(): report(where, launch, start)
   if DEBUG >= 1: print(f"{where.name}: {len(plan.launches)} kernels, {size_text(Counters.bytes_peak)} at most")
 
 def report(where: Device, launch: Launch, start: float) -> None:
   where.synchronize()
-  seconds = max(time.perf_counter() - start, 1e-9)
-  compute, traffic = launch.operations / seconds / 1e9, launch.bytes / seconds / 1e9
-  print(f"{colour(where.name, 'green')} {Counters.kernels:5d} {launch.name:40s} {seconds * 1e6:10.1f} us "
-        f"{compute:8.2f} GFLOP/s {traffic:7.2f} GB/s {size_text(launch.bytes):>10s}")
+  profile.record(where, launch.name, start, time.perf_counter() - start, launch.operations, launch.bytes)

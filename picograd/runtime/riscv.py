@@ -3,17 +3,20 @@
 # nothing else: a stray access, an illegal instruction and a loop without end are Python exceptions that name the kernel
 # and the place in its code. A binary is the name, the number of threads and of parameters, a newline, and the code.
 from __future__ import annotations
-import contextlib, mmap, re
+import contextlib, mmap, os, re, shutil, struct, subprocess, tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 import numpy as np
 from picograd.codegen import riscv
 from picograd.codegen.flat import Function
-from picograd.codegen.rvobject import disassemble
-from picograd.codegen.target import RISCV
+from picograd.codegen.rvobject import RA, SP, Section, disassemble
+from picograd.codegen.target import RISCV, RISCV_V
+from picograd.helpers import RISCV_ARCH
 from picograd.runtime.device import HostDevice
 
-def open_device(name: str) -> RiscvDevice:
+def open_device(name: str) -> HostDevice:
+  if RISCV_ARCH.value == "rv64gcv": return VectorDevice(name)
   try: import unicorn
   except ImportError as e: raise RuntimeError(f"DEVICE={name} needs unicorn: pip install unicorn ({e})") from None
   return RiscvDevice(name, unicorn)
@@ -37,6 +40,12 @@ def pages_of(memory: list[np.ndarray]) -> set[Pages]:
     else: out.append(Pages(start, end))
   return set(out)
 
+def code_of(listing: str) -> bytes:
+  """The hexadecimal column of a listing."""
+  header, *lines = listing.split("\n")
+  words = [re.match(r" *[0-9a-f]+: ([0-9a-f]+)", line) for line in lines]
+  return header.removeprefix("# ").encode() + b"\n" + b"".join(bytes.fromhex(w[1])[::-1] for w in words if w)
+
 class RiscvDevice(HostDevice):
   target = RISCV
   seconds = 600.0                          # how long a kernel may run
@@ -54,10 +63,9 @@ class RiscvDevice(HostDevice):
     self.blocks: Counter[tuple[int, int]] | None = None              # (address, bytes) -> executions, while counting
     self.machine.hook_add(unicorn.UC_HOOK_MEM_INVALID, self.note_fault)
 
-  def allocate(self, nbytes: int) -> np.ndarray:
+  def room(self, nbytes: int) -> int: return nbytes
+  def fresh(self, nbytes: int) -> np.ndarray:
     """Ends at the end of a page, unmapped pages around it: the first byte behind it is out of reach."""
-    waiting = self.spare.get(nbytes)
-    if waiting: return super().allocate(nbytes)
     size = -(-max(nbytes, 1) // PAGE) * PAGE
     raw: np.ndarray = np.empty(size + 3 * PAGE, np.uint8)
     end = PAGE + -raw.ctypes.data % PAGE + size
@@ -66,11 +74,7 @@ class RiscvDevice(HostDevice):
   def cache_key(self, source: str) -> bytes: return source.encode()
   def render(self, kernel: Function) -> str: return riscv.listing(kernel)
 
-  def compile(self, source: str) -> bytes:
-    """The hexadecimal column of a listing."""
-    header, *lines = source.split("\n")
-    words = [re.match(r" *[0-9a-f]+: ([0-9a-f]+)", line) for line in lines]
-    return header.removeprefix("# ").encode() + b"\n" + b"".join(bytes.fromhex(w[1])[::-1] for w in words if w)
+  def compile(self, source: str) -> bytes: return code_of(source)
 
   def load(self, name: str, binary: bytes) -> RiscvProgram:
     header, code = binary.split(b"\n", 1)
@@ -78,6 +82,7 @@ class RiscvDevice(HostDevice):
     self.free_code += -(-len(code) // 16) * 16
     if self.free_code > CODE + CODE_BYTES: raise MemoryError(f"kernel {name}: no room for more RISC-V code")
     self.machine.mem_write(start, code)
+    self.machine.ctl_remove_cache(start, start + len(code))          # what other code was translated to there
     return RiscvProgram(self, name, start, code, int(header.split()[-1]))
 
   def show_memory(self, memory: list[np.ndarray]) -> None:
@@ -152,3 +157,78 @@ def nearest(memory: list[np.ndarray], address: int) -> str:
   if not memory: return "there are no buffers"
   k = min(range(len(memory)), key=lambda k: distance(memory[k]))
   return f"byte {address - memory[k].ctypes.data} of buffer {k}, which has {len(memory[k])} bytes"
+
+# ---- vectors: a process under qemu-user for each call, as unicorn has no RVV 1.0 -------------------------------------
+
+BASE = 0x100000                            # where its image lies
+WRITE, EXIT = 64, 93                       # system calls
+
+class VectorDevice(HostDevice):
+  target = RISCV_V
+  vlen = 128                               # bits of a vector register
+  def __init__(self, name: str):
+    super().__init__(name)
+    self.qemu = shutil.which("qemu-riscv64")
+    if self.qemu is None: raise RuntimeError(f"DEVICE={name} with RISCV_ARCH=rv64gcv needs qemu-user's qemu-riscv64")
+    self.count_instructions = False
+    self.executed = 0
+  def cache_key(self, source: str) -> bytes: return source.encode()
+  def render(self, kernel: Function) -> str: return riscv.listing(kernel, frozenset({"v"}))
+  def compile(self, source: str) -> bytes: return code_of(source)
+  def load(self, name: str, binary: bytes) -> VectorProgram:
+    header, code = binary.split(b"\n", 1)
+    return VectorProgram(self, name, code, int(header.split()[-1]))
+
+class VectorProgram:
+  def __init__(self, device: VectorDevice, name: str, code: bytes, threads: int):
+    self.device, self.name, self.code, self.threads = device, name, code, threads
+
+  def __call__(self, memory: list[np.ndarray]) -> None:
+    for thread in range(self.threads): self.run(memory, thread)
+
+  def run(self, memory: list[np.ndarray], thread: int) -> None:
+    """The process holds a copy of the buffers and writes them out at its end."""
+    image, start, data = self.image(memory, thread)
+    with tempfile.TemporaryDirectory() as folder:
+      path, log = Path(folder, "kernel"), Path(folder, "log")
+      path.write_bytes(executable(image, BASE))
+      path.chmod(0o700)
+      traced = ["-singlestep", "-d", "exec,nochain", "-D", str(log), "-dfilter", f"{start:#x}+{len(self.code):#x}"]
+      flags = traced if self.device.count_instructions else []
+      environment = {**os.environ, "QEMU_CPU": f"rv64,v=true,vext_spec=v1.0,vlen={self.device.vlen}"}
+      done = subprocess.run([str(self.device.qemu), *flags, path], capture_output=True, env=environment)
+      if flags: self.device.executed += log.read_text().count("Trace ")
+    if done.returncode: raise RuntimeError(f"kernel {self.name} under qemu: {done.returncode}, {done.stderr.decode()}")
+    for m, offset in zip(memory, data): m[:] = np.frombuffer(done.stdout, np.uint8, len(m), offset - data[0])
+
+  def image(self, memory: list[np.ndarray], thread: int) -> tuple[bytes, int, list[int]]:
+    """(code and data, the address of the kernel, the offset of each buffer): its first instructions call the kernel."""
+    starts, position = [], 2048 + -(-len(self.code) // 64) * 64
+    for m in memory:
+      starts.append(position)
+      position += -(-len(m) // 64) * 64
+    arguments = [*(BASE + start for start in starts), thread]
+    entry = Section(".text")
+    entry.number(SP, BASE + position + 65536)
+    for k, value in enumerate(arguments[8:]):
+      entry.number(5, value)
+      entry.emit("sd", 5, 8 * k, SP)
+    for k, value in enumerate(arguments[:8]): entry.number(10 + k, value)
+    entry.number(5, BASE + 2048)
+    entry.emit("jalr", RA, 0, 5)
+    for number, *values in ((WRITE, 1, BASE + starts[0], position - starts[0]), (EXIT, 0)):
+      for k, value in enumerate(values): entry.number(10 + k, value)
+      entry.number(17, number)
+      entry.emit("ecall")
+    image = bytearray(position + 131072)
+    first = entry.finish().data
+    image[:len(first)] = first
+    image[2048:2048 + len(self.code)] = self.code
+    for m, start in zip(memory, starts): image[start:start + len(m)] = m.tobytes()
+    return bytes(image), BASE + 2048, starts
+
+def executable(image: bytes, base: int) -> bytes:
+  """An ELF64 program of one segment that starts at its first byte."""
+  header = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 243, 1, base, 64, 0, 5, 64, 56, 1, 64, 0, 0)
+  segment = struct.pack("<IIQQQQQQ", 1, 7, 4096, base, base, len(image), len(image), 4096)
+  return (header + segment).ljust(4096, b"\0") + image

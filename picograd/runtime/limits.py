@@ -1,4 +1,4 @@
-# limits.py: what the machine can do at best, measured by a few loops of LLVM IR that share no code with picograd.
+# limits.py: what the machine can do at best, measured by a few loops of LLVM IR that share no code with the compiler.
 # In: a number of threads. Out: Limits, of all threads together. The loops: fused multiply-adds in registers; reading
 # memory; copying memory with stores that bypass the caches.
 from __future__ import annotations
@@ -10,6 +10,8 @@ ACCUMULATORS = 12        # independent chains: more than two units of four cycle
 FMA_STEPS = 2_000_000
 ALIGNMENT = 64
 SIZES = (64 << 20, 256 << 20)                 # bytes: about what the smaller and the larger workloads touch
+REPEATED = 32 << 20      # bytes that a measurement moves at least
+CACHED_SIZES = (1 << 17, 1 << 20, 8 << 20)    # bytes that caches of one level or another hold
 SECONDS = 0.15           # for each figure: the first calls find slow clocks and cold caches
 
 class Bandwidth(NamedTuple):
@@ -97,19 +99,25 @@ def best_time(calls: Sequence[Callable[[], Any]]) -> float:
   while time.perf_counter() < end: least = min(least, once())
   return least
 
-def measure(threads: int) -> Limits:
+def measure(threads: int, sizes: Sequence[int] = SIZES) -> Limits:
   loops = Loops()
   step = ACCUMULATORS * loops.lanes           # floats in one turn
   fma, read, copy = loops["fma"], loops["read"], loops["copy"]
 
   def bandwidth(size: int) -> Bandwidth:
     turns = size // threads // (4 * step)
-    moved = turns * 4 * step * threads
+    repeats = max(1, REPEATED // size)          # of short loops: starting a thread takes longer than one of them
+    moved = turns * 4 * step * threads * repeats
     whole = [aligned(size // threads) for _ in range(threads)]
     halves = [(part, aligned(size // threads // 2)) for part in whole]
     sums = [aligned(ALIGNMENT) for _ in range(threads)]
-    reading = [lambda a=a, s=s: read(turns, a.ctypes.data, s.ctypes.data) for a, s in zip(whole, sums)]
-    copying = [lambda a=a, b=b: copy(turns // 2, a.ctypes.data, b.ctypes.data) for a, b in halves]
+    def again(loop: Any, count: int, source: np.ndarray, target: np.ndarray) -> Callable[[], None]:
+      first, second = source.ctypes.data, target.ctypes.data
+      def run() -> None:
+        for _ in range(repeats): loop(count, first, second)
+      return run
+    reading = [again(read, turns, a, s) for a, s in zip(whole, sums)]
+    copying = [again(copy, turns // 2, a, b) for a, b in halves]
     return Bandwidth(size, moved / best_time(reading), moved / best_time(copying))
 
   flops = 2 * step * FMA_STEPS * threads
@@ -117,7 +125,13 @@ def measure(threads: int) -> Limits:
     total = aligned(ALIGNMENT)
     fma(FMA_STEPS, 0, total.ctypes.data)
   peak = flops / best_time([multiply] * threads)
-  return Limits(peak, tuple(bandwidth(size) for size in SIZES))
+  return Limits(peak, tuple(bandwidth(size) for size in sizes))
+
+def as_numbers(limits: Limits) -> list[float]: return [limits.fma, *(x for m in limits.memory for x in m)]
+
+def from_numbers(numbers: list[float]) -> Limits:
+  fma, *rest = numbers
+  return Limits(fma, tuple(Bandwidth(int(a), b, c) for a, b, c in zip(rest[::3], rest[1::3], rest[2::3])))
 
 def best_of(first: Limits, second: Limits) -> Limits:
   """The higher of each figure: other work on the machine only ever lowers them."""

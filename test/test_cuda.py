@@ -1,0 +1,201 @@
+# test_cuda.py: DEVICE=CUDA. Without a GPU: kernels that together use every op, every Opt of GPUs and every matrix unit
+# are compiled by NVRTC for each architecture, and some sources are golden (test/golden/*.cu, rewritten by
+# `python test/test_cuda.py --update`). With a GPU, `pytest -m cuda` runs the tests of operations, schedules, captured
+# programs and llama on it, each file in a process of its own.
+import os, re, subprocess, sys
+from pathlib import Path
+import numpy as np
+import pytest
+import picograd as pg
+import picograd.nn.functional as F
+from picograd import codegen
+from picograd.codegen import cuda, matrix
+from picograd.codegen.gpu import choose_gpu_opts
+from picograd.codegen.schedule import schedule
+from picograd.codegen.target import cuda_target
+from picograd.dtype import dtypes
+from picograd.helpers import NOOPT, prod
+from picograd.ops.ops import ALU, Ops
+from picograd.ops.uop import UOp, toposort
+from picograd.runtime import nvrtc
+from picograd.runtime.device import device
+from picograd.tensor import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "test" / "golden"
+HOPPER = cuda_target((9, 0), 132)
+AMPERE = cuda_target((8, 0), 108)
+
+def has_nvrtc() -> bool:
+  try: nvrtc.library()
+  except RuntimeError: return False
+  return True
+needs_nvrtc = pytest.mark.skipif(not has_nvrtc(), reason="NVRTC is absent: pip install nvidia-cuda-nvrtc")
+
+# ---- kernels without a GPU -------------------------------------------------------------------------------------------
+
+def leaf(*shape, dtype=dtypes.float32):
+  """A tensor on a device that is never opened."""
+  return Tensor(UOp.buffer(dtype, prod(shape), "CUDA").reshape(shape))
+
+def half(*shape): return leaf(*shape, dtype=dtypes.bfloat16)
+
+def listings(tensor, target=HOPPER):
+  """The structured lists of the kernels that compute a tensor."""
+  value = tensor.uop if hasattr(tensor, "uop") else tensor.value
+  kernels = [codegen.prepared(kernel.ast) for kernel in schedule([value], "CUDA", target).kernels]
+  return [codegen.compile(f"kernel{i}", ast, target, codegen.opts_for(ast, target)) for i, ast in enumerate(kernels)]
+
+def sources(tensor, target=HOPPER): return [cuda.render(listing) for listing in listings(tensor, target)]
+
+def opts_of(tensor, target=HOPPER):
+  value = tensor.uop if hasattr(tensor, "uop") else tensor.value
+  return [choose_gpu_opts(codegen.prepared(kernel.ast), target) for kernel in schedule([value], "CUDA", target).kernels]
+
+INT, FLOATS = dtypes.int32, (dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.float64)
+CASES = {
+  "elementwise": lambda: (leaf(64, 128) * 2 + 1).relu(),
+  "broadcast": lambda: leaf(64, 128) * leaf(64, 1) + leaf(128),
+  "odd": lambda: leaf(7, 13) - leaf(13),
+  "gelu": lambda: F.gelu(leaf(64, 128)),
+  "sines": lambda: leaf(64).sin() + leaf(64).cos() + leaf(64).log() + leaf(64).exp2() + leaf(64).sqrt(),
+  "integers": lambda: ((leaf(64, dtype=INT) // 5) % 7 ^ leaf(64, dtype=INT)) << 3 >> leaf(64, dtype=INT),
+  "bools": lambda: (leaf(64) < 0) & (leaf(64) != 1) | leaf(64, dtype=dtypes.bool),
+  "narrow": lambda: leaf(64, dtype=dtypes.uint8) * leaf(64, dtype=dtypes.uint8) + leaf(64, dtype=dtypes.int8),
+  "wide": lambda: leaf(64, dtype=dtypes.int64) * 3 - leaf(64, dtype=dtypes.int64),
+  "casts": lambda: sum(leaf(64, dtype=dt).to(dtypes.float64) for dt in (*dtypes.ints, *FLOATS, dtypes.bool)),
+  "from floats": lambda: leaf(64).to(dtypes.float16).to(dtypes.int8).to(dtypes.bfloat16).to(dtypes.uint64),
+  "softmax": lambda: leaf(64, 8192).softmax(-1),
+  "softmax of odd rows": lambda: leaf(77, 131).softmax(-1),
+  "softmax of long rows": lambda: leaf(4, 1 << 17).softmax(-1),
+  "layernorm": lambda: F.layer_norm(leaf(64, 512), (512,), leaf(512), leaf(512)),
+  "sum of rows": lambda: leaf(64, 8192).sum(1),
+  "sum of columns": lambda: leaf(8192, 8192).sum(0),
+  "sum of halves": lambda: half(64, 8192).sum(1),
+  "maximum": lambda: leaf(64, 1000, dtype=INT).max(1).values,
+  "product": lambda: leaf(64, 8).prod(1),
+  "argmax": lambda: leaf(64, 500).argmax(1),
+  "transpose": lambda: leaf(512, 256).T.contiguous(),
+  "transpose of an odd matrix": lambda: (leaf(100, 70).T + leaf(70, 100)).contiguous(),
+  "gather": lambda: leaf(64, 32).gather(1, pg.arange(4, device="CUDA").expand(64, 4)),
+  "padding": lambda: F.pad(leaf(30, 30), (1, 2, 3, 4)),
+  "convolution": lambda: F.conv2d(leaf(2, 3, 16, 16), leaf(8, 3, 3, 3)),
+  "matvec": lambda: half(1, 4096) @ half(1024, 4096).T,
+  "fma": lambda: leaf(256, 128) @ leaf(128, 384),
+  "fma of an odd shape": lambda: leaf(3, 130, 77) @ leaf(3, 77, 51) + 1,
+  "matrix unit": lambda: half(256, 128) @ half(128, 384),
+  "matrix unit, transposed": lambda: half(128, 256).T @ half(384, 128).T,
+  "matrix unit, odd shape": lambda: half(201, 77).T @ half(201, 330),
+  "matrix unit, batched": lambda: leaf(3, 256, 5, 64, dtype=dtypes.float16).permute(0, 2, 1, 3) @ leaf(3, 5, 64, 128, dtype=dtypes.float16),
+  "matrix unit, epilogue": lambda: F.gelu(F.linear(half(4, 64, 128), half(256, 128), half(256))) + half(4, 64, 256),
+}
+
+@needs_nvrtc
+@pytest.mark.parametrize("target", [HOPPER, AMPERE], ids=["sm_90a", "sm_80"])
+@pytest.mark.parametrize("name", CASES)
+def test_compiles(name, target):
+  for source in sources(CASES[name](), target):
+    assert nvrtc.compile_cubin(source, target.name.removeprefix("cuda-"))[:4] == b"\x7fELF"
+
+@needs_nvrtc
+@pytest.mark.parametrize("name", ["softmax", "matrix unit", "transpose", "sum of columns", "convolution"])
+def test_compiles_without_opts(name):
+  with NOOPT.set(1):
+    for source in sources(CASES[name]()): nvrtc.compile_cubin(source, "sm_90a")
+
+def test_the_list_covers_every_op():
+  used = {u.op for make in CASES.values() for listing in listings(make()) for u in toposort(listing.code)}
+  decomposed = {Ops.EXP2, Ops.LOG2, Ops.SIN}
+  assert ALU - decomposed - used == set()
+  assert {Ops.WMMA, Ops.BARRIER, Ops.SPECIAL, Ops.REDUCE, Ops.RANGE, Ops.STACK} < used
+
+def test_the_list_covers_every_opt_and_every_matrix_unit():
+  names = {repr(opt).split("(")[0] for make in CASES.values() for t in (HOPPER, AMPERE) for opts in opts_of(make(), t) for opt in opts}
+  assert names == {"VECTOR", "LOCAL", "GROUP", "GLOBAL", "UNROLL", "UPCAST", "TURN", "FMA", "MMA", "WGMMA"}
+
+# ---- what the sources say --------------------------------------------------------------------------------------------
+
+def test_a_row_is_read_once():
+  source, = sources(CASES["softmax"]())
+  assert source[source.index('extern "C"'):].count("load<") == 8192 // 1024 // 4
+  assert "grid 64 block 1024" in source
+
+def test_operands_of_a_matrix_unit_come_in_bulk_where_they_are_matrices():
+  aligned, = sources(CASES["matrix unit, transposed"]())
+  odd, = sources(CASES["matrix unit, odd shape"]())
+  assert "cp.async.bulk.tensor" in aligned and "// map slot" in aligned
+  assert "wgmma" in odd and "// map slot" not in odd
+
+def test_positions_beyond_32_bits_are_wide():
+  source, = sources(leaf(1 << 20, 1 << 12) * 2)
+  assert "const long long" in source[source.index('extern "C"'):]
+
+@pytest.mark.parametrize("name", ["elementwise", "softmax of odd rows", "transpose of an odd matrix"])
+def test_golden(name): assert golden_text(name) == golden_path(name).read_text(encoding="utf-8")
+
+def golden_path(name): return GOLDEN / f"{name.replace(' ', '_')}.cu"
+def golden_text(name):
+  """The kernels without what is the same in all."""
+  return "\n".join(source.replace(cuda.PRELUDE, "") for source in sources(CASES[name]()))
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+@needs_nvrtc
+def test_a_refused_source_is_shown_with_its_line():
+  source = "// broken grid 1 block 1 shared 0 arguments 0\nextern \"C\" __global__ void broken() {\n  int x = nonsense;\n}\n"
+  with pytest.raises(nvrtc.CompileError, match=r"(?s)broken.*nonsense.*line 3: int x = nonsense;"):
+    nvrtc.compile_cubin(source, "sm_90a")
+
+def test_a_missing_package_is_named(monkeypatch):
+  monkeypatch.setitem(sys.modules, "pycuda", None)
+  monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+  with pytest.raises(RuntimeError, match="needs PyCUDA: pip install pycuda"): device("CUDA:7")
+
+def test_an_unknown_generation_is_named():
+  with pytest.raises(ValueError, match="compute capability"): cuda_target((3, 5), 8)
+
+# ---- on a GPU --------------------------------------------------------------------------------------------------------
+
+def has_gpu() -> bool:
+  try: device("CUDA")
+  except RuntimeError: return False
+  return True
+
+# what is a kernel of its own on a GPU, and not yet joined with its neighbours
+NOT_JOINED = ("test_attention_is_one_kernel", "test_a_decoder_layer_is_five_kernels",
+              "test_the_kernels_around_the_layers_are_four", "test_an_embedding_gradient_adds_rows_in_place")
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("file", ["test_ops.py", "test_schedule.py", "test_jit.py", "test_llama.py", "test_tiny.py"])
+def test_file_on_the_gpu(file):
+  if not has_gpu(): pytest.skip("no GPU, or no PyCUDA")
+  command = [sys.executable, "-m", "pytest", "-q", "-n", str(min(8, os.cpu_count() or 1)), str(ROOT / "test" / file)]
+  for name in NOT_JOINED: command += ["--deselect", f"test/test_schedule.py::{name}"]
+  result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "DEVICE": "CUDA"})
+  assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize("shape", [(1, 4096, 512), (17, 70, 300), (64, 4096, 2048), (1001, 1032, 1096), (130, 70, 300)])
+def test_products_on_the_gpu(dtype, tolerance, shape):
+  if not has_gpu(): pytest.skip("no GPU, or no PyCUDA")
+  m, n, k = shape
+  rng = np.random.default_rng(0)
+  a, b = [pg.tensor(rng.standard_normal(s), dtype=getattr(pg, dtype), device="CUDA") for s in ((m, k), (k, n))]
+  x, y = [t.float().numpy().astype(np.float64) for t in (a, b)]
+  for got in (a @ b, a @ b.T.contiguous().T, a.T.contiguous().T @ b, (b.T @ a.T).T):
+    error = np.linalg.norm(got.float().numpy() - x @ y) / np.linalg.norm(x @ y)
+    assert error < tolerance
+
+@pytest.mark.cuda
+def test_the_second_gpu_computes_too():
+  if not has_gpu() or device("CUDA").count < 2: pytest.skip("one GPU")
+  x = pg.tensor([1.0, 2.0, 3.0], device="CUDA:1")
+  y = x * 2
+  assert y.numpy().tolist() == [2.0, 4.0, 6.0]
+  assert (y.to("CUDA") + 1).numpy().tolist() == [3.0, 5.0, 7.0]
+
+if __name__ == "__main__" and "--update" in sys.argv:
+  GOLDEN.mkdir(exist_ok=True)
+  for name in ("elementwise", "softmax of odd rows", "transpose of an odd matrix"):
+    golden_path(name).write_text(golden_text(name), encoding="utf-8")

@@ -1,0 +1,36 @@
+# Memory of the host: freed memory serves requests of nearly its size, and does not pile up.
+import numpy as np
+import pytest
+from picograd.runtime.device import HostDevice, device
+
+@pytest.mark.parametrize("make", [lambda: HostDevice("HOST"), lambda: device("CPU")], ids=["host", "CPU"])
+def test_freed_memory_is_used_again(make):
+  host = make()
+  host.spare.clear()
+  for first, second in ((100, 100), (1 << 20, (1 << 20) - 4000), (1_000_003, 1_000_000), (3 << 20, 3 << 20)):
+    a = host.allocate(first)
+    start = a.ctypes.data
+    a[:] = 1
+    host.free(a, first)
+    b = host.allocate(second)
+    assert len(b) == second and b.ctypes.data == start and b.ctypes.data % 64 == 0
+    host.free(b, second)
+    c = host.allocate(first)
+    c[:] = 2                                   # all of it is there again
+    assert len(c) == first and c.ctypes.data == start
+
+def test_little_is_wasted():
+  host = HostDevice("HOST")
+  for n in [*range(1, 300), *np.random.default_rng(0).integers(1 << 16, 1 << 30, 1000).tolist()]:
+    assert n <= host.room(n) <= n * 9 / 8
+
+def test_what_waited_longest_goes():
+  host = HostDevice("HOST")
+  host.spare_limit = 10 << 20
+  for n in (4 << 20, 3 << 20, 2 << 20, 1 << 20, 5 << 20):
+    host.free(host.allocate(n), n)
+  assert host.spare_bytes <= host.spare_limit
+  assert [room >> 20 for room, waiting in host.spare.items() if waiting] == [2, 1, 5]
+  before = host.spare_bytes
+  host.allocate(2 << 20)
+  assert host.spare_bytes == before - (2 << 20)

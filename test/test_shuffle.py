@@ -1,0 +1,36 @@
+# Copies across memory: every permutation of every dtype keeps its elements, whatever the sizes leave over.
+import itertools
+import numpy as np
+import pytest
+import picograd
+from graphs import leaf, random
+from picograd import codegen
+from picograd.codegen.heuristic import choose_opts
+from picograd.codegen.schedule import schedule
+from picograd.codegen.target import llvm_target
+from picograd.ops.ops import Ops
+from picograd.ops.uop import UOp, toposort
+
+AVX2 = llvm_target(frozenset(["avx", "avx2"]), "x86_64", 1)
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "bool"])
+@pytest.mark.parametrize("shape", [(64, 64), (37, 53), (130, 3), (3, 130), (2, 40, 65)], ids=str)
+def test_permutations(shape, dtype):
+  a = np.random.default_rng(0).integers(-50, 50, shape).astype(dtype)
+  x = picograd.tensor(a)
+  for axes in itertools.permutations(range(len(shape))):
+    assert np.array_equal(x.permute(axes).contiguous().numpy(), a.transpose(axes))
+
+def test_four_dimensions(): test_permutations((5, 6, 7, 8), "float32")
+
+def test_with_an_operand_along_the_result():
+  a, b = random(100, 203), random(203, 100, seed=1)
+  assert np.array_equal((picograd.tensor(a).T + picograd.tensor(b)).numpy(), a.T + b)
+
+def test_rows_are_loaded_as_vectors():
+  x = UOp.buffer(leaf(random(1)).dtype, 256 * 256, "CPU").reshape((256, 256)).permute((1, 0))
+  kernel, = schedule([UOp(Ops.CONTIGUOUS, x.dtype, (x,))], "CPU").kernels
+  ast = codegen.prepared(kernel.ast)
+  fn = codegen.compile("k", ast, AVX2, choose_opts(ast, AVX2))
+  loads = [u for u in toposort([u for block in fn.blocks.values() for u in block]) if u.op is Ops.LOAD]
+  assert loads and all(u.dtype.count == 4 for u in loads)

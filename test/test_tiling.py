@@ -1,0 +1,148 @@
+# Contractions in tiles and blocks give NumPy's float64 values: any shape, layout, dtype and epilogue, with caches so
+# small that every loop is blocked.
+import numpy as np
+import pytest
+pytest.importorskip("llvmlite")
+import picograd.nn.functional as F
+from graphs import leaf, matmul, random, value
+from picograd import Tensor, codegen, tensor
+from picograd.codegen.optimize import Opt, Stage
+from picograd.codegen.schedule import schedule
+from picograd.codegen.target import Caches, llvm_target
+from picograd.codegen.tiling import contraction_opts
+from picograd.ops.ops import Axis
+from picograd.ops.uop import UOp
+from picograd.runtime.device import device
+from picograd.runtime.plan import plans, programs
+
+AVX2, AVX512 = frozenset({"avx", "avx2"}), frozenset({"avx", "avx2", "avx512f"})
+CACHES = [Caches(256, 1024), Caches(1024, 4096), Caches(1024, 1 << 14), Caches(4096, 1024)]
+
+@pytest.fixture
+def small(monkeypatch):
+  """Compile every kernel for caches of these sizes."""
+  def use(caches: Caches, threads: int = 1) -> None:
+    forget()
+    target = device("CPU").target._replace(l1_bytes=caches.l1, l2_bytes=caches.l2, threads=threads)
+    monkeypatch.setattr(codegen, "opts_for", lambda kernel, _: codegen.choose_opts(kernel, target))
+  yield use
+  forget()
+
+def forget() -> None:
+  plans.clear()
+  programs.clear()
+
+def near(got: Tensor, want: np.ndarray, tolerance: float = 1e-5) -> None:
+  np.testing.assert_allclose(got.detach().numpy(), want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max()))
+
+def exact(*arrays: np.ndarray) -> list[np.ndarray]: return [a.astype(np.float64) for a in arrays]
+
+@pytest.mark.parametrize("caches", CACHES, ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_matmul_in_any_layout(small, caches, seed):
+  small(caches)
+  draw = np.random.default_rng(seed)
+  for left, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+    m, k, n = draw.integers(1, 90, 3)
+    a, b = random(*((k, m) if left else (m, k)), seed=seed), random(*((n, k) if right else (k, n)), seed=seed + 9)
+    x, y = [leaf(z).permute((1, 0)) if turned else leaf(z) for z, turned in ((a, left), (b, right))]
+    p, q = exact(a.T if left else a, b.T if right else b)
+    np.testing.assert_allclose(value(matmul(x, y)), p @ q, rtol=1e-5, atol=1e-4)
+
+@pytest.mark.parametrize("m, k, n", [(12, 40, 256), (77, 51, 129), (130, 33, 8), (6, 90, 700), (64, 64, 64)])
+def test_two_threads(small, m, k, n):
+  for caches in CACHES[:2]:
+    small(caches, threads=2)
+    a, b = random(m, k), random(k, n, seed=1)
+    near(tensor(a) @ tensor(b), np.matmul(*exact(a, b)))
+
+def test_epilogues_see_the_whole_sum(small):
+  """A bias, a residual and relu, over a reduction in several blocks."""
+  for caches in CACHES:
+    small(caches)
+    a, b, bias, rest = random(35, 61), random(61, 45, seed=1), random(45, seed=2), random(35, 45, seed=3)
+    p, q, r, s = exact(a, b, bias, rest)
+    near((tensor(a) @ tensor(b) + tensor(bias)).relu() + tensor(rest), np.maximum(p @ q + r, 0) + s)
+    near((tensor(a) @ tensor(b)).exp(), np.exp(p @ q), 1e-3)
+
+def test_a_sum_is_not_kept_where_it_is_read(small):
+  """x += a @ b reads what it overwrites: partial sums must not lie there."""
+  small(CACHES[0])
+  a, b, c = random(30, 50), random(50, 40, seed=1), random(30, 40, seed=2)
+  x = tensor(c)
+  x += tensor(a) @ tensor(b)
+  near(x, np.add(exact(c)[0], np.matmul(*exact(a, b))))
+
+def test_batches(small):
+  for caches in CACHES[:3]:
+    small(caches, threads=2)
+    a, b, shared = random(3, 21, 34), random(3, 34, 50, seed=1), random(34, 50, seed=2)
+    near(tensor(a) @ tensor(b), np.matmul(*exact(a, b)))
+    near(tensor(a) @ tensor(shared), np.matmul(*exact(a, shared)))
+    near(tensor(a).permute(0, 2, 1) @ tensor(a), np.matmul(*exact(a.transpose(0, 2, 1), a)))
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32])
+def test_dtypes(small, dtype):
+  small(CACHES[1])
+  a, b = [(random(*shape, seed=k) * 4).astype(dtype) for k, shape in enumerate([(29, 40), (40, 37)])]
+  near(tensor(a) @ tensor(b), np.matmul(*exact(a, b)), 1e-2 if dtype is np.float16 else 1e-6)
+  if dtype is np.float16: near(tensor(random(29, 40)) @ tensor(b).float(), np.matmul(*exact(random(29, 40), b)))
+
+def windows(x: np.ndarray) -> np.ndarray:
+  """(N, C, H, W) -> (N, C, H, W, 3, 3), with a border of zeros."""
+  padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+  return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+
+@pytest.mark.parametrize("shape, channels", [((2, 5, 13, 21), 9), ((1, 3, 8, 8), 16), ((2, 8, 6, 35), 7)])
+def test_convolution_and_its_gradients(small, shape, channels):
+  for caches in CACHES[:3]:
+    small(caches, threads=2)
+    a, b = random(*shape), random(channels, shape[1], 3, 3, seed=1)
+    x, w = tensor(a, requires_grad=True), tensor(b, requires_grad=True)
+    y = F.conv2d(x, w, padding=1)
+    want = np.tensordot(windows(exact(a)[0]), exact(b)[0], ((1, 4, 5), (1, 2, 3))).transpose(0, 3, 1, 2)
+    near(y, want)
+    y.sum().backward()
+    near(w.grad, np.broadcast_to(windows(exact(a)[0]).sum((0, 2, 3)), b.shape))
+
+def test_gradients_of_a_product(small):
+  """Those of weights are products of transposed operands over a long batch."""
+  small(CACHES[1])
+  a, b, g = random(70, 33), random(33, 41, seed=1), random(70, 41, seed=2)
+  x, w = tensor(a, requires_grad=True), tensor(b, requires_grad=True)
+  ((x @ w) * tensor(g)).sum().backward()
+  p, q, r = exact(a, b, g)
+  near(w.grad, p.T @ r)
+  near(x.grad, r @ q.T)
+
+def test_nothing_outside_of_an_operand_matters(small):
+  """Operands in the middle of NaNs and infinities, sizes that no tile divides."""
+  for caches in CACHES[:2]:
+    small(caches)
+    a, b = np.full((40, 60), np.nan, np.float32), np.full((60, 50), np.inf, np.float32)
+    a[3:34, 5:48], b[7:50, 2:39] = random(31, 43), random(43, 37, seed=1)
+    near(tensor(a)[3:34, 5:48] @ tensor(b)[7:50, 2:39], np.matmul(*exact(random(31, 43), random(43, 37, seed=1))))
+
+def test_one_bad_row_spoils_one_row(small):
+  small(CACHES[0])
+  a, b = random(20, 30), random(30, 25, seed=1)
+  a[7, 3] = np.nan
+  got = (tensor(a) @ tensor(b)).numpy()
+  assert np.isnan(got[7]).all() and np.isfinite(np.delete(got, 7, 0)).all()
+
+# ---- what is chosen --------------------------------------------------------------------------------------------------
+
+def opts_of(u: UOp, features: frozenset[str], caches: Caches, threads: int = 1) -> list[Opt | Stage]:
+  kernel, = schedule([u], "CPU").kernels
+  return contraction_opts(codegen.prepared(kernel.ast), llvm_target(features, "x86_64", threads, caches))
+
+def test_the_tile_follows_from_the_registers():
+  product = matmul(leaf(random(96, 64)), leaf(random(64, 96)))
+  def rows(features): return [o.amount for o in opts_of(product, features, Caches(1 << 15, 1 << 19)) if o.axis is Axis.TILE]
+  assert rows(AVX2) == [16, 6] and rows(AVX512) == [32, 14]
+
+def test_large_operands_are_staged():
+  large, small = [matmul(leaf(random(n, n)), leaf(random(n, n))) for n in (600, 40)]
+  caches = Caches(1 << 15, 1 << 18)
+  assert {o.slot for o in opts_of(large, AVX2, caches) if isinstance(o, Stage)} == {1, 2}
+  assert not any(isinstance(o, Stage) for o in opts_of(small, AVX2, caches))
