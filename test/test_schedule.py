@@ -71,7 +71,9 @@ def decode_kernels(layers: int) -> int:
 def test_a_decoder_layer_is_five_kernels():
   """Norm and qkv; rotation, the cache's stores and attention, head by head; wo; norm, w1 and w3; w2."""
   assert decode_kernels(3) - decode_kernels(2) <= 5
-def test_the_kernels_around_the_layers_are_four(): assert decode_kernels(3) - 3 * 5 <= 4
+def test_the_kernels_around_the_layers_are_six():
+  """Of a recorded pass: four, and the checks that the token and the position lie in their tables."""
+  assert decode_kernels(3) - 3 * 5 <= 6
 
 def test_attention_is_one_kernel():
   def attention(q, k, v): return (q @ k.transpose(-1, -2)).softmax(-1) @ v

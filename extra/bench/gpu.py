@@ -1,6 +1,6 @@
 # gpu.py: kernels of picograd and of torch timed side by side on one GPU. Both sides become CUDA graphs of several calls,
 # which are replayed in turn; a time is the median over the rounds, by device events. Data is random and results are
-# compared by the caller. Source: the method of ../shared/recipes/hopper.md.
+# compared by the caller.
 from __future__ import annotations
 import statistics
 from typing import Any, Callable, NamedTuple
@@ -53,7 +53,7 @@ def torch_seconds(torch: Any, replay: Callable[[], None]) -> float:
 def side_by_side(torch: Any, calls: list[tuple[Any, list[Any]]], theirs: Callable[[], Any], count: int = 10,
                  rounds: int = 7) -> Pair:
   """Medians of alternate replays of `count` calls each."""
-  where = device("CUDA")
+  where: Any = device("CUDA")
   ours = where.capture(calls * count)
   replay = graph_of_torch(torch, theirs, count)
   for warm in (ours, replay): warm()
