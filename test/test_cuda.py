@@ -2,14 +2,14 @@
 # are compiled by NVRTC for each architecture, and some sources are golden (test/golden/*.cu, rewritten by
 # `python test/test_cuda.py --update`). With a GPU, `pytest -m cuda` runs the tests of operations, schedules, captured
 # programs and llama on it, each file in a process of its own.
-import os, re, subprocess, sys
+import os, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
 import picograd as pg
 import picograd.nn.functional as F
 from picograd import codegen
-from picograd.codegen import cuda, matrix
+from picograd.codegen import cuda
 from picograd.codegen.gpu import choose_gpu_opts
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import cuda_target

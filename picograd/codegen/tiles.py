@@ -134,8 +134,8 @@ def contract(kernel: UOp, opt: Contract) -> UOp:
     place = place + inner * split.place
     inside[split.side] = next((u for u in toposort([value]) if u.op is Ops.RANGE and u is not inner), inner)
   operands = operand_of(a, m, product.k), operand_of(b, n, product.k)
-  tile = Tile(opt.unit, opt.unit == "wgmma" and all(map(is_matrix, operands)) and has_exact_ends(operands, a, b, size(product.k), opt.depth),
-              a.dtype.name, a.dtype.itemsize, size(m), size(n), size(product.k), opt.rows, opt.columns, opt.depth,
+  bulk = opt.unit == "wgmma" and all(map(is_matrix, operands)) and has_exact_ends(operands, size(product.k), opt.depth)
+  tile = Tile(opt.unit, bulk, a.dtype.name, a.dtype.itemsize, size(m), size(n), size(product.k), opt.rows, opt.columns, opt.depth,
               opt.stages, opt.warp, opt.threads, *operands)
   results = UOp(Ops.BUFFER, dtypes.float32, (), results_of(opt))
   addresses = [rewrite(u.src[0].substitute(start), simplify_index) for u in (a, b)]
@@ -155,7 +155,7 @@ def is_matrix(operand: Operand) -> bool:
   """Whether bulk tensor copies can read it: rows of a pitch of whole 16 bytes, from an aligned place."""
   return operand.lanes * 2 == WIDEST and 1 in (operand.outer, operand.inner) and operand.pitch % 8 == 0
 
-def has_exact_ends(operands: tuple[Operand, Operand], a: UOp, b: UOp, k: int, depth: int) -> bool:
+def has_exact_ends(operands: tuple[Operand, Operand], k: int, depth: int) -> bool:
   """Whether bulk copies past the end of k read zeros: they do past the end of a matrix, not past the end of a part."""
   return k % depth == 0 or all(k == (o.pitch if o.is_along_k else o.length) for o in operands)
 
@@ -163,7 +163,8 @@ def operand_of(load: UOp, side: UOp, k: UOp) -> Operand:
   outer, inner = stride(load, side), stride(load, k)
   assert outer is not None and inner is not None, "the operand of a contraction is linear in its ranges"
   last = bounds(load.src[0].src[1])[1]
-  return Operand(load.src[0].src[0].arg, outer, inner, aligned(load, side, k), last // max(1, outer if inner == 1 else inner) + 1)
+  pitch = max(1, outer if inner == 1 else inner)
+  return Operand(load.src[0].src[0].arg, outer, inner, aligned(load, side, k), last // pitch + 1)
 
 def aligned(load: UOp, side: UOp, k: UOp) -> int:
   """How many neighbours along the nearer of two ranges can be read together: all else moves by multiples of them."""
