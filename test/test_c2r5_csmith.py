@@ -24,6 +24,6 @@ def test_same_checksum_as_gcc(seed, tmp_path):
   for flags, launcher in TARGETS.values():
     if any(shutil.which(tool) is None for tool in launcher): continue
     for level in ("-O0", "-O2"):
-      command = [sys.executable, "-m", "extra.c2r5", *flags, level, "-w", INCLUDE, str(source), "-o", str(tmp_path / "p")]
-      subprocess.run(command, check=True, cwd=ROOT)
+      options = [*flags, level, "-w", INCLUDE, str(source), "-o", str(tmp_path / "p")]
+      subprocess.run([sys.executable, "-m", "extra.c2r5", *options], check=True, cwd=ROOT)
       assert output([*launcher, str(tmp_path / "p")]) == expected, f"seed {seed}, {flags}, {level}"
