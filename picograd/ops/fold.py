@@ -4,9 +4,9 @@
 # EXPAND, over lanes by STACK; `number` looks through both.
 from __future__ import annotations
 import math, struct
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 from picograd.dtype import DType, dtypes
-from picograd.ops.match import Bindings, Pat, Rules
+from picograd.ops.match import Pat, Rules
 from picograd.ops.ops import ALU, COMMUTATIVE, INFO, MOVEMENT, Ops
 from picograd.ops.uop import UOp
 
@@ -27,10 +27,9 @@ class Const(Pat):
     super().__init__(REPEATED, name=name)
     self.value = value
 
-  def match(self, u: UOp, found: Bindings) -> Iterator[Bindings]:
-    if u.op in REPEATED:
-      value = number(u)
-      if value is not None and (self.value is None or value == self.value): yield from super().match(u, found)
+  def accepts(self, u: UOp) -> bool:
+    value = number(u) if u.op in REPEATED else None
+    return value is not None and (self.value is None or value == self.value)
 
 # ---- the value of an op on constants ---------------------------------------------------------------------------------
 

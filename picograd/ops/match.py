@@ -15,7 +15,7 @@ Bindings = dict[str, UOp]
 class Pat:
   """A pattern. op: one op, several, or None for any. src: a tuple of patterns in order, a list for any order (for
   commutative ops), None for whatever. arg, dtype: a value to equal, or a function that decides. name: binds it."""
-  __slots__ = ("ops", "src", "arg", "dtype", "name", "any_order")
+  __slots__ = ("ops", "src", "arg", "dtype", "name", "any_order", "one_way")
 
   def __init__(self, op: Ops | Iterable[Ops] | None = None, src: "tuple | list | None" = None, arg: Any = None,
                dtype: Any = None, name: str | None = None):
@@ -23,6 +23,7 @@ class Pat:
     self.any_order = isinstance(src, list)
     self.src = None if src is None else tuple(src)
     self.arg, self.dtype, self.name = arg, dtype, name
+    self.one_way: bool = not self.any_order and all(s.one_way for s in self.src or ())
 
   @staticmethod
   def var(name: str, dtype: Any = None) -> "Pat": return Pat(name=name, dtype=dtype)
@@ -58,14 +59,29 @@ class Pat:
     """Ops of which a node that matches has one among its sources, as few as possible; empty where any will do."""
     return min((s.ops for s in self.src or () if s.ops), key=len, default=frozenset())
 
+  def accepts(self, u: UOp) -> bool:
+    """Whether u fits, sources and names aside."""
+    if self.ops is not None and u.op not in self.ops: return False
+    if self.dtype is not None and not (self.dtype(u.dtype) if callable(self.dtype) else u.dtype is self.dtype):
+      return False
+    return self.arg is None or bool(self.arg(u.arg) if callable(self.arg) else u.arg == self.arg)
+
+  def fits(self, u: UOp, found: Bindings) -> bool:
+    """Whether u fits in the one way in which it can; puts the names into found."""
+    if not self.accepts(u) or (self.name is not None and found.setdefault(self.name, u) is not u): return False
+    if self.src is None: return True
+    if len(self.src) != len(u.src): return False
+    for pat, s in zip(self.src, u.src):
+      if not pat.fits(s, found): return False
+    return True
+
   def match(self, u: UOp, found: Bindings) -> Iterator[Bindings]:
     """Every way in which u fits, as the names bound so far; one name means one node."""
-    if self.ops is not None and u.op not in self.ops: return
-    if self.dtype is not None and not (self.dtype(u.dtype) if callable(self.dtype) else u.dtype is self.dtype): return
-    if self.arg is not None:
-      if callable(self.arg):
-        if not self.arg(u.arg): return
-      elif u.arg != self.arg: return
+    if self.one_way:
+      found = dict(found)
+      if self.fits(u, found): yield found
+      return
+    if not self.accepts(u): return
     if self.name is not None:
       if self.name in found:
         if found[self.name] is not u: return
@@ -98,11 +114,15 @@ class Rules:
 
   def apply(self, u: UOp) -> UOp | None:
     """The replacement by the first rule that applies and changes something, else None."""
+    rules = self.by_op[u.op]
+    if not rules: return None
     present = [s.op for s in u.src]
-    for pat, needs, function in self.by_op[u.op]:
+    for pat, needs, function in rules:
       if needs and needs.isdisjoint(present): continue
-      for found in pat.match(u, {}):
-        new = function(**found)
+      found: Bindings = {}
+      ways = ((found,) if pat.fits(u, found) else ()) if pat.one_way else pat.match(u, found)
+      for names in ways:
+        new = function(**names)
         if new is not None and new is not u: return new
     return None
 

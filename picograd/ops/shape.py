@@ -62,8 +62,8 @@ def shape_of(op: Ops, src: Sequence[Shape], arg: Any) -> Shape:
   if op in ALU:
     first = src[0]
     for other in src:
-      if other is not first and other != first:
-        raise ValueError(f"{op} of shapes {' and '.join(map(str, src))}: shapes must be equal")
+      if other is first or other == first: continue
+      raise ValueError(f"{op} of shapes {' and '.join(map(str, src))}: shapes must be equal")
     return first
   if op in MOVED: return MOVED[op](src[0], arg)
   if op is Ops.REDUCE: return reduced(src[0], arg[1])

@@ -22,7 +22,7 @@ class UOp:
   shape: Shape                    # of a tensor node; () for everything below the tensor form
 
   def __new__(cls, op: Ops, dtype: DType = dtypes.void, src: tuple["UOp", ...] = (), arg: Any = None) -> "UOp":
-    key = intern_key(op, dtype, src, arg)
+    key = (op, dtype, src, arg) if type(arg) is not float else intern_key(op, dtype, src, arg)
     known = UOp.pool.get(key)
     if known is not None:
       node = known()
@@ -174,6 +174,9 @@ class UOp:
   @property
   def device(self) -> str:
     """Where a tensor node's value lives: the device of a buffer or copy below it; '' where there is none."""
+    u = self
+    while u.src and u.op is not Ops.COPY: u = u.src[-1]
+    if u.op is Ops.BUFFER: return u.arg.device                       # most often
     stack, seen = [self], {self}
     while stack:
       u = stack.pop()

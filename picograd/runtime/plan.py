@@ -147,10 +147,11 @@ binaries: dict[tuple[str, UOp], Binary] = {}
 
 def compile_all(where: Device, kernels: Iterable[Kernel]) -> dict[UOp, Binary]:
   """The binary of each different kernel, from memory, from the disk cache or from the compiler. While a library
-  compiles one source, on a thread of its own, the passes in Python make the next. That thread builds no nodes."""
+  compiles one source, on a thread of its own, the passes in Python make the next. That thread builds no nodes. A
+  search, which times kernels, runs alone."""
   different = {k.ast: k for k in kernels}
   names = {ast: kernel_name(ast) for ast in different if (where.name, ast) not in binaries}
-  worker = ThreadPoolExecutor(1) if len(names) > 1 else None
+  worker = ThreadPoolExecutor(1) if len(names) > 1 and not BEAM else None
   submit = worker.submit if worker else immediately
   try:
     jobs = {ast: submit(binary_of, where, source_of(where, name, different[ast])) for ast, name in names.items()}

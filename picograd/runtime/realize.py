@@ -7,7 +7,7 @@ from typing import Any, Callable
 import numpy as np
 from picograd.codegen.schedule import over_memory
 from picograd.helpers import Counters, DEBUG, DEVICE, dedup, prod, size_text
-from picograd.ops.ops import Ops, identity
+from picograd.ops.ops import Buf, Ops, identity
 from picograd.ops.uop import Table, UOp, toposort
 from picograd.runtime import profile
 from picograd.runtime.device import Buffer, Device, buffer_of, buffers, device, numpy_dtype, to_host
@@ -159,7 +159,8 @@ def run_kernels(where: Device, roots: list[UOp], order: list[UOp]) -> Table:
 def without_names(order: list[UOp], leaves: list[UOp]) -> Table:
   """The graph with buffers and unique marks numbered by first use: equal computations become the same node."""
   new: Table = {}
-  for number, leaf in enumerate(leaves): new[leaf] = leaf.replace(arg=leaf.arg._replace(id=-1 - number, version=0))
+  for number, leaf in enumerate(leaves):
+    new[leaf] = UOp(Ops.BUFFER, leaf.dtype, (), Buf(-1 - number, leaf.arg.size, leaf.arg.space, leaf.arg.device))
   marks: dict[Any, int] = {}
   for u in order:
     if u in new: continue
