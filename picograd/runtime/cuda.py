@@ -159,10 +159,11 @@ class CudaProgram:
 
   def __call__(self, memory: Sequence[Memory]) -> None:
     """A kernel may read fewer slots than it was scheduled with: simplification can find that it needs no more."""
-    addresses = [m.address for m in memory[:self.arguments]]
-    with self.device:
-      addresses += self.tensor_maps(memory)
-      self.function.prepared_async_call(self.grid, self.block, self.device.stream, *addresses, shared_size=self.shared)
+    with self.device: self.launch(memory, self.device.stream)
+
+  def launch(self, memory: Sequence[Memory], stream: Any) -> None:
+    addresses = [m.address for m in memory[:self.arguments]] + self.tensor_maps(memory)
+    self.function.prepared_async_call(self.grid, self.block, stream, *addresses, shared_size=self.shared)
 
 class Replay:
   """Calls in order as one launch. An argument is memory, or the number of one that each call names anew. A graph holds
@@ -182,12 +183,13 @@ class Replay:
       self.checked(self.driver.cuGraphLaunch(self.graphs[key], self.device.stream.handle))
 
   def record(self, memory: Sequence[Any]) -> Any:
-    stream, mode = self.device.stream.handle, self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+    """The executable graph for some memory. It is recorded on a stream of its own, so that other threads may go on."""
+    stream, mode = self.device.driver.Stream(), self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
     calls = [(program, [memory[a] if isinstance(a, int) else a for a in arguments]) for program, arguments in self.calls]
     for program, bound in calls: program.tensor_maps(bound)          # nothing may be copied while recording
-    self.checked(self.driver.cuStreamBeginCapture(stream, mode))
-    for program, bound in calls: program(bound)
-    graph = self.checked(self.driver.cuStreamEndCapture(stream))
+    self.checked(self.driver.cuStreamBeginCapture(stream.handle, mode))
+    for program, bound in calls: program.launch(bound, stream)
+    graph = self.checked(self.driver.cuStreamEndCapture(stream.handle))
     made = self.checked(self.driver.cuGraphInstantiate(graph, 0))
     self.checked(self.driver.cuGraphDestroy(graph))
     return made
