@@ -136,7 +136,8 @@ class Walk:
     for value in tree.others: self.visit(value, None, None)
 
   def visit_attributes(self, x: Any) -> None:
-    for function in user_methods(type(x)): self.visit(function, None, None)
+    kind: Any = type(x)
+    for function in user_methods(kind): self.visit(function, None, None)
     slots = [name for c in type(x).__mro__ for name in getattr(c, "__slots__", ()) if hasattr(x, name)]
     attributes = {**{name: getattr(x, name) for name in slots}, **getattr(x, "__dict__", {})}
     if not attributes: self.visit_name(x)
@@ -168,7 +169,8 @@ def read_tree(root: Module) -> Tree:
   others: list[Any] = []
   for m in modules:
     facts.append(type(m))
-    others += user_methods(type(m))
+    kind: Any = type(m)
+    others += user_methods(kind)
     for table in (m.__dict__, m._parameters, m._buffers, m._modules):
       facts.append(tuple(table))
       for name, value in table.items():

@@ -1,7 +1,7 @@
 # riscv_counts.py: kernels through our RISC-V back end and through LLVM's, from the same flat form: what they execute
 # under unicorn, and bytes of code. LLVM compiles for rv64gc, O2.   DEVICE=RISCV CACHE=0 python test/riscv_counts.py
 from __future__ import annotations
-import functools, subprocess, sys, tempfile
+import functools, math, random, subprocess, sys, tempfile, time
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 from unittest import mock
@@ -9,6 +9,11 @@ import numpy as np
 import llama
 import picograd as pg
 from picograd.codegen import llvmir, riscv
+from picograd.codegen.flat import Builder, Function, mem2reg, new_label
+from picograd.codegen.rvobject import disassemble
+from picograd.dtype import dtypes
+from picograd.ops.ops import Ops
+from picograd.ops.uop import UOp
 from picograd.runtime.device import device
 from picograd.runtime.riscv import RiscvProgram
 
@@ -100,7 +105,49 @@ def totals(costs: list[Costs]) -> tuple[float, float]:
   for c in costs: ours, llvm = ours.plus(c.ours), llvm.plus(c.llvm)
   return ours.instructions / llvm.instructions, ours.bytes / llvm.bytes
 
+# ---- how fast functions become code ----------------------------------------------------------------------------------
+
+def long_function(loops: int) -> Function:
+  """About 65 instructions for each loop: sums, products, loads, stores and choices over twelve variables."""
+  rng, i64 = random.Random(1), dtypes.int64
+  b = Builder("f", [dtypes.ptr, i64], i64)
+  variables = [b.var(i64) for _ in range(12)]
+  for k, v in enumerate(variables): b.set(v, UOp.const(i64, k) if k else b.param(1))
+  for _ in range(loops):
+    head, out, counter = new_label(), new_label(), b.var(i64)
+    b.set(counter, UOp.const(i64, 0))
+    b.start(head)
+    for _ in range(40): add_statement(b, rng, variables)
+    b.set(counter, b.get(counter) + 1)
+    b.branch(b.get(counter) < 5, head, out)
+    b.start(out)
+  b.ret(functools.reduce(lambda total, v: total * 31 + b.get(v), variables, UOp.const(i64, 0)))
+  return mem2reg(b.finish())
+
+def add_statement(b: Builder, rng: random.Random, variables: list[UOp]) -> None:
+  to, x, y = rng.sample(variables, 3)
+  def element(index: UOp) -> UOp: return UOp(Ops.ADD, dtypes.ptr, (b.param(0), index * 8))
+  kind = rng.random()
+  if kind < .3: b.set(to, b.get(x) + b.get(y))
+  elif kind < .5: b.set(to, b.get(x) * b.get(y) + rng.randrange(100))
+  elif kind < .7: b.set(to, b.load(element(b.get(x) & 7), dtypes.int64) ^ b.get(y))
+  elif kind < .8: b.store(element(UOp.const(dtypes.int64, rng.randrange(8))), b.get(x))
+  else: b.set(to, (b.get(x) < b.get(y)).where(b.get(y), b.get(x)))
+
+def seconds_and_instructions(loops: int) -> tuple[float, int]:
+  fn, best = long_function(loops), math.inf
+  for _ in range(3):
+    start = time.process_time()
+    code = riscv.assemble([fn])
+    best = min(best, time.process_time() - start)
+  return best, len(disassemble(code.data))
+
 if __name__ == "__main__":
+  if sys.argv[1:] == ["speed"]:
+    for loops in (30, 310):
+      seconds, n = seconds_and_instructions(loops)
+      print(f"{n} instructions in {seconds:.2f} s: {n / seconds:.0f} instructions/s")
+    sys.exit()
   for name in sys.argv[1:] or WORKLOADS:
     costs = compare(WORKLOADS[name])
     for c in costs: print(f"  {c.name:34} {c.ours.instructions:9} {c.llvm.instructions:9}"

@@ -5,12 +5,16 @@ from collections import Counter
 import numpy as np, pytest
 pytest.importorskip("unicorn")
 from picograd.codegen import riscv
+from picograd.codegen.flat import Builder, new_label, phi
+from picograd.codegen.place import place
 from picograd.codegen.rvobject import Section, write_object
 from picograd.dtype import dtypes
 from picograd.helpers import DEVICE
 from picograd.ops.ops import Ops
+from picograd.ops.spec import verify
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import device, numpy_dtype
+from picograd.runtime.python import PythonProgram
 import linear_kernels as kernels
 import riscv_counts
 from test_llvmir import BINARY_CASES, array, edge_values, is_lowered
@@ -94,6 +98,27 @@ def test_bitcasts():
     values = [x for x in edge_values(a) if x == x]
     agree(lambda x, b=b: x.bitcast(b), b, (values, a))
 
+def test_a_loop_that_two_ways_go_back_in():
+  """What the jump back needs may depend on which way was taken."""
+  b = Builder("f", [i64, i64], i64)
+  head, body, odd, even, join, out = [new_label() for _ in range(6)]
+  b.jump(head, UOp.const(i64, 0))
+  b.begin(head)
+  i = phi(head, 0, i64)
+  b.branch(i < b.param(0), body, out)
+  b.begin(body)
+  b.branch((i & 1).ne(0), odd, even)
+  for label, step in ((odd, 1), (even, 3)):
+    b.begin(label)
+    b.jump(join, UOp.const(i64, step))
+  b.begin(join)
+  b.jump(head, i * 2 + phi(join, 0, i64))
+  b.begin(out)
+  b.ret(i)
+  fn = place(b.finish())
+  verify("placed", fn)
+  assert PythonProgram("f", [fn]).run(100, 0) == 127
+
 # ---- objects ---------------------------------------------------------------------------------------------------------
 
 MAIN = """#include <stdio.h>
@@ -141,6 +166,10 @@ def test_a_listing_says_where_the_code_comes_from():
   texts = [riscv.listing(kernels.flat("tile", kernels.scalar_matmul_kernel(8, 8, 8))) for _ in range(2)]
   assert texts[0] == texts[1]
   assert re.search(r"fmadd.s f\w+, f\w+, f\w+, f\w+, dyn +# %\d+ = MULACC float32 %\d+ %\d+ %\d+\n", texts[0])
+
+def test_compiling_takes_time_in_proportion_to_size():
+  short, long = riscv_counts.seconds_and_instructions(30), riscv_counts.seconds_and_instructions(120)
+  assert long[0] / long[1] < 2.5 * short[0] / short[1]
 
 # ---- what must not be done -------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ class Assigner:
     self.free_integers -= passing.padding
     for piece in passing.pieces:
       if piece.dtype.kind == "f" and not is_variable and self.free_floats: self.free_floats -= 1
-      else: self.free_integers = max(0, self.free_integers - 1)
+      else: self.free_integers -= 1                          # below zero: eight bytes of the stack each
     return passing
   def place(self, t: Type, is_variable: bool) -> Passing: raise NotImplementedError
 

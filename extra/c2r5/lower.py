@@ -1,7 +1,7 @@
 # lower.py: typed trees -> flat blocks (picograd/codegen/flat.py). In: a Definition. Out: a Function in which every
 # local is a stack slot (mem2reg makes values of them), every access of memory a LOAD or STORE in order, every structure
-# an address. Operands are evaluated from left to right, arguments from right to left, as gcc does. What the flat form
-# has no op for is a CALL of a name that begins with __builtin_; docs/ir.md lists these.
+# an address. Operands are evaluated from left to right, as gcc does. What the flat form has no op for is a CALL of a
+# name that begins with __builtin_; docs/ir.md lists these.
 from __future__ import annotations
 import math
 from fractions import Fraction
@@ -580,7 +580,7 @@ class Lowering:
       result = self.new_slot(t.result)
       given.append(result)
       assign.free_integers -= 1
-    values = [self.value(a) for a in reversed(arguments)][::-1]             # gcc's order
+    values = self.argument_values(arguments)
     memory: list[tuple[int, int, int]] = []
     fixed = None
     for k, (argument, value) in enumerate(zip(arguments, values)):
@@ -592,6 +592,11 @@ class Lowering:
       given += self.pass_value(value, argument.type, place)
     if (t.variadic or not t.has_prototype) and fixed is None: fixed = len(given)
     return self.finish_call(target, given, t.result, passing, Convention(fixed, (), tuple(memory)), result)
+
+  def argument_values(self, arguments: Sequence[Node]) -> list[UOp]:
+    """In gcc's order, which programs have come to rely on."""
+    if self.machine.last_argument_first: return [self.value(a) for a in reversed(arguments)][::-1]
+    return [self.value(a) for a in arguments]
 
   def finish_call(self, target: UOp, given: list[UOp], t: Type, passing: Passing, convention: Convention,
                   result: UOp | None) -> UOp:

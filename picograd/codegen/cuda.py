@@ -43,6 +43,7 @@ TYPES = {"bool": "bool", "uint8": "unsigned char", "int8": "signed char", "uint1
 CASTS = {("float16", "float32"): "from_float16({0})", ("float32", "float16"): "to_float16({0})",
          ("bfloat16", "float32"): "from_bfloat16({0})", ("float32", "bfloat16"): "to_bfloat16({0})"}
 COMBINE = {Ops.ADD: "Plus", Ops.MUL: "Times", Ops.MAX: "Largest"}
+RESIDENT = 1024          # threads that a processor should hold at least, for which the compiler leaves registers
 WIDEST = 16              # bytes of one load or store
 
 PRELUDE = r"""
@@ -202,7 +203,8 @@ class Renderer:
     parameters = self.parameters()
     pointers = parameters + ["const TensorMap* maps"] * bool(maps)
     head = f"// {self.name} grid {grid} block {self.threads} shared {shared} arguments {len(parameters)}\n"
-    bounds = f"__launch_bounds__({self.threads}, {max(map(matrix.blocks_at_once, tiles), default=1)})"
+    blocks = max(map(matrix.blocks_at_once, tiles), default=max(1, RESIDENT // self.threads))
+    bounds = f"__launch_bounds__({self.threads}, {blocks})"
     signature = f'extern "C" __global__ void {bounds} {self.name}({", ".join(pointers)}) {{\n'
     return head + "".join(maps) + PRELUDE + functions + signature + "\n".join(self.lines) + "\n}\n"
 

@@ -144,7 +144,8 @@ def each_address(index: UOp, r: UOp, new: Table) -> list[UOp]:
 
 def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, vector = vector_address(u, r, new), u.dtype.vec(width(r))
-  if address is None: return UOp(Ops.STACK, vector, tuple([at.load(*u.src[1:]) for at in each_address(u.src[0], r, new)]))
+  if address is None:
+    return UOp(Ops.STACK, vector, tuple([at.load(*u.src[1:]) for at in each_address(u.src[0], r, new)]))
   return UOp(Ops.LOAD, vector, (address, *u.src[1:]))
 
 def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
@@ -160,7 +161,7 @@ def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
 
 def in_sequence(u: UOp) -> UOp:
   """Loop nests inside one loop happen in the order in which they are listed: an access to memory that an earlier nest
-  has written, or a store to what it reads, gets an edge to it. Stores of one nest happen together, after all it reads."""
+  has written, or a store to what it reads, has an edge to it. Stores of one nest happen together, after all it reads."""
   parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
   loops = u.src[len(parts):]
   if not any(s.op is Ops.END for s in parts): return u.with_src((*parts, *loops))
@@ -198,7 +199,7 @@ def accumulate(kernel: UOp) -> UOp:
   loop_numbers = itertools.count(next_number(kernel))
   table: Table = {}
   for loops, members in nests_in_order(kernel):
-    kept = again_in_later_loops(kernel, loops, members)
+    kept = again_in_later_loops(kernel, loops, members, table)
     row = row_of(kept, loops, next(numbers))
     values = substitute([u.src[0] for u in members], table)
     around = sorted(union(inside[u] for u in members), key=lambda r: r.arg)
@@ -222,7 +223,8 @@ def accumulate(kernel: UOp) -> UOp:
 
 LONGEST_ROW = 1 << 17    # bytes of a value that is kept from one loop for the next: a part of the nearer caches
 
-def again_in_later_loops(kernel: UOp, loops: Nest, members: list[UOp]) -> dict[UOp, list[tuple[UOp, UOp]]]:
+def again_in_later_loops(kernel: UOp, loops: Nest, members: list[UOp],
+                         table: Table) -> dict[UOp, list[tuple[UOp, UOp]]]:
   """Values of a loop with transcendental functions that some other loop, equally long, computes again at each step ->
   (the same value there, that loop's range)."""
   if len(loops) != 1 or loops[0].bound.op is not Ops.CONST: return {}
@@ -230,17 +232,18 @@ def again_in_later_loops(kernel: UOp, loops: Nest, members: list[UOp]) -> dict[U
   if all(u.op not in TRANSCENDENTAL for u in computed): return {}
   r, nodes = loops[0], toposort([kernel])
   known, inside = set(nodes), ranges_inside(kernel)
+  earlier = {q for u in table for q in u.src if u.op is Ops.REDUCE}
   others = [q for q in nodes if q.op is Ops.RANGE and q is not r and q.bound is r.bound and q.axis is not Axis.STRIP]
   found: dict[UOp, list[tuple[UOp, UOp]]] = {}
   below: set[UOp] = set()                      # a kept value
-  for u in reversed(computed):
+  for u in reversed(toposort([u.src[0] for u in members])):
     if u in below: below.update(u.src)
-    elif u.op in TRANSCENDENTAL and r in inside[u] and r.bound.arg * u.dtype.itemsize <= LONGEST_ROW:
-      there = [(later, q) for q in others if (later := u.substitute({r: q})) in known]
+    elif u.op in TRANSCENDENTAL and r in inside[u] and u not in table:
+      there = [(later, q) for q in others if q not in earlier and (later := u.substitute({r: q})) in known]
       if there and all(u.dtype is v.dtype for v in found):
         found[u] = there
         below.update(u.src)
-  return found
+  return found if r.bound.arg * sum(v.dtype.itemsize for v in found) <= LONGEST_ROW else {}
 
 def row_of(kept: Iterable[UOp], loops: Nest, number: int) -> UOp:
   """Memory for the kept values of a loop, those of one step side by side."""

@@ -22,7 +22,7 @@ SHORT_ROW = 16           # elements that one thread reduces alone
 IN_FLIGHT = 8            # loads under way at once in a thread
 RESIDENT = 2048          # threads that one processor holds
 TOGETHER = (4, 2)        # rows of a matrix that one thread multiplies with the same vector
-ROUNDS = 3               # blocks for each processor that must remain
+ROUNDS = 6               # blocks for each processor that must remain
 COPIES = 4               # vectors that a thread of a map writes, so that loads overlap
 
 def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt | Turn | Contract]:

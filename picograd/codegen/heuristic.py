@@ -1,9 +1,9 @@
 # heuristic.py: choose Opts by hand-written rules: which range becomes the lanes of a vector, which make a register
 # tile, which is shared out to threads. In: kernel and target. Out: a list of Opts.   (chapter 3)
 from __future__ import annotations
-from picograd.codegen.optimize import Opt, common_start, nests_of, ranges_in, stores_of
+from picograd.codegen.optimize import AnyOpt, Opt, common_start, nests_of, ranges_in, stores_of
 from picograd.codegen.target import Target
-from picograd.codegen.tiling import AnyOpt, contraction_opts
+from picograd.codegen.tiling import contraction_opts
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops, TRANSCENDENTAL
@@ -125,7 +125,8 @@ def tile_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Opt]
   if len(loads) < 2 or not rows: return []
   along = next((r for r in free if r.arg[0] == lanes[0].number), None)
   if along is None: return dot_tile(rows, target)
-  return outer_tile(along, [r for r in rows if r is not along], lanes[0].amount, target)
+  across = [r for r in rows if r is not along]
+  return outer_tile(along, across, lanes[0].amount, target) if across else []
 
 def outer_tile(along: UOp, rows: list[UOp], lanes: int, target: Target) -> list[Opt]:
   """Two vectors along the lanes' range, and rows of another range."""

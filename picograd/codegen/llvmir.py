@@ -437,7 +437,7 @@ def is_kernel(fn: Function) -> bool:
   return fn.result is dtypes.void and kinds == ["p"] * (len(kinds) - 1) + ["i"]
 
 def entry_text(fn: Function) -> str:
-  """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers that stand in the table. The last is that of
+  """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers in the table. The last is that of
   the scratch memory, of which each thread has its part."""
   n, scratch = len(fn.params) - 1, scratch_offsets(fn)[1]
   pointers = n + (scratch > 0)

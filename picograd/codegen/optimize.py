@@ -20,16 +20,19 @@ class Opt(NamedTuple):
   def __repr__(self) -> str: return f"{self.axis.name}(r{self.number}, {self.amount})"
 
 class Stage(NamedTuple):
-  """Copy what the loads from PARAM `slot` read inside the THREAD, GLOBAL and BLOCK loops, and inside the ranges numbered
+  """Copy what the loads from PARAM `slot` read inside the THREAD, GLOBAL and BLOCK loops, and in the ranges numbered
   in `outside`, to LOCAL memory, `lanes` elements at once, in the order in which it is read; the loads read the copy."""
   slot: int
   lanes: int = 1
   outside: tuple[int, ...] = ()
   def __repr__(self) -> str: return f"STAGE(p{self.slot})"
 
+AnyOpt = Opt | Stage
+
 class Rewrite(Protocol):
   """An Opt that rewrites more than a range (codegen/tiles.py)."""
   def applied(self, kernel: UOp) -> UOp: ...
+  def __hash__(self) -> int: ...
 
 @functools.lru_cache(64)
 def ranges_in(kernel: UOp) -> tuple[UOp, ...]:

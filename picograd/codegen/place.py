@@ -49,9 +49,10 @@ def best_blocks(fn: Function, flow: Flow, pure: list[UOp], early: Table) -> Tabl
   return where
 
 def is_way_back(flow: Flow, label: UOp, block: list[UOp]) -> bool:
-  """A block that only jumps back to its loop's head: empty, a branch can go to the head itself."""
+  """A block after a branch that only jumps back to its loop's head: empty, the branch can go to the head itself."""
   head = flow.head.get(label)
-  return block[0].op is Ops.JUMP and block[0].src[0] is head and flow.head.get(flow.idom[label]) is head
+  if block[0].op is not Ops.JUMP or block[0].src[0] is not head or len(flow.before[label]) != 1: return False
+  return flow.head.get(flow.idom[label]) is head
 
 def stays(u: UOp) -> bool:
   """Nodes that must not move up. pointer + constant is free at its use, where a load or store folds it; a division by

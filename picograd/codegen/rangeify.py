@@ -162,7 +162,7 @@ class Rangeifier:
     return scope.contraction and self.is_wasteful(u, inside, scope)
 
   def stores_in_new_order(self, u: UOp, wanted: dict[Request, Scope]) -> bool:
-    """Whether to store what a PERMUTE gives instead of what it is given: that would be stored, nobody else wants it, and
+    """Whether to store what a PERMUTE gives instead of what it gets: that would be stored, nobody else wants it, and
     rows stay rows. Its readers then find in memory the order in which they read."""
     if u.arg[-1:] != (len(u.arg) - 1,): return False
     below = u.src[0]

@@ -2,8 +2,9 @@
 # (rvlegal, rvv), addresses grow with loops (flatopt), instructions are selected (rvselect), placed, get registers and
 # are written (rvemit). Kernels and C functions alike.   (RISC-V Unprivileged ISA; ELF psABI)
 from __future__ import annotations
+import contextlib, gc
 from dataclasses import replace
-from typing import Any, Iterable
+from typing import Any, Iterable, Iterator
 from picograd.codegen.flat import STATEFUL, Function, operands
 from picograd.codegen.flatopt import reduce_strength
 from picograd.codegen.rvasm import decode
@@ -17,13 +18,15 @@ from picograd.ops.uop import UOp
 
 EXTENSIONS = frozenset({"zba", "zbb"})
 
-def prepare(fn: Function) -> Function:
+def prepare(fn: Function, extensions: frozenset[str]) -> Function:
   """A flat function, placed or not, in operations that selection knows."""
-  return reduce_strength(legalise(legalise_vectors(without_pure(fn))))
+  fn = without_pure(fn)
+  if "v" in extensions: fn = legalise_vectors(fn)
+  return reduce_strength(legalise(fn))
 
 def select(fn: Function, extensions: frozenset[str] = frozenset()) -> Function:
   """A flat function, placed or not, as machine instructions: those with effects in blocks, the others below them."""
-  return Selector(prepare(fn), extensions).function()
+  return Selector(prepare(fn, extensions), extensions).function()
 
 def without_pure(fn: Function) -> Function:
   """The blocks list effects only, as before placing."""
@@ -33,12 +36,22 @@ def without_pure(fn: Function) -> Function:
 def assemble(functions: Iterable[Function], extensions: frozenset[str] = frozenset()) -> Assembled:
   """The functions as one section of code."""
   section = Section(".text")
-  for fn in functions: Emitter(select(fn, extensions), section, {}).write()
+  with collector_paused():
+    for fn in functions: Emitter(select(fn, extensions), section, {}).write()
   return section.finish()
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+  """Nodes are never cyclic: looking for cycles among the many that a large function makes takes a third of the time."""
+  was_on = gc.isenabled()
+  gc.disable()
+  try: yield
+  finally:
+    if was_on: gc.enable()
 
 def listing(fn: Function, extensions: frozenset[str] = frozenset()) -> str:
   """A kernel as lines: offset, code in hexadecimal, assembly, and the operation it came from."""
-  section, selector = Section(".text"), Selector(prepare(fn), extensions)
+  section, selector = Section(".text"), Selector(prepare(fn, extensions), extensions)
   Emitter(selector.function(), section, origins(selector)).write()
   code = section.finish()
   lines, said = [f"# {fn.name} {fn.threads}"], starting(code)

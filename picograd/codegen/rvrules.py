@@ -1,5 +1,5 @@
 # rvrules.py: which instructions an operation becomes: a table with a section per op, and the shapes of operands that
-# its rules ask for. Numbers are as PYTHON defines them. MULACC is a fused multiply-add, ADD of MUL never is: C is exact.
+# its rules ask for. Numbers are as PYTHON defines them. MULACC is a fused multiply-add, ADD of MUL never is.
 from __future__ import annotations
 from typing import Callable, NamedTuple
 from picograd.codegen.rvvalue import INT, class_of

@@ -47,6 +47,7 @@ class Selector(VectorSelection):
     self.results: dict[UOp, list[UOp]] = {}                          # call -> its results, of several, that are used
     nodes = every_node(fn)
     self.has_vectors = any(u.dtype.count > 1 for u in nodes)
+    if self.has_vectors and "v" not in extensions: raise ValueError(f"{fn.name} has vectors, this RISC-V has none")
     for u in nodes: self.new[u] = self.select(u)
 
   def function(self) -> Function:

@@ -49,10 +49,8 @@ def without_unread(nests: list[Nest], plan: Plan, temporary: set[UOp]) -> list[N
   """The nests without stores to temporary memory that nobody reads: their readers have joined them."""
   while True:
     read = {plan.leaves[k] for nest in nests for store in nest for k in reads_of(store)}
-    def is_read(store: Store) -> bool:
-      leaf = plan.leaves[store.target.arg]
-      return leaf not in temporary or leaf in read
-    kept = [[store for store in nest if is_read(store)] for nest in nests]
+    unread = temporary - read
+    kept = [[store for store in nest if plan.leaves[store.target.arg] not in unread] for nest in nests]
     if kept == nests: return nests
     nests = kept
 

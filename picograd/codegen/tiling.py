@@ -4,14 +4,12 @@
 # layout, batches, convolutions.   (chapter 3)
 from __future__ import annotations
 from typing import NamedTuple
-from picograd.codegen.optimize import Opt, Stage, apply_opt, next_number, ranges_in, step, stores_of
+from picograd.codegen.optimize import AnyOpt, Opt, Stage, apply_opt, next_number, ranges_in, step, stores_of
 from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import UOp, toposort
-
-AnyOpt = Opt | Stage
 
 FMA_LATENCY = 4          # cycles
 FMA_UNITS = 2            # what x86 and ARM cores with wide vectors have, as a rule
@@ -24,8 +22,8 @@ THREAD_WORK = 1 << 17    # multiply-adds below which starting a second thread co
 
 class Contraction(NamedTuple):
   """A sum of products. The lanes of vectors go along `columns`; `streamed` operands move with them, the others are
-  broadcast. Streamed operands stand still while `rows` move. `outer` are the other loops over outputs: batches, and what
-  columns consist of besides."""
+  broadcast. Streamed operands stand still while `rows` move. `outer` are the other loops over outputs: batches, and
+  what columns consist of besides."""
   reduce: UOp
   columns: UOp
   rows: list[UOp]        # outermost first

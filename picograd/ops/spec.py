@@ -67,7 +67,7 @@ def has_values(src): return all(type_of(s) is not dtypes.void for s in src)
 
 # ---- laws of a node --------------------------------------------------------------------------------------------------
 
-ORDER = frozenset({Ops.STORE, Ops.WMMA, Ops.END, Ops.BARRIER, Ops.SINK, Ops.AFTER})           # what comes before something else
+ORDER = frozenset({Ops.STORE, Ops.WMMA, Ops.END, Ops.BARRIER, Ops.SINK, Ops.AFTER})   # what precedes something
 ALL = frozenset(Ops)
 OTHER_DTYPE = COMPARE | {Ops.ADD, Ops.WHERE, Ops.CAST, Ops.BITCAST}                 # sources may differ from the result
 FLOAT = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN, Ops.SQRT, Ops.FDIV, Ops.MULACC})
@@ -120,7 +120,8 @@ of_kernels = (
   Law({Ops.STORE}, "its value has the dtype of its target", lambda u: len(u.src) == 2 and same_element(*u.src)),
   Law({Ops.END}, "its sources are effects, then the loops it closes", is_end),
   Law({Ops.LOAD, Ops.AFTER}, "it comes after effects or in loops", lambda u: all_of(u.src[1:], ORDER | {Ops.RANGE})),
-  Law({Ops.REDUCE}, "it reduces over loops, threads, or a vector's lanes", lambda u: all_of(u.src[1:], {Ops.RANGE, Ops.SPECIAL})),
+  Law({Ops.REDUCE}, "it reduces over loops, threads, or a vector's lanes",
+      lambda u: all_of(u.src[1:], {Ops.RANGE, Ops.SPECIAL})),
   Law({Ops.REDUCE}, "it has the dtype that it reduces",
       lambda u: u.dtype is (u.src[0].dtype if u.src[1:] else u.src[0].dtype.scalar)),
 )

@@ -102,8 +102,12 @@ def widened(memory: np.ndarray, nbytes: int) -> np.ndarray:
   """The first nbytes of the allocation that memory is the beginning of."""
   raw = memory
   while isinstance(raw.base, np.ndarray): raw = raw.base               # NumPy skips views, but not those of a subclass
-  start = memory.ctypes.data - raw.ctypes.data
+  start = host_address(memory) - host_address(raw)
   return raw[start:start + nbytes]
+
+def host_address(data: np.ndarray) -> int:
+  """Where an array begins, without an import: memory may be freed while the interpreter ends."""
+  return data.__array_interface__["data"][0]
 
 def as_bytes(data: np.ndarray) -> np.ndarray:
   return data.reshape(-1).view(np.uint8)

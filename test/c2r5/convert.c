@@ -18,7 +18,7 @@ int main(void) {
   printf("%lld %d %x\n", 1LL << 40 >> 3, -16 >> 2, -16u >> 28);
   printf("%d %d %d\n", 'a', '\377', L'\x1234'); printf("%ld %lu\n", 2147483648, 0xffffffffffffffff);
   unsigned char b = 255; b++; printf("%d\n", b); b--; printf("%d\n", b); b = b * 2; printf("%d\n", b);
-  _Bool t = 2; t += 5; printf("%d %d\n", t, --t); float g = 0.1f; double h = g; printf("%.17g %.9g\n", h, g + 0.2f);
+  _Bool t = 2; t += 5; printf("%d ", t); --t; printf("%d\n", t); float g = 0.1f; double h = g; printf("%.17g %.9g\n", h, g + 0.2f);
   printf("%d\n", 1 ? -1 : 0u ? 2 : 3); printf("%g %g\n", 1 / 3.0f, -0.0); enum { A = -1, B } e = A; printf("%d\n", e < 0);
   return 0;
 }

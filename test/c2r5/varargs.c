@@ -2,7 +2,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 struct small { int a, b; }; struct fl { float x, y; }; struct dl { double d; long l; }; struct big { long v[4]; };
-static double total(int n, ...) { va_list ap; va_start(ap, n); double t = 0; while (n--) t += n % 2 ? va_arg(ap, int) : va_arg(ap, double); va_end(ap); return t; }
+static double total(int n, ...) { va_list ap; va_start(ap, n); double t = 0; while (n--) t += n % 2 ? va_arg(ap, double) : va_arg(ap, int); va_end(ap); return t; }
 static void mixed(const char *f, ...) {
   va_list ap, again; va_start(ap, f); va_copy(again, ap);
   for (; *f; f++) switch (*f) {

@@ -1,5 +1,5 @@
 // kernel0 grid 77 block 32 shared 0 arguments 2
-extern "C" __global__ void __launch_bounds__(32, 1) kernel0(float* __restrict__ p0, const float* __restrict__ p1) {
+extern "C" __global__ void __launch_bounds__(32, 32) kernel0(float* __restrict__ p0, const float* __restrict__ p1) {
   const int v0 = blockIdx.x;
   const int v1 = (int)(v0 * 131);
   const int v2 = threadIdx.x;
@@ -172,14 +172,15 @@ extern "C" __global__ void __launch_bounds__(32, 1) kernel0(float* __restrict__ 
   const float v169 = (float)(v14 ? v168 : 0.0f);
   const float v170 = (float)(v139 + v169);
   const float v171 = over_threads<Plus, 1, 32, 32>(v170);
-  const float v172 = (float)(v49 / v171);
-  const float v173 = (float)(v78 / v171);
-  const float v174 = (float)(v108 / v171);
-  const float v175 = (float)(v137 / v171);
-  const float v176 = (float)(v168 / v171);
-  if (true) p0[v3] = v172;
-  if (true) p0[v5] = v173;
-  if (true) p0[v8] = v174;
-  if (true) p0[v10] = v175;
-  if (v14) p0[v15] = v176;
+  const float v172 = (float)(1.0f / v171);
+  const float v173 = (float)(v49 * v172);
+  const float v174 = (float)(v78 * v172);
+  const float v175 = (float)(v108 * v172);
+  const float v176 = (float)(v137 * v172);
+  const float v177 = (float)(v168 * v172);
+  if (true) p0[v3] = v173;
+  if (true) p0[v5] = v174;
+  if (true) p0[v8] = v175;
+  if (true) p0[v10] = v176;
+  if (v14) p0[v15] = v177;
 }

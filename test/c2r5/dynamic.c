@@ -1,0 +1,16 @@
+// memory of variable size on the stack; a symbol that may be missing
+#include <stdio.h>
+int weak(void) __attribute__((weak));
+static int vla(int n, int m, int a[n][m]) { int s = 0; for (int i = 0; i < n; i++) for (int j = 0; j < m; j++) s += a[i][j]; return s + (int)sizeof a[0]; }
+int main(void) {
+  int n = 3;
+  for (int k = 1; k < 4; k++) {
+    int a[k][n];
+    for (int i = 0; i < k; i++) for (int j = 0; j < n; j++) a[i][j] = i + j;
+    printf("%d %zu ", vla(k, n, a), sizeof a);
+  }
+  int (*p)[n] = __builtin_alloca(sizeof(int[4][n])); p[3][2] = 5; printf("%d %ld\n", p[3][2], (char *)&p[2] - (char *)p);
+  typedef int row[n]; n = 100; row r; printf("%zu\n", sizeof r);
+  for (int i = 0; i < 1000; i++) { char big[n * 1000]; big[i] = 1; if (i % 3) continue; big[0] = 2; }
+  return weak ? 1 : 0;
+}
