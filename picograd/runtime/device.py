@@ -130,7 +130,7 @@ class Buffer:
     return self.allocated
 
   def __del__(self) -> None:
-    if self.allocated is None or Counters is None or sys.is_finalizing(): return    # the process gives all back
+    if self.allocated is None or Counters is None or sys.is_finalizing(): return
     Counters.bytes_live -= self.nbytes
     self.device.free(self.allocated, self.nbytes)
 
