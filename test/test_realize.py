@@ -1,5 +1,5 @@
 # Assignments in order, values computed once, versions checked, memory given back.
-import gc
+import gc, subprocess, sys
 import numpy as np
 import pytest
 from graphs import assign, close, leaf, matmul, random, value
@@ -68,6 +68,16 @@ def test_equal_forms_share_programs():
   Counters.reset()
   close(value(b * 7 + 1), random(6, 6, seed=1) * 7 + 1)
   assert Counters.kernels == 1 and Counters.compiled == 0
+
+def test_a_process_ends_in_silence():
+  """Memory that is alive at the end, of any size."""
+  code = """
+import picograd
+picograd.kept = [(picograd.ones(n).contiguous() + 1).realize() for n in (3, 5000001)]
+print(picograd.kept[1].sum().item())
+"""
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+  assert done.stdout == "10000002.0\n" and not done.stderr
 
 def test_a_value_is_computed_once():
   x = leaf(random(6, 6)) * 2

@@ -1,7 +1,7 @@
 # test_riscv_fuzz.py: random flat programs, with loops, calls, stack arguments, arrays and every integer and float type,
 # give on RISCV what the interpreter of the flat form gives, and keep the registers that a function must keep. A program
 # is made from a list of numbers; one that fails is shown after shrinking it.  python test/test_riscv_fuzz.py COUNT SEED
-import random, shutil, subprocess, sys
+import os, random, shutil, subprocess, sys
 import pytest
 pytest.importorskip("unicorn")
 from picograd.codegen import riscv
@@ -197,13 +197,14 @@ def check(seed):
 def test_random_program(seed): check(seed)
 
 @pytest.mark.skipif(shutil.which("qemu-riscv64") is None, reason="needs qemu-user")
-def test_programs_link_with_c_and_run_under_qemu(tmp_path):
+@pytest.mark.parametrize("extensions", [(), ("zba", "zbb")], ids=["rv64gc", "bits"])
+def test_programs_link_with_c_and_run_under_qemu(tmp_path, extensions):
   """qemu checks what unicorn does not, such as the upper half of a float32."""
   sections, declarations, checks = [], [], []
   for seed in range(1000, 1040):
     functions = make_program(numbers_of(seed))
     want = PythonProgram("f", [place(fn) for fn in functions]).run(12345, -7) % (1 << 64)
-    (tmp_path / f"f{seed}.o").write_bytes(write_object([riscv.assemble(functions)]))
+    (tmp_path / f"f{seed}.o").write_bytes(write_object([riscv.assemble(functions, frozenset(extensions))]))
     sections.append(f"f{seed}.o")
     renamed = [flag for fn in functions for flag in ("--redefine-sym", f"{fn.name}={fn.name}_{seed}")]
     subprocess.run(["riscv64-linux-gnu-objcopy", *renamed, f"f{seed}.o"], check=True, cwd=tmp_path)
@@ -212,7 +213,9 @@ def test_programs_link_with_c_and_run_under_qemu(tmp_path):
   text = "\n".join(["#include <stdio.h>", *declarations, "int main(void) {", *checks, "return 0; }"])
   (tmp_path / "main.c").write_text(text)
   subprocess.run(["riscv64-linux-gnu-gcc", "-static", "-o", "main", "main.c", *sections], check=True, cwd=tmp_path)
-  assert subprocess.run(["qemu-riscv64", "main"], check=True, capture_output=True, cwd=tmp_path).stdout == b""
+  done = subprocess.run(["qemu-riscv64", "main"], check=True, capture_output=True, cwd=tmp_path,
+                        env={**os.environ, "QEMU_CPU": "rv64,zba=true,zbb=true"})
+  assert done.stdout == b""
 
 if __name__ == "__main__":
   count, first = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0

@@ -12,20 +12,20 @@ def memory() -> UOp: return UOp(Ops.PARAM, dtypes.float32, (), 0)
 
 def test_rows_are_apart():
   h, d = loop(4), loop(16)
-  row = row_of(memory().index(h * 16 + d), [h])
+  row = row_of(memory().index(h * 16 + d), (h,))
   assert row is not None and row.strides == (16,) and row.size == 16 and row.place is d
-  assert row_of(memory().index(h * 8 + d), [h]) is None                          # they overlap
-  assert row_of(memory().index(d), [h]) is None                                  # every step reads the same
-  assert row_of(memory().index(h * 16 + d + 8), [h]) is None                     # the end of one, the start of the next
-  other = row_of(memory().index(h * 16 + d + 64), [h])
+  assert row_of(memory().index(h * 8 + d), (h,)) is None                          # they overlap
+  assert row_of(memory().index(d), (h,)) is None                                  # every step reads the same
+  assert row_of(memory().index(h * 16 + d + 8), (h,)) is None                     # the end of one, the start of the next
+  other = row_of(memory().index(h * 16 + d + 64), (h,))
   assert other is not None and other.base == 64 and other.place is d
 
 def test_a_gate_bounds_a_row():
   h, d = loop(4), loop(16)
   at = UOp(Ops.PARAM, dtypes.int64, (), 1).index(UOp.const(dtypes.index, 0)).load().cast(dtypes.index)
   gate = (UOp.const(dtypes.index, -1) < at) & (at < UOp.const(dtypes.index, 32))
-  assert row_of(memory().index(h * 512 + at * 16 + d), [h]) is None
-  row = row_of(memory().index(h * 512 + at * 16 + d, gate), [h])
+  assert row_of(memory().index(h * 512 + at * 16 + d), (h,)) is None
+  row = row_of(memory().index(h * 512 + at * 16 + d, gate), (h,))
   assert row is not None and row.size == 512
 
 def attention(q, k, v, mask):

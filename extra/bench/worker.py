@@ -73,9 +73,10 @@ def serve(peer: str, sizes: str) -> None:
   answers = os.fdopen(os.dup(1), "w")
   os.dup2(2, 1)
   session = Session(peer, getattr(workloads, sizes))
-  for line in sys.stdin:
-    command, *arguments = json.loads(line)
-    print(json.dumps(getattr(session, command)(*arguments)), file=answers, flush=True)
+  with contextlib.suppress(BrokenPipeError):                         # the parent was interrupted
+    for line in sys.stdin:
+      command, *arguments = json.loads(line)
+      print(json.dumps(getattr(session, command)(*arguments)), file=answers, flush=True)
 
 class TooLong(Exception):
   """A worker did not answer in time, or died."""

@@ -33,9 +33,12 @@ class Row(NamedTuple):
   place: UOp
   size: int
 
-@functools.lru_cache(4096)
-def row_of(address: UOp, outer: tuple[UOp, ...]) -> Row | None:
+def row_of(address: UOp, outer: Sequence[UOp]) -> Row | None:
   """An address as a row and a place in it; None where steps of the outer ranges may share elements."""
+  return find_row(address, tuple(outer))
+
+@functools.lru_cache(4096)
+def find_row(address: UOp, outer: tuple[UOp, ...]) -> Row | None:
   _, position, *gates = address.src
   a = sum_of(simplify([position])[0])
   strides = tuple([a.terms.get(r, 0) for r in outer])

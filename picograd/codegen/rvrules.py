@@ -81,8 +81,8 @@ class Rule(NamedTuple):
 RULES: dict[Ops, tuple[Rule, ...]] = {
   Ops.ADD: (
     Rule("iu", (reg, imm12), "addi{w} a n"), Rule("p", (reg, imm12), "addi a n"),
-    Rule("pi", (reg, product(1)), "sh1add b a", "zba"), Rule("pi", (reg, product(2)), "sh2add b a", "zba"),
-    Rule("pi", (reg, product(3)), "sh3add b a", "zba"),
+    Rule("p", (reg, product(1)), "sh1add b a", "zba"), Rule("p", (reg, product(2)), "sh2add b a", "zba"),
+    Rule("p", (reg, product(3)), "sh3add b a", "zba"),
     Rule("iu", (reg, negated), "sub{w} a b"), Rule("iu", (negated, reg), "sub{w} b a"),
     Rule("f", (reg, negated), "fsub.{f} a b"), Rule("f", (negated, reg), "fsub.{f} b a"),
     Rule("iu", (reg, reg), "add{w} a b"), Rule("p", (reg, reg), "add a b"), Rule("f", (reg, reg), "fadd.{f} a b"),

@@ -2,7 +2,7 @@
 # memory. In: names such as "CPU" or "CUDA:1". Out: Device objects, opened once, on first use. Memory is freed when the
 # last BUFFER node that names it dies; freed blocks wait for the next request of their size: fresh pages are slow.
 from __future__ import annotations
-import importlib, weakref
+import importlib, sys, weakref
 from typing import Any, Callable, Protocol, Sequence
 import numpy as np
 from picograd.codegen.target import Target
@@ -130,7 +130,7 @@ class Buffer:
     return self.allocated
 
   def __del__(self) -> None:
-    if self.allocated is None or Counters is None: return
+    if self.allocated is None or Counters is None or sys.is_finalizing(): return
     Counters.bytes_live -= self.nbytes
     self.device.free(self.allocated, self.nbytes)
 
