@@ -86,7 +86,8 @@ CASES = {
   "matrix unit": lambda: half(256, 128) @ half(128, 384),
   "matrix unit, transposed": lambda: half(128, 256).T @ half(384, 128).T,
   "matrix unit, odd shape": lambda: half(201, 77).T @ half(201, 330),
-  "matrix unit, batched": lambda: leaf(3, 256, 5, 64, dtype=dtypes.float16).permute(0, 2, 1, 3) @ leaf(3, 5, 64, 128, dtype=dtypes.float16),
+  "matrix unit, batched": lambda: (leaf(3, 256, 5, 64, dtype=dtypes.float16).permute(0, 2, 1, 3)
+                                   @ leaf(3, 5, 64, 128, dtype=dtypes.float16)),
   "matrix unit, epilogue": lambda: F.gelu(F.linear(half(4, 64, 128), half(256, 128), half(256))) + half(4, 64, 256),
 }
 
@@ -98,8 +99,9 @@ def compiles(name, target):
 @pytest.mark.parametrize("name", CASES)
 def test_compiles_for_hopper(name): compiles(name, HOPPER)
 
+SHOWN = [name for name in CASES if "matrix unit" in name or name in ("gelu", "softmax", "casts", "fma")]
 @needs_nvrtc
-@pytest.mark.parametrize("name", [name for name in CASES if "matrix unit" in name or name in ("gelu", "softmax", "casts", "fma")])
+@pytest.mark.parametrize("name", SHOWN)
 def test_compiles_for_ampere(name): compiles(name, AMPERE)
 
 @needs_nvrtc
@@ -115,7 +117,8 @@ def test_the_list_covers_every_op():
   assert {Ops.WMMA, Ops.BARRIER, Ops.SPECIAL, Ops.REDUCE, Ops.RANGE, Ops.STACK} < used
 
 def test_the_list_covers_every_opt_and_every_matrix_unit():
-  names = {repr(opt).split("(")[0] for make in CASES.values() for t in (HOPPER, AMPERE) for opts in opts_of(make(), t) for opt in opts}
+  names = {repr(opt).split("(")[0] for make in CASES.values() for t in (HOPPER, AMPERE)
+           for opts in opts_of(make(), t) for opt in opts}
   assert names == {"VECTOR", "LOCAL", "GROUP", "GLOBAL", "UNROLL", "UPCAST", "TURN", "FMA", "MMA", "WGMMA"}
 
 # ---- what the sources say --------------------------------------------------------------------------------------------
@@ -147,7 +150,8 @@ def golden_text(name):
 
 @needs_nvrtc
 def test_a_refused_source_is_shown_with_its_line():
-  source = "// broken grid 1 block 1 shared 0 arguments 0\nextern \"C\" __global__ void broken() {\n  int x = nonsense;\n}\n"
+  source = ("// broken grid 1 block 1 shared 0 arguments 0\n"
+            "extern \"C\" __global__ void broken() {\n  int x = nonsense;\n}\n")
   with pytest.raises(nvrtc.CompileError, match=r"(?s)broken.*nonsense.*line 3: int x = nonsense;"):
     nvrtc.compile_cubin(source, "sm_90a")
 

@@ -16,7 +16,7 @@ def test_rows_are_apart():
   assert row is not None and row.strides == (16,) and row.size == 16 and row.place is d
   assert row_of(memory().index(h * 8 + d), (h,)) is None                          # they overlap
   assert row_of(memory().index(d), (h,)) is None                                  # every step reads the same
-  assert row_of(memory().index(h * 16 + d + 8), (h,)) is None                     # the end of one, the start of the next
+  assert row_of(memory().index(h * 16 + d + 8), (h,)) is None                    # the end of one, the start of the next
   other = row_of(memory().index(h * 16 + d + 64), (h,))
   assert other is not None and other.base == 64 and other.place is d
 

@@ -1,4 +1,4 @@
-# gpu.py: kernels of picograd and of torch timed side by side on one GPU. Both sides become CUDA graphs of several calls,
+# gpu.py: kernels of picograd and of torch timed side by side on a GPU. Both sides become CUDA graphs of several calls,
 # which are replayed in turn; a time is the median over the rounds, by device events. Data is random and results are
 # compared by the caller.
 from __future__ import annotations
@@ -67,7 +67,7 @@ def side_by_side(torch: Any, calls: list[tuple[Any, list[Any]]], theirs: Callabl
     other.append(torch_seconds(torch, replay))
   return Pair(statistics.median(mine) / count, statistics.median(other) / count)
 
-# ---- `DEVICE=CUDA python -m extra.bench.gpu`: each line ours, torch's and the ratio ------------------------------------
+# ---- `DEVICE=CUDA python -m extra.bench.gpu`: ours, torch's and the ratio -----------------------------------
 
 SIDE = 8192
 SIZES = (1024, 2048, 4096, 8192)

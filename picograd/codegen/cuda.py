@@ -1,7 +1,7 @@
 # cuda.py: a structured list as CUDA C, one table row per op. In: the list of linearize.py for a target with threads of
 # its own. Out: the text of one `extern "C" __global__` function, whose first line says how it is launched:
 # `// NAME grid G block B shared S arguments N`: pointers to the first N slots; lines `// map ..` after it describe the
-# tensor maps that a last argument points to. Numbers are as PYTHON defines them: no contraction (the compiler is told so too), no
+# tensor maps that a last argument points to. Numbers are as PYTHON defines them: no contraction (told so), no
 # undefined overflow but in positions, which bounds have proven to fit. 16-bit floats are their bits; arithmetic on them
 # was lowered to float32. Vectors are structs whose lanes have constant indices, so that they live in registers.
 from __future__ import annotations

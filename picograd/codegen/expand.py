@@ -161,7 +161,7 @@ def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
 
 def in_sequence(u: UOp) -> UOp:
   """Loop nests inside one loop happen in the order in which they are listed: an access to memory that an earlier nest
-  has written, or a store to what it reads, has an edge to it. Stores of one nest happen together, after all it reads."""
+  has written, or a store to what it reads, has an edge to it. Stores of one nest come together, after all it reads."""
   parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
   loops = u.src[len(parts):]
   if not any(s.op is Ops.END for s in parts): return u.with_src((*parts, *loops))

@@ -1,4 +1,4 @@
-# gpu.py: choose Opts for targets whose processors run blocks of threads that share memory. In: kernel and target. Out: a
+# gpu.py: choose Opts for targets whose processors run blocks of threads sharing memory. In: kernel and target. Out: a
 # list of Opts: which range becomes the lanes of a wide access, which the threads of a block, which its blocks; which
 # reductions are split over threads; what each thread writes out so that a row is read once and kept in registers.
 # Opts come in order: the first LOCAL or GROUP range is the innermost, whose threads are neighbours.   (chapter 3)
@@ -113,7 +113,8 @@ class Chooser:
   def threads_for(self, length: int, parallel: int) -> int:
     """A warp for a short row; more for a long one, and where there are few rows."""
     wanted = power_of_two_above(ceildiv(length, PER_THREAD))
-    if parallel * wanted < self.target.units * RESIDENT // 2: wanted = max(wanted, power_of_two_above(ceildiv(length, 8)))
+    if parallel * wanted < self.target.units * RESIDENT // 2:
+      wanted = max(wanted, power_of_two_above(ceildiv(length, 8)))
     return max(min(wanted, MOST_THREADS), min(WARP, power_of_two_above(length)))
 
   def is_free(self, r: UOp) -> bool:
@@ -134,7 +135,8 @@ class Chooser:
     steps = max(size(r) for r in loops)
     outputs = prod(size(r) for r in self.shape.outputs)
     wanted = self.target.units * RESIDENT // max(1, outputs)
-    down = min(power_of_two_above(max(1, wanted)), MOST_THREADS // across, power_of_two_above(ceildiv(steps, IN_FLIGHT)))
+    useful = power_of_two_above(ceildiv(steps, IN_FLIGHT))
+    down = min(power_of_two_above(max(1, wanted)), MOST_THREADS // across, useful)
     if len(set(map(size, loops))) == 1:
       for r in loops: self.take(Axis.GROUP, r, down)
       self.block *= down

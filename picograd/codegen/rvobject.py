@@ -225,7 +225,8 @@ def link(sections: Sequence[Assembled], base: int, outside: dict[str, int]) -> t
 
 # ---- a relocatable object --------------------------------------------------------------------------------------------
 
-FLAGS = {".text": 6, ".rodata": 2, ".data": 3, ".init_array": 3, ".fini_array": 3}                       # SHF_WRITE 1, ALLOC 2, EXECINSTR 4
+# SHF_WRITE 1, ALLOC 2, EXECINSTR 4
+FLAGS = {".text": 6, ".rodata": 2, ".data": 3, ".init_array": 3, ".fini_array": 3}
 PROGBITS, SYMTAB, STRTAB, RELA = 1, 2, 3, 4
 RVC_DOUBLE = 5                                                       # e_flags: compressed code, floats in registers
 

@@ -1,6 +1,6 @@
 # tiles.py: Opts of GPUs that rewrite more than one range. Turn: tiles of a transposed copy by way of shared memory.
 # Contract: a sum of products in tiles of a matrix unit: the ranges of a tile's rows and columns are split into threads
-# and registers as the unit's results lie, and the reduction becomes a WMMA that fills those registers. What is done with
+# and registers as the unit's results lie, and the reduction becomes a WMMA that fills the registers. What is done with
 # the sums stays as it is, on ranges: any epilogue, any layout, any batch.   (chapter 3)
 from __future__ import annotations
 import itertools
@@ -61,7 +61,8 @@ class Contract(NamedTuple):
   stages: int
   warp: tuple[int, int]
   threads: int
-  def __repr__(self) -> str: return f"{self.unit.upper()}(r{self.m} {self.rows}, r{self.n} {self.columns}, {self.depth}x{self.stages})"
+  def __repr__(self) -> str:
+    return f"{self.unit.upper()}(r{self.m} {self.rows}, r{self.n} {self.columns}, {self.depth}x{self.stages})"
   def applied(self, kernel: UOp) -> UOp: return contract(kernel, self)
 
 class Split(NamedTuple):
@@ -75,14 +76,16 @@ def splits_of(opt: Contract, lanes: int) -> list[Split]:
   """Who stores which results. Those of fma are where they were computed, in a thread's 64 registers; others are rows of
   shared memory, of which threads side by side take vectors."""
   if opt.unit == "fma": return [
-    Split("n", Axis.VECTOR, 4, 1), Split("m", Axis.UPCAST, 4, 8), Split("m", Axis.LOCAL, 8, 0), Split("n", Axis.LOCAL, 4, 0),
-    Split("n", Axis.UPCAST, 2, 4), Split("m", Axis.UPCAST, 2, 32), Split("m", Axis.LOCAL, 2, 0), Split("n", Axis.LOCAL, 4, 0)]
+    Split("n", Axis.VECTOR, 4, 1), Split("m", Axis.UPCAST, 4, 8), Split("m", Axis.LOCAL, 8, 0),
+    Split("n", Axis.LOCAL, 4, 0), Split("n", Axis.UPCAST, 2, 4), Split("m", Axis.UPCAST, 2, 32),
+    Split("m", Axis.LOCAL, 2, 0), Split("n", Axis.LOCAL, 4, 0)]
   across = opt.columns // lanes
   down = opt.threads // across
   pitch = opt.columns + PAD
   rows = opt.rows // down
   return [Split("n", Axis.VECTOR, lanes, 1), Split("n", Axis.LOCAL, across, lanes), Split("m", Axis.LOCAL, down, pitch),
-          Split("m", Axis.UPCAST, min(rows, AT_ONCE), down * pitch), Split("m", Axis.LOOP, ceildiv(rows, AT_ONCE), down * AT_ONCE * pitch)]
+          Split("m", Axis.UPCAST, min(rows, AT_ONCE), down * pitch),
+          Split("m", Axis.LOOP, ceildiv(rows, AT_ONCE), down * AT_ONCE * pitch)]
 
 PAD = 8                        # elements between rows of results in shared memory (codegen/matrix.py)
 AT_ONCE = 4                    # rows that a thread stores at once: what else it reads for them is under way together
@@ -135,8 +138,8 @@ def contract(kernel: UOp, opt: Contract) -> UOp:
     inside[split.side] = next((u for u in toposort([value]) if u.op is Ops.RANGE and u is not inner), inner)
   operands = operand_of(a, m, product.k), operand_of(b, n, product.k)
   bulk = opt.unit == "wgmma" and all(map(is_matrix, operands)) and has_exact_ends(operands, size(product.k), opt.depth)
-  tile = Tile(opt.unit, bulk, a.dtype.name, a.dtype.itemsize, size(m), size(n), size(product.k), opt.rows, opt.columns, opt.depth,
-              opt.stages, opt.warp, opt.threads, *operands)
+  tile = Tile(opt.unit, bulk, a.dtype.name, a.dtype.itemsize, size(m), size(n), size(product.k),
+              opt.rows, opt.columns, opt.depth, opt.stages, opt.warp, opt.threads, *operands)
   results = UOp(Ops.BUFFER, dtypes.float32, (), results_of(opt))
   addresses = [rewrite(u.src[0].substitute(start), simplify_index) for u in (a, b)]
   filled = UOp(Ops.WMMA, dtypes.void, (results, *addresses, sides["m"], sides["n"]), tile)

@@ -170,7 +170,8 @@ class Replay:
   addresses, so there is one for each set of them, made on first use; the oldest are forgotten."""
   def __init__(self, device: CudaDevice, calls: Sequence[tuple[CudaProgram, list[Any]]]):
     try: from cuda.bindings import driver
-    except ImportError as e: raise RuntimeError(f"captured programs need cuda-bindings: pip install cuda-bindings ({e})") from None
+    except ImportError as e:
+      raise RuntimeError(f"captured programs need cuda-bindings: pip install cuda-bindings ({e})") from None
     self.device, self.calls, self.driver = device, list(calls), driver
     self.graphs: dict[tuple[int, ...], Any] = {}
 
@@ -178,14 +179,16 @@ class Replay:
     key = tuple([m.address for m in memory])
     with self.device:
       if key not in self.graphs:
-        if len(self.graphs) >= GRAPHS: self.checked(self.driver.cuGraphExecDestroy(self.graphs.pop(next(iter(self.graphs)))))
+        if len(self.graphs) >= GRAPHS:
+          self.checked(self.driver.cuGraphExecDestroy(self.graphs.pop(next(iter(self.graphs)))))
         self.graphs[key] = self.record(memory)
       self.checked(self.driver.cuGraphLaunch(self.graphs[key], self.device.stream.handle))
 
   def record(self, memory: Sequence[Any]) -> Any:
     """The executable graph for some memory. It is recorded on a stream of its own, so that other threads may go on."""
     stream, mode = self.device.driver.Stream(), self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-    calls = [(program, [memory[a] if isinstance(a, int) else a for a in arguments]) for program, arguments in self.calls]
+    def argument(a: Any) -> Any: return memory[a] if isinstance(a, int) else a
+    calls = [(program, [argument(a) for a in arguments]) for program, arguments in self.calls]
     for program, bound in calls: program.tensor_maps(bound)          # nothing may be copied while recording
     self.checked(self.driver.cuStreamBeginCapture(stream.handle, mode))
     for program, bound in calls: program.launch(bound, stream)
