@@ -123,3 +123,16 @@ def test_default_opts_fill_registers():
   kernel = schedule([matmul(leaf(random(256, 256)), leaf(random(256, 256)))], "CPU").kernels[0].ast
   axes = {opt.axis for opt in codegen.choose_opts(kernel, device.target) if isinstance(opt, Opt)}
   assert {Axis.VECTOR, Axis.UPCAST} <= axes
+
+def test_threads_and_tiles_of_an_update_in_place():
+  """m = 0.9 m + x.T y; w -= m: rows and columns that no tile fills are one thread's work, done once."""
+  rng = np.random.default_rng(0)
+  x, y, w, m = [rng.standard_normal(shape).astype(np.float32) for shape in ((16, 128), (16, 300), (128, 300), (128, 300))]
+  a, b, c, d = map(picograd.tensor, (x, y, w, m))
+  update = d * 0.9 + a.T @ b
+  change = c - update
+  d.copy_(update)
+  c.copy_(change)
+  want = m * 0.9 + x.T @ y
+  np.testing.assert_allclose(d.numpy(), want, atol=1e-4)
+  np.testing.assert_allclose(c.numpy(), w - want, atol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import llama
 import picograd
 from extra import train_llama
-from picograd.runtime import realize
+from picograd.runtime import plan
 
 TINY = ["--dim", "16", "--layers", "1", "--block", "16", "--batch", "4", "--steps", "12", "--warmup", "2",
         "--lr", "0.03", "--eval-every", "6"]
@@ -59,6 +59,6 @@ def test_all_steps_after_the_second_share_one_schedule(text, tmp_path):
   corpus = train_llama.read_corpus(text)
   run = train_llama.begin(args, len(corpus.characters))
   for _ in range(2): train_llama.train_step(run, corpus, args)
-  before = set(realize.plans)
+  before = set(plan.plans)
   for _ in range(3): train_llama.train_step(run, corpus, args)
-  assert set(realize.plans) == before
+  assert set(plan.plans) == before

@@ -98,13 +98,16 @@ def once(kernel: UOp, number: int) -> UOp:
   within the loops that it shares with divided ones, is empty in all other threads."""
   thread = range_numbered(kernel, number)
   bound = (thread < 1).where(UOp.const(dtypes.index, 1), 0)
-  only = UOp(Ops.RANGE, dtypes.index, (bound,), (next_number(kernel), Axis.BLOCK))
-  stores = stores_of(kernel)
+  number, stores = next_number(kernel), stores_of(kernel)
+  only: dict[tuple[UOp, ...], UOp] = {}          # shared loops -> the loop in them that one thread enters
   divided = [loops for _, loops in stores if is_divided(loops)]
   out: list[Nested] = []
   for store, loops in stores:
     shared = max([len(common_start([loops, other])) for other in divided], default=0)
-    out.append((store, loops if is_divided(loops) else (*loops[:shared], thread, only, *loops[shared:])))
+    if is_divided(loops): out.append((store, loops))
+    else:
+      fresh = UOp(Ops.RANGE, dtypes.index, (bound,), (number + len(only), Axis.LOOP))
+      out.append((store, (*loops[:shared], thread, only.setdefault(loops[:shared], fresh), *loops[shared:])))
   return UOp.sink(*nests_of(out))
 
 def is_divided(loops: Iterable[UOp]) -> bool: return any(r.axis is Axis.THREAD for r in loops)
