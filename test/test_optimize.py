@@ -127,7 +127,7 @@ def test_default_opts_fill_registers():
 def test_threads_and_tiles_of_an_update_in_place():
   """m = 0.9 m + x.T y; w -= m: rows and columns that no tile fills are one thread's work, done once."""
   rng = np.random.default_rng(0)
-  x, y, w, m = [rng.standard_normal(shape).astype(np.float32) for shape in ((16, 128), (16, 300), (128, 300), (128, 300))]
+  x, y, w, m = [rng.standard_normal(s).astype(np.float32) for s in ((16, 128), (16, 300), (128, 300), (128, 300))]
   a, b, c, d = map(picograd.tensor, (x, y, w, m))
   update = d * 0.9 + a.T @ b
   change = c - update

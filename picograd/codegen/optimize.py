@@ -94,21 +94,23 @@ def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
   return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
 
 def once(kernel: UOp, number: int) -> UOp:
-  """The kernel whose nests that no thread range divides are the first thread's work: a loop around each of them, but
-  within the loops that it shares with divided ones, is empty in all other threads."""
+  """The kernel whose nests that no thread range divides run in all threads, while the first alone stores their results:
+  the others would wait for it anyway."""
   thread = range_numbered(kernel, number)
-  bound = (thread < 1).where(UOp.const(dtypes.index, 1), 0)
-  number, stores = next_number(kernel), stores_of(kernel)
-  only: dict[tuple[UOp, ...], UOp] = {}          # shared loops -> the loop in them that one thread enters
+  stores = stores_of(kernel)
   divided = [loops for _, loops in stores if is_divided(loops)]
   out: list[Nested] = []
   for store, loops in stores:
     shared = max([len(common_start([loops, other])) for other in divided], default=0)
     if is_divided(loops): out.append((store, loops))
-    else:
-      fresh = UOp(Ops.RANGE, dtypes.index, (bound,), (number + len(only), Axis.LOOP))
-      out.append((store, (*loops[:shared], thread, only.setdefault(loops[:shared], fresh), *loops[shared:])))
+    else: out.append((stored_where(store, thread < 1), (*loops[:shared], thread, *loops[shared:])))
   return UOp.sink(*nests_of(out))
+
+def stored_where(store: UOp, condition: UOp) -> UOp:
+  """A store to a buffer that happens only where the condition holds; scratch memory is each thread's own."""
+  address, *rest = store.src
+  if address.src[0].op is not Ops.PARAM: return store
+  return store.with_src((address.with_src((*address.src[:2], gated(list(address.src[2:]), condition))), *rest))
 
 def is_divided(loops: Iterable[UOp]) -> bool: return any(r.axis is Axis.THREAD for r in loops)
 
@@ -337,7 +339,7 @@ class Names:
     out: list[Nested] = []
     for store, loops in stores:
       outer = [r for r in loops if r.axis in OUTER]
-      table = {r: self.own(tuple(outer[:k + 1]), r) for k, r in enumerate(outer)}
+      table = {r: self.own(tuple(loops[:loops.index(r) + 1]), r) for r in outer}
       closed = {u: u for u in done}
       copies = {u: self.copy(u, table) for u in ends_below(store, done)}
       store, *within = substitute([store, *loops], {**table, **closed, **copies})
