@@ -284,12 +284,14 @@ class Replay:
   def compute(self, inputs: list[Any]) -> Any:
     """The result for the memory of the inputs, where making it is all that the call does."""
     outputs = [Buffer(where, nbytes) for where, nbytes in self.sizes]
-    self.program(inputs + [b.memory for b in outputs])
+    self.program(inputs + [b.allocate() for b in outputs])
     made: dict[int, Storage] = {}
     found = []
     for (serial, place, shape, home), steps, strides in self.returned:
-      if serial not in made: made[serial] = Storage.holding(Held(outputs[place], shape, self.leaves[place].dtype), home)
-      found.append(Tensor.on(made[serial], steps, strides))
+      storage = made.get(serial)
+      if storage is None:
+        storage = made[serial] = Storage.holding(Held(outputs[place], shape, self.leaves[place].dtype), home)
+      found.append(Tensor.on(storage, steps, strides))
     return self.rebuild(iter(found))
 
   def finish_readers(self, written: list[Storage]) -> None:
@@ -364,17 +366,25 @@ class Facts(NamedTuple):
     return True
 
 def facts_of(function: Any) -> Facts | None:
-  """The facts of a function, or None where it reaches what only a walk can compare."""
-  if type(function) is not types.FunctionType: return None
-  space = function.__globals__
-  names = [(space, name, space[name]) for name in global_names(function.__code__) if name in space]
-  cells = [(cell, cell.cell_contents) for cell in function.__closure__ or ()]
-  values = [*(v for _, _, v in names), *(v for _, v in cells), *(function.__defaults__ or ())]
-  return Facts(names, cells) if all(map(is_fixed, values)) else None
+  """The facts of a function and of the functions it reaches, or None where it reaches what only a walk can compare."""
+  facts, seen = Facts([], []), set[int]()
+  return facts if add_facts(function, facts, seen) else None
 
-def is_fixed(x: Any) -> bool:
-  if type(x) is types.FunctionType: return is_installed(x.__code__.co_filename)
-  return type(x) in ATOMS or isinstance(x, (types.ModuleType, types.BuiltinFunctionType))
+def add_facts(x: Any, facts: Facts, seen: set[int]) -> bool:
+  """Whether all that x reads is fixed: constants, libraries, and functions of which the same is true."""
+  if type(x) is functools.partial:
+    return not x.keywords and all(add_facts(part, facts, seen) for part in (x.func, *x.args))
+  if type(x) is not types.FunctionType:
+    return type(x) in ATOMS or isinstance(x, (types.ModuleType, types.BuiltinFunctionType))
+  if id(x) in seen or is_installed(x.__code__.co_filename): return True
+  seen.add(id(x))
+  space = x.__globals__
+  names = [(space, name, space[name]) for name in global_names(x.__code__) if name in space]
+  cells = [(cell, cell.cell_contents) for cell in x.__closure__ or ()]
+  facts.names.extend(names)
+  facts.cells.extend(cells)
+  values = [*(v for _, _, v in names), *(v for _, v in cells), *(x.__defaults__ or ())]
+  return all(add_facts(value, facts, seen) for value in values)
 
 def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
   """(key, memory of the tensors), or (None, []) where the arguments need a walk."""

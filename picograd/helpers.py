@@ -74,19 +74,22 @@ def size_text(n: float) -> str:
 
 # ---- counters --------------------------------------------------------------------------------------------------------
 
-class Counters:
-  """What has run since the process started or since `reset()`."""
-  kernels = 0            # kernels launched
-  compiled = 0           # kernels compiled, cache hits not counted
-  operations = 0         # arithmetic operations in launched kernels
-  bytes_moved = 0        # bytes that launched kernels had to move at least
-  bytes_live = 0         # bytes of device memory held now
-  bytes_peak = 0         # the most it has been
+class Tally:
+  """What has run since the process started or since `reset()`. One object: CPython forgets what it knows of a class
+  whenever an attribute of it is set."""
+  __slots__ = ("kernels", "compiled", "operations", "bytes_moved", "bytes_live", "bytes_peak")
+  def __init__(self) -> None:
+    self.bytes_live = 0         # bytes of device memory held now
+    self.reset()
 
-  @classmethod
-  def reset(cls) -> None:
-    cls.kernels = cls.compiled = cls.operations = cls.bytes_moved = 0
-    cls.bytes_peak = cls.bytes_live
+  def reset(self) -> None:
+    self.kernels = 0            # kernels launched
+    self.compiled = 0           # kernels compiled, cache hits not counted
+    self.operations = 0         # arithmetic operations in launched kernels
+    self.bytes_moved = 0        # bytes that launched kernels had to move at least
+    self.bytes_peak = self.bytes_live                                  # the most it has been
+
+Counters = Tally()
 
 # ---- disk cache: one file per key, written to a temporary name and renamed, so a reader never sees half a file -------
 

@@ -18,7 +18,10 @@ EXPRESSIONS = [row.name for row in workloads.overhead() + workloads.elementwise(
 def test_picograd_answers_right_and_is_timed(name):
   session = Session("picograd", workloads.TINY)
   assert session.prepare(name)["seconds"] > 0
-  assert all(sample.seconds > sample.kernels > 0 for sample in session.time(0.001))
+  assert all(sample.seconds > 0 for sample in session.time(0.001))
+  eager = Session("picograd, no jit", workloads.TINY)
+  assert eager.prepare(name)["seconds"] > 0
+  assert all(sample.seconds > sample.kernels > 0 for sample in eager.time(0.001))
 
 @pytest.mark.parametrize("name", ["decode tiny, fp32", "prefill tiny, fp32", "GPT-2 tiny step", "MLP step",
                                   "convnet step"])
@@ -45,9 +48,9 @@ def test_a_wrong_shape_is_wrong():
 
 def test_the_row_of_a_workload():
   workload = workloads.matmul("matmul 100", 100, 100, 100).workload()
-  ours = [Sample(2e-4, 1e-4), Sample(1e-4, 5e-5), Sample(4e-4, 2e-4)]
+  ours = [Sample(2e-4, np.nan), Sample(1e-4, np.nan), Sample(4e-4, np.nan)]
   samples = {"picograd": ours, "numpy": [Sample(3e-4, np.nan)], "torch": [Sample(2e-4, np.nan)]}
-  samples |= {"tinygrad": [Sample(1e-3, np.nan)], "picograd, no jit": [Sample(1e-5, np.nan)]}
+  samples |= {"tinygrad": [Sample(1e-3, np.nan)], "picograd, no jit": [Sample(6e-5, 5e-5)]}
   row = bench.row(bench.Measured(workload, samples, {}, []), MACHINE)
   assert row == ["matmul 100", "GFLOP/s", "20.0", "10.0", "40.0", "torch", "10.0", "2.00", "10.0x", "20%"]
   lines = bench.table(bench.HEADER, [row]).splitlines()

@@ -1,6 +1,6 @@
 # test_jit.py: recorded calls do what the calls would have done: results, effects, guards. Each failure that users of
 # other capturing compilers meet silently is reproduced here and must be caught.
-import gc, threading
+import functools, gc, threading
 from typing import NamedTuple
 import numpy as np
 import pytest
@@ -29,6 +29,28 @@ def test_a_replay_computes_on_the_new_data():
     a, b = randn(5, 7, seed=seed), randn(7, 3, seed=seed + 10)
     np.testing.assert_allclose(f(a, b).numpy(), np.maximum(a.numpy() @ b.numpy(), 0).sum(1), rtol=1e-5)
   assert f.captures == 1
+
+def scaled(x): return x * factor
+factor = 2.0
+
+def test_facts_are_those_of_every_function_that_is_reached(monkeypatch):
+  """The short way is open to a partial over a function that calls another, until what that one reads changes."""
+  f = torch.jit(functools.partial(lambda library, x: scaled(library.relu(x)), torch))
+  x = torch.tensor([-1.0, 3.0])
+  for _ in range(3): assert f(x).tolist() == [0.0, 6.0]
+  assert f.short and f.captures == 1
+  monkeypatch.setitem(globals(), "factor", 5.0)
+  for _ in range(3): assert f(x).tolist() == [0.0, 15.0]
+  monkeypatch.setitem(globals(), "scaled", lambda x: x - 1)
+  for _ in range(3): assert f(x).tolist() == [-1.0, 2.0]
+  assert f.captures == 3
+
+def test_keywords_of_a_partial_may_change():
+  f = functools.partial(lambda x, by: x * by, by=2.0)
+  jitted, x = torch.jit(f), torch.tensor([1.0, 3.0])
+  for _ in range(3): assert jitted(x).tolist() == [2.0, 6.0]
+  f.keywords["by"] = 4.0
+  assert jitted(x).tolist() == [4.0, 12.0]
 
 def test_a_replay_compiles_and_schedules_nothing():
   @torch.jit

@@ -13,7 +13,7 @@ from .workloads import Workload
 
 HEADER = ("workload", "unit", "picograd", "median", "kernels only", "best other", "figure", "ratio", "tinygrad",
           "of the limit")
-TINYGRAD = "tinygrad"
+TINYGRAD, WITHOUT_JIT = "tinygrad", "picograd, no jit"
 PAUSE = 0.15             # seconds before each turn with several threads: those of the last peer stop waiting actively
 
 class Measured(NamedTuple):
@@ -71,7 +71,7 @@ def row(m: Measured, machine: limits.Limits) -> list[str]:
   w, fastest = m.workload, best(m)
   ours, tinygrad = fastest.get(OURS), fastest.get(TINYGRAD)
   median = statistics.median([s.seconds for s in m.samples[OURS]]) if ours else None
-  kernels = min([s.kernels for s in m.samples[OURS]]) if ours else None
+  kernels = min([s.kernels for s in m.samples.get(WITHOUT_JIT, ())], default=None)
   rivals = {peer: seconds for peer, seconds in fastest.items() if peer not in NO_RIVALS}
   other = min(rivals, key=lambda peer: rivals[peer], default=None)
   cells = [w.name, w.unit.name, figure(w, ours), figure(w, median)]

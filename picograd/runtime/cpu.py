@@ -21,8 +21,8 @@ class HostMemory(np.ndarray):
   address: int
 
 def address_of(memory: np.ndarray) -> int:
-  known = getattr(memory, "address", None)                           # a NumPy view of a HostMemory has none
-  return memory.ctypes.data if known is None else known
+  try: return memory.address                                         # type: ignore[attr-defined]
+  except AttributeError: return memory.ctypes.data                   # a NumPy view of a HostMemory
 
 def located(memory: np.ndarray) -> HostMemory:
   """The same bytes as a HostMemory."""
@@ -72,7 +72,10 @@ class CPUDevice(HostDevice):
     return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2, reloc="pic", codemodel="small",
                                         jit=True)
 
-  def allocate(self, nbytes: int) -> HostMemory: return located(super().allocate(nbytes))
+  def allocate(self, nbytes: int) -> HostMemory:
+    memory: Any = super().allocate(nbytes)
+    return memory if hasattr(memory, "address") else located(memory)
+  def fresh(self, nbytes: int) -> HostMemory: return located(super().fresh(nbytes))
   def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> HostMemory:
     part: Any = memory[offset:offset + nbytes].view(HostMemory)
     part.address = address_of(memory) + offset
@@ -246,14 +249,14 @@ class Sequel:
     self.entry = ENTRY_TYPE(self.address)
 
   def __call__(self, moving: Sequence[Any] = ()) -> None:
-    for k, memory in enumerate(moving[:len(self.places)]):
+    for k, (memory, bound) in enumerate(zip(moving, self.bound)):
       address = address_of(memory)
-      if address == self.bound[k]: continue
+      if address == bound: continue
       self.bound[k] = address
       for at in self.places[k]: self.table[at] = address
+    if self.threads == 1: return self.entry(self.records_address, 0)
     self.records[0] = 0                                              # nobody has arrived at a barrier
-    if self.threads == 1: self.entry(self.records_address, 0)
-    else: self.device.run(self.address, self.records, self.threads)
+    self.device.run(self.address, self.records, self.threads)
 
 class Pool:
   """Threads that wait for work (pool.ll). The caller is thread 0. A run is one native call: an exception, such as a

@@ -116,17 +116,19 @@ def as_bytes(data: np.ndarray) -> np.ndarray:
 
 class Buffer:
   """Device memory of nbytes bytes, allocated on first use; frees itself with its last reference."""
+  __slots__ = ("device", "nbytes", "version", "allocated", "__weakref__")
   def __init__(self, device: Device, nbytes: int):
     self.device, self.nbytes = device, nbytes
     self.version = 0                      # assignments that have run on this memory
     self.allocated: Any = None
 
   @property
-  def memory(self) -> Any:
-    if self.allocated is None:
-      self.allocated = self.device.allocate(self.nbytes)
-      Counters.bytes_live += self.nbytes
-      Counters.bytes_peak = max(Counters.bytes_peak, Counters.bytes_live)
+  def memory(self) -> Any: return self.allocate() if self.allocated is None else self.allocated
+
+  def allocate(self) -> Any:
+    self.allocated = self.device.allocate(self.nbytes)
+    live = Counters.bytes_live = Counters.bytes_live + self.nbytes
+    if live > Counters.bytes_peak: Counters.bytes_peak = live
     return self.allocated
 
   def __del__(self) -> None:

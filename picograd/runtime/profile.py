@@ -19,7 +19,7 @@ class Event(NamedTuple):
 
 events: list[Event] = []
 
-def is_wanted() -> bool: return DEBUG >= 2 or bool(PROFILE.value)
+def is_wanted() -> bool: return DEBUG.value >= 2 or PROFILE.value != ""
 
 def record(where: Device, name: str, start: float, seconds: float, operations: int, nbytes: int) -> None:
   """Keeps an event, and prints it at DEBUG=2."""
