@@ -34,3 +34,9 @@ def test_what_waited_longest_goes():
   before = host.spare_bytes
   host.allocate(2 << 20)
   assert host.spare_bytes == before - (2 << 20)
+
+def test_pieces_of_a_chunk_do_not_overlap():
+  host = HostDevice("HOST")
+  pieces = [host.allocate(nbytes) for nbytes in (1 << 20, 70_000, 3 << 20, 99_999) * 12]
+  for number, piece in enumerate(pieces): piece[:] = number
+  assert all((piece == number).all() and piece.ctypes.data % 64 == 0 for number, piece in enumerate(pieces))

@@ -1,4 +1,5 @@
 # Every Opt keeps the values, whether or not it divides the range.
+import re
 import numpy as np
 import picograd
 import pytest
@@ -7,6 +8,7 @@ from picograd import codegen
 from picograd.codegen.optimize import Opt, apply_opts, ranges_in
 from picograd.codegen.schedule import schedule
 from picograd.dtype import dtypes
+from picograd.helpers import DEBUG
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.spec import verify
@@ -136,3 +138,16 @@ def test_threads_and_tiles_of_an_update_in_place():
   want = m * 0.9 + x.T @ y
   np.testing.assert_allclose(d.numpy(), want, atol=1e-4)
   np.testing.assert_allclose(c.numpy(), w - want, atol=1e-4)
+
+@pytest.mark.parametrize("op", ["sum", "amax"])
+def test_lanes_are_combined_once(op, capsys):
+  """However many accumulators a row has."""
+  with DEBUG.set(4): getattr(picograd.tensor(random(4, 1024)), op)(1).realize()
+  text = capsys.readouterr().out
+  assert re.search(r"VECTOR\(r1, \d+\), UNROLL\(r1, 8\)", text)
+  assert text.count("extractelement <2 x float>") == 2
+
+def test_rows_of_a_matrix_are_read_one_after_the_other(capsys):
+  """A row tile would only save reading the vector, which lies in a cache, and read several places of memory at once."""
+  with DEBUG.set(3): (picograd.tensor(random(96, 1024)) @ picograd.tensor(random(1024))).realize()
+  assert "UPCAST" not in capsys.readouterr().out

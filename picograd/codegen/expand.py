@@ -103,7 +103,8 @@ def in_lanes(u: UOp, r: UOp | None, new: Table) -> UOp:
   src = tuple([new[s] for s in u.src])
   if u.op is Ops.REDUCE: return reduce_in_lanes(u, src)
   if u.op is Ops.END: return end_in_lanes(u, src)
-  if r is None or u.op is Ops.INDEX: return u.with_src(src)
+  if r is None: return joined_lanes(u.op, src) or u.with_src(src)
+  if u.op is Ops.INDEX: return u.with_src(src)
   if u is r: return UOp(Ops.STACK, u.dtype.vec(width(r)), tuple([r.like(i) for i in range(width(r))]))
   if u.op is Ops.LOAD: return load_in_lanes(u, r, new)
   if u.op is Ops.STORE: return store_in_lanes(u, r, new)
@@ -128,6 +129,14 @@ def reduce_in_lanes(u: UOp, src: tuple[UOp, ...]) -> UOp:
   value = src[0] if across is None else spread(src[0], across)
   if loops: value = UOp(Ops.REDUCE, value.dtype, (value, *loops), u.arg)
   return value if across is None else UOp(Ops.REDUCE, u.dtype, (value,), u.arg)
+
+def joined_lanes(op: Ops, src: tuple[UOp, ...]) -> UOp | None:
+  """sum(a) + sum(b) = sum(a + b) for vectors a and b of equal width, and so for the other reductions: lanes are combined
+  once, however many accumulators there are."""
+  if any(s.op is not Ops.REDUCE or len(s.src) > 1 or s.arg[0] is not op for s in src): return None
+  vectors = [s.src[0] for s in src]
+  if len(vectors) != 2 or vectors[0].dtype is not vectors[1].dtype: return None
+  return UOp(Ops.REDUCE, src[0].dtype, (vectors[0].alu(op, vectors[1]),), src[0].arg)
 
 def vector_address(access: UOp, r: UOp, new: Table) -> UOp | None:
   """The address of lane 0 with a gate per lane, if the lanes lie side by side in memory; else None."""

@@ -15,7 +15,6 @@ DOT_SIDE = 4                     # rows and columns of a tile of dot products
 SPARE_REGISTERS = 8              # for operands, beside the accumulators
 SHORTEST_LANES = 4               # a shorter output row is left to the reductions' lanes
 ACCUMULATORS = 8                 # additions under way at once: as many as hide how long one takes
-STREAMS = 4                      # rows read at once
 LONG_LOOP = 16                   # rounds of a loop after which a few scalar steps do not count
 STRIP_BYTES = 1 << 14            # accumulators that leave room in the nearest cache
 LINE = 64                        # bytes of memory that are written at once
@@ -124,7 +123,7 @@ def tile_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Opt]
   rows = [r for r in free if any(stride(u, r) == 0 for u in loads)]         # some operand stands still while r moves
   if len(loads) < 2 or not rows: return []
   along = next((r for r in free if r.arg[0] == lanes[0].number), None)
-  if along is None: return dot_tile(rows, target)
+  if along is None: return [] if any(all(stride(u, r) for r in free) for u in loads) else dot_tile(rows, target)
   across = [r for r in rows if r is not along]
   return outer_tile(along, across, lanes[0].amount, target) if across else []
 
@@ -177,12 +176,11 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
     along = next((r for r in reduce.src[1:] if r.arg[0] in inner), None)
     if along is None: tile += across_memory(shape, reduce, target, lanes)
     else:
-      rows = rows_at_once(shape, reduce)
       lane_count = next(opt.amount for opt in lanes if opt.number == along.arg[0])
-      vectors = unrolled(size(along) // lane_count, at_once // prod(opt.amount for opt in rows))
+      vectors = unrolled(size(along) // lane_count, at_once)
       inner[along.arg[0]] = vectors
       if vectors > 1: tile.append(Opt(Axis.UNROLL, along.arg[0], vectors))
-      tile += rows + in_step(shape, along, lanes, vectors)
+      tile += in_step(shape, along, lanes, vectors)
   inner.update({opt.number: opt.amount for opt in tile if opt.axis is Axis.UPCAST and opt.number in inner})
   rests = [rest for opt in lanes for rest in rest_apart(shape, opt.number, opt.amount * inner[opt.number])]
   return rests + lanes + dedup(tile)
@@ -200,14 +198,6 @@ def in_step(shape: KernelShape, along: UOp, lanes: list[Opt], vectors: int) -> l
   """A loop over the results that is as long as a reduction's takes as large steps: what both compute is found equal."""
   same = [r for r in shape.outputs if size(r) == size(along) and any(r.arg[0] == opt.number for opt in lanes)]
   return [Opt(Axis.UPCAST, r.arg[0], vectors) for r in same if vectors > 1]
-
-def rows_at_once(shape: KernelShape, reduce: UOp) -> list[Opt]:
-  """Rows that are read together where all a kernel does is to reduce them: memory answers several requests at once."""
-  if shape.is_transcendental or any(u.src[1:] != reduce.src[1:] for u in shape.reduces): return []
-  if not shape.outputs or any(r not in shape.below[reduce] for r in shape.outputs): return []
-  r = shape.outputs[-1]
-  amount = next((n for n in (STREAMS, STREAMS // 2) if size(r) % n == 0), 1)
-  return [Opt(Axis.UPCAST, r.arg[0], amount)] if amount > 1 else []
 
 def across_memory(shape: KernelShape, reduce: UOp, target: Target, lanes: list[Opt]) -> list[Opt]:
   """A reduction whose steps are far apart in memory passes over several rows at once, and over as many columns as have

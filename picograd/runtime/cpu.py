@@ -3,7 +3,7 @@
 # A binary is a line (the name of its entry, its number of threads, the bytes of scratch memory each of them needs) and
 # an object file: all loading needs.
 from __future__ import annotations
-import atexit, ctypes, hashlib, itertools, os, re, struct, threading
+import atexit, contextlib, ctypes, hashlib, itertools, os, re, struct, threading
 from pathlib import Path
 from typing import Any, Sequence
 import numpy as np
@@ -37,11 +37,12 @@ def open_device(name: str) -> CPUDevice:
 
 def host_caches() -> Caches:
   """The sizes of a core's data caches as the system tells them; the usual ones where it does not."""
-  found: list[int] = []
-  for name, usual in zip(("SC_LEVEL1_DCACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"), USUAL_CACHES):
-    nbytes = os.sysconf(name) if name in getattr(os, "sysconf_names", ()) else 0
-    found.append(nbytes if nbytes > 0 else usual)
-  return Caches(*found)
+  sizes = dict(zip(("1", "2"), USUAL_CACHES))
+  with contextlib.suppress(OSError, ValueError):
+    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+      level, kind, size = ((cache / name).read_text().strip() for name in ("level", "type", "size"))
+      if kind != "Instruction" and level in sizes: sizes[level] = int(size.removesuffix("K")) << 10
+  return Caches(*sizes.values())
 
 ENTRY = re.compile(r'define void @"([^"]+)_entry"\(ptr %table, i64 %thread\) #0 "threads"="(\d+)" "scratch"="(\d+)"')
 
