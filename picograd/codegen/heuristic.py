@@ -167,8 +167,8 @@ def scalar_opts(shape: KernelShape, target: Target) -> list[Opt]:
 # ---- kernels whose speed is the memory's -----------------------------------------------------------------------------
 
 def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Opt]:
-  """The lanes' Opts with what keeps memory busy: several accumulators and several rows at once for sums along memory,
-  a strip of accumulators for sums across it. Steps that fill no vector are set apart."""
+  """The lanes' Opts with what keeps memory busy: several accumulators for sums along memory, a strip of them for sums
+  across it. Steps that fill no vector are set apart."""
   inner = {opt.number: 1 for opt in lanes}                 # lanes' range -> vectors that one step of its loop takes
   tile: list[Opt] = []
   at_once = max(1, target.registers // 8) if shape.is_transcendental else ACCUMULATORS      # such a loop has constants

@@ -284,7 +284,7 @@ class Renderer:
     d = self.name(u)
     if u.arg:
       self.put(f"{d}p = getelementptr i8, {at}, i64 {u.arg}\n"
-               f"call void @llvm.prefetch.p0(ptr {d}p, i32 0, i32 3, i32 1)")
+               f"call void @llvm.prefetch.p0(ptr {d}p, i32 0, i32 2, i32 1)")
     to = d if memory is u.dtype else f"{d}a"
     if gates:
       rest = f"i32 {align}, {self.typed(gates[0])}, {t} zeroinitializer"

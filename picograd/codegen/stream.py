@@ -3,6 +3,7 @@
 # written, and what is in the caches stays there. Where several loops pass over a row, loads of the second have as arg
 # how many bytes away the next row is, which is fetched while the processor computes.   (chapter 3)
 from __future__ import annotations
+from typing import NamedTuple
 from picograd.codegen.optimize import stores_of
 from picograd.codegen.target import Target
 from picograd.helpers import prod
@@ -14,7 +15,7 @@ LINE = 64                                      # bytes: parts of a line would ea
 SHORTEST = 16                                  # bytes of a vector that can be stored so
 
 def advise_caches(kernel: UOp, target: Target) -> UOp:
-  return fetch_rows_ahead(stream_large_outputs(kernel, target), target)
+  return fetch_ahead(stream_large_outputs(kernel, target), target)
 
 def stream_large_outputs(kernel: UOp, target: Target) -> UOp:
   read = {u.src[0].src[0] for u in toposort([kernel]) if u.op is Ops.LOAD}
@@ -50,30 +51,67 @@ def runs_of(starts: list[int], lanes: int) -> list[tuple[int, int]]:
     else: runs.append((at, lanes))
   return runs
 
-# ---- rows that several loops pass over -------------------------------------------------------------------------------
+# ---- what will be read soon ------------------------------------------------------------------------------------------
 
 LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit into the nearer caches
+LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
+AHEAD = 4096                                   # bytes that a loop's fetches are ahead of its loads, of all it reads
 
-def fetch_rows_ahead(kernel: UOp, target: Target) -> UOp:
-  passes: dict[tuple, dict[UOp, list[UOp]]] = {}         # (memory, loop over rows, a row's length) -> loops -> loads
-  for u, inside in ranges_inside(kernel).items():
-    if u.op is not Ops.LOAD or u.src[0].src[0].op is not Ops.PARAM or u.dtype.count == 1: continue
-    loops = sorted((r for r in inside if r.axis is not Axis.THREAD), key=lambda r: r.arg)
-    place = sum_of(u.src[0].src[1])
-    rows = [r for r in loops if r.axis is Axis.LOOP and place.terms.get(r, 0) > u.dtype.count * LONG_ROW]
-    columns = [r for r in loops if 0 < place.terms.get(r, 0) <= u.dtype.count * LONG_ROW]
-    if len(rows) != 1 or len(columns) != 1: continue
-    passes.setdefault((u.src[0].src[0], rows[0], place.terms[rows[0]]), {}).setdefault(columns[0], []).append(u)
-  table: Table = {}
-  for (memory, rows, length), loads in passes.items():
-    row = length * memory.dtype.itemsize
-    nbytes = bounds(rows.bound)[1] * row * target.threads
-    if len(loads) < 2 or row > LONGEST_ROW or nbytes < target.stream_bytes: continue
-    _, second, *_ = loads.values()
-    table.update({u: u.replace(arg=row) for u in second if begins_line(u)})
+class Pass(NamedTuple):
+  """Loads of one memory, by a loop that goes along it."""
+  memory: UOp
+  loop: UOp
+  others: tuple[UOp, ...]                      # the loops around it, outermost first
+  loads: list[UOp]
+
+def fetch_ahead(kernel: UOp, target: Target) -> UOp:
+  """What is read from memory once is fetched early: the next row of several passes, or what is a little ahead."""
+  found = passes_of(kernel)
+  table = rows_ahead(kernel, found, target)
+  for p in found:
+    again = sum(q.memory is p.memory for q in found) > 1
+    if not again and is_read_once(p) and reach(p) >= target.stream_bytes: table.update(bytes_ahead(p, found))
   return kernel.substitute(table)
 
-LONG_ROW = 8                                   # vectors that one step of a loop takes, at most
+def passes_of(kernel: UOp) -> list[Pass]:
+  found: dict[tuple[UOp, UOp, tuple[UOp, ...]], list[UOp]] = {}
+  for u, inside in ranges_inside(kernel).items():
+    if u.op is not Ops.LOAD or u.src[0].src[0].op is not Ops.PARAM or u.dtype.count == 1: continue
+    place = sum_of(u.src[0].src[1])
+    along = [r for r in inside if 0 < place.terms.get(r, 0) <= u.dtype.count * LONG_STEP and r.axis is not Axis.THREAD]
+    others = tuple(sorted(inside - set(along), key=lambda r: r.arg))
+    if len(along) == 1: found.setdefault((u.src[0].src[0], along[0], others), []).append(u)
+  return [Pass(*key, loads) for key, loads in found.items()]
+
+def stride(p: Pass, r: UOp) -> int: return sum_of(p.loads[0].src[0].src[1]).terms.get(r, 0)
+
+def is_read_once(p: Pass) -> bool: return all(stride(p, r) for r in p.others)
+
+def reach(p: Pass) -> int:
+  """Bytes of the memory up to the last that is loaded."""
+  return bounds(p.loads[0].src[0].src[1])[1] * p.memory.dtype.itemsize
+
+def bytes_ahead(p: Pass, found: list[Pass]) -> Table:
+  together = [u for q in found if q.loop is p.loop for u in q.loads]
+  step = stride(p, p.loop) * p.memory.dtype.itemsize
+  streams = max(1, sum(u.dtype.itemsize for u in together) // step)
+  return {u: u.replace(arg=max(AHEAD // streams, step)) for u in p.loads if begins_line(u)}
+
+def rows_ahead(kernel: UOp, found: list[Pass], target: Target) -> Table:
+  """Where several loops in sequence pass over each row: the next row is fetched in the second of them, while the row is
+  in the nearest cache."""
+  ends = {r: k for k, u in enumerate(toposort([kernel])) if u.op is Ops.END for r in u.src}
+  rows: dict[tuple[UOp, UOp, int], list[Pass]] = {}                  # (memory, loop over rows, a row's length)
+  for p in found:
+    around = [r for r in p.others if r.axis is Axis.LOOP and stride(p, r) > p.loads[0].dtype.count * LONG_STEP]
+    if len(around) == 1: rows.setdefault((p.memory, around[0], stride(p, around[0])), []).append(p)
+  table: Table = {}
+  for (memory, loop, length), passes in rows.items():
+    row = length * memory.dtype.itemsize
+    if len(passes) < 2 or row > LONGEST_ROW or reach(passes[0]) < target.stream_bytes: continue
+    second = sorted(passes, key=lambda p: ends[p.loop])[1]           # a loop that needs another's result ends after it
+    table.update({u: u.replace(arg=row) for u in second.loads if begins_line(u)})
+  return table
 
 def begins_line(load: UOp) -> bool:
   """One load of each line is enough to fetch it."""

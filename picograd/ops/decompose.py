@@ -99,10 +99,6 @@ def round_to_integer(x, scale, offset, f):
   bits = pushed.bitcast(f.signed)
   return pushed + -magic, bits - (((f.bias + f.mantissa) << f.mantissa) | (1 << (f.mantissa - 1)))
 
-def power_of_two(n, f):
-  """2^n for an integer n in the range of normal exponents."""
-  return ((n + f.bias) << f.mantissa).bitcast(f.real)
-
 def by_float32(function: Callable[[UOp, Format], UOp]) -> Callable[[UOp], UOp]:
   """The function for every float dtype: 16-bit floats go by way of float32."""
   def general(x: UOp) -> UOp:
@@ -117,10 +113,16 @@ def clamp(x, low, high):
   x = (x < low).where(low, x)
   return (x > high).where(high, x)
 
-def scaled(p, n, f):
-  """p * 2^n in two exact steps but for the last rounding, so that denormal and infinite results come out right."""
-  half = n >> 1
-  return p * power_of_two(half, f) * power_of_two(n - half, f)
+def in_powers(x, scale, f):
+  """(n, p -> p * 2^n) for the integer n that is nearest to x*scale. As in round_to_integer, but 2 * bias is added too:
+  the low bits are the sum of two biased exponents, of 2^(n//2) and 2^(n - n//2), and moved up they are these powers.
+  The first product is exact; the last rounds once, so that denormal and infinite results come out right."""
+  magic = 1.5 * 2.0**f.mantissa + 2 * f.bias
+  pushed = fma(x, scale, magic)
+  bits = pushed.bitcast(f.signed)
+  half = bits >> 1
+  powers = [(n << f.mantissa).bitcast(f.real) for n in (half, bits - half)]
+  return pushed + -magic, lambda p: p * powers[0] * powers[1]
 
 def exp_bounds(f: Format) -> tuple[int, int]:
   """Beyond these powers of two the result is surely 0 or infinite."""
@@ -130,18 +132,16 @@ def exp_bounds(f: Format) -> tuple[int, int]:
 def exp2_polynomial(x, f):
   """2^x, within 1 ulp; exact for integers."""
   x = clamp(x, *exp_bounds(f))
-  whole, n = round_to_integer(x, 1.0, 0.0, f)
-  r = x - whole
-  return scaled(horner(r, (*f.exp2[:2], in_halves(r, f.exp2[2:]))), n, f)
+  n, scaled = in_powers(x, 1.0, f)
+  return scaled(horner(x - n, f.exp2))
 
 @by_float32
 def exp_polynomial(x, f):
   """e^x, within 1 ulp: x*log2(e) is never rounded."""
   low, high = exp_bounds(f)
   x = clamp(x, low * math.log(2), high * math.log(2))
-  whole, n = round_to_integer(x, float(LOG2_E), 0.0, f)
-  r = fma(whole, -f.ln2[1], fma(whole, -f.ln2[0], x))
-  return scaled(horner(r, (*f.exp[:2], in_halves(r, f.exp[2:]))), n, f)
+  n, scaled = in_powers(x, float(LOG2_E), f)
+  return scaled(horner(fma(n, -f.ln2[1], fma(n, -f.ln2[0], x)), f.exp))
 
 # ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ----------------------------
 
