@@ -1,11 +1,12 @@
 # Stores past the caches: only of large outputs, only whole aligned lines, and the values stay.
 import numpy as np
 import pytest
-from graphs import leaf, random
+from graphs import leaf, random, softmax2
 from picograd import codegen
 from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import llvm_target
+from picograd.dtype import dtypes
 from picograd.ops.ops import Ops, Streaming
 from picograd.ops.uop import UOp
 from picograd.runtime.device import device, to_host
@@ -44,3 +45,30 @@ def test_code_is_of_the_machine():
   where = device("CPU")
   text = where.render(codegen.compile("k", kernel.ast, where.target, choose_opts(kernel.ast, where.target)))
   assert "!nontemporal !0" in text and "fence seq_cst\n  ret void" in text
+
+# ---- what is fetched early -------------------------------------------------------------------------------------------
+
+def fetches(u: UOp, target) -> list[int | None]:
+  """How many bytes ahead each vector load of u's only kernel fetches, in the order of the program."""
+  kernel, = schedule([u], "CPU", target).kernels
+  ast = codegen.prepared(kernel.ast)
+  fn = codegen.compile("k", ast, target, choose_opts(ast, target))
+  loads = [s for block in fn.blocks.values() for s in block if s.op is Ops.LOAD and s.dtype.count > 1]
+  return [None if s.arg is None else s.arg.ahead for s in loads]
+
+def matrix(rows: int, columns: int) -> UOp:
+  return UOp.buffer(dtypes.float32, rows * columns, "CPU").reshape((rows, columns))
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: f"{t.name}-{t.threads}")
+def test_long_streams_are_fetched_ahead(target):
+  found = fetches(matrix(2048, 4096).reduce(Ops.ADD, (1,)), target)
+  per_line = 64 // target.vector_bytes
+  assert found == ([4096] + [None] * (per_line - 1)) * (len(found) // per_line)       # each line once
+  assert set(fetches(matrix(64, 4096).reduce(Ops.ADD, (1,)), target)) == {None}         # caches hold it
+  down = fetches(matrix(4096, 4096).reduce(Ops.ADD, (0,)), target)
+  assert {ahead for ahead in down if ahead} == {4096 // 8} and len(down) >= 8          # eight rows share what is ahead
+
+def test_the_second_pass_over_a_row_fetches_the_next():
+  """Softmax reads its row for the maximum, and again for the exponentials, which take long; those it keeps."""
+  found = fetches(softmax2(matrix(4096, 4096)), TARGETS[2])
+  assert found == [None] * 4 + [4096 * 4] * 4 + [None] * 4

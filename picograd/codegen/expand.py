@@ -131,8 +131,8 @@ def reduce_in_lanes(u: UOp, src: tuple[UOp, ...]) -> UOp:
   return value if across is None else UOp(Ops.REDUCE, u.dtype, (value,), u.arg)
 
 def joined_lanes(op: Ops, src: tuple[UOp, ...]) -> UOp | None:
-  """sum(a) + sum(b) = sum(a + b) for vectors a and b of equal width, and so for the other reductions: lanes are combined
-  once, however many accumulators there are."""
+  """sum(a) + sum(b) = sum(a + b) for vectors a and b of equal width, and so for the other reductions: lanes are
+  combined once, however many accumulators there are."""
   if any(s.op is not Ops.REDUCE or len(s.src) > 1 or s.arg[0] is not op for s in src): return None
   vectors = [s.src[0] for s in src]
   if len(vectors) != 2 or vectors[0].dtype is not vectors[1].dtype: return None

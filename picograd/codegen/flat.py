@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
-from picograd.ops.ops import ALU, EFFECTS, Odds, Ops, Space, Streaming
+from picograd.ops.ops import ALU, EFFECTS, Fetch, Odds, Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp, fresh, substitute, toposort
 
 Blocks = dict[UOp, list[UOp]]
@@ -108,8 +108,8 @@ class Builder:
   def var(self, dtype: DType, size: int = 1) -> UOp:
     """A stack slot of size elements: its address. get and set read and write its first element."""
     return UOp.register(dtype, size)
-  def load(self, pointer: UOp, dtype: DType, *gate: UOp, ahead: int | None = None) -> UOp:
-    return self.emit(UOp(Ops.LOAD, dtype, (pointer, *gate, self.state), ahead))
+  def load(self, pointer: UOp, dtype: DType, *gate: UOp, hint: Fetch | None = None) -> UOp:
+    return self.emit(UOp(Ops.LOAD, dtype, (pointer, *gate, self.state), hint))
   def store(self, pointer: UOp, value: UOp, *gate: UOp, hint: Streaming | None = None) -> UOp:
     return self.emit(UOp(Ops.STORE, dtypes.void, (pointer, value, *gate, self.state), hint))
   def get(self, variable: UOp) -> UOp: return self.load(variable, variable.dtype)
@@ -190,7 +190,7 @@ class Flattener:
       gate, = gates
       loaded = self.build.load(UOp(Ops.WHERE, dtypes.ptr, (gate, pointer, self.value(index.src[0]))), u.dtype)
       value = gate.where(loaded, 0)
-    else: loaded = value = self.build.load(pointer, u.dtype, *gates, ahead=u.arg)
+    else: loaded = value = self.build.load(pointer, u.dtype, *gates, hint=u.arg)
     self.depth[loaded] = len(self.open)
     self.define(u, value)
 

@@ -8,7 +8,7 @@ import itertools, math, struct
 from typing import Sequence
 from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv, dedup
-from picograd.ops.ops import Ops, Space, Streaming
+from picograd.ops.ops import Fetch, Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp
 from picograd.codegen.flat import Convention, Function, entry, every_node, incoming
 
@@ -261,6 +261,7 @@ class Renderer:
   def reduce(self, u: UOp) -> None:
     """The lanes of a vector, upper half with lower half until one is left: the same tree on every device."""
     value, op = u.src[0], u.arg[0]
+    if op is Ops.OR and u.dtype is dtypes.bool: return self.any_lane(u)
     while value.dtype.count > 1:
       n, half = value.dtype.count, value.dtype.count // 2
       assert n == 2 * half, f"{self.fn.name}: lanes of {u.src[0].dtype} cannot be halved"
@@ -275,15 +276,20 @@ class Renderer:
       if half == 1: self.names[value] = self.name(u)
       self.row(value)
 
+  def any_lane(self, u: UOp) -> None:
+    """Whether some lane holds: every machine can test a mask whole."""
+    t, n = f"i{u.src[0].dtype.count}", self.name(u)
+    self.put(f"{n}a = bitcast {self.typed(u.src[0])} to {t}\n{n} = icmp ne {t} {n}a, 0")
+
   def load(self, u: UOp) -> None:
-    """A bool is read as a byte and compared with 0; lanes whose gate is closed read 0. The arg says how many bytes from
-    here something is that will be wanted soon."""
+    """A bool is read as a byte and compared with 0; lanes whose gate is closed read 0. What will be wanted soon is
+    fetched into the second cache: the first is full of what is wanted now."""
     pointer, *gates, _ = u.src
     memory, at = stored(u.dtype), f"ptr {self.name(pointer)}"
     t, align = type_of(memory), self.alignment(memory)
     d = self.name(u)
-    if u.arg:
-      self.put(f"{d}p = getelementptr i8, {at}, i64 {u.arg}\n"
+    if isinstance(u.arg, Fetch):
+      self.put(f"{d}p = getelementptr i8, {at}, i64 {u.arg.ahead}\n"
                f"call void @llvm.prefetch.p0(ptr {d}p, i32 0, i32 2, i32 1)")
     to = d if memory is u.dtype else f"{d}a"
     if gates:
@@ -361,7 +367,7 @@ BUILTINS = {
   "__builtin_frame_address": "{d} = call ptr @llvm.frameaddress.p0(i32 {0})",
   "__builtin_return_address": "{d} = call ptr @llvm.returnaddress(i32 {0})"}
 
-def volatile(u: UOp) -> str: return "" if u.arg is None else " volatile"
+def volatile(u: UOp) -> str: return " volatile" if isinstance(u.arg, int) else ""
 
 def argument_types(params: Sequence[DType], convention: Convention) -> list[str]:
   """The types of arguments; one that goes on the stack is the address of what is copied there."""

@@ -1,14 +1,14 @@
 # stream.py: what a kernel tells the caches. In and out: a kernel after expand. After: a vector store of an output that
 # is too large to be found in a cache later has the arg Streaming.STORE: memory then need not be read before it is
-# written, and what is in the caches stays there. Where several loops pass over a row, loads of the second have as arg
-# how many bytes away the next row is, which is fetched while the processor computes.   (chapter 3)
+# written, and what is in the caches stays there. Loads of what is read once have a Fetch as arg: how many bytes away
+# something is that will be wanted soon, which comes while the processor computes.   (chapter 3)
 from __future__ import annotations
 from typing import NamedTuple
 from picograd.codegen.optimize import stores_of
 from picograd.codegen.target import Target
 from picograd.helpers import prod
 from picograd.ops.index import bounds, stride_of, sum_of
-from picograd.ops.ops import Axis, Ops, Streaming
+from picograd.ops.ops import Axis, Fetch, Ops, Streaming
 from picograd.ops.uop import Table, UOp, ranges_inside, toposort
 
 LINE = 64                                      # bytes: parts of a line would each cost as much as a line
@@ -95,7 +95,7 @@ def bytes_ahead(p: Pass, found: list[Pass]) -> Table:
   together = [u for q in found if q.loop is p.loop for u in q.loads]
   step = stride(p, p.loop) * p.memory.dtype.itemsize
   streams = max(1, sum(u.dtype.itemsize for u in together) // step)
-  return {u: u.replace(arg=max(AHEAD // streams, step)) for u in p.loads if begins_line(u)}
+  return {u: u.replace(arg=Fetch(max(AHEAD // streams, step))) for u in p.loads if begins_line(u)}
 
 def rows_ahead(kernel: UOp, found: list[Pass], target: Target) -> Table:
   """Where several loops in sequence pass over each row: the next row is fetched in the second of them, while the row is
@@ -110,7 +110,7 @@ def rows_ahead(kernel: UOp, found: list[Pass], target: Target) -> Table:
     row = length * memory.dtype.itemsize
     if len(passes) < 2 or row > LONGEST_ROW or reach(passes[0]) < target.stream_bytes: continue
     second = sorted(passes, key=lambda p: ends[p.loop])[1]           # a loop that needs another's result ends after it
-    table.update({u: u.replace(arg=row) for u in second.loads if begins_line(u)})
+    table.update({u: u.replace(arg=Fetch(row)) for u in second.loads if begins_line(u)})
   return table
 
 def begins_line(load: UOp) -> bool:

@@ -51,6 +51,10 @@ class Streaming(enum.Enum):
   """arg of a STORE."""
   STORE = 0       # of what nobody reads soon: past the caches
 
+class Fetch(NamedTuple):
+  """arg of a LOAD: what lies so many bytes from here will be wanted soon."""
+  ahead: int
+
 class Operand(NamedTuple):
   """Of a Tile: the slot; how far apart in memory the neighbours along the tile's side and along k are; how many of the
   nearer ones are known to be aligned together; how many rows of the farther stride its memory has."""
