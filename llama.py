@@ -19,6 +19,7 @@ BUNDLED_MODEL = Path(picograd.__file__).parent / "models" / "shakespeare"
 BUNDLED_PROMPT = "ROMEO:"
 HEADER_BYTES = 28        # of a llama2.c checkpoint: seven int32
 CACHE_STEP = 64          # cache lengths are multiples of it, so that few different shapes are ever compiled
+PRECISIONS = {"float32": picograd.float32, "float16": picograd.float16, "bfloat16": picograd.bfloat16}
 
 # ---- the network -----------------------------------------------------------------------------------------------------
 
@@ -74,18 +75,22 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
   first, second = x.chunk(2, dim=-1)
   return picograd.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
+class Linear(nn.Linear):
+  """The weights may be stored in half precision: they are widened as they are read."""
+  def forward(self, x: Tensor) -> Tensor: return F.linear(x, self.weight.to(x.dtype))
+
 class Layer(nn.Module):
   """Attention, then a gated feed-forward network, each on the normalised sum so far and added to it."""
   def __init__(self, c: Config):
     super().__init__()
     self.config = c
     self.attention_norm = nn.RMSNorm(c.dim, eps=c.norm_eps)
-    self.wqkv = nn.Linear(c.dim, (c.n_heads + 2 * c.n_kv_heads) * c.head_dim, bias=False)
-    self.wo = nn.Linear(c.n_heads * c.head_dim, c.dim, bias=False)
+    self.wqkv = Linear(c.dim, (c.n_heads + 2 * c.n_kv_heads) * c.head_dim, bias=False)
+    self.wo = Linear(c.n_heads * c.head_dim, c.dim, bias=False)
     self.ffn_norm = nn.RMSNorm(c.dim, eps=c.norm_eps)
-    self.w1 = nn.Linear(c.dim, c.hidden_dim, bias=False)
-    self.w2 = nn.Linear(c.hidden_dim, c.dim, bias=False)
-    self.w3 = nn.Linear(c.dim, c.hidden_dim, bias=False)
+    self.w1 = Linear(c.dim, c.hidden_dim, bias=False)
+    self.w2 = Linear(c.hidden_dim, c.dim, bias=False)
+    self.w3 = Linear(c.dim, c.hidden_dim, bias=False)
 
   def attend(self, x: Tensor, now: Pass, cache: Cache | None) -> Tensor:
     c = self.config
@@ -97,7 +102,8 @@ class Layer(nn.Module):
     if cache is not None:
       keys, values = cache
       keys[:, :, now.positions], values[:, :, now.positions] = k, v
-      k, v = cache                                                                # (B, n_kv_heads, L, head_dim)
+      L = now.future.shape[1]
+      k, v = keys[:, :, :L], values[:, :, :L]                                     # (B, n_kv_heads, L, head_dim)
     scores = q @ k.unsqueeze(2).transpose(3, 4) / math.sqrt(c.head_dim)           # (B, n_kv_heads, group, T, L)
     weights = scores.masked_fill(now.future, -math.inf).softmax(dim=-1)
     mixed = weights @ v.unsqueeze(2)                                              # (B, n_kv_heads, group, T, head_dim)
@@ -111,19 +117,19 @@ class Layer(nn.Module):
     return x + self.feed_forward(self.ffn_norm(x))                    # (B, T, dim)
 
 class Llama(nn.Module):
-  """Tokens to the logits of the token that follows each. The position is data, not part of the program: every pass over
-  one new token is the same graph, whatever its position. `room` is how many positions there are."""
+  """Tokens to the logits of the token that follows each. Positions are data, not part of the program: passes over one
+  new token are the same few graphs, whatever its position. `room` is how many positions there are."""
   def __init__(self, c: Config, room: int):
     super().__init__()
     self.config, self.room = c, room
     self.embedding = nn.Embedding(c.vocab_size, c.dim)
     self.layers = nn.ModuleList([Layer(c) for _ in range(c.n_layers)])
     self.norm = nn.RMSNorm(c.dim, eps=c.norm_eps)
-    if not c.tied: self.output = nn.Linear(c.dim, c.vocab_size, bias=False)
+    if not c.tied: self.output = Linear(c.dim, c.vocab_size, bias=False)
     angles = np.outer(np.arange(room), rotary_frequencies(c))         # (room, head_dim / 2)
     self.cos = picograd.tensor(np.cos(angles).astype(np.float32))
     self.sin = picograd.tensor(np.sin(angles).astype(np.float32))
-    self.step = picograd.jit(self.last_logits)
+    self.step = picograd.jit(self.logits_after)
 
   def new_cache(self) -> list[Cache]:
     """Space for the keys and values of one sequence, which passes fill in place. They are data, not the formula
@@ -131,34 +137,43 @@ class Llama(nn.Module):
     empty: np.ndarray = np.zeros((1, self.config.n_kv_heads, self.room, self.config.head_dim), np.float32)
     return [(picograd.tensor(empty), picograd.tensor(empty)) for _ in self.layers]
 
-  def hidden(self, tokens: Tensor, positions: Tensor, cache: list[Cache] | None) -> Tensor:
-    """tokens: (B, T), at positions (T,), which may see the cache's earlier positions -> (B, T, dim)"""
-    length = len(positions) if cache is None else cache[0][0].shape[2]
-    future = picograd.arange(length) > positions.unsqueeze(1)
+  def hidden(self, tokens: Tensor, positions: Tensor, seen: int, cache: list[Cache] | None) -> Tensor:
+    """tokens: (B, T), at positions (T,), which see those of the first `seen` that are not later -> (B, T, dim)"""
+    future = picograd.arange(seen) > positions.unsqueeze(1)
     now = Pass(positions, self.cos[positions], self.sin[positions], future)
-    x = self.embedding(tokens)                                        # (B, T, dim)
+    x = self.embedding(tokens).to(self.norm.weight.dtype)             # (B, T, dim)
     for i, layer in enumerate(self.layers):
       x = layer(x, now, None if cache is None else cache[i])
     return self.norm(x)
 
   def head(self, x: Tensor) -> Tensor:
     """x: (B, T, dim) -> (B, T, vocab_size)"""
-    return F.linear(x, self.embedding.weight) if self.config.tied else self.output(x)
+    return F.linear(x, self.embedding.weight.to(x.dtype)) if self.config.tied else self.output(x)
 
   def forward(self, tokens: Tensor) -> Tensor:
     """Logits after every token of whole sequences. tokens: (B, T) -> (B, T, vocab_size)"""
-    return self.head(self.hidden(tokens, picograd.arange(tokens.shape[1]), None))
+    T = tokens.shape[1]
+    return self.head(self.hidden(tokens, picograd.arange(T), T, None))
 
-  def last_logits(self, tokens: Tensor, positions: Tensor, cache: list[Cache]) -> Tensor:
-    """Logits after the last token. tokens: (B, T), at positions (T,) -> (B, vocab_size)"""
-    return self.head(self.hidden(tokens, positions, cache)[:, -1])
+  def logits_after(self, last: Tensor, tokens: Tensor, positions: Tensor, seen: int, cache: list[Cache]) -> Tensor:
+    """Logits after the token of number `last`, (1,). tokens: (B, T), at positions (T,) -> (B, 1, vocab_size)"""
+    x = self.hidden(tokens, positions, seen, cache)
+    return self.head(x if len(positions) == 1 else x[:, last])
 
   def predict(self, tokens: list[int], start: int, cache: list[Cache]) -> np.ndarray:
-    """Logits after the last of the tokens, the first of which stands at position start. Passes over one token are all
-    alike: they replay the first. -> (vocab_size,)"""
-    run = self.step if len(tokens) == 1 else self.last_logits
+    """Logits after the last of the tokens, the first of which stands at position start. So that few shapes are ever
+    compiled, a pass has a power of two of tokens and looks at a power of two of positions: what it writes for tokens
+    that are none is overwritten before a later pass may see it. -> (vocab_size,)"""
+    T = min(power_of_two(len(tokens)), self.room - start)
+    seen = min(max(power_of_two(start + T), CACHE_STEP), self.room)
+    padded = np.array([tokens + [0] * (T - len(tokens))])
+    last, positions = np.array([len(tokens) - 1]), np.arange(start, start + T)
     with picograd.no_grad():
-      return run(picograd.tensor([tokens]), picograd.tensor(np.arange(start, start + len(tokens))), cache).numpy()[0]
+      return self.step(*map(picograd.tensor, (last, padded, positions)), seen, cache).numpy()[0, 0]
+
+def power_of_two(n: int) -> int:
+  """The least that is not below n."""
+  return 1 << (n - 1).bit_length()
 
 # ---- config and weights from disk ------------------------------------------------------------------------------------
 
@@ -275,8 +290,9 @@ def read_json(path: Path) -> dict[str, Any]:
   if not isinstance(content, dict): raise ValueError(f"{path}: a JSON object is expected")
   return content
 
-def load_model(path: Path, c: Config, room: int) -> Llama:
-  """The model at path, in float32, with room for so many positions."""
+def load_model(path: Path, c: Config, room: int, precision: str = "float32") -> Llama:
+  """The model at path with room for so many positions. It computes in float32; its matrices are kept in this
+  precision."""
   found = read_bin_tensors(path, c) if path.suffix == ".bin" else read_hf_tensors(path)
   model, state = Llama(c, room), {}
   shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
@@ -288,6 +304,8 @@ def load_model(path: Path, c: Config, room: int) -> Llama:
     if tuple(state[ours].shape) != shapes[ours]:
       raise ValueError(f"{path}: {' + '.join(theirs)} is {tuple(state[ours].shape)}, the config says {shapes[ours]}")
   model.load_state_dict(state)
+  for module in model.modules():
+    if isinstance(module, (nn.Linear, nn.Embedding)): module.to(PRECISIONS[precision])
   return model
 
 # ---- tokenizers: encode(text) gives a prompt's tokens, decode(tokens) the text of all of them ------------------------
@@ -475,6 +493,8 @@ def parse_arguments() -> argparse.Namespace:
   flag("--top-k", type=COUNT, metavar="K", help="choose among the K likeliest tokens; default: all")
   flag("--top-p", type=SHARE, default=0.95, metavar="P",
        help="choose among the likeliest tokens that together have probability P; default: 0.95")
+  flag("--weights", choices=PRECISIONS, default="float32", metavar="P",
+       help="the precision in which matrices are kept: float32, float16 or bfloat16; default: float32")
   flag("--seed", type=SEED, metavar="S", help="of the choices; default: a new one each time")
   flag("--device", type=str.upper, default=DEVICE.value, metavar="D", help=f"default: {DEVICE.value}")
   args = parser.parse_args()
@@ -493,7 +513,7 @@ def prepare(args: argparse.Namespace) -> tuple[Llama, Tokenizer, list[int], int]
     raise ValueError(f"the prompt has {len(prompt)} tokens, the model's context holds {config.context}")
   if len(prompt) > positions: raise ValueError(f"the prompt has {len(prompt)} tokens, more than --steps {positions}")
   room = min(config.context, -(-positions // CACHE_STEP) * CACHE_STEP)
-  return load_model(args.model, config, room), tokenizer, prompt, positions
+  return load_model(args.model, config, room, args.weights), tokenizer, prompt, positions
 
 def run(args: argparse.Namespace) -> int:
   """The program's exit status."""

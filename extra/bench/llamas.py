@@ -6,7 +6,6 @@ import ctypes, functools, os
 from typing import Any, Callable
 import numpy as np
 from llama import Config, load_model, pairs_to_halves
-from picograd import nn
 from .checkpoints import HEADER_BYTES, LLAMAS, bin_file, gguf_file, weights_of
 from .dialects import JaxWords, TinygradWords, TorchLike, Weights
 from .workloads import Array, directory
@@ -153,9 +152,8 @@ class TinygradModel:
 class PicogradModel:
   """llama.py's, with its matrices in the wanted precision."""
   def __init__(self, name: str, dtype: str):
-    self.model = load_model(bin_file(directory(), name), LLAMAS[name], ROOM)
-    for module in self.model.modules() if dtype == "fp16" else ():
-      if isinstance(module, (nn.Linear, nn.Embedding)): module.half()
+    precision = {"fp32": "float32", "fp16": "float16"}[dtype]
+    self.model = load_model(bin_file(directory(), name), LLAMAS[name], ROOM, precision)
     self.cache = self.model.new_cache()
   def predict(self, tokens: list[int], start: int) -> Array: return self.model.predict(tokens, start, self.cache)
 
