@@ -3,7 +3,8 @@
 # results and equal effects on the tensors it can reach. Nothing is assumed that a guard does not check: see Walk.
 # What a replay cannot repeat is an error, or never replayed and said so at DEBUG=1.   (chapter 3)
 from __future__ import annotations
-import contextlib, enum, functools, os, types, weakref
+import contextlib, copy, enum, functools, os, types, weakref
+from operator import is_not
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 import numpy as np
@@ -13,7 +14,7 @@ from picograd.helpers import DEBUG, DEVICE, EAGER, JIT_CHECK
 from picograd.nn.module import Module
 from picograd.ops.uop import UOp
 from picograd.runtime import realize as runtime
-from picograd.runtime.device import Buffer, buffer_of, buffers, device, to_host
+from picograd.runtime.device import Buffer, buffer_of, device, to_host
 from picograd.runtime.jit import Captured, CaptureError, Tape
 from picograd.storage import Held, Steps, Storage, readers_of_old, realize
 from picograd.tensor import Tensor
@@ -36,26 +37,71 @@ class Spot(NamedTuple):
   key: Any
   tensor: Tensor
 
+class Reads(NamedTuple):
+  """What a walk looked at, as flat lists: while all of it is the same, so is what the walk found."""
+  names: list[tuple[dict, str, Any]]                                 # of namespaces
+  attributes: list[tuple[Any, str, Any]]
+  items: list[tuple[Any, tuple]]                                     # of lists, and keys and values of dicts
+  trees: list[tuple[Module, "Tree"]]
+  tensors: list[tuple]
+  others: list[Any]                                                  # what can only be read again
+
+  def hold(self) -> bool:
+    if self.others: return False
+    for space, name, value in self.names:
+      if space.get(name, ABSENT) is not value: return False
+    for x, name, value in self.attributes:
+      if getattr(x, name) is not value: return False
+    for x, items in self.items:
+      now = flat_items(x)
+      if len(now) != len(items) or any(map(is_not, now, items)): return False
+    for m, tree in self.trees:
+      if trees.get(m) is not tree or tree.changes != Module.changes: return False
+    for t, storage, history, steps, requires, leaf, detached in self.tensors:
+      if t.storage is not storage or storage.history is not history or t.steps is not steps: return False
+      if t.requires is not requires or t.leaf is not leaf or t.detached is not detached: return False
+    return True
+
+ABSENT = object()
+def flat_items(x: list | dict) -> list: return [*x, *x.values()] if isinstance(x, dict) else x
+
 class Walk:
-  """Everything reachable from some roots: arguments, closures and globals of Python functions, modules, optimizers,
-  containers, attributes. key: the structure, every value that is no tensor, and what each tensor is. Two walks of equal
-  key differ only in the contents of tensors. Gradients come last: a call may set them."""
-  def __init__(self, *roots: Any):
-    self.key: list[Any] = [GradMode.recording, EAGER.value, DEVICE.value, Default.dtype]
+  """Everything reachable from a function: closures and globals of Python functions, modules, optimizers, containers,
+  attributes; then from the arguments of a call. key: the structure, every value that is no tensor, and what each tensor
+  is. Two walks of equal key differ only in the contents of tensors. Gradients come last: a call may set them."""
+  def __init__(self, function: Any):
+    self.key: list[Any] = []
     self.spots: list[Spot] = []
     self.tensors: list[Tensor] = []                                  # each once
     self.storages: dict[Storage, int] = {}                           # theirs, numbered
     self.seen: dict[int, int] = {}                                   # object -> how many were seen before it
     self.kept: list[Any] = []                                        # objects whose identity is in the key
-    for root in roots: self.visit(root, None, None)
-    self.structure = tuple(self.key)
-    self.owners, self.named = tuple(self.tensors), tuple(self.spots)
-    self.grads = [t.grad for t in self.owners]
-    for g in self.grads: self.visit(g, None, None)
+    self.reads = Reads([], [], [], [], [], [])
+    self.visit(function, None, None)
+    self.facts = tuple(self.key)                                     # about the function, however it is called
 
-  def find_memory(self) -> list[UOp]:
+  def with_call(self, number: int, args: Any, kwargs: Any) -> Walk:
+    """This walk, of a function whose facts have a number, continued over the arguments of a call."""
+    self = copy.copy(self)
+    self.spots, self.tensors, self.kept = self.spots[:], self.tensors[:], self.kept[:]
+    self.storages, self.seen = dict(self.storages), dict(self.seen)
+    self.reads = Reads([], [], [], [], [], [])
+    self.key = [number, GradMode.recording, EAGER.value, DEVICE.value, Default.dtype]
+    self.visit(args, None, None)
+    self.visit(kwargs, None, None)
+    self.length = len(self.key)
+    self.owners, self.named = self.tensors[:], self.spots[:]
+    self.grads = [t.grad for t in self.owners]
+    if any(g is not None for g in self.grads):
+      for g in self.grads: self.visit(g, None, None)
+    return self
+
+  @property
+  def structure(self) -> tuple: return (*self.facts, *self.key[1:self.length])
+
+  def find_memory(self) -> list[Buffer]:
     """The memory of each storage, computed now where it has to be. The key says which of them share memory."""
-    waiting = [s for s in self.storages if s.memory is None]
+    waiting = [s for s in self.storages if s.held is None and s.memory is None]
     if waiting: realize(waiting)
     memory = [memory_of_storage(s) for s in self.storages]
     if len(set(memory)) < len(memory): self.key.append(tuple(memory.index(m) for m in memory))
@@ -70,7 +116,7 @@ class Walk:
     if kind in NAMES or isinstance(x, types.ModuleType): return self.key.append(x)
     if isinstance(x, Tensor): self.spots.append(Spot(container, name, x))
     known = self.seen.setdefault(id(x), len(self.seen))
-    self.key.append((kind, known))
+    self.key += (kind, known)
     if known != len(self.seen) - 1: return                           # visited before
     self.kept.append(x)
     VISITORS.get(kind, Walk.visit_object)(self, x)
@@ -78,30 +124,47 @@ class Walk:
   def visit_all(self, container: Any, names: Any) -> None:
     for name in names: self.visit(container[name], container, name)
 
+  def visit_list(self, x: list) -> None:
+    self.reads.items.append((x, tuple(x)))
+    self.visit_sequence(x)
   def visit_sequence(self, x: Any) -> None:
     self.key.append(len(x))
     self.visit_all(x, range(len(x)))
   def visit_dict(self, x: dict) -> None:
     names = tuple(x)
+    self.reads.items.append((x, tuple(flat_items(x))))
     self.key.append(tuple(k if type(k) in ATOMS else id(k) for k in names))
     self.visit_all(x, names)
-  def visit_set(self, x: Any) -> None: self.key.append(frozenset(x))
+  def visit_set(self, x: Any) -> None:
+    self.reads.others.append(x)
+    self.key.append(frozenset(x))
 
   def visit_tensor(self, t: Tensor) -> None:
     storage = t.storage
     self.tensors.append(t)
     number = self.storages.setdefault(storage, len(self.storages))
-    if number == len(self.storages) - 1: self.key.append((storage.uop.shape, storage.uop.dtype.name, storage.device))
-    self.key.append((number, storage.history, t.steps, t.requires, t.leaf, t.detached))
+    if number == len(self.storages) - 1:
+      value = storage.held or storage.uop
+      self.key += (value.shape, value.dtype, storage.device)
+    found = (storage.history, t.steps, t.requires, t.leaf, t.detached)
+    self.key += (number, found)
+    self.reads.tensors.append((t, storage, *found))
 
   def visit_function(self, f: types.FunctionType) -> None:
     self.key.append(id(f))
     if is_installed(f.__code__.co_filename): return
     space = f.__globals__
+    self.reads.attributes.extend((f, name, getattr(f, name)) for name in ("__code__", "__defaults__"))
     for cell in f.__closure__ or ():
-      try: self.visit(cell.cell_contents, cell, "cell_contents")
-      except ValueError: self.key.append("an empty cell")
+      try: content = cell.cell_contents
+      except ValueError:
+        self.key.append("an empty cell")
+        self.reads.others.append(cell)
+        continue
+      self.reads.attributes.append((cell, "cell_contents", content))
+      self.visit(content, cell, "cell_contents")
     for name in global_names(f.__code__):
+      self.reads.names.append((space, name, space.get(name, ABSENT)))
       if name in space: self.visit(space[name], space, name)
     self.visit_sequence(f.__defaults__ or ())
   def visit_method(self, m: types.MethodType) -> None:
@@ -113,6 +176,7 @@ class Walk:
     """Host data is compiled in: the guard compares all of it."""
     if a.nbytes > LARGEST_ARRAY:
       raise CaptureError(f"a captured function reaches a NumPy array of {a.nbytes} bytes: give it a tensor instead")
+    self.reads.others.append(a)
     self.key.append((a.shape, a.dtype.str, a.tobytes()))
   def visit_name(self, x: Any) -> None: self.key.append(id(x))
 
@@ -120,11 +184,15 @@ class Walk:
     kind = type(x)
     if isinstance(x, Tensor): self.visit_tensor(x)
     elif isinstance(x, (np.generic, enum.Enum)): self.key.append(x)
-    elif isinstance(x, (list, tuple)): self.visit_sequence(x)
+    elif isinstance(x, list): self.visit_list(x)
+    elif isinstance(x, tuple): self.visit_sequence(x)
     elif isinstance(x, dict): self.visit_dict(x)
     elif isinstance(x, type): self.visit_name(x)
     elif isinstance(x, Module): self.visit_module(x)
-    elif hasattr(kind, "__guards__"): self.visit(x.__guards__(), None, None)
+    elif isinstance(x, Jit): self.visit(x.function, None, None)
+    elif hasattr(kind, "__guards__"):
+      self.reads.others.append(x)
+      self.visit(x.__guards__(), None, None)
     else: self.visit_attributes(x)
 
   def visit_module(self, m: Module) -> None:
@@ -132,6 +200,7 @@ class Walk:
     tree = trees.get(m)
     if tree is None or tree.changes != Module.changes: tree = trees[m] = read_tree(m)
     self.key.append(tree.number)
+    self.reads.trees.append((m, tree))
     for container, name, t in tree.tensors: self.visit(t, container, name)
     for value in tree.others: self.visit(value, None, None)
 
@@ -139,14 +208,17 @@ class Walk:
     kind: Any = type(x)
     for function in user_methods(kind): self.visit(function, None, None)
     slots = [name for c in type(x).__mro__ for name in getattr(c, "__slots__", ()) if hasattr(x, name)]
-    attributes = {**{name: getattr(x, name) for name in slots}, **getattr(x, "__dict__", {})}
+    table = getattr(x, "__dict__", {})
+    attributes = {**{name: getattr(x, name) for name in slots}, **table}
+    self.reads.attributes.extend((x, name, attributes[name]) for name in slots)
+    self.reads.items.append((table, tuple(flat_items(table))))
     if not attributes: self.visit_name(x)
     for name, value in attributes.items():
       self.key.append(name)
       self.visit(value, x, name)
 
 VISITORS: dict[type, Callable[[Walk, Any], None]] = {
-  list: Walk.visit_sequence, tuple: Walk.visit_sequence, dict: Walk.visit_dict, set: Walk.visit_set,
+  list: Walk.visit_list, tuple: Walk.visit_sequence, dict: Walk.visit_dict, set: Walk.visit_set,
   frozenset: Walk.visit_set, types.FunctionType: Walk.visit_function, types.MethodType: Walk.visit_method,
   functools.partial: Walk.visit_partial, np.ndarray: Walk.visit_array, Tensor: Walk.visit_tensor,
 }
@@ -221,7 +293,13 @@ class Seen(NamedTuple):
   steps: Steps
   strides: Any
 
-def memory_of_storage(storage: Storage) -> UOp:
+def memory_of_storage(storage: Storage) -> Buffer:
+  held = storage.in_memory()
+  assert held is not None, "every storage of a capture is in memory"
+  return held.buffer
+
+def leaf_of(storage: Storage) -> UOp:
+  """The node of a storage's memory."""
   assert storage.memory is not None, "every storage of a capture is in memory"
   return storage.memory
 
@@ -232,13 +310,14 @@ class Replay:
   def __init__(self, tape: Tape, before: Walk, memory: list[UOp], after: Walk, result: Any):
     self.tape, self.storages, self.kept = tape, before.storages, before.kept
     self.inputs = {buffer_of(m): i for i, m in enumerate(memory)}
+    self.aliased = len(self.inputs) < len(memory)
     self.outputs: dict[Buffer, int] = {}                             # made anew by each call
     self.leaves: list[UOp] = []                                      # their BUFFERs in the recorded call
     self.rebuild, tensors = flatten(result)
     self.moved: list[tuple[int, Any]] = []                           # storage, where its value lies afterwards
     self.assigned: list[tuple[int, int]] = []                        # storage, how many assignments its memory has had
     for (storage, i), m in zip(before.storages.items(), memory):
-      now = memory_of_storage(storage)
+      now = leaf_of(storage)
       if buffer_of(now) is not buffer_of(m): self.moved.append((i, self.place(now)))
       elif now.arg.version > m.arg.version: self.assigned.append((i, now.arg.version - m.arg.version))
     changed = [i for i, (old, new) in enumerate(zip(before.named, after.named)) if old.tensor is not new.tensor]
@@ -265,17 +344,17 @@ class Replay:
   def seen(self, t: Tensor) -> Seen:
     s = t.storage
     source = Found(self.storages[s]) if s in self.storages else (
-      Made(s.serial, self.place(memory_of_storage(s)), s.uop.shape, s.device))
+      Made(s.serial, self.place(leaf_of(s)), s.uop.shape, s.device))
     return Seen(source, t.steps, t.known_strides)
 
   # ---- a later call --------------------------------------------------------------------------------------------------
 
-  def __call__(self, walk: Walk) -> Any:
+  def __call__(self, walk: Walk, memory: list[Buffer]) -> Any:
     storages = list(walk.storages)
     if self.assigned: self.finish_readers([storages[i] for i, _ in self.assigned])
     leaves = self.new_leaves()
-    memory = dict.fromkeys([buffer_of(memory_of_storage(s)) for s in storages])
-    self.program([b.memory for b in [*memory, *map(buffer_of, leaves)]])
+    inputs = dict.fromkeys(memory) if self.aliased else memory
+    self.program([b.memory for b in [*inputs, *map(buffer_of, leaves)]])
     return self.apply(walk, storages, leaves)
 
   def new_leaves(self) -> list[UOp]:
@@ -299,14 +378,14 @@ class Replay:
     for s in written:
       if not s.owns_memory(): s.settle()
     if not Storage.waiting: return
-    readers = readers_of_old([], {memory_of_storage(s) for s in written}, set())
+    readers = readers_of_old([], {leaf_of(s) for s in written}, set())
     found = runtime.realize([u for _, u in readers])
     for (storage, _), leaf in zip(readers, found): storage.land(leaf)
 
   def apply(self, walk: Walk, storages: list[Storage], leaves: list[UOp]) -> Any:
     """The effects of the call on the user's objects, and its result."""
-    for i, count in self.assigned: assign_later(storages[i], count)
-    before = [memory_of_storage(s) for s in storages] if self.moved else []
+    for i, count in self.assigned: storages[i].overwritten(count)
+    before = [leaf_of(s) for s in storages] if self.moved else []
     for i, place in self.moved:
       leaf = before[place.number] if isinstance(place, Found) else leaves[place]
       storages[i].set(leaf.reshape(storages[i].uop.shape))
@@ -315,21 +394,12 @@ class Replay:
       if isinstance(source, Found): return storages[source.number]
       if source.serial in made: return made[source.serial]
       at = source.memory
-      leaf = memory_of_storage(storages[at.number]) if isinstance(at, Found) else leaves[at]
+      leaf = leaf_of(storages[at.number]) if isinstance(at, Found) else leaves[at]
       return made.setdefault(source.serial, Storage(leaf.reshape(source.shape), source.device))
     def tensor(seen: Seen) -> Tensor: return Tensor.on(storage(seen.source), seen.steps, seen.strides)
     for i, value in self.grads: walk.owners[i].grad = None if value is None else tensor(value)
     for i, value in self.sets: put(walk.named[i], tensor(value))
     return self.rebuild(iter([tensor(seen) for seen in self.returned]))
-
-def assign_later(storage: Storage, count: int) -> None:
-  """The storage's memory has had `count` more assignments."""
-  memory = memory_of_storage(storage)
-  buffer = buffer_of(memory)
-  buffer.version = memory.arg.version + count
-  leaf = memory.replace(arg=memory.arg._replace(version=buffer.version))
-  buffers[leaf] = buffer
-  storage.set(leaf.reshape(storage.uop.shape))
 
 def put(spot: Spot, value: Tensor) -> None:
   """The container holds value where it held the tensor of the spot."""
@@ -418,8 +488,9 @@ class Jit:
     self.refused: dict[tuple, str] = {}                              # signature -> why it is never replayed
     self.facts: Facts | None = None
     self.short: dict[tuple, Replay] = {}                             # short_key -> recording, while the facts hold
+    self.known: Walk | None = None                                   # the last walk over the function
+    self.numbers: dict[tuple, int] = {}                              # what such walks found, numbered
 
-  def __guards__(self) -> Any: return self.function
   @property
   def captures(self) -> int: return len(self.replays)
   def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -437,34 +508,41 @@ class Jit:
 
   def call(self, args: Any, kwargs: Any) -> Any:
     if runtime.watchers or device(DEVICE.value).target is None: return self.function(*args, **kwargs)
-    walk = Walk(self.function, args, kwargs)
+    walk = self.walk(args, kwargs)
     memory = walk.find_memory()
     key = tuple(walk.key)
     replay = self.replays.get(key)
     if replay is not None:
       if not kwargs: self.remember(replay, args)
-      return check(self, replay, walk, args, kwargs) if JIT_CHECK else replay(walk)
-    return self.function(*args, **kwargs) if key in self.refused else self.record(key, walk, memory, args, kwargs)
+      return check(self, replay, walk, args, kwargs) if JIT_CHECK else replay(walk, memory)
+    return self.function(*args, **kwargs) if key in self.refused else self.record(key, walk, args, kwargs)
+
+  def walk(self, args: Any, kwargs: Any) -> Walk:
+    """A walk over the function, or what the last one found while all that it read is the same, and the arguments."""
+    if self.known is None or not self.known.reads.hold(): self.known = Walk(self.function)
+    return self.known.with_call(self.numbers.setdefault(self.known.facts, len(self.numbers)), args, kwargs)
 
   def remember(self, replay: Replay, args: Any) -> None:
     """Opens the short way to a recording, if it leads there."""
+    if not replay.is_pure: return
     short, memory = short_key(args)
     made = all(isinstance(source, Made) and isinstance(source.memory, int) for source, _, _ in replay.returned)
-    if short is None or not made or not replay.is_pure or memory != [*replay.inputs]: return
+    if short is None or not made or memory != [*replay.inputs]: return
     facts = facts_of(self.function)
     if facts is None: return
     if self.facts != facts: self.short.clear()
     self.facts = facts
     self.short[short] = replay
 
-  def record(self, key: tuple, walk: Walk, memory: list[UOp], args: Any, kwargs: Any) -> Any:
+  def record(self, key: tuple, walk: Walk, args: Any, kwargs: Any) -> Any:
     """A first call of its signature: runs, and is recorded if that can be."""
+    memory = [leaf_of(s) for s in walk.storages]
     if DEBUG >= 1: print(f"jit {self.name}: recording {len(self.replays) + 1}: {self.why(key)}")
     if GradMode.recording and any(s.history for s in walk.storages):
       return self.refuse(key, "an argument has a graph of its own", self.function(*args, **kwargs))
     with Tape() as tape, computing_anew():
       result = self.function(*args, **kwargs)
-      after = Walk(self.function, args, kwargs)
+      after = self.walk(args, kwargs)
       realize([t.storage for t in [*flatten(result)[1], *after.tensors]])
     reason = unrepeatable(tape, walk, after, result)
     if reason: return self.refuse(key, reason, result)
@@ -481,7 +559,9 @@ class Jit:
 
   def why(self, key: tuple) -> str:
     known = [*self.replays, *self.refused]
-    return difference(known[-1], key) if known else "the first call"
+    facts = list(self.numbers)
+    def whole(key: tuple) -> tuple: return (*facts[key[0]], *key[1:])
+    return difference(whole(known[-1]), whole(key)) if known else "the first call"
 
 @contextlib.contextmanager
 def computing_anew() -> Iterator[None]:
@@ -519,14 +599,14 @@ class ReplayMismatch(AssertionError):
 
 def check(jitted: Jit, replay: Replay, walk: Walk, args: Any, kwargs: Any) -> Any:
   """Replays the call, takes its effects back, and runs it uncaptured: ReplayMismatch where anything differs."""
-  saved = [(s, to_host(memory_of_storage(s))) for s in walk.storages]
-  replayed = values_of(replay(walk), walk)
+  saved = [(s, to_host(leaf_of(s))) for s in walk.storages]
+  replayed = values_of(replay(walk, [memory_of_storage(s) for s in walk.storages]), walk)
   for feed in replay.program.feeds: feed.rewind()
   for t, g in zip(walk.owners, walk.grads): t.grad = g
   for spot in walk.named:
     if spot.container is not None and not isinstance(spot.container, tuple): put(spot, spot.tensor)
   for s, data in saved:
-    memory = buffer_of(memory_of_storage(s))
+    memory = memory_of_storage(s)
     memory.device.copy_in(memory.memory, data)
   result = jitted.function(*args, **kwargs)
   for (what, data), (_, again) in zip(replayed, values_of(result, walk)):

@@ -131,6 +131,12 @@ class Storage:
     Storage.owners[leaf] = weakref.ref(self)
     return self.uop if name == "uop" else leaf
 
+  def has_node(self) -> bool:
+    """Whether anybody has asked for the node of what I hold."""
+    try: object.__getattribute__(self, "uop")
+    except AttributeError: return False
+    return True
+
   def in_memory(self) -> Held | None:
     """My memory, shape and dtype; None where my value has to be computed."""
     if self.held is None and self.memory is not None:
@@ -149,12 +155,21 @@ class Storage:
     if self.memory is not None and self.owns_memory(): Storage.waiting.pop(self.serial, None)
     else: Storage.waiting[self.serial] = self
 
+  def overwritten(self, count: int) -> None:
+    """A replay has assigned to memory of my own this many times. Its node is made when somebody asks for it."""
+    held = self.in_memory()
+    assert held is not None, "a replay writes into memory"
+    held.buffer.version += count
+    if self.has_node():
+      del self.uop, self.memory
+
   def is_known(self) -> bool:
     """Whether the host may look at my value now: it is in memory, and what is seen is not made part of a capture."""
     return self.memory is not None and not runtime.watchers
 
   def owns_memory(self) -> bool:
     """Whether my memory may be overwritten: no other storage holds its value there. Unowned memory becomes mine."""
+    if not self.has_node(): return True
     assert self.memory is not None
     owner = Storage.owners.get(self.memory)
     living = owner() if owner is not None else None

@@ -407,3 +407,61 @@ def test_changes_of_a_module_are_seen():
   agree()
   net.first[1] = nn.Tanh()
   agree()
+
+# ---- what is known of a function is compared, not walked again -------------------------------------------------------
+
+class Settings:
+  def __init__(self): self.scale, self.shifts, self.table = 2.0, [1.0, 2.0], {"bias": 10.0}
+
+settings, cell_of = Settings(), []
+
+class Scaled(nn.Module):
+  def __init__(self):
+    super().__init__()
+    self.linear = nn.Linear(3, 3, bias=False)
+    self.gain = 3.0
+  def forward(self, x, rows=slice(None)):
+    y = self.linear(x)[rows] * settings.scale * self.gain + settings.shifts[-1]
+    return y + settings.table["bias"] + sum(cell_of)
+
+CHANGES = {
+  "attribute": lambda model: setattr(settings, "scale", 5.0),
+  "list item": lambda model: settings.shifts.__setitem__(1, 7.0),
+  "longer list": lambda model: settings.shifts.append(8.0),
+  "dict": lambda model: settings.table.update(bias=-1.0),
+  "global list": lambda model: cell_of.append(4.0),
+  "module's number": lambda model: setattr(model, "gain", 0.5),
+  "other parameter": lambda model: setattr(model.linear, "weight", nn.Parameter(torch.ones(3, 3))),
+  "parameter in place": lambda model: model.linear.weight.data.mul_(2),
+  "defaults": lambda model: setattr(Scaled.forward, "__defaults__", (slice(1, 2),)),
+  "gradients wanted": lambda model: model.linear.weight.requires_grad_(False),
+}
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_what_is_known_is_seen(change, monkeypatch):
+  monkeypatch.setitem(globals(), "settings", Settings())
+  monkeypatch.setitem(globals(), "cell_of", [])
+  monkeypatch.setattr(Scaled.forward, "__defaults__", Scaled.forward.__defaults__)
+  model, x = Scaled(), randn(4, 3)
+  f = torch.jit(model)
+  with torch.no_grad():
+    for _ in range(3): np.testing.assert_allclose(f(x).numpy(), model(x).numpy(), rtol=1e-5)
+    assert f.known.reads.hold()
+    CHANGES[change](model)
+    for _ in range(3): np.testing.assert_allclose(f(x).numpy(), model(x).numpy(), rtol=1e-5)
+
+def test_memory_that_replays_overwrite_can_be_used_between_them():
+  """Its node is made anew: graphs of before keep the old value, graphs of after see the new one."""
+  state, x = torch.zeros(4), torch.ones(4)
+  @torch.jit
+  def f(x):
+    state.add_(x)
+    return state * 2
+  for n in range(1, 6):
+    later = state + 100                            # waits, and reads what the call overwrites
+    assert f(x).tolist() == [2.0 * n] * 4
+    assert later.tolist() == [99.0 + n] * 4
+    assert state.tolist() == [float(n)] * 4 and (state + 1).tolist() == [n + 1.0] * 4
+  state.mul_(3)
+  assert f(x).tolist() == [32.0] * 4 and state.tolist() == [16.0] * 4
+  assert f.captures == 1

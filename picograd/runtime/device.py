@@ -159,8 +159,9 @@ def buffer_of(leaf: UOp) -> Buffer:
   return found
 
 def buffer_named(buffer: Buffer, dtype: DType) -> UOp:
-  """A new BUFFER leaf that names memory which has no name yet."""
+  """A new BUFFER leaf that names memory, as it is now."""
   leaf = UOp.buffer(dtype, buffer.nbytes // dtype.itemsize, buffer.device.name)
+  if buffer.version: leaf = leaf.replace(arg=leaf.arg._replace(version=buffer.version))
   buffers[leaf] = buffer
   return leaf
 

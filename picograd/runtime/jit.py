@@ -77,7 +77,7 @@ class Captured:
   def __init__(self, tape: Tape, moving: Sequence[Buffer]):
     numbers = {buffer: i for i, buffer in enumerate(moving)}
     self.busy = threading.Lock()
-    self.feeds, self.checks = tape.feeds, tape.checks
+    self.feeds, self.checks = tape.feeds, dict(reversed(tape.checks))        # of one flag, what was asked first
     launches = [launch for launch, _ in tape.launches]
     self.kernels, self.operations = len(launches), sum(launch.operations for launch in launches)
     self.bytes = sum(launch.bytes for launch in launches)
@@ -112,5 +112,5 @@ class Captured:
     Counters.kernels += self.kernels
     Counters.operations += self.operations
     Counters.bytes_moved += self.bytes
-    for flag, error in self.checks:
+    for flag, error in self.checks.items():
       if to_host(flag)[0]: raise error
