@@ -12,6 +12,7 @@ from picograd.codegen import llvmir, riscv
 from picograd.codegen.flat import Builder, Function, mem2reg, new_label
 from picograd.codegen.rvobject import disassemble
 from picograd.dtype import dtypes
+from picograd.helpers import CACHE
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.runtime.device import device
@@ -72,7 +73,8 @@ def compare(compute: Callable[[], Any]) -> list[Costs]:
     fn = functions[program.name]
     theirs = measure(fn, llvm_code(fn, dev.free_code), memory)
     out.append(Costs(program.name, measure(fn, program.code, memory), theirs))
-  with mock.patch.object(dev, "render", render), mock.patch.object(RiscvProgram, "__call__", call): compute()
+  with CACHE.set(0), mock.patch.object(dev, "render", render), mock.patch.object(RiscvProgram, "__call__", call):
+    compute()
   return out
 
 def run_plainly(program: Any, memory: list[np.ndarray]) -> None:

@@ -86,3 +86,10 @@ def test_lanes_are_what_python_says(vectors, dtype):
     got.append(np.zeros(len(x) * len(ops), numpy_dtype(dtype)))
     where.load("lanes", where.compile(where.render(fn)))([a.reshape(-1).view(np.uint8) for a in (got[-1], x, y)])
   np.testing.assert_array_equal(*got)
+
+def test_an_endless_loop_ends():
+  with RISCV_ARCH.set("rv64gcv"): where = device("RISCV:6")
+  where.seconds = 0.5
+  program = where.load("endless", b"endless 1\n" + bytes.fromhex("01a0"))                # c.j .
+  with pytest.raises(RuntimeError, match="kernel endless under qemu did not end within 0.5 s"):
+    program([where.allocate(8)])

@@ -1,9 +1,10 @@
-# riscv.py: a RISC-V processor, in process under unicorn. In: flat functions. Out: machine code by codegen/riscv.py,
-# programs that run on the callers' memory itself, at its own addresses. A kernel sees its buffers and its stack and
-# nothing else: a stray access, an illegal instruction and a loop without end are Python exceptions that name the kernel
-# and the place in its code. A binary is the name, the number of threads and of parameters, a newline, and the code.
+# riscv.py: a RISC-V processor: the host if it is one, else in process under unicorn. In: flat functions. Out: machine
+# code by codegen/riscv.py, programs that run on the callers' memory itself, at its own addresses. Under unicorn a kernel
+# sees its buffers and its stack and nothing else: a stray access, an illegal instruction and a loop without end are Python
+# exceptions that name the kernel and the place in its code. A binary is the name, the number of threads and of
+# parameters, a newline, and the code.
 from __future__ import annotations
-import contextlib, mmap, os, re, shutil, struct, subprocess, tempfile
+import contextlib, ctypes, mmap, os, platform, re, shutil, struct, subprocess, tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
@@ -16,6 +17,7 @@ from picograd.helpers import RISCV_ARCH
 from picograd.runtime.device import HostDevice
 
 def open_device(name: str) -> HostDevice:
+  if platform.machine() == "riscv64": return NativeDevice(name)
   if RISCV_ARCH.value == "rv64gcv": return VectorDevice(name)
   try: import unicorn
   except ImportError as e: raise RuntimeError(f"DEVICE={name} needs unicorn: pip install unicorn ({e})") from None
@@ -165,6 +167,7 @@ WRITE, EXIT = 64, 93                       # system calls
 
 class VectorDevice(HostDevice):
   target = RISCV_V
+  seconds = 600.0                          # how long a kernel may run
   vlen = 128                               # bits of a vector register
   def __init__(self, name: str):
     super().__init__(name)
@@ -196,7 +199,10 @@ class VectorProgram:
       traced = ["-singlestep", "-d", "exec,nochain", "-D", str(log), "-dfilter", f"{start:#x}+{len(self.code):#x}"]
       flags = traced if self.device.count_instructions else []
       environment = {**os.environ, "QEMU_CPU": f"rv64,v=true,vext_spec=v1.0,vlen={self.device.vlen}"}
-      done = subprocess.run([str(self.device.qemu), *flags, path], capture_output=True, env=environment)
+      command = [str(self.device.qemu), *flags, str(path)]
+      try: done = subprocess.run(command, capture_output=True, env=environment, timeout=self.device.seconds)
+      except subprocess.TimeoutExpired:
+        raise RuntimeError(f"kernel {self.name} under qemu did not end within {self.device.seconds} s") from None
       if flags: self.device.executed += log.read_text().count("Trace ")
     if done.returncode: raise RuntimeError(f"kernel {self.name} under qemu: {done.returncode}, {done.stderr.decode()}")
     for m, offset in zip(memory, data): m[:] = np.frombuffer(done.stdout, np.uint8, len(m), offset - data[0])
@@ -232,3 +238,32 @@ def executable(image: bytes, base: int) -> bytes:
   header = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 243, 1, base, 64, 0, 5, 64, 56, 1, 64, 0, 0)
   segment = struct.pack("<IIQQQQQQ", 1, 7, 4096, base, base, len(image), len(image), 4096)
   return (header + segment).ljust(4096, b"\0") + image
+
+# ---- on a riscv64 host ----------------------------------------------------------------------------------------------
+
+class NativeDevice(HostDevice):
+  def __init__(self, name: str):
+    super().__init__(name)
+    has_vectors = RISCV_ARCH.value == "rv64gcv"
+    self.target = RISCV_V if has_vectors else RISCV
+    self.extensions = frozenset({"v"} if has_vectors else ())
+  def cache_key(self, source: str) -> bytes: return source.encode()
+  def render(self, kernel: Function) -> str: return riscv.listing(kernel, self.extensions)
+  def compile(self, source: str) -> bytes: return code_of(source)
+  def load(self, name: str, binary: bytes) -> NativeProgram:
+    header, code = binary.split(b"\n", 1)
+    return NativeProgram(code, int(header.split()[-1]))
+
+class NativeProgram:
+  """A kernel in executable pages of its own."""
+  def __init__(self, code: bytes, threads: int):
+    self.pages = mmap.mmap(-1, max(len(code), 1), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    self.pages[:len(code)] = code
+    self.start = ctypes.addressof(ctypes.c_char.from_buffer(self.pages))
+    self.threads = threads
+    flush = getattr(ctypes.CDLL(None), "__riscv_flush_icache", None)
+    if flush is not None: flush(ctypes.c_void_p(self.start), ctypes.c_void_p(self.start + len(code)), ctypes.c_ulong(0))
+
+  def __call__(self, memory: list[np.ndarray]) -> None:
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * (len(memory) + 1))(self.start)
+    for thread in range(self.threads): function(*[m.ctypes.data for m in memory], thread)
