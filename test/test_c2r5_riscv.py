@@ -10,7 +10,7 @@ from extra.c2r5.riscv import object_code
 GCC, QEMU = "riscv64-linux-gnu-gcc", "qemu-riscv64"
 pytestmark = pytest.mark.skipif(None in (shutil.which(GCC), shutil.which(QEMU)), reason=f"needs {GCC} and {QEMU}")
 PROGRAMS = sorted((Path(__file__).parent / "c2r5").glob("*.c"))
-NOT_YET = {"dynamic"}                              # the back end has no stack memory of variable size
+
 
 def run(tmp_path, given):
   program = tmp_path / "program"
@@ -19,7 +19,7 @@ def run(tmp_path, given):
   return done.returncode, done.stdout.decode()
 
 @pytest.mark.parametrize("level", [0, 2])
-@pytest.mark.parametrize("path", [p for p in PROGRAMS if p.stem not in NOT_YET], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.stem)
 def test_programs_do_as_with_the_cross_gcc(path, level, tmp_path):
   out = io.StringIO()
   module = compile_module(str(path), Settings(platform("riscv64"), level), Diagnostics(out))

@@ -1,6 +1,6 @@
 # riscv.py and runtime/riscv.py: every op and cast gives PYTHON's bits; objects link with C; a matmul tile has the code
 # that it should; what a kernel must not do is a Python exception.
-import itertools, re, shutil, subprocess
+import itertools, platform, re, shutil, subprocess
 from collections import Counter
 import numpy as np, pytest
 pytest.importorskip("unicorn")
@@ -15,9 +15,11 @@ from picograd.ops.spec import verify
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import device, numpy_dtype
 from picograd.runtime.python import PythonProgram
+from picograd.runtime.riscv import NativeDevice, NativeProgram, open_device
 import linear_kernels as kernels
 import riscv_counts
 from test_llvmir import BINARY_CASES, array, edge_values, is_lowered
+from test_riscv_fuzz import run_riscv
 
 f32, f64, i32, i64, ptr = dtypes.float32, dtypes.float64, dtypes.int32, dtypes.int64, dtypes.ptr
 
@@ -167,6 +169,26 @@ def test_a_listing_says_where_the_code_comes_from():
   assert texts[0] == texts[1]
   assert re.search(r"fmadd.s f\w+, f\w+, f\w+, f\w+, dyn +# %\d+ = MULACC float32 %\d+ %\d+ %\d+\n", texts[0])
 
+def test_many_values_that_change_places_in_slots():
+  """More slots than an offset of 12 bits reaches, and cycles of moves between them."""
+  b = Builder("f", [i64, i64], i64)
+  n, head, out = 400, new_label(), new_label()
+  b.jump(head, UOp.const(i64, 0), *[b.param(0) + k * k for k in range(n)])
+  b.begin(head)
+  counter, *values = [phi(head, k, i64) for k in range(n + 1)]
+  back = new_label()
+  following = [values[k ^ 1] + (values[k ^ 1] >> 3) if k % 7 == 0 else values[k ^ 1] for k in range(n)]
+  b.branch(counter < b.param(1), back, out)
+  b.begin(back)
+  b.jump(head, counter + 1, *following)
+  b.begin(out)
+  total = UOp.const(i64, 0)
+  for v in values: total = total * 31 + v
+  b.ret(total)
+  fn = b.finish()
+  want = PythonProgram("f", [place(fn)]).run(12345, 13)
+  assert run_riscv([fn], [12345, 13])[0] == want % (1 << 64)
+
 def test_compiling_takes_time_in_proportion_to_size():
   short, long = riscv_counts.seconds_and_instructions(30), riscv_counts.seconds_and_instructions(120)
   assert long[0] / long[1] < 2.5 * short[0] / short[1]
@@ -214,3 +236,18 @@ def test_an_endless_loop(monkeypatch):
 
 def test_a_jump_out_of_the_code():
   with pytest.raises(IndexError, match="kernel wild: fetch of"): load_code("wild", ("jalr", 0, 0, 0))([buffer(8)])
+
+# ---- on a riscv64 host ----------------------------------------------------------------------------------------------
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="its bytes are x86-64's")
+def test_a_native_kernel_gets_its_buffers_and_each_thread():
+  """The way of a riscv64 host, with code of this one: ((char *)first)[thread] = 7."""
+  memory = np.zeros(4, np.uint8)
+  NativeProgram(bytes.fromhex("c6043707c3"), 3)([memory])
+  assert memory.tolist() == [7, 7, 7, 0]
+
+def test_a_riscv64_host_runs_its_own_code(monkeypatch):
+  monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+  dev = open_device("RISCV")
+  text = dev.render(kernels.flat("tile", kernels.scalar_matmul_kernel(8, 8, 8)))
+  assert isinstance(dev, NativeDevice) and dev.compile(text) == device("RISCV").compile(text)

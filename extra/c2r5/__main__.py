@@ -185,6 +185,9 @@ def run(arguments: list[str]) -> int:
     print(f"c2r5: error: {e}", file=sys.stderr)
     return 1
   except Halt: return 1
+  except Exception as e:
+    print(f"c2r5: internal error: {type(e).__name__}: {e}", file=sys.stderr)
+    return 1
 
 def main() -> NoReturn:
   """Runs in a thread with a large stack: trees are as deep as programs nest."""

@@ -94,6 +94,11 @@ class Jumps(NamedTuple):
   again: UOp | None
   depth: int
 
+class Dispatch(NamedTuple):
+  """The block that jumps to the label whose number is in a slot."""
+  label: UOp
+  number: UOp
+
 class Lowering:
   """Lowers one function."""
   def __init__(self, definition: Definition, machine: Machine, constants: dict[bytes, str]):
@@ -104,6 +109,7 @@ class Lowering:
     self.labels: dict[Label, UOp] = {}
     self.jumps: list[Jumps] = []
     self.cases: dict[Node, UOp] = {}
+    self.dispatch: Dispatch | None = None
     self.once: dict[Node, UOp] = {}
     self.cleanups: list[Callable[[], None]] = []
     self.result = assigner(machine).result(self.type.result)
@@ -114,6 +120,7 @@ class Lowering:
     fn = self.build.function
     self.statement(self.definition.body)
     self.return_value(None)
+    if self.dispatch is not None: self.write_dispatch(self.dispatch)
     pieces = self.result.pieces
     results = () if self.result.by_reference else tuple([p.dtype for p in pieces])
     if self.gives_back_address(): results = (dtypes.ptr,)
@@ -944,11 +951,17 @@ class Lowering:
   def goto(self, node: Node) -> None: self.build.jump(self.block_of(node.arg))
 
   def computed_goto(self, node: Node) -> None:
-    """Labels whose address is taken are numbered from 1."""
+    """Labels whose address is taken are numbered from 1. All such jumps of a function share one table."""
     number = self.value(node.src[0])
-    targets = [self.block_of(label) for label in self.definition.addressed]
-    if not targets: raise Failure(node.token, "no label's address is taken in this function")
-    self.build.terminate(Ops.SWITCH, subtract(number, long(1)), *targets)
+    if not self.definition.addressed: raise Failure(node.token, "no label's address is taken in this function")
+    if self.dispatch is None: self.dispatch = Dispatch(new_label(), self.slot(8))
+    self.build.store(self.dispatch.number, cast(number, dtypes.int64))
+    self.build.jump(self.dispatch.label)
+
+  def write_dispatch(self, dispatch: Dispatch) -> None:
+    self.build.begin(dispatch.label)
+    index = subtract(self.build.load(dispatch.number, dtypes.int64), long(1))
+    self.build.terminate(Ops.SWITCH, index, *[self.block_of(label) for label in self.definition.addressed])
 
   def switch(self, node: Node) -> None:
     switch: Switch = node.arg

@@ -24,20 +24,22 @@ def prepare(fn: Function, extensions: frozenset[str]) -> Function:
   if "v" in extensions: fn = legalise_vectors(fn)
   return reduce_strength(legalise(fn))
 
-def select(fn: Function, extensions: frozenset[str] = frozenset()) -> Function:
+def select(fn: Function, extensions: frozenset[str] = frozenset(), thread_local: frozenset[str] = frozenset()
+           ) -> Function:
   """A flat function, placed or not, as machine instructions: those with effects in blocks, the others below them."""
-  return Selector(prepare(fn, extensions), extensions).function()
+  return Selector(prepare(fn, extensions), extensions, thread_local).function()
 
 def without_pure(fn: Function) -> Function:
   """The blocks list effects only, as before placing."""
   blocks = {label: [u for u in block if u.op in STATEFUL or u.op in TERMINATORS] for label, block in fn.blocks.items()}
   return replace(fn, blocks=blocks)
 
-def assemble(functions: Iterable[Function], extensions: frozenset[str] = frozenset()) -> Assembled:
-  """The functions as one section of code."""
+def assemble(functions: Iterable[Function], extensions: frozenset[str] = frozenset(),
+             thread_local: frozenset[str] = frozenset()) -> Assembled:
+  """The functions as one section of code. thread_local: symbols of which each thread has its own."""
   section = Section(".text")
   with collector_paused():
-    for fn in functions: Emitter(select(fn, extensions), section, {}).write()
+    for fn in functions: Emitter(select(fn, extensions, thread_local), section, {}).write()
   return section.finish()
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from picograd.ops.uop import UOp
 
 F0 = 32                                    # the first float register: 0..31 are the integer registers
 V0 = 64                                    # and the first vector register
-T1, T4, T5, T6 = 6, 29, 30, FAR
+T1, S0, A0, T4, T5, T6 = 6, 8, 10, 29, 30, FAR
 V24, V26, V28, V30 = range(V0 + 24, V0 + 32, 2)
 FT9, FT10, FT11 = F0 + 29, F0 + 30, F0 + 31
 
@@ -41,6 +41,11 @@ def argument_places(classes: Iterable[DType], on_stack: Callable[[int], Any], fi
       out.append(on_stack(stack))
       stack += 1
   return out
+
+def variable_arguments(params: Iterable[DType]) -> int:
+  """How many places of eight bytes the fixed arguments take in the row that the eight integer registers begin."""
+  places = argument_places([class_of(dtype) for dtype in params], Slot, None)
+  return sum(isinstance(p, Slot) or p < F0 for p in places)
 
 def result_places(values: Iterable[UOp]) -> list[Place]: return argument_places([v.dtype for v in values], Slot, None)
 

@@ -5,13 +5,13 @@ from typing import Any, Callable, Iterable
 from picograd.codegen.flat import Flow, Function, operands, phi, successors
 from picograd.codegen.place import place
 from picograd.codegen.regalloc import Allocation, Place, Slot, allocate, bank_of, coalescing_hints, in_sequence
-from picograd.codegen.rvabi import (F0, FLOAT_SAVED, FT10, FT11, FT9, INT_SAVED, SPILLING, T1, T4, T5, T6, V0, V24,
-                                    V26, V28, V30, Incoming, Outgoing, abi_hints, argument_places, banks, parameters,
-                                    result_places)
+from picograd.codegen.rvabi import (F0, FLOAT_SAVED, FT10, FT11, FT9, INT_SAVED, SPILLING, A0, S0, T1, T4, T5, T6, V0,
+                                    V24, V26, V28, V30, Incoming, Outgoing, abi_hints, argument_places, banks,
+                                    parameters, result_places, variable_arguments)
 from picograd.codegen.rvasm import DYNAMIC, ROWS, Row
 from picograd.codegen.rvobject import INVERSE, RA, SP, Section, signed
 from picograd.codegen.rvv import Lanes, vector_type
-from picograd.codegen.rvvalue import INT, class_of, in_float
+from picograd.codegen.rvvalue import INT, VARIABLE_ARGUMENTS, class_of, in_float
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
@@ -33,22 +33,22 @@ ARRANGE = {name: arrangement(row) for name, row in ROWS.items() if row.expands i
 REPEATABLE = frozenset({"li", "float.s", "float.d", "frame", "la"})
 def is_repeatable(u: UOp) -> bool: return u.op is Ops.INS and u.arg[0] in REPEATABLE
 
-def cycle_breaker(place: Place) -> Place:
-  """Where a value waits while the others of its cycle move."""
-  if not isinstance(place, int) or place < F0: return T6
-  return FT11 if place < V0 else V30
-
 class Frame:
-  """Offsets from the stack pointer, from below: stack arguments of calls, saved registers, slots, arrays."""
+  """Offsets from the stack pointer, from below: stack arguments of calls, saved registers, slots, arrays; of a function
+  with variable arguments, those that come in registers. base: where the stack pointer moves, s0 stays."""
   def __init__(self, fn: Function, allocation: Allocation):
     nodes = [u for block in fn.blocks.values() for u in block]
     calls = [u for u in nodes if u.op is Ops.CALL]
     arguments = [argument_places([a.dtype for a in operands(u)[1:]], Outgoing, u.arg.fixed) for u in calls]
     outgoing = max([sum(isinstance(p, Outgoing) for p in places) for places in arguments], default=0)
     used = {p for p in allocation.places.values() if isinstance(p, int)}
+    rows = {u.arg[0] for u in nodes if u.op is Ops.INS}
+    self.base = S0 if "alloca" in rows else SP
+    if self.base == S0: used.add(S0)
     saved = [r for r in INT_SAVED + FLOAT_SAVED if r in used] + ([RA] if calls else [])
-    self.saved = {r: 8 * (outgoing + k) for k, r in enumerate(saved)}
-    self.slots = 8 * (outgoing + len(saved))
+    self.outgoing = outgoing + outgoing % 2
+    self.saved = {r: 8 * (self.outgoing + k) for k, r in enumerate(saved)}
+    self.slots = 8 * (self.outgoing + len(saved))
     self.size = self.slots + 8 * allocation.slots
     self.arrays: dict[UOp, int] = {}
     for u in nodes:
@@ -57,6 +57,11 @@ class Frame:
       for s in u.src:
         if s.op is Ops.BUFFER: self.add_array(s)
     self.size = -(-self.size // 16) * 16
+    taken = variable_arguments(fn.params)
+    takes_row = VARIABLE_ARGUMENTS in nodes
+    self.variable = range(taken, 8) if takes_row else range(0)
+    if takes_row: self.size += 64
+    self.first_variable = self.size - 64 + 8 * taken
 
   def add_array(self, u: UOp) -> None:
     if u in self.arrays: return
@@ -64,11 +69,12 @@ class Frame:
     self.arrays[u] = self.size
     self.size += u.arg.size * u.dtype.itemsize
 
-  def offset(self, place: Place | Outgoing | Incoming) -> int:
-    if isinstance(place, Slot): return self.slots + 8 * place.number
-    if isinstance(place, Outgoing): return 8 * place.number
+  def where(self, place: Place | Outgoing | Incoming) -> tuple[int, int]:
+    """(offset, from which register)"""
+    if isinstance(place, Slot): return self.slots + 8 * place.number, self.base
+    if isinstance(place, Outgoing): return 8 * place.number, SP
     assert isinstance(place, Incoming)
-    return self.size + 8 * place.number
+    return self.size + 8 * place.number, self.base
 
 def following_results(body: list[UOp], call: UOp) -> list[UOp]:
   """The nodes that take a call's several results."""
@@ -83,9 +89,13 @@ class Emitter:
     fn = place(selected, flow)
     self.fn, self.section, self.notes = fn, section, notes
     hints = abi_hints(fn, coalescing_hints(fn))
-    self.allocation = allocate(fn, flow, banks(frozenset()), hints, is_repeatable)
-    if any(not isinstance(p, int) for p in self.allocation.places.values()):
-      self.allocation = allocate(fn, flow, banks(SPILLING), hints, is_repeatable)
+    moves_stack = any(u.op is Ops.INS and u.arg[0] == "alloca" for block in fn.blocks.values() for u in block)
+    fixed = frozenset({S0} if moves_stack else ())
+    self.allocation = allocate(fn, flow, banks(fixed), hints, is_repeatable)
+    self.has_slots = any(not isinstance(p, int) for p in self.allocation.places.values())
+    self.has_slots |= any(u.op is Ops.CALL and len(u.src) > 256 for block in fn.blocks.values() for u in block)
+    if self.has_slots:
+      self.allocation = allocate(fn, flow, banks(fixed | SPILLING), hints, is_repeatable)
     self.places = self.allocation.places
     self.frame = Frame(fn, self.allocation)
     self.moves = {label: self.jump_moves(block[-1]) for label, block in fn.blocks.items()}
@@ -119,25 +129,26 @@ class Emitter:
 
   # addresses and moves
 
-  def access(self, row: str, register: int, offset: int) -> None:
-    """A load or store at sp + offset. t6 helps where the offset is large: it may be what is loaded, but not stored."""
-    if -2048 <= offset < 2048: return self.section.emit(row, register & 31, offset, SP)
+  def access(self, row: str, register: int, offset: int, base: int) -> None:
+    """A load or store in the frame. t6 helps where the offset is large: it may be what is loaded, but not stored."""
+    if -2048 <= offset < 2048: return self.section.emit(row, register & 31, offset, base)
     self.section.number(T6, offset)
-    self.section.emit("add", T6, T6, SP)
+    self.section.emit("add", T6, T6, base)
     self.section.emit(row, register & 31, 0, T6)
 
   def load(self, register: int, place: Any) -> None:
     if register >= V0: return self.access_vector("vle32.v", register, place)
-    self.access("ld" if register < F0 else "fld", register, self.frame.offset(place))
+    self.access("ld" if register < F0 else "fld", register, *self.frame.where(place))
   def store(self, register: int, place: Any) -> None:
     if register >= V0: return self.access_vector("vse32.v", register, place)
-    self.access("sd" if register < F0 else "fsd", register, self.frame.offset(place))
+    self.access("sd" if register < F0 else "fsd", register, *self.frame.where(place))
 
   def access_vector(self, row: str, register: int, place: Any) -> None:
     """A whole group of the least size."""
     self.configure(Lanes(8, 32))
-    self.section.number(T6, self.frame.offset(place))
-    self.section.emit("add", T6, T6, SP)
+    offset, base = self.frame.where(place)
+    self.section.number(T6, offset)
+    self.section.emit("add", T6, T6, base)
     self.section.emit(row, register & 31, T6, 1)
 
   def configure(self, lanes: Lanes) -> None:
@@ -156,7 +167,7 @@ class Emitter:
       else: self.load(to, source)
     elif isinstance(source, int): self.store(source, to)
     else:
-      through = T6 if isinstance(source, UOp) else T5 if getattr(source, "size", 1) == 1 else V30
+      through = V30 if getattr(source, "size", 1) > 1 else T5 if self.has_slots else T6
       if isinstance(source, UOp) and in_float(source.dtype): through = FT11
       self.move(through, source)
       self.store(through, to)
@@ -175,7 +186,12 @@ class Emitter:
     else: self.instruction(u, to)
 
   def all_moves(self, moves: Iterable[tuple[Any, Any]]) -> None:
-    for to, source in in_sequence(moves, cycle_breaker): self.move(to, source)
+    for to, source in in_sequence(moves, self.cycle_breaker): self.move(to, source)
+
+  def cycle_breaker(self, place: Place) -> Place:
+    """Where a value waits while the others of its cycle move. Slots may need t6 to be reached."""
+    if not isinstance(place, int) or place < F0: return T4 if self.has_slots else T6
+    return FT11 if place < V0 else V30
 
   def place(self, u: UOp) -> Place: return u if u.op is Ops.CONST else self.places[u]
 
@@ -216,10 +232,11 @@ class Emitter:
     if place is u: return                                            # computed where it is used
     row, number, *lanes = u.arg
     sources = operands(u)
-    to = place if isinstance(place, int) else {"i": T6, "f": FT11}.get(bank_of(u), V30)
+    to = place if isinstance(place, int) else {"i": T5 if self.has_slots else T6, "f": FT11}.get(bank_of(u), V30)
     if lanes: self.vector_row(row, sources, number, to, lanes[0])
     elif row in ARRANGE: self.machine_row(row, sources, number, to)
     elif row.startswith("select"): self.select(row.removeprefix("select "), sources, to)
+    elif row in self.stack_rows: self.stack_rows[row](self, sources, to)
     else: self.pseudos[row](self, number, to)
     if isinstance(place, Slot): self.store(to, place)
 
@@ -252,19 +269,19 @@ class Emitter:
     for k, s in enumerate(sources):
       register, = self.read_all([s])
       row = ("fsw" if size == 4 else "fsd") if in_float(s.dtype) else {1: "sb", 2: "sh", 4: "sw", 8: "sd"}[size]
-      self.access(row, register, offset + k * size)
+      self.access(row, register, offset + k * size, self.frame.base)
     self.configure(lanes)
     self.section.number(T6, offset)
-    self.section.emit("add", T6, T6, SP)
+    self.section.emit("add", T6, T6, self.frame.base)
     self.section.emit(f"vle{lanes.bits}.v", to & 31, T6, 1)
 
   def array_access(self, row: str, sources: list[UOp], number: int, to: int) -> None:
     """A load or store in an array of the frame."""
     value = self.read_all(sources[:-1])
-    offset, base = self.frame.arrays[sources[-1]] + number, SP
+    offset, base = self.frame.arrays[sources[-1]] + number, self.frame.base
     if not -2048 <= offset < 2048:
       self.section.number(T6, offset)
-      self.section.emit("add", T6, T6, SP)
+      self.section.emit("add", T6, T6, base)
       offset, base = 0, T6
     self.section.emit(row, *ARRANGE[row](to & 31, [*value, base], offset))
 
@@ -289,12 +306,18 @@ class Emitter:
     self.section.label(end)
 
   def number(self, value: int, to: int) -> None: self.section.number(to, value)
-  def address_of_array(self, array: UOp, to: int) -> None:
-    offset = self.frame.arrays[array]
-    if offset < 2048: return self.section.emit("addi", to, SP, offset)
+  def address_of_array(self, array: UOp, to: int) -> None: self.frame_address(self.frame.arrays[array], to)
+  def frame_address(self, offset: int, to: int) -> None:
+    if offset < 2048: return self.section.emit("addi", to, self.frame.base, offset)
     self.section.number(to, offset)
-    self.section.emit("add", to, to, SP)
+    self.section.emit("add", to, to, self.frame.base)
+  def first_variable(self, _: None, to: int) -> None: self.frame_address(self.frame.first_variable, to)
+  def top_of_frame(self, _: int, to: int) -> None: self.frame_address(self.frame.size, to)
+  def return_address(self, _: int, to: int) -> None:
+    if RA in self.frame.saved: self.access("ld", to, self.frame.saved[RA], self.frame.base)
+    else: self.copy(to, RA)
   def address_of_symbol(self, name: str, to: int) -> None: self.section.address(to, name)
+  def thread_address(self, name: str, to: int) -> None: self.section.thread_address(to, name)
   def single(self, bits: int, to: int) -> None: self.float_bits(bits, 32, to)
   def double(self, bits: int, to: int) -> None: self.float_bits(bits, 64, to)
   def float_bits(self, bits: int, width: int, to: int) -> None:
@@ -302,7 +325,27 @@ class Emitter:
     self.section.emit("fmv.w.x" if width == 32 else "fmv.d.x", to - F0, T6 if bits else 0)
 
   pseudos: dict[str, Callable[[Emitter, Any, int], None]] = {
-    "li": number, "frame": address_of_array, "la": address_of_symbol, "float.s": single, "float.d": double}
+    "li": number, "frame": address_of_array, "la": address_of_symbol, "la.tls": thread_address, "float.s": single,
+    "float.d": double, "variable arguments": first_variable, "frame_address": top_of_frame,
+    "return_address": return_address}
+
+  # the stack pointer
+
+  def alloca(self, sources: list[UOp], to: int) -> None:
+    """So many bytes, rounded up to 16, above the stack arguments of calls."""
+    size, = self.read_all(sources)
+    self.section.emit("addi", T6, size, 15)
+    self.section.emit("andi", T6, T6, -16)
+    self.section.emit("sub", SP, SP, T6)
+    self.section.emit("addi", to, SP, 8 * self.frame.outgoing)
+  def save_stack(self, sources: list[UOp], to: int) -> None: self.section.emit("addi", to, SP, 0)
+  def restore_stack(self, sources: list[UOp], to: int) -> None:
+    saved, = self.read_all(sources)
+    self.section.emit("addi", SP, saved, 0)
+  def barrier(self, sources: list[UOp], to: int) -> None: pass
+
+  stack_rows: dict[str, Callable[[Emitter, list[UOp], int], None]] = {
+    "alloca": alloca, "stack_save": save_stack, "stack_restore": restore_stack, "barrier": barrier}
 
   # calls and the ends of blocks
 
@@ -336,7 +379,15 @@ class Emitter:
     self.all_moves(zip(result_places(u.src), map(self.place, u.src)))
     self.epilogue()
 
-  terminators = {Ops.JUMP: jump, Ops.BRANCH: branch, Ops.RET: ret}
+  def switch(self, u: UOp, following: UOp | None) -> None:
+    """Into the table that follows: auipc, add and jalr are ten bytes."""
+    index, = self.read_all(operands(u))
+    self.section.last.extend(ROWS["auipc"].encode(T6, 0))
+    self.section.emit("add", T6, T6, index)
+    self.section.last.extend(ROWS["jalr"].encode(0, 10, T6))
+    self.section.table(self.names[self.destination(label)] for label in successors([u]))
+
+  terminators = {Ops.JUMP: jump, Ops.BRANCH: branch, Ops.SWITCH: switch, Ops.RET: ret}
 
   def adjust_stack(self, by: int) -> None:
     if not by: return
@@ -346,7 +397,9 @@ class Emitter:
 
   def prologue(self) -> None:
     self.adjust_stack(-self.frame.size)
-    for r, offset in self.frame.saved.items(): self.access("sd" if r < F0 else "fsd", r, offset)
+    for r, offset in self.frame.saved.items(): self.access("sd" if r < F0 else "fsd", r, offset, SP)
+    if self.frame.base != SP: self.section.emit("addi", S0, SP, 0)
+    for k in self.frame.variable: self.access("sd", A0 + k, self.frame.size - 64 + 8 * k, SP)
     params = parameters(self.fn)
     places = argument_places([p.dtype for p in params], Incoming, None)
     pairs = [(p, source) for p, source in zip(params, places) if p in self.places]
@@ -360,10 +413,11 @@ class Emitter:
       self.section.emit("fmv.x.w", T6, place - F0)
       self.section.emit("fmv.w.x", place - F0, T6)
     else:
-      self.access("flw", FT11, self.frame.offset(place))
+      self.access("flw", FT11, *self.frame.where(place))
       self.store(FT11, place)
 
   def epilogue(self) -> None:
-    for r, offset in self.frame.saved.items(): self.access("ld" if r < F0 else "fld", r, offset)
+    if self.frame.base != SP: self.section.emit("addi", SP, S0, 0)
+    for r, offset in self.frame.saved.items(): self.access("ld" if r < F0 else "fld", r, offset, SP)
     self.adjust_stack(self.frame.size)
     self.section.emit("jalr", 0, 0, RA)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, Container, Iterable, NamedTuple, Sequence
 from picograd.codegen.rvasm import ROWS, Row, decode
 
 # ---- numbers into registers ------------------------------------------------------------------------------------------
 
-RA, SP, FAR = 1, 2, 31                     # FAR: what jumps beyond 1 MiB go through; code generators keep it free there
+RA, SP, TP, FAR = 1, 2, 4, 31              # FAR: what jumps beyond 1 MiB go through; code generators keep it free there
 
 def signed(value: int, bits: int) -> int:
   """The number that the low bits of value are, in two's complement."""
@@ -48,15 +48,19 @@ class Relocation(NamedTuple):
   symbol: str
   addend: int = 0
 
-ABSOLUTE, CALL, HIGH, LOW = 2, 19, 23, 24  # R_RISCV_64, CALL_PLT, PCREL_HI20, PCREL_LO12_I
+# R_RISCV_64, CALL_PLT, TLS_GOT_HI20, PCREL_HI20, PCREL_LO12_I
+ABSOLUTE, CALL, HIGH_THREAD, HIGH, LOW = 2, 19, 21, 23, 24
 
 INVERSE = {"beq": "bne", "bne": "beq", "blt": "bge", "bge": "blt", "bltu": "bgeu", "bgeu": "bltu"}
 
 class Jump(NamedTuple):
-  """A branch, a jump or a call whose length depends on how far away its label is."""
+  """A branch, a jump or a call whose length depends on how far away its label is. size: the least it may have, in
+  bytes; is_entry: whether it must have that."""
   row: Row
   operands: tuple[int, ...]                # without the distance
   label: Label
+  size: int = 2
+  is_entry: bool = False
 
   def code(self, distance: int, least: int) -> bytes:
     """The shortest form of at least that many bytes that reaches."""
@@ -89,6 +93,7 @@ class Section:
   wanted: list[tuple[int, Relocation]] = field(default_factory=list)
   exported: list[str] = field(default_factory=list)
   alignment: int = 16
+  zeros: int = 0                           # bytes of a section that holds nothing else
 
   @property
   def last(self) -> bytearray: return self.items[-1]                 # type: ignore[return-value]
@@ -115,6 +120,9 @@ class Section:
     """A branch (rs1, rs2, label) or jal (rd, label) of any distance."""
     self.items += [Jump(ROWS[name], operands[:-1], operands[-1]), bytearray()]
   def jump(self, label: Label) -> None: self.branch("jal", 0, label)
+  def table(self, labels: Iterable[Label]) -> None:
+    """A jump of four bytes to each label."""
+    for label in labels: self.items += [Jump(ROWS["jal"], (0,), label, 4, True), bytearray()]
   def call(self, symbol: str) -> None: self.branch("jal", RA, symbol)
 
   def relocate(self, kind: int, symbol: str, addend: int = 0) -> None:
@@ -129,6 +137,15 @@ class Section:
     self.last.extend(ROWS["auipc"].encode(rd, 0))
     self.relocate(LOW, here)
     self.last.extend(ROWS["addi"].encode(rd, rd, 0))
+  def thread_address(self, rd: int, symbol: str) -> None:
+    """rd = the address of a symbol of this thread's (la.tls.ie, then tp added)."""
+    here = f".Lhigh{len(self.labels)}"
+    self.label(here)
+    self.relocate(HIGH_THREAD, symbol)
+    self.last.extend(ROWS["auipc"].encode(rd, 0))
+    self.relocate(LOW, here)
+    self.last.extend(ROWS["ld"].encode(rd, 0, rd))
+    self.emit("add", rd, rd, TP)
 
   def data(self, data: bytes) -> None: self.last.extend(data)
   def pointer(self, symbol: str, addend: int = 0) -> None:
@@ -144,7 +161,7 @@ class Section:
   def finish(self) -> Assembled:
     """Jumps start at their shortest and grow until all reach; what grew stays."""
     jumps = [(k, item) for k, item in enumerate(self.items) if isinstance(item, Jump)]
-    size = [2 if isinstance(item, Jump) else len(item) for item in self.items]
+    size = [item.size if isinstance(item, Jump) else len(item) for item in self.items]
     for k, jump in jumps:
       if jump.label not in self.labels: size[k] = 8                  # another object's: for the linker
     near = [(k, jump, *self.labels[jump.label]) for k, jump in jumps if jump.label in self.labels]
@@ -154,6 +171,7 @@ class Section:
       grown = [(k, code) for k, code in codes if len(code) > size[k]]
       if not grown: break
       for k, code in grown: size[k] = len(code)
+      if any(self.items[k].is_entry for k, _ in grown): raise ValueError("a table jumps further than 1 MiB")  # type: ignore
     relocations = [r._replace(at=r.at + start[item]) for item, r in self.wanted]
     pieces = [b"" if isinstance(item, Jump) else bytes(item) for item in self.items]
     for k, jump in jumps:
@@ -162,20 +180,21 @@ class Section:
       relocations.append(Relocation(start[k], CALL, jump.label))
     for k, code in codes: pieces[k] = code
     labels = {label: start[item] + offset for label, (item, offset) in self.labels.items()}
-    return Assembled(self.name, b"".join(pieces), labels, relocations, self.exported, self.alignment)
+    return Assembled(self.name, b"".join(pieces), labels, relocations, self.exported, self.alignment, self.zeros)
 
 def positions(sizes: Iterable[int]) -> list[int]:
   """Where each of the pieces starts that follow each other, and where the last one ends."""
   return [0, *accumulate(sizes)]
 
 class Assembled(NamedTuple):
-  """A section whose code is final. labels: label -> offset."""
+  """A section whose code is final. labels: label -> offset. zeros: bytes of a section without data."""
   name: str
   data: bytes
   labels: dict[Label, int]
   relocations: list[Relocation]
   exported: list[str]
   alignment: int
+  zeros: int = 0
 
   def symbols(self) -> dict[str, int]: return {label: at for label, at in self.labels.items() if isinstance(label, str)}
 
@@ -225,9 +244,12 @@ def link(sections: Sequence[Assembled], base: int, outside: dict[str, int]) -> t
 
 # ---- a relocatable object --------------------------------------------------------------------------------------------
 
-# SHF_WRITE 1, ALLOC 2, EXECINSTR 4
-FLAGS = {".text": 6, ".rodata": 2, ".data": 3, ".init_array": 3, ".fini_array": 3}
-PROGBITS, SYMTAB, STRTAB, RELA = 1, 2, 3, 4
+# SHF_WRITE 1, ALLOC 2, EXECINSTR 4, TLS 0x400
+FLAGS = {".text": 6, ".rodata": 2, ".tdata": 0x403, ".tbss": 0x403}
+WRITABLE = 3                                                         # any other section
+PROGBITS, SYMTAB, STRTAB, RELA, NOBITS = 1, 2, 3, 4, 8
+FUNCTION, THREAD_LOCAL = 2, 6                                        # STT_FUNC, STT_TLS
+GLOBAL, WEAK = 1, 2                                                  # STB_GLOBAL, STB_WEAK
 RVC_DOUBLE = 5                                                       # e_flags: compressed code, floats in registers
 
 class Strings:
@@ -247,17 +269,24 @@ class Body(NamedTuple):
   info: int = 0
   align: int = 1
   entry: int = 0
+  zeros: int = 0
 
-def write_object(sections: Sequence[Assembled]) -> bytes:
-  """An ELF64 relocatable object that GNU ld links. (System V ABI, chapter 4; RISC-V ELF psABI)"""
+def body_of(s: Assembled) -> Body:
+  return Body(s.name, NOBITS if s.zeros else PROGBITS, FLAGS.get(s.name, WRITABLE), s.data, align=s.alignment,
+              zeros=s.zeros)
+
+def write_object(sections: Sequence[Assembled], weak: Container[str] = (), thread_local: Container[str] = ()) -> bytes:
+  """An ELF64 relocatable object that GNU ld links. weak, thread_local: symbols that are so."""
   names, symbol_names = Strings(), Strings()
-  number: dict[str, int] = {}
-  table, local_count = symbol_table(sections, symbol_names, number)
+  rows = symbol_rows(sections, weak, thread_local)
+  local_count = 1 + sum(not row.binding for row in rows)
   n = len(sections)
-  bodies = [Body(s.name, PROGBITS, FLAGS[s.name], s.data, align=s.alignment) for s in sections]
+  bodies = [body_of(s) for s in sections]
+  number = {row.name: k + 1 for k, row in enumerate(rows)}
+  table = bytes(24) + b"".join(row.entry(symbol_names.add(row.name)) for row in rows)
   for k, s in enumerate(sections):
-    rows = [struct.pack("<QQq", r.at, number[r.symbol] << 32 | r.kind, r.addend) for r in s.relocations]
-    bodies.append(Body(".rela" + s.name, RELA, 0x40, b"".join(rows), 2 * n + 1, k + 1, 8, 24))
+    places = [struct.pack("<QQq", r.at, number[r.symbol] << 32 | r.kind, r.addend) for r in s.relocations]
+    bodies.append(Body(".rela" + s.name, RELA, 0x40, b"".join(places), 2 * n + 1, k + 1, 8, 24))
   bodies.append(Body(".symtab", SYMTAB, 0, table, 2 * n + 2, local_count, 8, 24))
   bodies.append(Body(".strtab", STRTAB, 0, bytes(symbol_names.data)))
   offsets = [names.add(body.name) for body in bodies] + [names.add(".shstrtab")]
@@ -265,7 +294,7 @@ def write_object(sections: Sequence[Assembled]) -> bytes:
   out, headers = bytearray(64), [bytes(64)]
   for offset, b in zip(offsets, bodies):
     out.extend(bytes(-len(out) % b.align))
-    place = (len(out), len(b.data))
+    place = (len(out), b.zeros or len(b.data))
     headers.append(struct.pack("<IIQQQQIIQQ", offset, b.kind, b.flags, 0, *place, b.link, b.info, b.align, b.entry))
     out.extend(b.data)
   out.extend(bytes(-len(out) % 8))
@@ -274,17 +303,27 @@ def write_object(sections: Sequence[Assembled]) -> bytes:
                                  len(headers) - 1)
   return bytes(out) + b"".join(headers)
 
-def symbol_table(sections: Sequence[Assembled], names: Strings, number: dict[str, int]) -> tuple[bytes, int]:
-  """The symbols, local ones first, and how many those are. number: filled with each symbol's index."""
-  defined = {name: (k + 1, at, name in s.exported) for k, s in enumerate(sections) for name, at in s.symbols().items()}
-  used = dict.fromkeys(r.symbol for s in sections for r in s.relocations)
-  rows = [(name, *place) for name, place in defined.items()]
-  rows += [(name, 0, 0, True) for name in used if name not in defined]
-  rows.sort(key=lambda row: row[3])
-  data = bytearray(24)
-  for k, (name, section, at, is_global) in enumerate(rows):
-    number[name] = k + 1
+class Symbol(NamedTuple):
+  """section: its number, 0 for what another object defines. binding: 0 if only this object sees it."""
+  name: str
+  section: int
+  at: int
+  binding: int
+  kind: int
+
+  def entry(self, name: int) -> bytes:
+    return struct.pack("<IBBHQQ", name, self.binding << 4 | self.kind, 0, self.section, self.at, 0)
+
+def symbol_rows(sections: Sequence[Assembled], weak: Container[str], thread_local: Container[str]) -> list[Symbol]:
+  """The symbols that sections define and mention, local ones first."""
+  def symbol(name: str, section: int, at: int, is_global: bool) -> Symbol:
     in_text = section and sections[section - 1].name == ".text" and not name.startswith(".L")
-    info = (16 if is_global else 0) | (2 if in_text else 0)          # STB_GLOBAL, STT_FUNC
-    data.extend(struct.pack("<IBBHQQ", names.add(name), info, 0, section, at, 0))
-  return bytes(data), 1 + sum(not is_global for *_, is_global in rows)
+    kind = THREAD_LOCAL if name in thread_local else FUNCTION if in_text else 0
+    return Symbol(name, section, at, 0 if not is_global else WEAK if name in weak else GLOBAL, kind)
+  exported = {name for s in sections for name in s.exported}
+  rows = {name: symbol(name, k + 1, at, name in exported)
+          for k, s in enumerate(sections) for name, at in s.symbols().items()}
+  for s in sections:
+    for r in s.relocations:
+      if r.symbol not in rows: rows[r.symbol] = symbol(r.symbol, 0, 0, True)
+  return sorted(rows.values(), key=lambda row: row.binding > 0)

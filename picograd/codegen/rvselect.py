@@ -11,7 +11,7 @@ from picograd.codegen.rvobject import signed
 from picograd.codegen.rvrules import (BRANCHES, CAN_OVERFLOW, LOADS, RULES, STORES, Rule, Shape, compared, is_number,
                                       opposite)
 from picograd.codegen.rvv import VectorSelection, has_lanes
-from picograd.codegen.rvvalue import INT, ZERO, class_of, in_float, ins
+from picograd.codegen.rvvalue import INT, VARIABLE_ARGUMENTS, ZERO, class_of, in_float, ins
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
 from picograd.ops.decompose import is_within_int64
@@ -40,8 +40,8 @@ def steps_of(code: str, dtype: DType) -> list[Step]:
 NUMBERS = frozenset({"imm", "store", "shift", "shiftw", "upper"})
 class Selector(VectorSelection):
   """new: flat node -> what stands for it: an INS, or a leaf that needs none."""
-  def __init__(self, fn: Function, extensions: frozenset[str]):
-    self.fn, self.extensions = fn, extensions
+  def __init__(self, fn: Function, extensions: frozenset[str], thread_local: frozenset[str] = frozenset()):
+    self.fn, self.extensions, self.thread_local = fn, extensions, thread_local
     self.new: Table = {}
     self.state: Table = {}                                           # effect -> the state after it, a label
     self.results: dict[UOp, list[UOp]] = {}                          # call -> its results, of several, that are used
@@ -111,7 +111,7 @@ class Selector(VectorSelection):
   def leaf(self, u: UOp) -> UOp: return u.replace(dtype=class_of(u.dtype))
   def phi(self, u: UOp) -> UOp: return phi(u.src[0], u.arg, class_of(u.dtype))
   def buffer(self, u: UOp) -> UOp: return ins("frame", number=u)
-  def symbol(self, u: UOp) -> UOp: return ins("la", number=u.arg)
+  def symbol(self, u: UOp) -> UOp: return ins("la.tls" if u.arg in self.thread_local else "la", number=u.arg)
   def label(self, u: UOp) -> UOp: return u
 
   def where(self, u: UOp) -> UOp:
@@ -194,8 +194,18 @@ class Selector(VectorSelection):
 
   def call(self, u: UOp) -> UOp:
     callee, *arguments, state = u.src
+    if callee.op is Ops.SYM and callee.arg in STACK_CALLS: return self.stack_call(u, callee.arg.removeprefix(BUILTIN))
     target = callee if callee.op is Ops.SYM else self.new[callee]
     return UOp(Ops.CALL, class_of(u.dtype), (target, *map(self.passed, arguments), self.after(state)), u.arg)
+
+  def stack_call(self, u: UOp, name: str) -> UOp:
+    """What looks like a call and is about this function's frame."""
+    _, *arguments, state = u.src
+    if name == "va_start":
+      base, offset = self.address(arguments[0])
+      return ins("sd", VARIABLE_ARGUMENTS, base, self.after(state), number=offset, dtype=dtypes.void)
+    if name in ("frame_address", "return_address"): return ins(name if arguments[0].arg == 0 else "li", number=0)
+    return ins(name, *[self.new[s] for s in arguments], self.after(state), dtype=class_of(u.dtype))
 
   def result(self, u: UOp) -> UOp:
     """The k-th result of a call that has several."""
@@ -211,13 +221,23 @@ class Selector(VectorSelection):
     condition, yes, no = u.src
     name, a, b = self.condition(condition)
     return UOp(Ops.BRANCH, dtypes.void, (a, b, yes, no), name)
+  def switch(self, u: UOp) -> UOp:
+    """A table of jumps of four bytes."""
+    index, *labels = u.src
+    return UOp(Ops.SWITCH, dtypes.void, (ins("slli", self.new[index], number=2), *labels))
+  def barrier(self, u: UOp) -> UOp: return ins("barrier", self.after(u.src[-1]), dtype=dtypes.void)
   def ret(self, u: UOp) -> UOp: return u.with_src(tuple(map(self.passed, u.src)))
 
   specials: dict[Ops, Callable[[Selector, UOp], UOp]] = {
     Ops.CONST: const, Ops.PARAM: leaf, Ops.PHI: phi, Ops.BUFFER: buffer, Ops.SYM: symbol, Ops.LABEL: label,
     Ops.WHERE: where, Ops.CAST: cast, Ops.BITCAST: bitcast, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call,
     Ops.INDEX: result,
-    Ops.JUMP: jump, Ops.BRANCH: branch, Ops.RET: ret}
+    Ops.JUMP: jump, Ops.BRANCH: branch, Ops.SWITCH: switch, Ops.BARRIER: barrier,
+    Ops.RET: ret}
+
+BUILTIN = "__builtin_"
+STACK_CALLS = frozenset(BUILTIN + name for name in ("va_start", "alloca", "stack_save", "stack_restore",
+                                                    "frame_address", "return_address"))
 
 def float_letter(dtype: DType) -> str: return "d" if dtype is dtypes.float64 else "s"
 def integer_letters(dtype: DType) -> str:

@@ -21,3 +21,5 @@ def ins(row: str, *src: UOp, number: Any = None, dtype: DType = INT) -> UOp:
   """A machine instruction, a row of rvasm or a pseudo-instruction: its registers, for memory accesses the state, last;
   its number."""
   return UOp(Ops.INS, dtype, src, (row, number))
+
+VARIABLE_ARGUMENTS = ins("variable arguments")                       # the address of the first one of this function
