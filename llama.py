@@ -65,7 +65,7 @@ Cache = tuple[Tensor, Tensor]                 # the keys and the values of a lay
 
 class Pass(NamedTuple):
   """What all layers share in one pass over T tokens."""
-  positions: Tensor                           # (T,)
+  positions: Tensor | slice                   # T of them
   cos: Tensor                                 # (T, head_dim / 2): each position's angles
   sin: Tensor
   future: Tensor                              # (T, L): position l comes after position t, which may not see it
@@ -117,8 +117,8 @@ class Layer(nn.Module):
     return x + self.feed_forward(self.ffn_norm(x))                    # (B, T, dim)
 
 class Llama(nn.Module):
-  """Tokens to the logits of the token that follows each. Positions are data, not part of the program: passes over one
-  new token are the same few graphs, whatever its position. `room` is how many positions there are."""
+  """Tokens to the logits of the token that follows each. The position of one new token is data, not part of the
+  program: such passes are the same few graphs, whatever the position. `room` is how many positions there are."""
   def __init__(self, c: Config, room: int):
     super().__init__()
     self.config, self.room = c, room
@@ -137,10 +137,10 @@ class Llama(nn.Module):
     empty: np.ndarray = np.zeros((1, self.config.n_kv_heads, self.room, self.config.head_dim), np.float32)
     return [(picograd.tensor(empty), picograd.tensor(empty)) for _ in self.layers]
 
-  def hidden(self, tokens: Tensor, positions: Tensor, seen: int, cache: list[Cache] | None) -> Tensor:
-    """tokens: (B, T), at positions (T,), which see those of the first `seen` that are not later -> (B, T, dim)"""
-    future = picograd.arange(seen) > positions.unsqueeze(1)
-    now = Pass(positions, self.cos[positions], self.sin[positions], future)
+  def hidden(self, tokens: Tensor, positions: Tensor | slice, seen: int, cache: list[Cache] | None) -> Tensor:
+    """tokens: (B, T), at T positions, which see those of the first `seen` that are not later -> (B, T, dim)"""
+    at = picograd.arange(positions.start, positions.stop) if isinstance(positions, slice) else positions      # (T,)
+    now = Pass(positions, self.cos[positions], self.sin[positions], picograd.arange(seen) > at.unsqueeze(1))
     x = self.embedding(tokens).to(self.norm.weight.dtype)             # (B, T, dim)
     for i, layer in enumerate(self.layers):
       x = layer(x, now, None if cache is None else cache[i])
@@ -153,12 +153,13 @@ class Llama(nn.Module):
   def forward(self, tokens: Tensor) -> Tensor:
     """Logits after every token of whole sequences. tokens: (B, T) -> (B, T, vocab_size)"""
     T = tokens.shape[1]
-    return self.head(self.hidden(tokens, picograd.arange(T), T, None))
+    return self.head(self.hidden(tokens, slice(0, T), T, None))
 
-  def logits_after(self, last: Tensor, tokens: Tensor, positions: Tensor, seen: int, cache: list[Cache]) -> Tensor:
-    """Logits after the token of number `last`, (1,). tokens: (B, T), at positions (T,) -> (B, 1, vocab_size)"""
+  def logits_after(self, last: Tensor, tokens: Tensor, positions: Tensor | slice, seen: int,
+                   cache: list[Cache]) -> Tensor:
+    """Logits after the token of number `last`, (1,). tokens: (B, T), at T positions -> (B, 1, vocab_size)"""
     x = self.hidden(tokens, positions, seen, cache)
-    return self.head(x if len(positions) == 1 else x[:, last])
+    return self.head(x if tokens.shape[1] == 1 else x[:, last])
 
   def predict(self, tokens: list[int], start: int, cache: list[Cache]) -> np.ndarray:
     """Logits after the last of the tokens, the first of which stands at position start. So that few shapes are ever
@@ -166,10 +167,11 @@ class Llama(nn.Module):
     that are none is overwritten before a later pass may see it. -> (vocab_size,)"""
     T = min(power_of_two(len(tokens)), self.room - start)
     seen = min(max(power_of_two(start + T), CACHE_STEP), self.room)
-    padded = np.array([tokens + [0] * (T - len(tokens))])
-    last, positions = np.array([len(tokens) - 1]), np.arange(start, start + T)
+    padded = picograd.tensor(np.array([tokens + [0] * (T - len(tokens))]))
+    positions = picograd.tensor([start]) if T == 1 else slice(start, start + T)
     with picograd.no_grad():
-      return self.step(*map(picograd.tensor, (last, padded, positions)), seen, cache).numpy()[0, 0]
+      logits = self.step(picograd.tensor([len(tokens) - 1]), padded, positions, seen, cache)
+      return logits.numpy()[0, 0]
 
 def power_of_two(n: int) -> int:
   """The least that is not below n."""

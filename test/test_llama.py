@@ -109,6 +109,21 @@ def test_decoding_equals_one_pass_over_all_tokens():
   for position in range(4, len(tokens)):
     assert np.allclose(model.predict(tokens[position:position + 1], position, cache), whole[position], atol=1e-5)
 
+@pytest.mark.parametrize("weights", llama.PRECISIONS)
+def test_passes_of_any_length_give_the_same_logits(weights):
+  """Padding to powers of two, a prompt in pieces, and few or many positions to look at change nothing."""
+  model = llama.Llama(small_config(context=200), room=200)
+  for module in model.modules():
+    if isinstance(module, (picograd.nn.Linear, picograd.nn.Embedding)): module.to(llama.PRECISIONS[weights])
+  tokens = [int(t) for t in np.random.default_rng(0).integers(0, 11, 150)]
+  with picograd.no_grad(): whole = model(picograd.tensor([tokens])).numpy()[0]
+  cache, at = model.new_cache(), 0
+  for length in (5, 1, 1, 60, 3, 1, 64, 1, 14):
+    logits = model.predict(tokens[at:at + length], at, cache)
+    at += length
+    np.testing.assert_allclose(logits, whole[at - 1], rtol=1e-4, atol=1e-5)
+  assert at == 150
+
 def test_a_decoding_pass_writes_only_its_position():
   model = llama.Llama(small_config(), 32)
   cache = model.new_cache()

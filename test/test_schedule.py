@@ -40,6 +40,12 @@ def test_embedding_is_a_load():
   assert kernels(lambda w: w[rows] * 2, leaf(64, 64)) == 1
 def test_a_view_costs_nothing(): assert kernels(lambda x: x.reshape(8, 8).T[1:3], leaf(64)) == 0
 
+def test_two_matrix_products_of_one_expression():
+  """Registers hold the tile of one product: of many rows the other is a kernel of its own; one row needs no tile."""
+  gate = lambda x, v, w: F.silu(x @ v) * (x @ w)
+  assert kernels(gate, leaf(32, 64), leaf(64, 128), leaf(64, 128)) == 2
+  assert kernels(gate, leaf(1, 64), leaf(64, 128), leaf(64, 128)) == 1
+
 def test_a_big_reduction_is_not_repeated():
   """A sum over everything that everything needs is a kernel of its own: no thread waits for one that sums alone."""
   assert kernels(lambda x: x - x.sum(), leaf(1024, 1024)) == 2

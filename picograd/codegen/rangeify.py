@@ -93,6 +93,7 @@ class Rangeifier:
     self.own: dict[UOp, Request] = {}                       # stored node -> the request it answers with its own ranges
     self.asked: dict[tuple[UOp, Request], list[Request | None]] = {}   # how each source of (node, request) is read
     self.rows: dict[UOp, list[Ranges]] = defaultdict(list)  # root -> range sets of its row reductions, nested
+    self.tiled: set[UOp] = set()                            # roots with a contraction that reuses both its operands
     self.reduce_ranges: dict[tuple, Position] = {}
 
   # ---- backward: who reads what where, and what is stored ------------------------------------------------------------
@@ -175,7 +176,12 @@ class Rangeifier:
     inside = ranges_of(request.at)
     if is_reduced(inside): return True                                    # it would run again in another one's loop
     repeated = loops_of(scope.ranges - inside)
-    if is_contraction(u): return bool(repeated) or scope.contraction or request.gate is not TRUE
+    if is_contraction(u):
+      if repeated or scope.contraction or request.gate is not TRUE: return True
+      if not reuses_both(u): return False
+      if request.root in self.tiled: return True                          # registers hold the tile of one at a time
+      self.tiled.add(request.root)
+      return False
     if not repeated and not scope.contraction: return False               # one result per element: nothing is repeated
     rows, row = size_of(inside), prod(u.src[0].shape[a] for a in u.arg[1])
     if scope.contraction and rows > 1: return True                        # a norm before a matmul of many rows
@@ -283,22 +289,25 @@ def passes_over_a_row(reads: list[Request]) -> bool:
   if len(reads) > ROW_PASSES or len({r.root for r in reads}) > 1: return False
   return all(len(set(i)) == 1 or all(r.op is Ops.RANGE for r in i) for i in zip(*(r.at for r in reads)))
 
-def is_contraction(u: UOp) -> bool:
-  """A sum of products of two values that vary along different axes: matmul, convolution."""
-  if u.op is not Ops.REDUCE or u.arg[0] is not Ops.ADD: return False
+def axes_of_reuse(u: UOp) -> list[frozenset[int]]:
+  """The axes of the result along which each operand of a sum of products stays the same; [] for anything else."""
+  if u.op is not Ops.REDUCE or u.arg[0] is not Ops.ADD: return []
   product = u.src[0]
   while product.op is Ops.CAST: product = product.src[0]
-  if product.op is not Ops.MUL: return False
-  a, b = product.src
-  return stretched_axes(a) != stretched_axes(b)
+  return [stretched_axes(s) for s in product.src] if product.op is Ops.MUL else []
+
+def is_contraction(u: UOp) -> bool:
+  """A sum of products of two values that vary along different axes: matmul, convolution."""
+  return len(set(axes_of_reuse(u))) == 2
+
+def reuses_both(u: UOp) -> bool:
+  """Whether a contraction uses each element of either operand several times, as a matrix times a vector does not."""
+  return all(axes_of_reuse(u))
 
 def is_batched(u: UOp) -> bool:
   """Whether u is many contractions, one for each step of axes on which both operands vary."""
-  if not is_contraction(u): return False
-  product = u.src[0]
-  while product.op is Ops.CAST: product = product.src[0]
   kept = {d for d, n in enumerate(u.shape) if n > 1}
-  return not kept <= stretched_axes(product.src[0]) | stretched_axes(product.src[1])
+  return is_contraction(u) and not kept <= frozenset().union(*axes_of_reuse(u))
 
 def stretched_axes(u: UOp) -> frozenset[int]:
   """The axes along which u is known to repeat one element."""
