@@ -155,11 +155,12 @@ class Llama(nn.Module):
     T = tokens.shape[1]
     return self.head(self.hidden(tokens, slice(0, T), T, None))
 
-  def logits_after(self, last: Tensor, tokens: Tensor, positions: Tensor | slice, seen: int,
+  def logits_after(self, last: Tensor | None, tokens: Tensor, positions: Tensor | slice, seen: int,
                    cache: list[Cache]) -> Tensor:
-    """Logits after the token of number `last`, (1,). tokens: (B, T), at T positions -> (B, 1, vocab_size)"""
+    """Logits after the token of number `last`, (1,), or the only one. tokens: (B, T), at T positions
+    -> (B, 1, vocab_size)"""
     x = self.hidden(tokens, positions, seen, cache)
-    return self.head(x if tokens.shape[1] == 1 else x[:, last])
+    return self.head(x if last is None else x[:, last])
 
   def predict(self, tokens: list[int], start: int, cache: list[Cache]) -> np.ndarray:
     """Logits after the last of the tokens, the first of which stands at position start. So that few shapes are ever
@@ -168,10 +169,9 @@ class Llama(nn.Module):
     T = min(power_of_two(len(tokens)), self.room - start)
     seen = min(max(power_of_two(start + T), CACHE_STEP), self.room)
     padded = picograd.tensor(np.array([tokens + [0] * (T - len(tokens))]))
-    positions = picograd.tensor([start]) if T == 1 else slice(start, start + T)
-    with picograd.no_grad():
-      logits = self.step(picograd.tensor([len(tokens) - 1]), padded, positions, seen, cache)
-      return logits.numpy()[0, 0]
+    positions = picograd.tensor(np.array([start])) if T == 1 else slice(start, start + T)
+    last = None if T == 1 else picograd.tensor(np.array([len(tokens) - 1]))
+    with picograd.no_grad(): return self.step(last, padded, positions, seen, cache).numpy()[0, 0]
 
 def power_of_two(n: int) -> int:
   """The least that is not below n."""

@@ -3,7 +3,7 @@
 # results and equal effects on the tensors it can reach. Nothing is assumed that a guard does not check: see Walk.
 # What a replay cannot repeat is an error, or never replayed and said so at DEBUG=1.   (chapter 3)
 from __future__ import annotations
-import contextlib, copy, enum, functools, os, types, weakref
+import contextlib, copy, dis, enum, functools, os, types, weakref
 from operator import is_not
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
@@ -256,8 +256,9 @@ TABLES = ("_parameters", "_buffers", "_modules", "_transient")
 @functools.lru_cache(maxsize=None)
 def global_names(code: types.CodeType) -> tuple[str, ...]:
   """The global names that a function's code, or code nested in it, may read."""
+  mine = [i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
   inner = [name for c in code.co_consts if isinstance(c, types.CodeType) for name in global_names(c)]
-  return tuple(dict.fromkeys([*code.co_names, *inner]))
+  return tuple(dict.fromkeys([*mine, *inner]))
 
 @functools.lru_cache(maxsize=None)
 def user_methods(kind: Any) -> tuple[types.FunctionType, ...]:

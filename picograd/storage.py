@@ -341,6 +341,7 @@ def host_copy(storage: Storage, steps: Steps, dtype: DType) -> np.ndarray:
 
 def host_bits(data: np.ndarray, dtype: DType) -> np.ndarray:
   """Host data as the elements of a buffer."""
+  if data.dtype == numpy_dtype(dtype) and dtype is not dtypes.bfloat16: return data
   with np.errstate(all="ignore"):
     if dtype is dtypes.bfloat16: return bfloat16_bits(data.astype(np.float32))
     return data.astype(numpy_dtype(dtype))

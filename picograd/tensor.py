@@ -17,7 +17,7 @@ from picograd.ops.ops import Ops
 from picograd.ops.shape import broadcast
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime import realize as runtime
-from picograd.runtime.device import buffer_from_host, numpy_dtype
+from picograd.runtime.device import buffer_holding, numpy_dtype
 from picograd.storage import Steps, Storage
 
 # ---- results ---------------------------------------------------------------------------------------------------------
@@ -776,9 +776,9 @@ def tensor(data, dtype: DType | None = None, device=None, requires_grad: bool = 
     return data.detach().clone().to(dtype or data.dtype, device=device).requires_grad_(requires_grad)
   array = host_array(data)
   if array.dtype not in NUMPY_DTYPES: raise TypeError(f"cannot make a tensor of NumPy's dtype {array.dtype}")
-  dtype = dtype or NUMPY_DTYPES[array.dtype]
-  leaf = buffer_from_host(st.host_bits(array, dtype), dtype, device_name(device))
-  return created(leaf.reshape(array.shape), device, requires_grad)
+  dtype, home = dtype or NUMPY_DTYPES[array.dtype], device_name(device)
+  held = st.Held(buffer_holding(st.host_bits(array, dtype), home), array.shape, dtype)
+  return Tensor.on(Storage.holding(held, home), (), None).requires_grad_(requires_grad)
 
 def created(uop: UOp, device=None, requires_grad: bool = False) -> Tensor:
   return result(uop, device=device_name(device)).requires_grad_(requires_grad)

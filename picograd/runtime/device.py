@@ -170,12 +170,15 @@ def numpy_dtype(dtype: DType) -> Any:
   """NumPy's type for a host copy; bfloat16, which NumPy lacks, travels as its 16 bits."""
   return np.dtype(STORAGE_DTYPE.get(dtype, dtype.name))
 
+def buffer_holding(data: np.ndarray, device_name: str) -> Buffer:
+  """Memory on a device with a copy of data."""
+  buffer = Buffer(device(device_name), data.nbytes)
+  if data.size: buffer.device.copy_in(buffer.memory, np.ascontiguousarray(data))
+  return buffer
+
 def buffer_from_host(data: np.ndarray, dtype: DType, device_name: str) -> UOp:
   """A new flat BUFFER leaf on a device, filled with a copy of data (bfloat16 as uint16 bits)."""
-  leaf = UOp.buffer(dtype, data.size, device_name)
-  buffer = buffer_of(leaf)
-  if data.size: buffer.device.copy_in(buffer.memory, np.ascontiguousarray(data, numpy_dtype(dtype)))
-  return leaf
+  return buffer_named(buffer_holding(data.astype(numpy_dtype(dtype), copy=False), device_name), dtype)
 
 def to_host(leaf: UOp) -> np.ndarray:
   """A copy of a BUFFER leaf's memory as a one-dimensional array (bfloat16 as uint16 bits)."""
