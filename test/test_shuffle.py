@@ -12,6 +12,7 @@ from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp, toposort
 
 AVX2 = llvm_target(frozenset(["avx", "avx2"]), "x86_64", 1)
+AVX512 = llvm_target(frozenset(["avx", "avx2", "avx512f"]), "x86_64", 1)
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "bool"])
 @pytest.mark.parametrize("shape", [(64, 64), (37, 53), (130, 3), (3, 130), (2, 40, 65)], ids=str)
@@ -27,10 +28,19 @@ def test_with_an_operand_along_the_result():
   a, b = random(100, 203), random(203, 100, seed=1)
   assert np.array_equal((picograd.tensor(a).T + picograd.tensor(b)).numpy(), a.T + b)
 
-def test_rows_are_loaded_as_vectors():
-  x = UOp.buffer(leaf(random(1)).dtype, 256 * 256, "CPU").reshape((256, 256)).permute((1, 0))
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8"])
+def test_large_matrices(dtype):
+  """Tiles of whole lines, and what they leave over."""
+  side = int((20 << 20) / np.dtype(dtype).itemsize) ** 0.5
+  shape = (int(side) // 32 * 32 + 5, int(side) // 32 * 32 + 19)
+  a = np.random.default_rng(0).integers(-50, 50, shape).astype(dtype)
+  assert np.array_equal(picograd.tensor(a).T.contiguous().numpy(), a.T)
+
+@pytest.mark.parametrize("side, target, width", [(256, AVX2, 4), (256, AVX512, 4), (4096, AVX2, 8), (4096, AVX512, 16)])
+def test_rows_are_loaded_as_vectors(side, target, width):
+  x = UOp.buffer(leaf(random(1)).dtype, side * side, "CPU").reshape((side, side)).permute((1, 0))
   kernel, = schedule([UOp(Ops.CONTIGUOUS, x.dtype, (x,))], "CPU").kernels
   ast = codegen.prepared(kernel.ast)
-  fn = codegen.compile("k", ast, AVX2, choose_opts(ast, AVX2))
+  fn = codegen.compile("k", ast, target, choose_opts(ast, target))
   loads = [u for u in toposort([u for block in fn.blocks.values() for u in block]) if u.op is Ops.LOAD]
-  assert loads and all(u.dtype.count == 4 for u in loads)
+  assert loads and all(u.dtype.count == width for u in loads)

@@ -19,6 +19,7 @@ LONG_LOOP = 16                   # rounds of a loop after which a few scalar ste
 STRIP_BYTES = 1 << 14            # accumulators that leave room in the nearest cache
 LINE = 64                        # bytes of memory that are written at once
 SHUFFLED = 16                    # bytes within which every machine can move elements about
+PAGE = 4096                      # bytes
 SHORTEST_STRIP = 8               # vectors
 
 def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
@@ -217,7 +218,8 @@ def across_memory(shape: KernelShape, reduce: UOp, target: Target, lanes: list[O
 
 def transpose_opts(shape: KernelShape, target: Target) -> list[Opt]:
   """Where neighbours of the result are no neighbours in some operand: square register tiles, which make whole lines of
-  the result, along the operand's rows."""
+  the result, along the operand's rows. Of a large operand whole lines are read too, since they do not stay in a cache;
+  and two lines are written together where every row is a page of its own."""
   if shape.reduces or target.vector_bytes == 0: return []
   r = next((r for r in reversed(shape.outputs) if all(stride(s, r) == 1 for s in shape.stores)), None)
   if r is None: return []
@@ -227,8 +229,10 @@ def transpose_opts(shape: KernelShape, target: Target) -> list[Opt]:
   lanes, row = lanes_of(r, shape, target), rows[-1]
   if lanes is None: return []
   item = min(u.dtype.itemsize for u in across)
-  width = min(lanes.amount, SHUFFLED // item, size(row))
-  vectors = max(1, LINE // (lanes.amount * item))
+  is_large = prod(map(size, shape.outputs)) * item >= target.stream_bytes
+  width = min(lanes.amount, (LINE if is_large else SHUFFLED) // item, size(row), target.registers // 2)
+  jump = min(stride(u, c) or 0 for accesses, c in ((across, r), (shape.stores, row)) for u in accesses) * item
+  vectors = max(1, (2 * LINE if is_large and jump >= PAGE else LINE) // (lanes.amount * item))
   if size(r) < vectors * lanes.amount: vectors = 1
   steps = size(row) // width
   opts = rest_apart(shape, row.arg[0], width) + [Opt(Axis.UPCAST, row.arg[0], width)]

@@ -261,7 +261,7 @@ class Renderer:
   def reduce(self, u: UOp) -> None:
     """The lanes of a vector, upper half with lower half until one is left: the same tree on every device."""
     value, op = u.src[0], u.arg[0]
-    if op is Ops.OR and u.dtype is dtypes.bool: return self.any_lane(u)
+    if u.dtype is dtypes.bool and op in (Ops.MAX, Ops.OR): return self.any_lane(u)
     while value.dtype.count > 1:
       n, half = value.dtype.count, value.dtype.count // 2
       assert n == 2 * half, f"{self.fn.name}: lanes of {u.src[0].dtype} cannot be halved"
