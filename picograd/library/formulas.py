@@ -74,7 +74,7 @@ def tanh(x: UOp) -> UOp:
   near = magnitude(x) < 0.625
   small = near.where(x, 0)
   z = small * small
-  centre = small + small * z * (polynomial(z, TANH_P) / polynomial(z, TANH_Q))
+  centre = small * (1 + z * (polynomial(z, TANH_P) / polynomial(z, TANH_Q)))              # a product keeps -0
   e = scaled_exp2(magnitude(x) * -2)
   tail = (1 - e) / (1 + e)
   return with_slope("tanh", near.where(centre, with_sign_of(x, tail)), x)
@@ -85,8 +85,22 @@ def sigmoid(x: UOp) -> UOp:
   e = scaled_exp2(-magnitude(x))
   return with_slope("sigmoid", (x < 0).where(e, e.like(1)) / (1 + e), x)
 
-sinh = in_float32(lambda x: (expm1(x) - expm1(-x)) * 0.5)
-cosh = in_float32(lambda x: (scaled_exp2(x) + scaled_exp2(-x)) * 0.5)
+def halves(x: UOp) -> tuple[UOp, UOp]:
+  """e^|x|/2 and e^-|x|/2, by e^(|x|/2): the first is infinite only where sinh and cosh are."""
+  root = scaled_exp2(magnitude(x) * 0.5)
+  return root * 0.5 * root, root.like(0.5) / root / root
+
+@in_float32
+def sinh(x: UOp) -> UOp:
+  near = magnitude(x) < 1
+  small = near.where(x, 0)
+  large, rest = halves(x)
+  return near.where((expm1(small) - expm1(-small)) * 0.5, with_sign_of(x, large - rest))
+
+@in_float32
+def cosh(x: UOp) -> UOp:
+  large, rest = halves(x)
+  return large + rest
 
 # Minimax polynomials of N. Juffa's erff: below 0.93 erf(x) = x + x P(x^2), above 1 - exp(t Q(t) - t) with t = |x|
 ERF_P = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)

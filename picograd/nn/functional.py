@@ -43,7 +43,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
   """log(1 + exp(beta*x))/beta = max(x,0) + log(1 + exp(-|beta*x|))/beta; x itself where beta*x > threshold."""
-  smooth = input.relu() + (1 + (input * beta).abs().neg().exp()).log() / beta
+  smooth = input.relu() + (input * beta).abs().neg().exp().log1p() / beta
   return where(input * beta > threshold, input, smooth)
 
 def logsigmoid(input: Tensor) -> Tensor: return -softplus(-input)
@@ -390,7 +390,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
                                      reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:
   """(1-t)*x + w*softplus(-x), w = 1 + (pos_weight-1)*t and softplus(-x) = max(-x,0) + log(1 + exp(-|x|))."""
   same_shape(input, target)
-  softened = (-input).relu() + (1 + input.abs().neg().exp()).log()
+  softened = (-input).relu() + input.abs().neg().exp().log1p()
   if pos_weight is not None: softened = softened * (1 + (pos_weight - 1) * target)
   loss = (1 - target) * input + softened
   return reduce_loss(loss if weight is None else loss * weight, reduction)

@@ -262,13 +262,19 @@ def cos_polynomial(x, f): return sine(x, 1, f)
 def is_number(c, value):
   return c.dtype.kind == "f" and number(c) == truncate(value, c.dtype)
 
+def double_angle(x, a, b, c, d):
+  """1 - 2 sin(x/2)^2 = cos(x): as it stands it would lose all digits where the cosine is near zero."""
+  return cos_polynomial(x) if all(map(is_number, (a, b, c, d), (0.5, 2, -1, 1))) else None
+
 x, y, c = Pat.var("x"), Pat.var("y"), Pat.var("c")
+half = Pat(Ops.SIN, (x * Pat.var("a"),)).named("half")
 
 composed_functions = Rules([
   # 2^(x log2(e)) = e^x;  log2(x) ln(2) = log(x);  sin(x + pi/2) = cos(x)
   (Pat(Ops.EXP2, (x * c,)), lambda x, c: exp_polynomial(x) if is_number(c, float(LOG2_E)) else None),
   (Pat(Ops.LOG2, (x,)) * c, lambda x, c: log_polynomial(x) if is_number(c, float(LN2)) else None),
   (Pat(Ops.SIN, (x + c,)), lambda x, c: cos_polynomial(x) if is_number(c, math.pi / 2) else None),
+  (half * half * Pat.var("b") * c + Pat.var("d"), lambda x, half, a, b, c, d: double_angle(x, a, b, c, d)),
 ])
 
 polynomials = Rules([
