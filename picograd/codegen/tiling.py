@@ -16,6 +16,8 @@ FMA_UNITS = 2            # what x86 and ARM cores with wide vectors have, as a r
 LOAD_UNITS = 2
 LOOP_CYCLES = 0.5        # what counting and branching cost, and waiting between tiles
 LEAST_WORK = 1 << 8     # multiply-adds below which nothing is won
+L1_WAYS = 8              # places for lines at one distance modulo ..
+L1_WAY_BYTES = 1 << 12   # .. this: a page, as in most processors
 COPY_REUSE = 24          # how often an element must be used for a copy of it to pay
 STREAMS = 16             # rows of memory that are read side by side
 THREAD_WORK = 1 << 17    # multiply-adds below which starting a second thread costs more than it gains
@@ -162,14 +164,15 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
   depth = prod(size(r) for r in c.reduce.src[1:])
   rows, columns = prod(size(r) for r in c.rows), size(c.columns)
   deepest = target.l1_bytes * 5 // 4 // (width * itemsize)
-  if c.may_block and depth > deepest: depth = ceildiv(depth, ceildiv(depth, deepest))
+  if c.may_block and depth > deepest: depth = even_part(depth, deepest, tile.lanes)
   copies_pay = rows >= COPY_REUSE and depth * columns * itemsize > target.l1_bytes
   if not copies_pay and any(step(u, c.columns) != 1 for u in c.streamed): return False
   if not copies_pay and c.may_block and depth * columns * itemsize > target.l2_bytes:
     block_columns(plan, c, tile, max(width, target.l2_bytes // 2 // (rows * itemsize)))     # the sums stay near
     block_depth(plan, c, STREAMS)
     return True
-  is_large = rows * depth * itemsize > target.l2_bytes and columns >= max(8, target.threads) * width
+  is_large = rows * depth * itemsize > target.l2_bytes or rows_collide(c, tile)
+  is_large = is_large and columns >= max(8, target.threads) * width
   held = max(width, target.l2_bytes * 3 // 4 // (depth * itemsize))               # columns of a panel
   block_columns(plan, c, tile, 1 if is_large else held)
   block_depth(plan, c, depth)
@@ -179,6 +182,17 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
   if is_large:
     for number in dedup(slot(u) for u in c.broadcast): plan.add(Stage(number, tile.lanes))
   return True
+
+def even_part(n: int, most: int, lanes: int) -> int:
+  """The largest multiple of lanes, of at most this many steps, that divides n; else of nearly equal parts one."""
+  most -= most % lanes
+  parts = [part for part in range(most, most // 2, -lanes) if n % part == 0]
+  return parts[0] if parts else ceildiv(ceildiv(n, ceildiv(n, most)), lanes) * lanes
+
+def rows_collide(c: Contraction, tile: Tile) -> bool:
+  """Whether the rows of a tile are so far apart that a line of each would fall into one set of the L1 cache."""
+  steps = [(step(u, c.rows[-1]) or 0) * u.dtype.itemsize for u in c.broadcast]
+  return tile.rows >= L1_WAYS and any(n and n % L1_WAY_BYTES == 0 for n in steps)
 
 def block_columns(plan: Plan, c: Contraction, tile: Tile, held: int) -> None:
   """The loops over columns, innermost last, in blocks of as many columns as are held; batches one by one."""
