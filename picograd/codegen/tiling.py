@@ -185,7 +185,7 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
 
 def even_part(n: int, most: int, lanes: int) -> int:
   """The largest multiple of lanes, of at most this many steps, that divides n; else of nearly equal parts one."""
-  most -= most % lanes
+  most = max(lanes, most - most % lanes)
   parts = [part for part in range(most, most // 2, -lanes) if n % part == 0]
   return parts[0] if parts else ceildiv(ceildiv(n, ceildiv(n, most)), lanes) * lanes
 
