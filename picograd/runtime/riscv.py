@@ -1,8 +1,8 @@
 # riscv.py: a RISC-V processor: the host if it is one, else in process under unicorn. In: flat functions. Out: machine
-# code by codegen/riscv.py, programs that run on the callers' memory itself, at its own addresses. Under unicorn a kernel
-# sees its buffers and its stack and nothing else: a stray access, an illegal instruction and a loop without end are Python
-# exceptions that name the kernel and the place in its code. A binary is the name, the number of threads and of
-# parameters, a newline, and the code.
+# code by codegen/riscv.py, programs that run on the callers' memory itself, at its own addresses. Under unicorn a
+# kernel sees its buffers and its stack and nothing else: a stray access, an illegal instruction and a loop without end
+# are Python exceptions that name the kernel and the place in its code. A binary is the name, the number of threads and
+# of parameters, a newline, and the code.
 from __future__ import annotations
 import contextlib, ctypes, mmap, os, platform, re, shutil, struct, subprocess, tempfile
 from collections import Counter
