@@ -4,7 +4,7 @@
 from __future__ import annotations
 import glob, os
 from typing import Any, NamedTuple
-from picograd.codegen.flat import Function, Module, mem2reg
+from picograd.codegen.flat import Function, Module, mem2reg, without_beginnings
 from picograd.codegen.llvmmodule import render_module
 from picograd.codegen.place import place
 from .cpp import Options, Preprocessor, Tokens, read_text
@@ -67,7 +67,7 @@ def compile_module(path: str, settings: Settings, diagnostics: Diagnostics) -> M
 
 def optimized(fn: Function, level: int) -> Function:
   """The function with its variables in registers, where the level asks for it and setjmp allows."""
-  return place(mem2reg(fn) if level and not fn.returns_twice else fn)
+  return place(mem2reg(fn) if level and not fn.returns_twice else without_beginnings(fn))
 
 # ---- the machine we run on -------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Callable, NamedTuple, Sequence
 from picograd.codegen.flat import Builder, Convention, Function, new_label
 from picograd.dtype import DType, dtypes, nearest
-from picograd.ops.ops import Ops
+from picograd.ops.ops import Lifetime, Ops
 from picograd.ops.uop import UOp, fresh
 from .abi import Passing, assigner, scalars, stack_size
 from .constant import bytes_of_long_double, is_true
@@ -829,6 +829,9 @@ class Lowering:
     self.measure_type(object.type)
     object.slot = self.new_slot(object.type, object.align)
     if leaves is not None: self.initialize(object.slot, object.type, leaves)
+    elif object.type.is_scalar and not is_aggregate(object.type) and object.slot.op is Ops.BUFFER:
+      begins = const(dtype_of(object.type), 0)
+      self.build.emit(UOp(Ops.STORE, dtypes.void, (object.slot, begins, self.build.state), Lifetime.BEGINS))
     if object.cleanup is not None: self.cleanups.append(lambda: self.clean(object))
 
   def clean(self, object: Object) -> None:
@@ -1028,7 +1031,7 @@ class Lowering:
     self.barrier()
 
 SIMPLE = frozenset({"number", "variable", "dereference", "member", "decay", "cast", "lnot", "lt", "gt", "le", "ge",
-                    "eq", "ne", "add", "sub", "and", "pointer_add"})
+                    "eq", "ne", "add", "sub", "mul", "and", "land", "lor", "pointer_add"})
 
 def is_simple(node: Node) -> bool:
   """Whether it is cheap to compute an expression in two places."""
@@ -1036,7 +1039,7 @@ def is_simple(node: Node) -> bool:
   while waiting:
     n = waiting.pop()
     count += 1
-    if n.kind not in SIMPLE or count > 12: return False
+    if n.kind not in SIMPLE or count > 24: return False
     waiting += n.src
   return True
 

@@ -2,13 +2,16 @@
 # (picograd/codegen/riscv.py), objects as bytes and relocations.
 from __future__ import annotations
 from typing import Iterable
-from picograd.codegen.flat import Data, Module, mem2reg
+from picograd.codegen.flat import Data, Function, Module, mem2reg, without_beginnings
+from picograd.codegen.flatopt import simplify
+from picograd.codegen.inline import inline_all
+from picograd.codegen.memopt import forward_loads, hoist_loads
 from picograd.codegen.riscv import assemble
 from picograd.codegen.rvobject import Assembled, Section, write_object
 
 def object_code(module: Module, level: int) -> bytes:
   """The object file. Functions that call setjmp keep their variables in memory."""
-  functions = [fn if fn.returns_twice or not level else mem2reg(fn) for fn in module.functions]
+  functions = optimized(module) if level else [without_beginnings(fn) for fn in module.functions]
   code = assemble(functions, thread_local=module.thread_local)
   lists = [list_section(name, listed) for name, listed in
            ((".init_array", module.startup), (".fini_array", module.shutdown)) if listed]
@@ -21,6 +24,14 @@ def object_code(module: Module, level: int) -> bytes:
     home.labels[name] = home.labels[target]
     home.exported.append(name)
   return write_object([code, *lists, *objects], module.weak, module.thread_local)
+
+def optimized(module: Module) -> list[Function]:
+  """The functions that are left, each after its callees went into it. One that calls setjmp keeps its variables in
+  memory."""
+  def improve(fn: Function) -> Function:
+    return fn if fn.returns_twice else simplify(hoist_loads(forward_loads(simplify(fn))))
+  start = [without_beginnings(fn) if fn.returns_twice else simplify(mem2reg(fn)) for fn in module.functions]
+  return inline_all(start, module.weak, improve)
 
 def section_name(data: Data) -> str:
   """The section an object goes to: the one its program names, else that of its kind."""

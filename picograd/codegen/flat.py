@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
-from picograd.ops.ops import ALU, EFFECTS, Fetch, Odds, Ops, Space, Streaming
+from picograd.ops.ops import ALU, EFFECTS, Lifetime, Fetch, Odds, Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp, fresh, substitute, toposort
 
 Blocks = dict[UOp, list[UOp]]
@@ -405,6 +405,16 @@ class Flow:
     for label in body: self.head[label] = head
     self.depth.update(body)
 
+def homes(fn: Function, flow: Flow) -> Table:
+  """Node -> the first block in which it can be computed."""
+  home: Table = {u: label for label, block in fn.blocks.items() for u in block}
+  first = flow.order[0]
+  for u in every_node(fn):
+    if u in home: continue
+    if u.op is Ops.PHI: home[u] = u.src[0]
+    else: home[u] = max((home[s] for s in operands(u)), key=flow.index.__getitem__, default=first)
+  return home
+
 # ---- stack slots become values ---------------------------------------------------------------------------------------
 
 def offset_of(address: UOp) -> int:
@@ -417,7 +427,7 @@ def slot_of(address: UOp) -> UOp | None:
 
 def accessed(u: UOp) -> DType | None:
   """What a load or store without a gate reads or writes at its first source. A volatile one has a number as arg."""
-  if u.arg is not None: return None
+  if u.arg not in (None, Lifetime.BEGINS): return None
   if u.op is Ops.LOAD and len(u.src) == 2: return u.dtype
   return u.src[1].dtype if u.op is Ops.STORE and len(u.src) == 3 else None
 
@@ -490,7 +500,13 @@ def mem2reg(fn: Function) -> Function:
   for label, block in fn.blocks.items():
     last = block[-1].with_src((*block[-1].src, *passed[label]))
     blocks[label] = [u for u in block[:-1] if u not in table] + [last]
-  return prune(forward(replace(fn, blocks=blocks), table))
+  return prune(without_beginnings(forward(replace(fn, blocks=blocks), table)))
+
+def without_beginnings(fn: Function) -> Function:
+  """Variables in memory hold something from the start."""
+  table: Table = {u: u.src[-1] for block in fn.blocks.values() for u in block if u.arg is Lifetime.BEGINS}
+  if not table: return fn
+  return forward(replace(fn, blocks={k: [u for u in block if u not in table] for k, block in fn.blocks.items()}), table)
 
 # ---- cleaning up -----------------------------------------------------------------------------------------------------
 

@@ -3,11 +3,31 @@
 from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
-from picograd.codegen.flat import Flow, Function, every_node, forward, operands, phi, prune
+from picograd.codegen.flat import Flow, Function, every_node, forward, homes, in_order, phi, prune
 from picograd.dtype import dtypes
 from picograd.helpers import dedup
+from picograd.ops.fold import fold_alu
+from picograd.ops.match import rewrite
 from picograd.ops.ops import Ops
 from picograd.ops.uop import Table, UOp, consumers
+
+# ---- constants and identities ----------------------------------------------------------------------------------------
+
+def simplify(fn: Function) -> Function:
+  """Constants are computed, identities applied, branches decided, until nothing changes."""
+  while True:
+    listed = [u for block in fn.blocks.values() for u in block]
+    new = dict(zip(listed, rewrite(UOp.sink(*listed), fold_alu).src))
+    blocks = {label: dedup(decided(new[u]) for u in block) for label, block in fn.blocks.items()}
+    simpler = prune(in_order(replace(fn, blocks=blocks)))
+    if simpler.blocks == fn.blocks: return fn
+    fn = simpler
+
+def decided(u: UOp) -> UOp:
+  """A branch whose condition is known as a jump."""
+  if u.op not in (Ops.BRANCH, Ops.SWITCH) or u.src[0].op is not Ops.CONST: return u
+  k = u.src[0].arg if u.op is Ops.SWITCH else 0 if u.src[0].arg else 1
+  return UOp(Ops.JUMP, dtypes.void, (u.src[1 + k],)) if 0 <= k < len(u.src) - 1 else u
 
 # ---- strength reduction ----------------------------------------------------------------------------------------------
 
@@ -49,16 +69,6 @@ def counted_loop(fn: Function, flow: Flow, head: UOp) -> Counted | None:
     grows = following.op is Ops.ADD and following.src[0] is p and following.src[1].op is Ops.CONST
     if grows and p.dtype is dtypes.int64: variables[p] = start, following.src[1].arg
   return Counted(head, outside[0], inside[0], variables)
-
-def homes(fn: Function, flow: Flow) -> Table:
-  """Node -> the first block in which it can be computed."""
-  home: Table = {u: label for label, block in fn.blocks.items() for u in block}
-  first = flow.order[0]
-  for u in every_node(fn):
-    if u in home: continue
-    if u.op is Ops.PHI: home[u] = u.src[0]
-    else: home[u] = max((home[s] for s in operands(u)), key=flow.index.__getitem__, default=first)
-  return home
 
 def pointer_of(u: UOp, owner: dict[UOp, Counted]) -> Pointer | None:
   if u.op is not Ops.ADD or u.dtype is not dtypes.ptr: return None

@@ -8,7 +8,7 @@ import heapq
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import Callable, Iterable, NamedTuple
+from typing import Callable, Iterable, Iterator, NamedTuple
 from picograd.codegen.flat import Flow, Function, incoming, operands
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
@@ -40,120 +40,193 @@ class Allocation(NamedTuple):
 
 class Liveness:
   """Blocks in layout order are numbered through: an instruction at p reads at p and writes at p+1. start, end: where
-  each value is defined and last read; it counts as alive everywhere in between. weight: how often it is written and
-  read, ten times as often for each loop around. calls: their positions."""
+  each value is defined and last read. enters, leaves: the blocks, as bits, at whose start and end it is alive; last:
+  block -> where it is last read there. weight: how often it is written and read, ten times as often for each loop
+  around. calls: their positions; call_blocks: the blocks that have some."""
   def __init__(self, fn: Function, flow: Flow):
     self.start: dict[UOp, int] = {}
     self.end: dict[UOp, int] = {}
     self.weight: Counter[UOp] = Counter()
     self.calls: list[int] = []
-    self.home: dict[UOp, UOp] = {}                                   # value -> the block that defines it
-    self.first: dict[UOp, int] = {}
-    self.last: dict[UOp, int] = {}
-    self.before = flow.before
-    self.live_in: dict[UOp, set[UOp]] = {label: set() for label in fn.blocks}
+    self.call_blocks = 0
+    self.home: dict[UOp, int] = {}                                   # value -> the block that defines it
+    self.enters: dict[UOp, int] = {}
+    self.leaves: dict[UOp, int] = {}
+    self.last: dict[UOp, dict[int, int]] = {}
+    index = {label: k for k, label in enumerate(fn.blocks)}
+    self.before = [[index[p] for p in flow.before[label]] for label in fn.blocks]
     parameters = defaultdict(list)
     for p in incoming(fn): parameters[p.src[0]].append(p)
-    self.number(fn, flow, parameters)
-    for label, block in fn.blocks.items():
-      position, weight = self.first[label], 10 ** min(flow.depth[label], 6)
+    weights = [10 ** min(flow.depth[label], 6) for label in fn.blocks]
+    self.bounds = self.number(fn, weights, parameters)               # (start, end) of each block
+    for k, block in enumerate(fn.blocks.values()):
+      position = self.bounds[k][0]
       for u in block:
         position += 2
-        for s in operands(u): self.use(s, label, position, weight)
+        for s in operands(u): self.use(s, k, position, weights[k])
+    self.order = sorted(self.start, key=self.start.__getitem__)
+    self.spans = {u: Span(self, u) for u in self.order}
 
-  def number(self, fn: Function, flow: Flow, parameters: dict[UOp, list[UOp]]) -> None:
-    position = 0
-    for label, block in fn.blocks.items():
-      self.first[label], weight = position, 10 ** min(flow.depth[label], 6)
-      for p in parameters[label]: self.define(p, label, position, weight)
+  def number(self, fn: Function, weights: list[int], parameters: dict[UOp, list[UOp]]) -> list[tuple[int, int]]:
+    position, bounds = 0, []
+    for k, (label, block) in enumerate(fn.blocks.items()):
+      first = position
+      for p in parameters[label]: self.define(p, k, position, weights[k])
       for u in block:
         position += 2
-        if u.op is Ops.CALL: self.calls.append(position)
-        if u.dtype is not dtypes.void: self.define(u, label, position + 1, weight)
+        if u.op is Ops.CALL:
+          self.calls.append(position)
+          self.call_blocks |= 1 << k
+        if u.dtype is not dtypes.void: self.define(u, k, position + 1, weights[k])
       position += 2
-      self.last[label] = position
+      bounds.append((first, position))
+    return bounds
 
-  def define(self, u: UOp, label: UOp, position: int, weight: int) -> None:
-    self.home[u], self.start[u], self.end[u] = label, position, position + 1
+  def define(self, u: UOp, block: int, position: int, weight: int) -> None:
+    self.home[u], self.start[u], self.end[u] = block, position, position + 1
+    self.last[u] = {block: position + 1}
+    self.enters[u] = self.leaves[u] = 0
     self.weight[u] += weight
 
-  def use(self, u: UOp, label: UOp, position: int, weight: int) -> None:
+  def use(self, u: UOp, block: int, position: int, weight: int) -> None:
     if u.op in NO_VALUES: return
-    if u not in self.home: self.define(u, next(iter(self.first)), 0, 1)                    # a PARAM
+    if u not in self.home: self.define(u, 0, 0, 1)                   # a PARAM
     self.weight[u] += weight
     if self.end[u] < position: self.end[u] = position
-    if self.home[u] is not label and u not in self.live_in[label]: self.extend(u, label)
+    self.last[u][block] = position
+    if self.home[u] != block and not self.enters[u] >> block & 1: self.extend(u, block)
 
-  def extend(self, u: UOp, label: UOp) -> None:
+  def extend(self, u: UOp, block: int) -> None:
     """u is read in a block that does not define it: it is alive on all ways to it from its definition."""
-    home, waiting = self.home[u], [label]
+    home, waiting = self.home[u], [block]
+    enters, leaves, end = self.enters[u], self.leaves[u], self.end[u]
     while waiting:
       b = waiting.pop()
-      if u in self.live_in[b]: continue
-      self.live_in[b].add(u)
-      if self.first[b] < self.start[u]: self.start[u] = self.first[b]
+      if enters >> b & 1: continue
+      enters |= 1 << b
       for p in self.before[b]:
-        if self.end[u] < self.last[p]: self.end[u] = self.last[p]
-        if p is not home: waiting.append(p)
+        leaves |= 1 << p
+        end = max(end, self.bounds[p][1])
+        if p != home: waiting.append(p)
+    self.enters[u], self.leaves[u], self.end[u] = enters, leaves, end
 
-  def crosses_call(self, u: UOp) -> bool:
-    """Whether a call begins while u is alive and ends before u does."""
-    if not self.calls: return False
-    k = bisect_right(self.calls, self.start[u])
-    return k < len(self.calls) and self.calls[k] < self.end[u]
+class Span:
+  """Where a value is alive: all through some blocks, as bits, and in others, as bits too, from .. to."""
+  __slots__ = ("through", "touched", "parts", "length")
+  def __init__(self, live: Liveness, u: UOp):
+    enters, leaves, home = live.enters[u], live.leaves[u], live.home[u]
+    self.through = enters & leaves
+    self.touched = (enters | 1 << home) & ~self.through
+    self.parts: dict[int, tuple[int, int]] = {}
+    self.length = 0
+    if not enters:
+      self.parts[home] = start, end = live.start[u], live.bounds[home][1] if leaves else live.last[u][home]
+      self.length = end - start
+      return
+    for b in bits_of(self.touched):
+      start = live.start[u] if b == home else live.bounds[b][0]
+      end = live.bounds[b][1] if leaves >> b & 1 else live.last[u][b]
+      self.parts[b] = start, end
+      self.length += end - start
+    for b in bits_of(self.through): self.length += live.bounds[b][1] - live.bounds[b][0]
+
+  def meets(self, other: Span) -> bool:
+    if self.through & (other.through | other.touched) or self.touched & other.through: return True
+    for b in bits_of(self.touched & other.touched):
+      (s, e), (t, f) = self.parts[b], other.parts[b]
+      if s < f and t < e: return True
+    return False
+
+  def crosses_call(self, live: Liveness) -> bool:
+    """Whether a call begins while the value is alive and ends before it does."""
+    if self.through & live.call_blocks: return True
+    for b in bits_of(self.touched & live.call_blocks):
+      start, end = self.parts[b]
+      k = bisect_right(live.calls, start)
+      if k < len(live.calls) and live.calls[k] < end: return True
+    return False
+
+def bits_of(mask: int) -> Iterator[int]:
+  while mask:
+    low = mask & -mask
+    yield low.bit_length() - 1
+    mask ^= low
 
 # ---- linear scan -----------------------------------------------------------------------------------------------------
 
+class Register:
+  """What the values that a register holds take of it. ends: block -> where the last part ends of those that are not
+  alive all through it. As values come in the order of their starts, no part before that matters."""
+  __slots__ = ("through", "touched", "ends", "held")
+  def __init__(self) -> None:
+    self.through = self.touched = 0
+    self.ends: dict[int, int] = {}
+    self.held: list[UOp] = []
+
+  def is_free(self, span: Span) -> bool:
+    if self.through & (span.through | span.touched) or self.touched & span.through: return False
+    common = self.touched & span.touched
+    return not common or all(self.ends[b] <= span.parts[b][0] for b in bits_of(common))
+
+  def take(self, u: UOp, span: Span) -> None:
+    self.through |= span.through
+    self.touched |= span.touched
+    for b, (_, end) in span.parts.items(): self.ends[b] = end
+    self.held.append(u)
+
+  def drop(self, u: UOp, span: Span) -> None:
+    self.through &= ~span.through
+    self.touched &= ~span.touched
+    self.held.remove(u)
+
 class Scan:
-  """Goes through the spans by their starts. free: the registers of each class that nothing alive holds."""
+  """Goes through the values by their starts."""
   def __init__(self, live: Liveness, banks: dict[str, Bank], hints: Hints, repeatable: Callable[[UOp], bool]):
     self.live, self.banks, self.hints, self.repeatable = live, banks, hints, repeatable
     self.places: dict[UOp, Place] = {}
-    self.free = {kind: set(bank.registers) for kind, bank in banks.items()}
-    self.active: dict[str, list[tuple[int, int, UOp]]] = {kind: [] for kind in banks}      # heaps of (end, tie, value)
+    self.registers = {r: Register() for bank in banks.values() for r in bank.registers}
+    self.saved = {kind: tuple([r for r in bank.registers if r in bank.saved]) for kind, bank in banks.items()}
     self.idle_slots: list[tuple[int, int]] = []                      # (end of what it held, number)
     self.slots = 0
-    order = sorted(live.start, key=live.start.__getitem__)
-    for tie, u in enumerate(order): self.visit(u, tie)
+    for u in live.order: self.visit(u)
 
-  def visit(self, u: UOp, tie: int) -> None:
+  def visit(self, u: UOp) -> None:
     kind = bank_of(u)
-    active, free, start = self.active[kind], self.free[kind], self.live.start[u]
-    while active and active[0][0] <= start:
-      _, _, ended = heapq.heappop(active)
-      place = self.places[ended]
-      if isinstance(place, int): free.add(place)                     # else it lost its register before
-    usable: Iterable[int] = self.banks[kind].registers
-    if self.live.crosses_call(u): usable = [r for r in usable if r in self.banks[kind].saved]
-    chosen = self.choose(u, usable, free)
-    if chosen is None: chosen = self.evict(u, usable)
+    span = self.live.spans[u]
+    usable = self.saved[kind] if span.crosses_call(self.live) else self.banks[kind].registers
+    chosen = self.choose(u, usable, span)
+    if chosen is None: chosen = self.evict(u, usable, span)
     if chosen is None: return self.spill(u)
-    free.discard(chosen)
+    self.registers[chosen].take(u, span)
     self.places[u] = chosen
-    heapq.heappush(active, (self.live.end[u], tie, u))
 
-  def choose(self, u: UOp, usable: Iterable[int], free: set[int]) -> int | None:
+  def choose(self, u: UOp, usable: tuple[int, ...], span: Span) -> int | None:
     """A free register: one that saves a move, that of the first operand, else the first."""
     for hint in (*self.hints.get(u, ()), *u.src[:1]):
       place = self.places.get(hint) if isinstance(hint, UOp) else hint
-      if isinstance(place, int) and place in free and place in usable: return place
-    return next((r for r in usable if r in free), None)
+      if isinstance(place, int) and place in usable and self.registers[place].is_free(span): return place
+    return next((r for r in usable if self.registers[r].is_free(span)), None)
 
   def density(self, u: UOp) -> float:
     """How much a register is worth to u: uses for each position that it would hold it."""
-    worth = self.live.weight[u] / (self.live.end[u] - self.live.start[u])
+    worth = self.live.weight[u] / self.live.spans[u].length
     return worth / 2 if self.repeatable(u) else worth
 
-  def evict(self, u: UOp, usable: Iterable[int]) -> int | None:
-    """Takes the register of the value that needs it least, if that needs it less than u."""
-    places = set(usable)
-    rivals = [a for _, _, a in self.active[bank_of(u)] if self.places[a] in places]
-    loser = min(rivals, key=self.density, default=u)
-    if self.density(loser) >= self.density(u): return None
-    taken = self.places[loser]
-    assert isinstance(taken, int)
-    self.spill(loser)
-    return taken
+  def evict(self, u: UOp, usable: tuple[int, ...], span: Span) -> int | None:
+    """The register whose values that are in the way need it least, if less than u does; they lose it."""
+    now, best, least = self.live.start[u], None, self.density(u)
+    losers: list[UOp] = []
+    for r in usable:
+      register = self.registers[r]
+      register.held = [v for v in register.held if self.live.end[v] > now]
+      rivals = [v for v in register.held if self.live.spans[v].meets(span)]
+      needed = sum(map(self.density, rivals))
+      if needed < least: best, least, losers = r, needed, rivals
+    if best is None: return None
+    for v in losers:
+      self.registers[best].drop(v, self.live.spans[v])
+      self.spill(v)
+    return best
 
   def spill(self, u: UOp) -> None:
     if self.repeatable(u):
@@ -170,10 +243,9 @@ class Scan:
     self.places[u] = Slot(number)
     heapq.heappush(self.idle_slots, (self.live.end[u], number))
 
-def allocate(fn: Function, flow: Flow, banks: dict[str, Bank], hints: Hints, repeatable: Callable[[UOp], bool]
-             ) -> Allocation:
+def allocate(live: Liveness, banks: dict[str, Bank], hints: Hints, repeatable: Callable[[UOp], bool]) -> Allocation:
   """Places for the values of a placed function. repeatable: whether a node may be computed again at each use."""
-  scan = Scan(Liveness(fn, flow), banks, hints, repeatable)
+  scan = Scan(live, banks, hints, repeatable)
   return Allocation(scan.places, scan.slots)
 
 def coalescing_hints(fn: Function) -> Hints:

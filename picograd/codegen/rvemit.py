@@ -4,7 +4,8 @@ from itertools import takewhile
 from typing import Any, Callable, Iterable
 from picograd.codegen.flat import Flow, Function, operands, phi, successors
 from picograd.codegen.place import place
-from picograd.codegen.regalloc import Allocation, Place, Slot, allocate, bank_of, coalescing_hints, in_sequence
+from picograd.codegen.regalloc import (Allocation, Liveness, Place, Slot, allocate, bank_of, coalescing_hints,
+                                       in_sequence)
 from picograd.codegen.rvabi import (F0, FLOAT_SAVED, FT10, FT11, FT9, INT_SAVED, SPILLING, A0, S0, T1, T4, T5, T6, V0,
                                     V24, V26, V28, V30, Incoming, Outgoing, abi_hints, argument_places, banks,
                                     parameters, result_places, variable_arguments)
@@ -91,11 +92,12 @@ class Emitter:
     hints = abi_hints(fn, coalescing_hints(fn))
     moves_stack = any(u.op is Ops.INS and u.arg[0] == "alloca" for block in fn.blocks.values() for u in block)
     fixed = frozenset({S0} if moves_stack else ())
-    self.allocation = allocate(fn, flow, banks(fixed), hints, is_repeatable)
+    live = Liveness(fn, flow)
+    self.allocation = allocate(live, banks(fixed), hints, is_repeatable)
     self.has_slots = any(not isinstance(p, int) for p in self.allocation.places.values())
     self.has_slots |= any(u.op is Ops.CALL and len(u.src) > 256 for block in fn.blocks.values() for u in block)
     if self.has_slots:
-      self.allocation = allocate(fn, flow, banks(fixed | SPILLING), hints, is_repeatable)
+      self.allocation = allocate(live, banks(fixed | SPILLING), hints, is_repeatable)
     self.places = self.allocation.places
     self.frame = Frame(fn, self.allocation)
     self.moves = {label: self.jump_moves(block[-1]) for label, block in fn.blocks.items()}

@@ -9,7 +9,7 @@ from picograd.codegen.flat import Function, every_node, phi
 from picograd.codegen.rvasm import ROWS, TO_ZERO
 from picograd.codegen.rvobject import signed
 from picograd.codegen.rvrules import (BRANCHES, CAN_OVERFLOW, LOADS, RULES, STORES, Rule, Shape, compared, is_number,
-                                      opposite)
+                                      opposite, true)
 from picograd.codegen.rvv import VectorSelection, has_lanes
 from picograd.codegen.rvvalue import INT, VARIABLE_ARGUMENTS, ZERO, class_of, in_float, ins
 from picograd.dtype import DType, dtypes
@@ -58,6 +58,8 @@ class Selector(VectorSelection):
 
   def select(self, u: UOp) -> UOp:
     if self.has_vectors and has_lanes(u): return self.select_vector(u)
+    if u.op is Ops.OR and is_less_or_equal(u):
+      return ins("fle." + float_letter(u.src[0].src[0].dtype), *[self.new[s] for s in u.src[0].src])
     made = self.by_rule(u) if u.op in RULES else None
     if made is not None: return made
     if u.op not in self.specials: raise ValueError(f"{self.fn.name}: {u.op} of {u.dtype} has no RISC-V instruction")
@@ -238,6 +240,12 @@ class Selector(VectorSelection):
 BUILTIN = "__builtin_"
 STACK_CALLS = frozenset(BUILTIN + name for name in ("va_start", "alloca", "stack_save", "stack_restore",
                                                     "frame_address", "return_address"))
+
+def is_less_or_equal(u: UOp) -> bool:
+  """x < y or x = y, of floats."""
+  less, same = u.src
+  if less.op is not Ops.CMPLT or not in_float(less.src[0].dtype) or not true(same.src[-1]): return False
+  return same.op is Ops.CMPNE and same.src[0].op is Ops.CMPNE and set(same.src[0].src) == set(less.src)
 
 def float_letter(dtype: DType) -> str: return "d" if dtype is dtypes.float64 else "s"
 def integer_letters(dtype: DType) -> str:

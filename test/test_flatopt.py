@@ -1,0 +1,72 @@
+# flatopt.py, inline.py, memopt.py: random programs with loops and calls compute the same after these passes, and the
+# passes find what they are for.
+import pytest
+from picograd.codegen.flat import Builder, mem2reg, new_label
+from picograd.codegen.flatopt import simplify
+from picograd.codegen.inline import calls_of, inline_all
+from picograd.codegen.memopt import forward_loads, hoist_loads
+from picograd.codegen.place import place
+from picograd.dtype import dtypes
+from picograd.ops.ops import Ops
+from picograd.ops.spec import verify
+from picograd.ops.uop import UOp
+from picograd.runtime.python import PythonProgram
+from test_riscv_fuzz import make_program, numbers_of
+
+i32, i64, ptr = dtypes.int32, dtypes.int64, dtypes.ptr
+
+def improve(fn): return simplify(hoist_loads(forward_loads(simplify(fn))))
+def listed(fn, op): return [u for block in fn.blocks.values() for u in block if u.op is op]
+
+@pytest.mark.parametrize("seed", range(2000, 2060))
+def test_random_programs_compute_the_same(seed):
+  functions = make_program(numbers_of(seed))
+  want = PythonProgram("f", [place(fn) for fn in functions]).run(12345, -7)
+  better = inline_all(functions, (), improve)
+  for fn in better: verify("flat", fn)
+  assert PythonProgram("f", [place(fn) for fn in better]).run(12345, -7) == want
+
+def test_a_call_becomes_the_callee():
+  square = Builder("square", [i64], i64)
+  square.ret(square.param(0) * square.param(0))
+  b = Builder("f", [i64], i64)
+  b.ret(b.call("square", b.param(0), dtype=i64) + b.call("square", b.param(0) + 1, dtype=i64))
+  fn, _ = inline_all([b.finish(), square.finish()], (), improve)
+  assert not calls_of(fn) and PythonProgram("f", [place(fn)]).run(3) == 25
+
+def test_what_another_object_may_replace_stays_a_call():
+  b, one = Builder("f", [], i64), Builder("one", [], i64)
+  one.ret(UOp.const(i64, 1))
+  b.ret(b.call("one", dtype=i64))
+  fn, _ = inline_all([b.finish(), one.finish()], ("one",), improve)
+  assert len(calls_of(fn)) == 1
+
+def at(base, offset): return UOp(Ops.ADD, ptr, (base, UOp.const(i64, offset)))
+
+def test_a_load_of_what_was_stored_is_no_load():
+  b = Builder("f", [ptr, ptr], i64)
+  b.store(at(b.param(0), 8), UOp.const(i64, 7))
+  b.store(at(b.param(0), 16), UOp.const(i64, 8))
+  first = b.load(at(b.param(0), 8), i64)
+  b.store(b.param(1), first)                                         # may be the same place
+  b.ret(b.load(at(b.param(0), 8), i64) + first)
+  assert len(listed(improve(b.finish()), Ops.LOAD)) == 1
+
+@pytest.mark.parametrize("other, stays", [("x", False), ("y", True)])
+def test_a_load_leaves_a_loop_where_nothing_changes_it(other, stays):
+  """for (i = 0; i < 9; i++) { total += x; *other = i; }"""
+  b = Builder("f", [], i32)
+  x, store_to = UOp(Ops.SYM, ptr, (), "x"), UOp(Ops.SYM, ptr, (), other)
+  total, i, head, out = b.var(i32), b.var(i32), new_label(), new_label()
+  b.set(total, UOp.const(i32, 0))
+  b.set(i, UOp.const(i32, 0))
+  b.start(head)
+  b.set(total, b.get(total) + b.load(x, i32))
+  b.store(store_to, b.get(i))
+  b.set(i, b.get(i) + 1)
+  b.branch(b.get(i) < 9, head, out)
+  b.begin(out)
+  b.ret(b.get(total))
+  fn = improve(mem2reg(b.finish()))
+  load, = listed(fn, Ops.LOAD)
+  assert (load in next(iter(fn.blocks.values()))) is stays
