@@ -64,6 +64,7 @@ SMALL_WORK = 1 << 15           # elements under which one kernel on one thread i
 ROW_PASSES = 4                 # loops over one row in which a value may be computed again
 LONGEST_CHAIN = 400            # operations in sequence in one kernel: compilers take more than linear time
 LONGEST_EPILOGUE = 64          # operations on a reduction's result that go with it
+MANY_READS = 16                # of one element of a contraction's operand, from which on its narrower form is stored
 CHEAP_OPS = 8                  # operations that are cheaper to repeat than to store
 
 def rangeify(roots: list[UOp], device: str) -> Plan:
@@ -150,7 +151,9 @@ class Rangeifier:
 
   def must_store(self, u: UOp, wanted: dict[Request, Scope]) -> bool:
     if u.op is Ops.PERMUTE and wanted: return self.stores_in_new_order(u, wanted)
-    if u.op in FREE or not wanted or (u.op is Ops.CAST and u.src[0].op in FREE): return False
+    if u.op in FREE or not wanted: return False
+    if u.op is Ops.CAST and any(is_narrowed(u, request, scope) for request, scope in wanted.items()): return True
+    if u.op is Ops.CAST and (u.src[0].op in FREE or is_wider(u)): return False
     scopes = list(wanted.values())
     if len(wanted) > 1 and u.op is Ops.REDUCE: return True                # its readers disagree
     if any(scope.distance > LONGEST_CHAIN for scope in scopes): return True
@@ -170,7 +173,7 @@ class Rangeifier:
     while below.op is Ops.RESHAPE and len(self.users[below]) == 1: below = below.src[0]
     if len(self.users[below]) > 1 or below in self.forced: return False
     plain = below.op in ALU and below not in self.epilogues          # the order of a product's tiles is its operands'
-    return (plain or is_batched(below)) and self.must_store(below, wanted)
+    return (plain or is_batched(without_casts(below))) and self.must_store(below, wanted)
 
   def reduce_must_store(self, u: UOp, request: Request, scope: Scope) -> bool:
     inside = ranges_of(request.at)
@@ -283,6 +286,20 @@ def both(a: UOp, b: UOp | None) -> UOp:
   return a if b is None else b if a is TRUE else a & b
 def is_operation(u: UOp): return u.op in ALU and u.op is not Ops.CAST
 
+def is_narrowed(u: UOp, request: Request, scope: Scope) -> bool:
+  """Whether a CAST makes the operand of a contraction narrower, whose loops read it again and again: matrix units read
+  the narrow one from memory."""
+  if not scope.contraction or u.dtype.itemsize >= u.src[0].dtype.itemsize or is_constant(u): return False
+  return size_of(loops_of(scope.ranges - ranges_of(request.at))) >= MANY_READS
+
+def is_wider(u: UOp) -> bool:
+  """Whether a CAST takes more memory than what it casts, which is stored instead."""
+  return u.dtype is not dtypes.index and u.src[0].dtype is not dtypes.index and u.dtype.bits > u.src[0].dtype.bits
+
+def is_constant(u: UOp) -> bool:
+  while u.op in MOVEMENT or u.op is Ops.CAST: u = u.src[0]
+  return u.op is Ops.CONST
+
 def passes_over_a_row(reads: list[Request]) -> bool:
   """Whether all reads come from one kernel that passes over the same row several times, as softmax does: the row is in
   the nearest cache, and computing the value again costs less than another kernel."""
@@ -292,8 +309,7 @@ def passes_over_a_row(reads: list[Request]) -> bool:
 def axes_of_reuse(u: UOp) -> list[frozenset[int]]:
   """The axes of the result along which each operand of a sum of products stays the same; [] for anything else."""
   if u.op is not Ops.REDUCE or u.arg[0] is not Ops.ADD: return []
-  product = u.src[0]
-  while product.op is Ops.CAST: product = product.src[0]
+  product = without_casts(u.src[0])
   return [stretched_axes(s) for s in product.src] if product.op is Ops.MUL else []
 
 def is_contraction(u: UOp) -> bool:
@@ -303,6 +319,10 @@ def is_contraction(u: UOp) -> bool:
 def reuses_both(u: UOp) -> bool:
   """Whether a contraction uses each element of either operand several times, as a matrix times a vector does not."""
   return all(axes_of_reuse(u))
+
+def without_casts(u: UOp) -> UOp:
+  while u.op is Ops.CAST: u = u.src[0]
+  return u
 
 def is_batched(u: UOp) -> bool:
   """Whether u is many contractions, one for each step of axes on which both operands vary."""

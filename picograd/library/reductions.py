@@ -7,7 +7,7 @@ from picograd.common import axes_of, axis_of
 from picograd.dtype import DType
 from picograd.helpers import ceildiv, prod
 from picograd.indexing import after_last, axis_back, before_last, last_axis, over_last
-from picograd.library.formulas import is_inf, log, scaled_exp2
+from picograd.library.formulas import is_inf, log, scaled_exp2, with_slope
 from picograd.library.movement import pad_with
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
@@ -66,7 +66,8 @@ def softmax_along(x: UOp, axis: int) -> UOp:
   wide = shifted(x.cast(accumulator(x.dtype)), axis)
   e = scaled_exp2(wide)
   total = e.reduce(Ops.ADD, (axis,))
-  return (e * (total.like(1) / total).expand(e.shape)).cast(x.dtype)              # one division a row
+  value = e * (total.like(1) / total).expand(e.shape)                            # one division a row
+  return with_slope("softmax", value.cast(x.dtype), x, (axis,))
 
 def log_softmax_along(x: UOp, axis: int) -> UOp:
   wide = shifted(x.cast(accumulator(x.dtype)), axis)
@@ -93,7 +94,7 @@ def log_sum_exp(x: UOp, axes: Axes) -> UOp:
   top = is_inf(top).where(0, top)
   e = scaled_exp2(wide - top.expand(wide.shape))
   total = e.reduce(Ops.ADD, axes)
-  return (log(total) + top).cast(x.dtype)
+  return with_slope("logsumexp", (log(total) + top).cast(x.dtype), x)
 def logsumexp(self: Tensor, dim, keepdim=False) -> Tensor:
   return self.over(log_sum_exp, dim, keepdim)
 

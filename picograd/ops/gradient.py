@@ -146,10 +146,26 @@ def grad_after(u, g):
 def grad_copy(u, g):
   return (UOp(Ops.COPY, g.dtype, (g,), u.src[0].device or u.arg),)
 
-# DETACH(value, x) with one of these names has a derivative by x that follows from the value y.
-SLOPES: dict[str, Callable[[UOp], UOp]] = {
-  "tanh": lambda y: 1 - y * y,
-  "sigmoid": lambda y: y * (1 - y),
+def grad_softmax(u, g):
+  """Of y = softmax(x): y (g - sum(g y))."""
+  dt = wide(u.dtype)
+  y, g = u.cast(dt), g.cast(dt)
+  return (y * (g - (g * y).reduce(Ops.ADD, u.arg[1:]).expand(y.shape))).cast(u.dtype)
+
+def grad_logsumexp(u, g):
+  """Of y = log(sum(exp(x))): g exp(x - y)."""
+  x, dt = u.src[1], wide(u.dtype)
+  y = u.cast(dt)
+  infinite = y.eq(math.inf) | y.eq(-math.inf)
+  distance = x.cast(dt) - infinite.where(0, y).expand(x.shape)
+  return (g.cast(dt).expand(x.shape) * (distance * (1 / math.log(2))).alu(Ops.EXP2)).cast(x.dtype)
+
+# DETACH(value, x) with (one of these names, axes..) has a derivative by x that follows from the value y.
+BY_VALUE: dict[str, Callable[[UOp, UOp], UOp]] = {
+  "tanh": lambda y, g: g * (1 - y * y),
+  "sigmoid": lambda y, g: g * (y * (1 - y)),
+  "softmax": grad_softmax,
+  "logsumexp": grad_logsumexp,
 }
 
 RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
@@ -172,7 +188,7 @@ RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
   Ops.PAD: grad_pad,
   Ops.SHRINK: grad_shrink,
   Ops.CONTIGUOUS: lambda u, g: (g,),
-  Ops.DETACH: lambda u, g: (g * SLOPES[u.arg](u),),
+  Ops.DETACH: lambda u, g: (BY_VALUE[u.arg[0]](u, g),),
   Ops.COPY: grad_copy,
   Ops.AFTER: grad_after,
 }
