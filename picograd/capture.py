@@ -8,7 +8,7 @@ from operator import is_not
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 import numpy as np
-from picograd.common import Default, GradMode
+from picograd.common import Autocast, Default, GradMode
 from picograd.dtype import DType
 from picograd.helpers import DEBUG, DEVICE, EAGER, JIT_CHECK
 from picograd.nn.module import Module
@@ -86,7 +86,7 @@ class Walk:
     self.spots, self.tensors, self.kept = self.spots[:], self.tensors[:], self.kept[:]
     self.storages, self.seen = dict(self.storages), dict(self.seen)
     self.reads = Reads([], [], [], [], [], [])
-    self.key = [number, GradMode.recording, EAGER.value, DEVICE.value, Default.dtype]
+    self.key = [number, GradMode.recording, EAGER.value, DEVICE.value, Default.dtype, Autocast.dtype]
     self.visit(args, None, None)
     self.visit(kwargs, None, None)
     self.length = len(self.key)
@@ -459,7 +459,7 @@ def add_facts(x: Any, facts: Facts, seen: set[int]) -> bool:
 
 def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
   """(key, memory of the tensors), or (None, []) where the arguments need a walk."""
-  key: list[Any] = [GradMode.recording, EAGER.value, DEVICE.value, Default.dtype]
+  key: list[Any] = [GradMode.recording, EAGER.value, DEVICE.value, Default.dtype, Autocast.dtype]
   memory: list[Buffer] = []
   for x in args:
     if type(x) is not Tensor:

@@ -89,6 +89,23 @@ class no_grad(mode_block): pass
 class inference_mode(mode_block): pass
 class enable_grad(mode_block): mode = True
 
+class Autocast:
+  """The dtype to which matrix products convert their operands; None leaves them as they are."""
+  dtype: DType | None = None
+
+def for_product(*tensors: Any) -> tuple[Any, ...]:
+  """The operands of a matrix product (or None), floats in the dtype that autocast asks for; float64 stays."""
+  kind = Autocast.dtype
+  if kind is None: return tensors
+  floats = (dtypes.float16, dtypes.bfloat16, dtypes.float32)
+  return tuple(t.cast(kind) if t is not None and t.dtype in floats else t for t in tensors)
+
+def for_sums(*tensors: Any) -> tuple[Any, ...]:
+  """What autocast keeps exact, such as norms and losses: 16-bit floats as float32."""
+  if Autocast.dtype is None: return tensors
+  halves = (dtypes.float16, dtypes.bfloat16)
+  return tuple(t.cast(dtypes.float32) if t is not None and t.dtype in halves else t for t in tensors)
+
 def number_dtype(x) -> DType:
   if isinstance(x, bool): return dtypes.bool
   return dtypes.int64 if isinstance(x, int) else Default.dtype

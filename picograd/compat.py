@@ -1,14 +1,23 @@
-# compat.py: switches of torch that programs set and that change nothing here: all graphs are compiled, float32 stays.
+# compat.py: switches of torch that programs set.
 from __future__ import annotations
 import contextlib
 from typing import Any
+from picograd.common import Autocast
+from picograd.dtype import DType, dtypes
 from picograd.library import Tensor
 
 class autocast(contextlib.ContextDecorator):
-  """Accepted and ignored: a tensor computes in its own dtype, and sums of 16-bit floats in float32."""
-  def __init__(self, *args: Any, **kwargs: Any): pass
-  def __enter__(self) -> "autocast": return self
-  def __exit__(self, *_: Any) -> None: pass
+  """A block in which matrix products and attention compute with 16-bit operands (by default float16 on a GPU, bfloat16
+  on a CPU), and norms, softmax and losses in float32, whatever dtype the parameters have."""
+  def __init__(self, device_type: str, dtype: DType | None = None, enabled: bool = True, cache_enabled: bool = True):
+    usual = dtypes.bfloat16 if device_type == "cpu" else dtypes.float16
+    self.dtype = (dtype or usual) if enabled else None
+    self.before: list[DType | None] = []
+  def __enter__(self) -> "autocast":
+    self.before.append(Autocast.dtype)
+    Autocast.dtype = self.dtype
+    return self
+  def __exit__(self, *_: Any) -> None: Autocast.dtype = self.before.pop()
 
 class Precision:
   float32_matmul = "highest"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Sequence
 import numpy as np
 from picograd import arithmetic as ar, indexing, storage as st
 from picograd.arithmetic import Formula, accumulator, convert, stretch
-from picograd.common import Default, GradMode, Ints, Size, axes_of, axis_of, device, device_name, number_dtype
-from picograd.common import reshaped_strides, set_mode, sizes_of, strides_of
+from picograd.common import Default, GradMode, Ints, Size, axes_of, axis_of, device, device_name, for_product
+from picograd.common import number_dtype, reshaped_strides, set_mode, sizes_of, strides_of
 from picograd.dtype import DType, dtypes, promote
 from picograd.helpers import DEVICE, prod
 from picograd.ops.gradient import gradient
@@ -669,6 +669,7 @@ class Tensor:
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
   """The product over a's last and b's last but one dimension; the dimensions before broadcast. 1-D: a row, a column."""
+  a, b = for_product(a, b)
   check_factors(a, b)
   left = a if a.ndim > 1 else a.unsqueeze(0)                           # (.., m, k)
   right = b if b.ndim > 1 else b.unsqueeze(1)                          # (.., k, n)

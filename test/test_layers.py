@@ -26,7 +26,7 @@ LAYERS = {
   "codegen.target": ("ops.ops",),
   "codegen.rangeify": ("ops.movement",),
   "codegen.partial": ("ops.uop",),
-  "codegen.places": ("codegen.rangeify", "ops.collapse"),
+  "codegen.places": ("codegen.rangeify", "codegen.target", "ops.collapse"),
   "codegen.rows": ("codegen.rangeify", "codegen.target"),
   "codegen.schedule": ("codegen.partial", "codegen.places", "codegen.rows"),
   "codegen.memory": ("ops.uop",),

@@ -316,6 +316,7 @@ class Renderer:
   def store(self, u: UOp) -> None:
     address, value = without_order(u.src[0]), u.src[1]
     gates, memory = address.src[2:], self.memory(u.src[0])
+    if u.arg is Ops.ADD: return self.add_to_memory(address, value)
     guard = f"if ({self.lane(gates[0], 0)}) " if gates else ""
     if value.dtype.count == 1 or memory.dtype is value.dtype:
       return self.put(f"{guard}{self.name_of(memory)}[{self.name_of(address.src[1])}] = {self.name_of(value)};")
@@ -324,6 +325,12 @@ class Renderer:
         self.put(f"if ({self.lane(gates[0], k)}) ({self.address(address)})[{k}] = {self.lane(value, k)};")
       return
     self.put(f"{guard}store<{aligned_lanes(address, value.dtype)}>({self.address(address)}, {self.name_of(value)});")
+
+  def add_to_memory(self, address: UOp, value: UOp) -> None:
+    """Other threads may add to the same element at the same time."""
+    for k in range(value.dtype.count):
+      guard = f"if ({self.lane(address.src[2], k)}) " if len(address.src) > 2 else ""
+      self.put(f"{guard}atomicAdd({self.address(address)} + {k}, {self.lane(value, k)});")
 
   def reduce(self, u: UOp) -> None:
     """Over the lanes of a vector, upper half with lower half until one is left; or over threads, for each lane."""

@@ -159,11 +159,11 @@ def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
 
 def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, value = vector_address(u, r, new), spread(new[u.src[1]], r)
-  if address is not None: return address.store(value)
+  if address is not None: return u.with_src((address, value))
   stores = []
   for lane, target in enumerate(each_address(u.src[0], r, new)):
     element_of_lane = UOp(Ops.INDEX, value.dtype.scalar, (value, r.like(lane)))
-    stores.append(target.store(element_of_lane))
+    stores.append(u.with_src((target, element_of_lane)))
   return UOp.sink(*stores)
 
 # ---- loop nests in sequence ------------------------------------------------------------------------------------------

@@ -4,19 +4,36 @@
 # (chapter 3)
 from __future__ import annotations
 from picograd.codegen.rangeify import Plan, Store, ZERO, storage_id
+from picograd.codegen.target import Target
 from picograd.ops.collapse import choose, collapse_onehot, equation, gated, solve
 from picograd.ops.index import join, simplify_index
 from picograd.ops.match import rewrite
-from picograd.ops.ops import Ops
+from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import UOp, toposort
 
 FEWEST_PLACES = 16       # with fewer, trying every place for each value is as fast, and threads can share it
 
 simplify_kernel = collapse_onehot + simplify_index
 
-def find_places(plan: Plan) -> Plan:
-  """The plan with stores to computed places."""
-  return plan._replace(stores=[found for s in plan.stores for found in added_up(one_element(s), plan)])
+def find_places(plan: Plan, target: Target) -> Plan:
+  """The plan with stores to computed places, where the target adds to memory in order, or by threads at once."""
+  def found(store: Store) -> list[Store]:
+    atomic = store.value.dtype in target.atomic_adds
+    if not (target.scratch_bytes or atomic): return [store]
+    places = added_up(one_element(store), plan)
+    return [with_addition(s) for s in places] if atomic else places
+  return plan._replace(stores=[s for store in plan.stores for s in found(store)])
+
+def with_addition(store: Store) -> Store:
+  """x[e(b)] += v(b) as an update of x, in any order of the b."""
+  place = store.address.load()
+  if store.value.op is not Ops.ADD or store.value.src[0] is not place or not reads_memory(store.address): return store
+  free = {r: r.replace(arg=(r.arg[0], Axis.LOOP)) for r in store.ranges}
+  ranges = tuple(free.values())
+  return store.over(free)._replace(value=store.value.src[1].substitute(free), dims=ranges, ranges=ranges, update=Ops.ADD)
+
+def reads_memory(address: UOp) -> bool:
+  return any(u.op is Ops.LOAD for u in toposort([address]))
 
 def one_element(store: Store) -> Store:
   """x[n] = where(n == e, v, x[n]) for every n is x[e] = v."""

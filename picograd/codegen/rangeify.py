@@ -42,7 +42,12 @@ class Store(NamedTuple):
   value: UOp
   dims: Position               # one RANGE per dimension of the value; a constant 0 where its size is 1
   ranges: tuple[UOp, ...]      # the RANGEs of dims, outermost loop first
+  update: Ops | None = None    # ADD: the value is added to what is there, whoever else adds to it at the same time
 
+  @property
+  def effect(self) -> UOp:
+    """The store itself."""
+    return UOp(Ops.STORE, dtypes.void, (self.address, self.value), self.update)
   @property
   def target(self) -> UOp: return self.address.src[0]
   def over(self, ranges: dict[UOp, UOp]) -> Store:

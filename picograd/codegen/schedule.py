@@ -56,7 +56,7 @@ def without_unread(nests: list[Nest], plan: Plan, temporary: set[UOp]) -> list[N
 
 def planned(roots: list[UOp], device: str, target: Target) -> Plan:
   plan = rangeify(roots, device)
-  return find_places(plan) if target.scratch_bytes else plan
+  return find_places(plan, target)
 
 # ---- order -----------------------------------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ def kernel_of(run: Run, plan: Plan) -> Kernel:
   """The kernel of a run: PARAMs numbered by slot, ranges numbered from 0, indices simplified."""
   outer = run.nests[0][0].ranges[:run.shared]
   stores = [over_outer(s, outer) for nest in run.nests for s in last_stores(nest, plan)]
-  ends = [s.address.store(s.value).end(*s.ranges[len(outer):]) for s in stores]
+  ends = [s.effect.end(*s.ranges[len(outer):]) for s in stores]
   ends = in_scratch(ends, {k for k, leaf in enumerate(plan.leaves) if leaf in run.scratch}, outer)
   if outer: ends = [UOp(Ops.END, dtypes.void, (*ends, *outer))]
   nodes = toposort(ends)

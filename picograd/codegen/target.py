@@ -20,6 +20,7 @@ class Target(NamedTuple):
   missing_ops: frozenset[Ops] = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN})     # to be decomposed
   missing_dtypes: frozenset[DType] = frozenset()                             # arithmetic done in float32
   casts_by_bits: frozenset[DType] = frozenset({dtypes.bfloat16})             # no instruction converts these
+  atomic_adds: frozenset[DType] = frozenset()                                # added to memory by threads at once
   division_traps: bool = False                  # integer division by zero kills the process, or gives anything
   units: int = 1                                # processors that run blocks of threads
   matrix: str = ""                              # the unit of a Tile that multiplies 16-bit floats; "": none
@@ -77,4 +78,5 @@ def cuda_target(capability: tuple[int, int], units: int) -> Target:
   gpu = GPUS[capability]
   return Target(f"cuda-{gpu.arch}", "linear", vector_bytes=16, registers=255, local_bytes=gpu.local_bytes,
                 position=dtypes.int32, stream_bytes=1 << 62, missing_dtypes=HALF, casts_by_bits=frozenset(),
-                division_traps=True, units=units, matrix=gpu.matrix)
+                atomic_adds=frozenset({dtypes.float32, dtypes.int32}), division_traps=True, units=units,
+                matrix=gpu.matrix)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 import math
 from picograd.arithmetic import Axes, accumulator, convert, detach, in_float32, iota_along, mean_over, stored, stretch
-from picograd.common import axes_of, axis_of
+from picograd.common import axes_of, axis_of, for_sums
 from picograd.dtype import DType
 from picograd.helpers import ceildiv, prod
 from picograd.indexing import after_last, axis_back, before_last, last_axis, over_last
@@ -77,7 +77,7 @@ def log_softmax_along(x: UOp, axis: int) -> UOp:
 
 def along(x: Tensor, formula, dim, dtype: DType | None) -> Tensor:
   """formula along one dimension of floats; a scalar counts as a vector of one."""
-  line = x.cast(dtype or x.dtype)
+  line = for_sums(x)[0] if dtype is None else x.cast(dtype)
   if not x.ndim: line = line.reshape(1)
   axis = axis_of(dim, x.ndim)
   out = line.map_float(lambda u: formula(u, axis))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 import math
 from typing import Sequence
+from picograd.common import for_product, for_sums
 from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv, prod
 from picograd.random import Generator, rand
@@ -68,6 +69,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
   """(..., in) with weight (out, in) -> (..., out)."""
+  input, weight, bias = for_product(input, weight, bias)
   out = input @ weight.transpose(-1, -2) if weight.ndim > 1 else input @ weight
   return out if bias is None else out + bias
 
@@ -107,6 +109,7 @@ def layer_norm(input: Tensor, normalized_shape: Ints, weight: Tensor | None = No
                eps: float = 1e-5) -> Tensor:
   """(*, *normalized_shape) standardised over the trailing dimensions. RuntimeError where they differ."""
   dims = trailing_dims(input, normalized_shape)
+  input, = for_sums(input)
   x = standardise(input.to(working_dtype(input.dtype)), dims, eps).to(input.dtype)
   return scale_and_shift(x, weight, bias)
 
@@ -374,9 +377,11 @@ def same_shape(input: Tensor, target: Tensor) -> None:
     raise ValueError(f"Target size ({tuple(target.shape)}) must be the same as input size ({tuple(input.shape)})")
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+  input, target = for_sums(input, target)
   return reduce_loss((input - target) * (input - target), reduction)
 
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+  input, target = for_sums(input, target)
   return reduce_loss((input - target).abs(), reduction)
 
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
@@ -389,6 +394,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
                                      reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:
   """(1-t)*x + w*softplus(-x), w = 1 + (pos_weight-1)*t and softplus(-x) = max(-x,0) + log(1 + exp(-|x|))."""
+  input, target = for_sums(input, target)
   same_shape(input, target)
   softened = (-input).relu() + input.abs().neg().exp().log1p()
   if pos_weight is not None: softened = softened * (1 + (pos_weight - 1) * target)
@@ -416,6 +422,7 @@ def reduce_classes(loss: Tensor, weights: Tensor, reduction: str) -> Tensor:
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
              reduction: str = "mean") -> Tensor:
   """-input at the target's class: log-probabilities (N, C, ...) or (C,), classes (N, ...) or ()."""
+  input, = for_sums(input)
   if input.ndim == 1:
     loss = nll_loss(input.unsqueeze(0), target.unsqueeze(0), weight, ignore_index, reduction)
     return loss.squeeze(0) if reduction == "none" else loss
@@ -428,6 +435,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
   """Logits (N, C, ...) or (C,) against classes (N, ...) or (), or probabilities of the logits' shape. By
   -log softmax(x)[t] = logsumexp(x) - x[t], the softmax itself is never formed. label_smoothing mixes in the uniform
   distribution over classes."""
+  input, = for_sums(input)
   if input.ndim == 1:
     loss = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), weight, ignore_index, reduction, label_smoothing)
     return loss.squeeze(0) if reduction == "none" else loss
@@ -458,6 +466,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
   (..., H, L, Ev). A bool mask keeps where it is true, a float mask is added; is_causal keeps column <= row. enable_gqa:
   key and value have fewer heads, each of which serves H/heads neighbours. scale is 1/sqrt(E) by default."""
   if attn_mask is not None and is_causal: raise RuntimeError("attn_mask and is_causal cannot both be given")
+  query, key, value = for_product(query, key, value)
   if enable_gqa: key, value = share_heads(key, query.shape[-3]), share_heads(value, query.shape[-3])
   factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
   scores = (query @ key.transpose(-2, -1)) * factor                                            # (..., H, L, S)
@@ -466,7 +475,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     scores = where(arange(key.shape[-2], device=query.device) <= rows, scores, -math.inf)
   elif attn_mask is not None:
     scores = where(attn_mask, scores, -math.inf) if attn_mask.dtype is dtypes.bool else scores + attn_mask
-  return dropout(scores.softmax(-1), dropout_p) @ value
+  return dropout(scores.softmax(-1, dtype=scores.dtype), dropout_p) @ value
 
 def share_heads(x: Tensor, heads: int) -> Tensor:
   """(..., h, S, E) -> (..., heads, S, E): each head repeated heads/h times in a row."""
