@@ -18,10 +18,9 @@ simplify_kernel = collapse_onehot + simplify_index
 def find_places(plan: Plan, target: Target) -> Plan:
   """The plan with stores to computed places, where the target adds to memory in order, or by threads at once."""
   def found(store: Store) -> list[Store]:
-    atomic = store.value.dtype in target.atomic_adds
-    if not (target.scratch_bytes or atomic): return [store]
-    places = added_up(one_element(store), plan)
-    return [with_addition(s) for s in places] if atomic else places
+    if target.scratch_bytes: return added_up(one_element(store), plan)
+    if store.value.dtype not in target.atomic_adds: return [store]
+    return [with_addition(s) for s in added_up(store, plan)]
   return plan._replace(stores=[s for store in plan.stores for s in found(store)])
 
 def with_addition(store: Store) -> Store:
@@ -30,7 +29,8 @@ def with_addition(store: Store) -> Store:
   if store.value.op is not Ops.ADD or store.value.src[0] is not place or not reads_memory(store.address): return store
   free = {r: r.replace(arg=(r.arg[0], Axis.LOOP)) for r in store.ranges}
   ranges = tuple(free.values())
-  return store.over(free)._replace(value=store.value.src[1].substitute(free), dims=ranges, ranges=ranges, update=Ops.ADD)
+  value = store.value.src[1].substitute(free)
+  return store.over(free)._replace(value=value, dims=ranges, ranges=ranges, update=Ops.ADD)
 
 def reads_memory(address: UOp) -> bool:
   return any(u.op is Ops.LOAD for u in toposort([address]))

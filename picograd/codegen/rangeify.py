@@ -292,10 +292,11 @@ def both(a: UOp, b: UOp | None) -> UOp:
 def is_operation(u: UOp): return u.op in ALU and u.op is not Ops.CAST
 
 def is_narrowed(u: UOp, request: Request, scope: Scope) -> bool:
-  """Whether a CAST makes the operand of a contraction narrower, whose loops read it again and again: matrix units read
-  the narrow one from memory."""
+  """Whether a CAST makes a matrix narrower which a contraction's loops read again and again: matrix units read the narrow
+  one from memory."""
   if not scope.contraction or u.dtype.itemsize >= u.src[0].dtype.itemsize or is_constant(u): return False
-  return size_of(loops_of(scope.ranges - ranges_of(request.at))) >= MANY_READS
+  inside = ranges_of(request.at)
+  return size_of(loops_of(inside)) > 1 and size_of(loops_of(scope.ranges - inside)) >= MANY_READS
 
 def is_wider(u: UOp) -> bool:
   """Whether a CAST takes more memory than what it casts, which is stored instead."""
