@@ -84,6 +84,13 @@ __device__ __forceinline__ float largest(float x, float y) {
   float z; asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y)); return z;
 }
 __device__ __forceinline__ double largest(double x, double y) { return y != y || x < y ? y : x; }
+// In a captured program a kernel may be launched while the one before it runs. Both meet here first.
+__device__ __forceinline__ void wait_for_earlier_kernels() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 struct Plus { template<typename T> static __device__ T of(T x, T y) { return x + y; } };
 struct Times { template<typename T> static __device__ T of(T x, T y) { return x * y; } };
 struct Largest {
@@ -206,6 +213,7 @@ class Renderer:
     blocks = max(map(matrix.blocks_at_once, tiles), default=max(1, RESIDENT // self.threads))
     bounds = f"__launch_bounds__({self.threads}, {blocks})"
     signature = f'extern "C" __global__ void {bounds} {self.name}({", ".join(pointers)}) {{\n'
+    signature += "  wait_for_earlier_kernels();\n"
     return head + "".join(maps) + PRELUDE + functions + signature + "\n".join(self.lines) + "\n}\n"
 
   def parameters(self) -> list[str]:

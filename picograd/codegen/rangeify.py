@@ -292,8 +292,8 @@ def both(a: UOp, b: UOp | None) -> UOp:
 def is_operation(u: UOp): return u.op in ALU and u.op is not Ops.CAST
 
 def is_narrowed(u: UOp, request: Request, scope: Scope) -> bool:
-  """Whether a CAST makes a matrix narrower which a contraction's loops read again and again: matrix units read the narrow
-  one from memory."""
+  """Whether a CAST makes a matrix narrower which a contraction's loops read again and again: matrix units read the
+  narrow one from memory."""
   if not scope.contraction or u.dtype.itemsize >= u.src[0].dtype.itemsize or is_constant(u): return False
   inside = ranges_of(request.at)
   return size_of(loops_of(inside)) > 1 and size_of(loops_of(scope.ranges - inside)) >= MANY_READS

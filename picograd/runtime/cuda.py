@@ -1,20 +1,23 @@
 # cuda.py: NVIDIA GPUs. In: CUDA C (codegen/cuda.py). Out: cubins by NVRTC, run by PyCUDA on one stream of a device's
 # context. Memory comes from a pool; freed blocks may be given out at once, because everything runs in the stream's
-# order. A captured program is a CUDA graph, which PyCUDA lacks: cuda-bindings record PyCUDA's launches on the stream.
+# order. A captured program is a CUDA graph, which PyCUDA lacks: cuda-bindings make it and launch it on the stream.
 # The first line of a source says how a kernel is launched; a binary keeps that line before the cubin.   (chapter 3)
 from __future__ import annotations
 import atexit, ctypes, re
+from collections import deque
 from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 from picograd.codegen import cuda
 from picograd.codegen.target import cuda_target
 from picograd.runtime import nvrtc
-from picograd.runtime.device import Device
+from picograd.runtime.device import Buffer, Device
 
 HEAD = re.compile(r"// (\w+) grid (\d+) block (\d+) shared (\d+) arguments (\d+)")
 MAP = re.compile(r"// map slot (\d+) type (\w+) pitch (\d+) length (\d+) box (\d+) (\d+)")
 HEAD_LINES = 3           # that say how a kernel is launched
 GRAPHS = 8               # executable graphs that a captured program keeps, one for each set of addresses
+PROGRAMMATIC_PORT = 1    # of a graph's kernel: where its dependents may be launched (CU_GRAPH_KERNEL_NODE_PORT_..)
+LOOKS = 64               # checks that may wait before somebody looks at them
 
 def open_device(name: str) -> CudaDevice:
   try: import pycuda.driver as driver
@@ -27,6 +30,12 @@ def open_device(name: str) -> CudaDevice:
   nvrtc.library()
   return CudaDevice(name, driver, number, count)
 
+class Check(NamedTuple):
+  """Flags on their way to the host, and what to raise where one is set."""
+  copied: Any
+  found: np.ndarray
+  errors: list[Exception]
+
 class Memory(NamedTuple):
   """An address on a device: not an int, which in a captured program is the number of an argument."""
   address: int
@@ -37,13 +46,15 @@ class CudaDevice(Device):
     gpu = driver.Device(number)
     self.context = gpu.retain_primary_context()                    # the one that other libraries use too
     self.context.push()
-    from pycuda.tools import DeviceMemoryPool
-    self.pool, self.stream = DeviceMemoryPool(), driver.Stream()
+    from pycuda.tools import DeviceMemoryPool, PageLockedMemoryPool
+    self.pool, self.pinned, self.stream = DeviceMemoryPool(), PageLockedMemoryPool(), driver.Stream()
     self.target = cuda_target(gpu.compute_capability(), gpu.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT))
     self.arch = self.target.name.removeprefix("cuda-")
+    self.overlaps = gpu.compute_capability() >= (9, 0)             # kernels that wait by themselves for earlier ones
     self.context.pop()
     self.blocks: dict[int, Any] = {}                               # address -> what keeps it allocated
     self.programs: list[CudaProgram] = []
+    self.checks: deque[Check] = deque()                            # what has been asked and not been looked at
     atexit.register(self.close)
 
   def __enter__(self) -> None: self.context.push()
@@ -58,15 +69,35 @@ class CudaDevice(Device):
     with self: del self.blocks[memory.address]
   def slice(self, memory: Memory, offset: int, nbytes: int) -> Memory: return Memory(memory.address + offset)
   def copy_in(self, memory: Memory, data: np.ndarray) -> None:
-    with self:
-      self.driver.memcpy_htod_async(memory.address, np.ascontiguousarray(data), self.stream)
-      self.stream.synchronize()                                    # data may change once this returns
+    """Data that is not pinned may change once this returns: the driver has a copy of it."""
+    with self: self.driver.memcpy_htod_async(memory.address, np.ascontiguousarray(data), self.stream)
   def copy_out(self, memory: Memory, data: np.ndarray) -> None:
     with self:
       self.driver.memcpy_dtoh_async(data, memory.address, self.stream)
       self.stream.synchronize()
+    self.look()
   def synchronize(self) -> None:
     with self: self.stream.synchronize()
+    self.look()
+
+  def check(self, flags: dict[Buffer, Exception]) -> None:
+    """The flags are copied to the host in the stream's order, and looked at when they are there."""
+    with self:
+      found = self.pinned.allocate((len(flags),), np.int32)
+      for k, flag in enumerate(flags):
+        self.driver.memcpy_dtoh_async(found[k:k + 1], flag.memory.address, self.stream)
+      self.checks.append(Check(self.driver.Event(self.driver.event_flags.DISABLE_TIMING), found, list(flags.values())))
+      self.checks[-1].copied.record(self.stream)
+      if len(self.checks) > LOOKS: self.checks[0].copied.synchronize()
+    self.look()
+  def look(self) -> None:
+    """Raises the error of a flag that has arrived and is set."""
+    while self.checks:
+      with self: arrived = self.checks[0].copied.query()
+      if not arrived: return
+      check = self.checks.popleft()
+      for found, error in zip(check.found, check.errors):
+        if found: raise error
 
   def render(self, kernel: Any) -> str: return cuda.render(kernel)
   def compile(self, source: str) -> bytes:
@@ -86,7 +117,7 @@ class CudaDevice(Device):
       function.prepare("P" * (arguments + bool(maps)))
       if shared > 48 << 10:
         function.set_attribute(self.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
-    self.programs.append(CudaProgram(self, name, function, (grid, 1, 1), (block, 1, 1), shared, arguments, maps))
+    self.programs.append(CudaProgram(self, entry, code, function, (grid, 1, 1), (block, 1, 1), shared, arguments, maps))
     return self.programs[-1]
 
   def timed(self, work: Callable[[], None]) -> float:
@@ -109,7 +140,8 @@ class CudaDevice(Device):
         program.function = None
         program.encoded.clear()
       self.blocks.clear()
-      del self.pool, self.stream
+      self.checks.clear()
+      del self.pool, self.pinned, self.stream
     self.context.detach()
 
 class MatrixMap(NamedTuple):
@@ -140,14 +172,15 @@ SWIZZLE_128, PROMOTE_128 = 3, 2
 MAPS = 64                # sets of addresses for which a program keeps its tensor maps
 
 class CudaProgram:
-  def __init__(self, device: CudaDevice, name: str, function: Any, grid: tuple, block: tuple, shared: int,
+  def __init__(self, device: CudaDevice, entry: str, code: bytes, function: Any, grid: tuple, block: tuple, shared: int,
                arguments: int, maps: list[MatrixMap]):
-    self.device, self.name, self.function = device, name, function
+    self.device, self.entry, self.code, self.function = device, entry, code, function
+    self.found: Any = None                                         # the function for cuda-bindings
     self.grid, self.block, self.shared, self.arguments, self.maps = grid, block, shared, arguments, maps
     self.encoded: dict[tuple[int, ...], Any] = {}                  # addresses -> tensor maps in device memory
 
-  def tensor_maps(self, memory: Sequence[Memory]) -> list[int]:
-    """The address of the maps of some memory: they hold addresses, so there is a set for each."""
+  def tensor_maps(self, memory: Sequence[Memory]) -> list[Any]:
+    """The block of device memory with the maps of some memory: they hold addresses, so there is one for each."""
     if not self.maps: return []
     key = tuple([memory[m.slot].address for m in self.maps])
     if key not in self.encoded:
@@ -155,50 +188,103 @@ class CudaProgram:
       data = b"".join([m.encoded(at) for m, at in zip(self.maps, key)])
       block = self.encoded[key] = self.device.pool.allocate(len(data))
       self.device.driver.memcpy_htod(int(block), data)
-    return [int(self.encoded[key])]
+    return [self.encoded[key]]
+
+  def handle(self, driver: Any) -> Any:
+    """The function for cuda-bindings: PyCUDA does not show its own."""
+    if self.found is None:
+      module = checked(driver.cuModuleLoadData(self.code))
+      self.found = checked(driver.cuModuleGetFunction(module, self.entry.encode()))
+      attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+      checked(driver.cuFuncSetAttribute(self.found, attribute, self.shared))
+    return self.found
 
   def __call__(self, memory: Sequence[Memory]) -> None:
     """A kernel may read fewer slots than it was scheduled with: simplification can find that it needs no more."""
-    with self.device: self.launch(memory, self.device.stream)
+    with self.device:
+      addresses = [m.address for m in memory[:self.arguments]] + [int(block) for block in self.tensor_maps(memory)]
+      stream, shared = self.device.stream, self.shared
+      self.function.prepared_async_call(self.grid, self.block, stream, *addresses, shared_size=shared)
 
-  def launch(self, memory: Sequence[Memory], stream: Any) -> None:
-    addresses = [m.address for m in memory[:self.arguments]] + self.tensor_maps(memory)
-    self.function.prepared_async_call(self.grid, self.block, stream, *addresses, shared_size=self.shared)
+class Ready(NamedTuple):
+  """An executable graph, and the tensor maps that it refers to."""
+  graph: Any
+  maps: list[Any]
 
 class Replay:
-  """Calls in order as one launch. An argument is memory, or the number of one that each call names anew. A graph holds
-  addresses, so there is one for each set of them, made on first use; the oldest are forgotten."""
+  """Calls in order as one launch. An argument is memory, or the number of one that each call names anew. An executable
+  graph holds addresses, so there is one for each set of them, made on first use; there are GRAPHS at most, of which the
+  oldest then gets new addresses. Kernels wait by themselves for the one before (codegen/cuda.py, where the GPU can), so
+  that they are launched while it runs."""
   def __init__(self, device: CudaDevice, calls: Sequence[tuple[CudaProgram, list[Any]]]):
     try: from cuda.bindings import driver
     except ImportError as e:
       raise RuntimeError(f"captured programs need cuda-bindings: pip install cuda-bindings ({e})") from None
     self.device, self.calls, self.driver = device, list(calls), driver
-    self.graphs: dict[tuple[int, ...], Any] = {}
+    self.moving = [any(isinstance(a, int) for a in arguments) for _, arguments in calls]
+    self.nodes: list[Any] = []
+    self.graph: Any = None
+    self.fixed: list[Any] = []                                       # tensor maps that the graph refers to
+    self.ready: dict[tuple[int, ...], Ready] = {}                    # by addresses
 
   def __call__(self, memory: Sequence[Any] = ()) -> None:
     key = tuple([m.address for m in memory])
     with self.device:
-      if key not in self.graphs:
-        if len(self.graphs) >= GRAPHS:
-          self.checked(self.driver.cuGraphExecDestroy(self.graphs.pop(next(iter(self.graphs)))))
-        self.graphs[key] = self.record(memory)
-      self.checked(self.driver.cuGraphLaunch(self.graphs[key], self.device.stream.handle))
+      if key not in self.ready: self.ready[key] = self.made(memory) if len(self.ready) < GRAPHS else self.moved(memory)
+      checked(self.driver.cuGraphLaunch(self.ready[key].graph, self.device.stream.handle))
 
-  def record(self, memory: Sequence[Any]) -> Any:
-    """The executable graph for some memory. It is recorded on a stream of its own, so that other threads may go on."""
-    stream, mode = self.device.driver.Stream(), self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-    def argument(a: Any) -> Any: return memory[a] if isinstance(a, int) else a
-    calls = [(program, [argument(a) for a in arguments]) for program, arguments in self.calls]
-    for program, bound in calls: program.tensor_maps(bound)          # nothing may be copied while recording
-    self.checked(self.driver.cuStreamBeginCapture(stream.handle, mode))
-    for program, bound in calls: program.launch(bound, stream)
-    graph = self.checked(self.driver.cuStreamEndCapture(stream.handle))
-    made = self.checked(self.driver.cuGraphInstantiate(graph, 0))
-    self.checked(self.driver.cuGraphDestroy(graph))
-    return made
+  def made(self, memory: Sequence[Any]) -> Ready:
+    """A new executable graph."""
+    maps: list[Any] = []
+    if self.graph is None: self.record(memory)
+    for node, params in self.moving_nodes(memory, maps):
+      checked(self.driver.cuGraphKernelNodeSetParams(node, params))
+    return Ready(checked(self.driver.cuGraphInstantiate(self.graph, 0)), maps)
 
-  def checked(self, results: tuple) -> Any:
-    """What a driver call returns beside its error code."""
-    code, *values = results
-    if int(code) != 0: raise RuntimeError(f"CUDA graphs: {code.name}")
-    return values[0] if values else None
+  def moved(self, memory: Sequence[Any]) -> Ready:
+    """The oldest executable graph with other addresses: launches of it that still wait keep theirs."""
+    oldest = self.ready.pop(next(iter(self.ready))).graph
+    maps: list[Any] = []
+    for node, params in self.moving_nodes(memory, maps):
+      checked(self.driver.cuGraphExecKernelNodeSetParams(oldest, node, params))
+    return Ready(oldest, maps)
+
+  def moving_nodes(self, memory: Sequence[Any], maps: list[Any]) -> list[tuple[Any, Any]]:
+    """What is launched with arguments that change, and how."""
+    rows = [(node, *call) for node, call, moves in zip(self.nodes, self.calls, self.moving) if moves]
+    return [(node, self.params(program, arguments, memory, maps)) for node, program, arguments in rows]
+
+  def record(self, memory: Sequence[Any]) -> None:
+    """The graph: a chain of kernels."""
+    self.graph = checked(self.driver.cuGraphCreate(0))
+    for program, arguments in self.calls:
+      params = self.params(program, arguments, memory, self.fixed)
+      self.nodes.append(checked(self.driver.cuGraphAddKernelNode(self.graph, None, 0, params)))
+    edges = [self.edge() for _ in self.nodes[1:]]
+    checked(self.driver.cuGraphAddDependencies(self.graph, self.nodes[:-1], self.nodes[1:], edges, len(edges)))
+
+  def edge(self) -> Any:
+    data, kinds = self.driver.CUgraphEdgeData(), self.driver.CUgraphDependencyType
+    if self.device.overlaps:
+      data.type = kinds.CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC
+      data.from_port = PROGRAMMATIC_PORT
+    return data
+
+  def params(self, program: CudaProgram, arguments: Sequence[Any], memory: Sequence[Any], maps: list[Any]) -> Any:
+    """How a kernel is launched. The tensor maps that it refers to join `maps`."""
+    bound = [memory[a] if isinstance(a, int) else a for a in arguments]
+    own = program.tensor_maps(bound)
+    maps += own
+    values = tuple([m.address for m in bound[:program.arguments]] + [int(block) for block in own])
+    out = self.driver.CUDA_KERNEL_NODE_PARAMS()
+    out.func = program.handle(self.driver)
+    out.gridDimX, out.blockDimX, out.sharedMemBytes = program.grid[0], program.block[0], program.shared
+    out.gridDimY = out.gridDimZ = out.blockDimY = out.blockDimZ = 1
+    out.kernelParams = (values, (ctypes.c_void_p,) * len(values))
+    return out
+
+def checked(results: tuple) -> Any:
+  """What a call of cuda-bindings returns beside its error code."""
+  code, *values = results
+  if int(code) != 0: raise RuntimeError(f"CUDA graphs: {code.name}")
+  return values[0] if values else None

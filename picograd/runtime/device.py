@@ -43,6 +43,14 @@ class Device:
       for program, arguments in calls: program([moving[a] if isinstance(a, int) else a for a in arguments])
     return run
   def synchronize(self) -> None: pass
+  def check(self, flags: "dict[Buffer, Exception]") -> None:
+    """Raises the error of a flag that what ran last has set. A device that runs behind its caller may do so later, but
+    before anything that it computed is looked at."""
+    found: np.ndarray = np.zeros(1, np.int32)
+    for flag, error in flags.items():
+      self.synchronize()
+      self.copy_out(flag.memory, found)
+      if found[0]: raise error
 
 ALIGNMENT = 64       # bytes: a cache line, and what non-temporal stores need
 

@@ -8,7 +8,7 @@ import numpy as np
 from picograd.helpers import Counters
 from picograd.ops.uop import UOp, fresh
 from picograd.runtime import profile
-from picograd.runtime.device import Buffer, Device, buffer_of, to_host
+from picograd.runtime.device import Buffer, Device, buffer_of
 from picograd.runtime.realize import Launch, Plan, watchers
 
 class CaptureError(RuntimeError):
@@ -77,7 +77,8 @@ class Captured:
   def __init__(self, tape: Tape, moving: Sequence[Buffer]):
     numbers = {buffer: i for i, buffer in enumerate(moving)}
     self.busy = threading.Lock()
-    self.feeds, self.checks = tape.feeds, dict(reversed(tape.checks))        # of one flag, what was asked first
+    self.feeds = tape.feeds
+    self.checks = {buffer_of(flag): error for flag, error in reversed(tape.checks)}     # of one flag, what was asked first
     launches = [launch for launch, _ in tape.launches]
     self.kernels, self.operations = len(launches), sum(launch.operations for launch in launches)
     self.bytes = sum(launch.bytes for launch in launches)
@@ -112,5 +113,4 @@ class Captured:
     Counters.kernels += self.kernels
     Counters.operations += self.operations
     Counters.bytes_moved += self.bytes
-    for flag, error in self.checks.items():
-      if to_host(flag)[0]: raise error
+    if self.checks and self.where: self.where.check(self.checks)

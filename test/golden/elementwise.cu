@@ -1,5 +1,6 @@
 // kernel0 grid 8 block 256 shared 0 arguments 2
 extern "C" __global__ void __launch_bounds__(256, 4) kernel0(float* __restrict__ p0, const float* __restrict__ p1) {
+  wait_for_earlier_kernels();
   const int v0 = blockIdx.x;
   const int v1 = (int)(v0 * 1024);
   const int v2 = threadIdx.x;

@@ -1,5 +1,6 @@
 // kernel0 grid 12 block 256 shared 0 arguments 3
 extern "C" __global__ void __launch_bounds__(256, 4) kernel0(float* __restrict__ p0, const float* __restrict__ p1, const float* __restrict__ p2) {
+  wait_for_earlier_kernels();
   const int v0 = blockIdx.x;
   const int v1 = (int)(v0 / 3);
   const int v2 = (int)(v1 * 32);
