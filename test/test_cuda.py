@@ -125,7 +125,7 @@ def test_the_list_covers_every_opt_and_every_matrix_unit():
 
 def test_a_row_is_read_once():
   source, = sources(CASES["softmax"]())
-  assert source[source.index('extern "C"'):].count("load<") == 8192 // 1024 // 4
+  assert source[source.index("void body("):].count("load<") == 8192 // 1024 // 4
   assert "grid 64 block 1024" in source
 
 def test_operands_of_a_matrix_unit_come_in_bulk_where_they_are_matrices():
@@ -136,7 +136,7 @@ def test_operands_of_a_matrix_unit_come_in_bulk_where_they_are_matrices():
 
 def test_positions_beyond_32_bits_are_wide():
   source, = sources(leaf(1 << 20, 1 << 12) * 2)
-  assert "const long long" in source[source.index('extern "C"'):]
+  assert "const long long" in source[source.index("void body("):]
 
 @pytest.mark.parametrize("name", ["elementwise", "softmax of odd rows", "transpose of an odd matrix"])
 def test_golden(name): assert golden_text(name) == golden_path(name).read_text(encoding="utf-8")

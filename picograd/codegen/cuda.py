@@ -91,6 +91,8 @@ __device__ __forceinline__ void wait_for_earlier_kernels() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
+// A pointer that nothing is read from before this: what is only read might be read before the wait.
+template<typename T> __device__ __forceinline__ T* now(T* p) { asm volatile("" : "+l"(p) :: "memory"); return p; }
 struct Plus { template<typename T> static __device__ T of(T x, T y) { return x + y; } };
 struct Times { template<typename T> static __device__ T of(T x, T y) { return x * y; } };
 struct Largest {
@@ -208,23 +210,26 @@ class Renderer:
     functions = "".join(map(matrix.device_function, dict.fromkeys(tiles)))
     maps = [line + "\n" for tile in dict.fromkeys(tiles) for line in matrix.tensor_maps(tile)]
     parameters = self.parameters()
-    pointers = parameters + ["const TensorMap* maps"] * bool(maps)
+    pointers = [*parameters, *[("const TensorMap*", "maps")] * bool(maps)]
     head = f"// {self.name} grid {grid} block {self.threads} shared {shared} arguments {len(parameters)}\n"
     blocks = max(map(matrix.blocks_at_once, tiles), default=max(1, RESIDENT // self.threads))
     bounds = f"__launch_bounds__({self.threads}, {blocks})"
-    signature = f'extern "C" __global__ void {bounds} {self.name}({", ".join(pointers)}) {{\n'
-    signature += "  wait_for_earlier_kernels();\n"
-    return head + "".join(maps) + PRELUDE + functions + signature + "\n".join(self.lines) + "\n}\n"
+    inner = ", ".join(f"{kind} __restrict__ {name}" for kind, name in pointers)
+    outer = ", ".join(f"{kind} {name}" for kind, name in pointers)
+    names = ", ".join(f"now({name})" for _, name in pointers)
+    body = f"__device__ __forceinline__ void body({inner}) {{\n" + "\n".join(self.lines) + "\n}\n"
+    entry = f'extern "C" __global__ void {bounds} {self.name}({outer}) {{\n  wait_for_earlier_kernels();\n'
+    return head + "".join(maps) + PRELUDE + functions + body + entry + f"  body({names});\n}}\n"
 
-  def parameters(self) -> list[str]:
-    """Pointers by slot. Slots are different memory. A slot that the kernel does not touch keeps its place."""
+  def parameters(self) -> list[tuple[str, str]]:
+    """Type and name of the pointer of each slot. Slots are different memory. One that is not touched keeps its place."""
     params = {u.arg: u for u in toposort(self.code) if u.op is Ops.PARAM}
-    texts = []
+    found = []
     for slot in range(1 + max(params, default=-1)):
       u = params.get(slot)
-      if u is None: texts.append(f"const void* p{slot}")
-      else: texts.append(f"{'' if u in self.written else 'const '}{scalar_type(u.dtype)}* __restrict__ p{slot}")
-    return texts
+      kind = "const void*" if u is None else f"{'' if u in self.written else 'const '}{scalar_type(u.dtype)}*"
+      found.append((kind, f"p{slot}"))
+    return found
 
   def put(self, text: str) -> None: self.lines.append("  " * self.depth + text)
   def fresh(self, u: UOp) -> str: return self.names.setdefault(u, f"v{len(self.names)}")

@@ -1,6 +1,5 @@
 // kernel0 grid 8 block 256 shared 0 arguments 2
-extern "C" __global__ void __launch_bounds__(256, 4) kernel0(float* __restrict__ p0, const float* __restrict__ p1) {
-  wait_for_earlier_kernels();
+__device__ __forceinline__ void body(float* __restrict__ p0, const float* __restrict__ p1) {
   const int v0 = blockIdx.x;
   const int v1 = (int)(v0 * 1024);
   const int v2 = threadIdx.x;
@@ -14,4 +13,8 @@ extern "C" __global__ void __launch_bounds__(256, 4) kernel0(float* __restrict__
   const Vec<bool, 4> v10 = {{(bool)(v7.v[0] | v9.v[0]), (bool)(v7.v[1] | v9.v[1]), (bool)(v7.v[2] | v9.v[2]), (bool)(v7.v[3] | v9.v[3])}};
   const Vec<float, 4> v11 = {{(float)(v10.v[0] ? 0.0f : v6.v[0]), (float)(v10.v[1] ? 0.0f : v6.v[1]), (float)(v10.v[2] ? 0.0f : v6.v[2]), (float)(v10.v[3] ? 0.0f : v6.v[3])}};
   store<4>(p0 + v4, v11);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) kernel0(float* p0, const float* p1) {
+  wait_for_earlier_kernels();
+  body(now(p0), now(p1));
 }

@@ -1,6 +1,5 @@
 // kernel0 grid 77 block 32 shared 0 arguments 2
-extern "C" __global__ void __launch_bounds__(32, 32) kernel0(float* __restrict__ p0, const float* __restrict__ p1) {
-  wait_for_earlier_kernels();
+__device__ __forceinline__ void body(float* __restrict__ p0, const float* __restrict__ p1) {
   const int v0 = blockIdx.x;
   const int v1 = (int)(v0 * 131);
   const int v2 = threadIdx.x;
@@ -184,4 +183,8 @@ extern "C" __global__ void __launch_bounds__(32, 32) kernel0(float* __restrict__
   if (true) p0[v8] = v175;
   if (true) p0[v10] = v176;
   if (v14) p0[v15] = v177;
+}
+extern "C" __global__ void __launch_bounds__(32, 32) kernel0(float* p0, const float* p1) {
+  wait_for_earlier_kernels();
+  body(now(p0), now(p1));
 }

@@ -1,6 +1,5 @@
 // kernel0 grid 12 block 256 shared 0 arguments 3
-extern "C" __global__ void __launch_bounds__(256, 4) kernel0(float* __restrict__ p0, const float* __restrict__ p1, const float* __restrict__ p2) {
-  wait_for_earlier_kernels();
+__device__ __forceinline__ void body(float* __restrict__ p0, const float* __restrict__ p1, const float* __restrict__ p2) {
   const int v0 = blockIdx.x;
   const int v1 = (int)(v0 / 3);
   const int v2 = (int)(v1 * 32);
@@ -82,4 +81,8 @@ extern "C" __global__ void __launch_bounds__(256, 4) kernel0(float* __restrict__
   if (v57) p0[v55] = v61;
   if (v57) p0[v62] = v66;
   if (v57) p0[v67] = v71;
+}
+extern "C" __global__ void __launch_bounds__(256, 4) kernel0(float* p0, const float* p1, const float* p2) {
+  wait_for_earlier_kernels();
+  body(now(p0), now(p1), now(p2));
 }
