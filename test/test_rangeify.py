@@ -1,11 +1,12 @@
 # What is cut, what is read twice, in which order loops nest.
 import numpy as np
 from graphs import close, leaf, matmul, random, softmax2, softmax2_numpy, total, value
+from picograd.codegen.schedule import PLAIN
 from picograd.codegen.rangeify import Plan, is_contraction, rangeify
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp, toposort
 
-def stores(*roots: UOp) -> Plan: return rangeify(list(roots), "CPU")
+def stores(*roots: UOp) -> Plan: return rangeify(list(roots), "CPU", PLAIN)
 
 def test_no_movement_is_left():
   x = leaf(random(4, 6))

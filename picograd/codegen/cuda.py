@@ -222,7 +222,7 @@ class Renderer:
     return head + "".join(maps) + PRELUDE + functions + body + entry + f"  body({names});\n}}\n"
 
   def parameters(self) -> list[tuple[str, str]]:
-    """Type and name of the pointer of each slot. Slots are different memory. One that is not touched keeps its place."""
+    """Type and name of each slot's pointer. Slots are different memory; one that is not touched keeps its place."""
     params = {u.arg: u for u in toposort(self.code) if u.op is Ops.PARAM}
     found = []
     for slot in range(1 + max(params, default=-1)):
@@ -322,9 +322,16 @@ class Renderer:
     self.define(u, "{{" + ", ".join(f"{self.name_of(memory)}[{first.arg + k}]" for k in range(u.dtype.count)) + "}}")
 
   def load_by_lanes(self, u: UOp, address: UOp) -> None:
-    base, gate = self.address(address), address.src[2]
-    lanes = [f"{self.lane(gate, k)} ? ({base})[{k}] : ({scalar_type(u.dtype)})0" for k in range(u.dtype.count)]
-    self.define(u, "{{" + ", ".join(lanes) + "}}")
+    """All lanes at once where all are wanted."""
+    base, gate, zeros = self.address(address), address.src[2], "{{" + ", ".join(["0"] * u.dtype.count) + "}}"
+    self.put(f"{type_of(u.dtype)} {self.fresh(u)} = {zeros};")
+    whole = f"{self.name_of(u)} = load<{aligned_lanes(address, u.dtype)}, {u.dtype.count}>({base});"
+    lanes = [f"if ({self.lane(gate, k)}) {self.name_of(u)}.v[{k}] = ({base})[{k}];" for k in range(u.dtype.count)]
+    self.put(f"if ({self.every(gate)}) {whole} else {{ {' '.join(lanes)} }}")
+
+  def every(self, gate: UOp) -> str:
+    """That every lane of a gate is true."""
+    return " && ".join(dict.fromkeys(self.lane(gate, k) for k in range(gate.dtype.count)))
 
   def store(self, u: UOp) -> None:
     address, value = without_order(u.src[0]), u.src[1]
@@ -333,11 +340,11 @@ class Renderer:
     guard = f"if ({self.lane(gates[0], 0)}) " if gates else ""
     if value.dtype.count == 1 or memory.dtype is value.dtype:
       return self.put(f"{guard}{self.name_of(memory)}[{self.name_of(address.src[1])}] = {self.name_of(value)};")
-    if gates and not is_one(gates[0]):
-      for k in range(value.dtype.count):
-        self.put(f"if ({self.lane(gates[0], k)}) ({self.address(address)})[{k}] = {self.lane(value, k)};")
-      return
-    self.put(f"{guard}store<{aligned_lanes(address, value.dtype)}>({self.address(address)}, {self.name_of(value)});")
+    whole = f"store<{aligned_lanes(address, value.dtype)}>({self.address(address)}, {self.name_of(value)});"
+    if not gates or is_one(gates[0]): return self.put(guard + whole)
+    base, gate = self.address(address), gates[0]
+    lanes = [f"if ({self.lane(gate, k)}) ({base})[{k}] = {self.lane(value, k)};" for k in range(value.dtype.count)]
+    self.put(f"if ({self.every(gate)}) {whole} else {{ {' '.join(lanes)} }}")
 
   def add_to_memory(self, address: UOp, value: UOp) -> None:
     """Other threads may add to the same element at the same time."""

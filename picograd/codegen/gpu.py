@@ -8,6 +8,7 @@ from picograd.codegen.optimize import Opt
 from picograd.codegen.tiles import Contract, Turn, choose_contract
 from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, prod
+from picograd.ops.index import sum_of
 from picograd.ops.ops import Axis
 from picograd.ops.uop import UOp
 
@@ -17,7 +18,8 @@ TILE = 32                # side of a tile that is turned in shared memory
 THREADS = 256            # of a block, where nothing asks for more
 MOST_THREADS = 1024
 IN_REGISTERS = 64        # elements of a row that one thread keeps
-PER_THREAD = 32          # elements of a row for one thread, if threads suffice
+PER_THREAD = 40          # elements of rows for one thread, if threads suffice
+LONG_ROW = 1 << 12       # elements of a row of which a rest of some lanes does not matter
 SHORT_ROW = 16           # elements that one thread reduces alone
 IN_FLIGHT = 8            # loads under way at once in a thread
 RESIDENT = 2048          # threads that one processor holds
@@ -92,7 +94,9 @@ class Chooser:
     again = [r for r in self.shape.outputs if size(r) == longest and self.is_free(r) and self.is_plain(r)]
     parallel = prod(size(r) for r in self.shape.outputs if not self.is_free(r))
     for r in [*ranges, *again]: self.take(Axis.VECTOR, r, self.lanes(r))
-    threads = self.threads_for(longest, parallel)
+    kept = [u for reduce in self.shape.reduces for u in self.shape.loads_below(reduce)]
+    arrays = {u.src[0].src[0] for u in kept if any(stride(u, r) == 1 for r in ranges)}
+    threads = self.threads_for(longest, len(arrays), parallel)
     for r in ranges: self.take(Axis.GROUP, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
     for r in again: self.take(Axis.LOCAL, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
     self.block = threads
@@ -110,9 +114,9 @@ class Chooser:
     amount = next((n for n in TOGETHER if size(r) % n == 0 and blocks // n >= ROUNDS * self.target.units), 1)
     self.take(Axis.UPCAST, r, amount)
 
-  def threads_for(self, length: int, parallel: int) -> int:
-    """A warp for a short row; more for a long one, and where there are few rows."""
-    wanted = power_of_two_above(ceildiv(length, PER_THREAD))
+  def threads_for(self, length: int, arrays: int, parallel: int) -> int:
+    """A warp for a short row; more for a long one, for rows of several arrays, and where there are few rows."""
+    wanted = power_of_two_above(ceildiv(length * arrays, PER_THREAD))
     if parallel * wanted < self.target.units * RESIDENT // 2:
       wanted = max(wanted, power_of_two_above(ceildiv(length, 8)))
     return max(min(wanted, MOST_THREADS), min(WARP, power_of_two_above(length)))
@@ -192,12 +196,18 @@ class Chooser:
     return all(stride(s, r) == 1 for s in self.shape.stores)
 
   def lanes(self, r: UOp) -> int:
-    """As many lanes as make one wide access of the widest type, if they divide the range and some access is theirs."""
+    """As many lanes as make one wide access of the widest type, if some access is theirs, and if they divide the range
+    or it is long and its rows are aligned."""
     accessed = [u for u in self.shape.loads if stride(u, r) == 1] + [s for s in self.shape.stores if stride(s, r) == 1]
     dtypes = [u.dtype if u in self.shape.loads else u.src[1].dtype for u in accessed]
     lanes = min((self.target.lanes(dt) for dt in dtypes), default=1)
+    if size(r) >= LONG_ROW and all(has_aligned_rows(u, r, lanes) for u in accessed): return lanes
     while size(r) % lanes: lanes //= 2
     return lanes
+
+def has_aligned_rows(access: UOp, r: UOp, lanes: int) -> bool:
+  place = sum_of(access.src[0].src[1])
+  return all(factor % lanes == 0 for factor in (place.constant, *[f for u, f in place.terms.items() if u is not r]))
 
 def power_of_two_above(n: int) -> int: return 1 << max(0, n - 1).bit_length()
 def power_of_two_below(n: int) -> int: return 1 << (n.bit_length() - 1)

@@ -56,7 +56,7 @@ def tensor_maps(tile: Tile) -> list[str]:
   length; then the box of one copy."""
   if not tile.bulk: return []
   boxes = [(o, (64, rows) if o.is_along_k else (64, tile.depth)) for o, rows in ((tile.a, tile.rows), (tile.b, tile.columns))]
-  return [f"// map slot {o.slot} type {tile.dtype} pitch {o.pitch} length {o.length} box {x} {y}" for o, (x, y) in boxes]
+  return [f"// map slot {o.slot} type {tile.dtype} pitch {o.pitch} width {o.width} length {o.length} box {x} {y}" for o, (x, y) in boxes]
 
 # ---- staging ---------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 # are those of any number of threads, and rounding errors stay small; maxima of 16-bit floats in float32, which no step
 # has to round. In and out: roots of a tensor graph. (chapter 3)
 from __future__ import annotations
+from picograd.codegen.target import Target
 from picograd.dtype import dtypes
 from picograd.helpers import prod
 from picograd.ops.ops import Ops
@@ -9,16 +10,17 @@ from picograd.ops.uop import Table, UOp, toposort
 
 LONG = 1 << 17           # elements under which one kernel on one thread is best
 FEW_RESULTS = 16
+COLUMNS = 32             # for each processor: with several threads for each column they are enough
 PARTS = 64               # of each result; a number near it that divides the axis, if there is one
 HALVES = (dtypes.float16, dtypes.bfloat16)       # a part would be rounded
 
-def split_long_reductions(roots: list[UOp]) -> list[UOp]:
+def split_long_reductions(roots: list[UOp], target: Target) -> list[UOp]:
   """Graphs of the same values."""
   new: Table = {}
   for u in toposort(roots):
     new[u] = u.with_src(tuple([new[s] for s in u.src]))
     if u.op is not Ops.REDUCE: continue
-    if is_long(u): new[u] = by_parts(new[u])
+    if is_long(u) or is_narrow(u, target): new[u] = by_parts(new[u])
     elif u.dtype in HALVES and u.arg[0] is Ops.MAX:
       new[u] = new[u].src[0].cast(dtypes.float32).reduce(*u.arg).cast(u.dtype)
   return [new[r] for r in roots]
@@ -26,6 +28,13 @@ def split_long_reductions(roots: list[UOp]) -> list[UOp]:
 def is_long(u: UOp) -> bool:
   elements = prod(u.src[0].shape)
   return elements >= LONG and prod(u.shape) <= FEW_RESULTS and u.dtype not in HALVES and longest_axis(u)[1] >= PARTS
+
+def is_narrow(u: UOp, target: Target) -> bool:
+  """Whether a reduction of columns, whose neighbours are other columns', has too few of them for all processors."""
+  shape = u.src[0].shape
+  if len(shape) - 1 in u.arg[1] or shape[-1] == 1 or u.dtype in HALVES: return False
+  many = prod(shape) >= 1 << 20 and longest_axis(u)[1] >= PARTS
+  return many and prod(u.shape) < COLUMNS * (target.units - 1)
 
 def longest_axis(u: UOp) -> tuple[int, int]:
   """Of those that u reduces: which, and its length."""

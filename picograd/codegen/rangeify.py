@@ -6,10 +6,12 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from typing import NamedTuple
+from picograd.codegen.target import Target
 from picograd.dtype import dtypes
-from picograd.helpers import argsort, prod
+from picograd.helpers import argsort, ceildiv, prod
 from picograd.ops.movement import linear, push
 from picograd.ops.ops import ALU, Axis, MOVEMENT, Ops, TRANSCENDENTAL
+from picograd.ops.shape import Shape
 from picograd.ops.uop import Table, UOp, consumers, substitute, toposort
 
 TRUE = UOp.const(dtypes.bool, True)
@@ -67,14 +69,16 @@ ROW_LIMIT = 1 << 17            # elements of a row that several loops of one ker
 FEW_ROWS = 4                   # with fewer rows than this, long rows are split over kernels to keep all threads busy
 SMALL_WORK = 1 << 15           # elements under which one kernel on one thread is always best
 ROW_PASSES = 4                 # loops over one row in which a value may be computed again
+LONG_ROW = 256                 # elements of a row that is worth aligning
 LONGEST_CHAIN = 400            # operations in sequence in one kernel: compilers take more than linear time
 LONGEST_EPILOGUE = 64          # operations on a reduction's result that go with it
 MANY_READS = 16                # of one element of a contraction's operand, from which on its narrower form is stored
-CHEAP_OPS = 8                  # operations that are cheaper to repeat than to store
+SMALL_WASTE = 8                # operations on a vector operand that a contraction may repeat for each row of its matrix
+TRANSCENDENTAL_COST = 16       # operations that a logarithm, a power or a sine counts for
 
-def rangeify(roots: list[UOp], device: str) -> Plan:
+def rangeify(roots: list[UOp], device: str, target: Target) -> Plan:
   """The stores that compute the roots, each after those it reads from."""
-  state = Rangeifier(roots, device)
+  state = Rangeifier(roots, device, target)
   state.walk_back()
   plan = state.build()
   separate = {}                # x[1:] = x[:-1]: the value is stored elsewhere before the assignment begins
@@ -83,12 +87,12 @@ def rangeify(roots: list[UOp], device: str) -> Plan:
     view, value = store.node.src
     stored = UOp(Ops.CONTIGUOUS, value.dtype, (value,))
     separate[store.node] = store.node.with_src((view, stored))
-  return rangeify(substitute(roots, separate), device) if separate else plan
+  return rangeify(substitute(roots, separate), device, target) if separate else plan
 
 class Rangeifier:
   """The state of the two walks over one graph."""
-  def __init__(self, roots: list[UOp], device: str):
-    self.roots, self.device = roots, device
+  def __init__(self, roots: list[UOp], device: str, target: Target):
+    self.roots, self.device, self.target = roots, device, target
     self.order = toposort(roots)
     self.users = consumers(self.order)
     self.depth = reduce_depths(self.order)
@@ -163,12 +167,12 @@ class Rangeifier:
     if len(wanted) > 1 and u.op is Ops.REDUCE: return True                # its readers disagree
     if any(scope.distance > LONGEST_CHAIN for scope in scopes): return True
     if len(wanted) > 1:
+      if self.target.matrix and any(self.repeats_work(u, r, scope) for r, scope in wanted.items()): return True
       return u in self.epilogues or not (self.is_cheap(u) or passes_over_a_row(list(wanted)))
     request, scope = next(iter(wanted)), scopes[0]
     if u.op is Ops.REDUCE: return self.reduce_must_store(u, request, scope)
-    inside = ranges_of(request.at)
-    if u in self.epilogues and is_reduced(inside): return True
-    return scope.contraction and self.is_wasteful(u, inside, scope)
+    if u in self.epilogues and is_reduced(ranges_of(request.at)): return True
+    return self.repeats_work(u, request, scope)
 
   def stores_in_new_order(self, u: UOp, wanted: dict[Request, Scope]) -> bool:
     """Whether to store what a PERMUTE gives instead of what it gets: that would be stored, nobody else wants it, and
@@ -203,18 +207,20 @@ class Rangeifier:
     """Whether computing u again costs no more than storing and loading it: few plain operations on little memory."""
     operations, elements = 0, 0
     for v in self.inside_kernel(u):
-      if v.op in (Ops.REDUCE, Ops.CONTIGUOUS) or v.op in TRANSCENDENTAL: return False
+      if v.op in (Ops.REDUCE, Ops.CONTIGUOUS): return False
       if v.op in LEAVES or self.is_boundary(v, u): elements += prod(v.shape)
-      elif is_operation(v): operations += 1
-    return operations <= CHEAP_OPS and elements <= 1.25 * prod(u.shape) + 64
+      elif is_operation(v): operations += TRANSCENDENTAL_COST if v.op in TRANSCENDENTAL else 1
+    return operations <= self.target.cheap_ops and elements <= 1.25 * prod(u.shape) + 64
 
-  def is_wasteful(self, u: UOp, inside: Ranges, scope: Scope) -> bool:
+  def repeats_work(self, u: UOp, request: Request, scope: Scope) -> bool:
     """Whether u is real work on an operand of a contraction that the contraction's loops would repeat. A vector operand
     (one row times a matrix) with little work is left in: the matrix has to be read anyway."""
+    inside = ranges_of(request.at)
+    if not scope.contraction: return False
     if size_of(loops_of(scope.ranges - inside)) == 1: return False
     work = [v for v in self.inside_kernel(u) if is_operation(v) and not self.is_boundary(v, u)]
     if size_of(loops_of(inside)) > 1: return bool(work)
-    return len(work) > CHEAP_OPS or any(v.op in TRANSCENDENTAL for v in work)
+    return len(work) > SMALL_WASTE or any(v.op in TRANSCENDENTAL for v in work)
 
   def inside_kernel(self, u: UOp) -> list[UOp]:
     """u and what a kernel that computes it computes too, as far as can be said before u's sources are decided."""
@@ -242,7 +248,7 @@ class Rangeifier:
       leaf = s if s.op in LEAVES else places.get(s)
       if leaf is None: return values[s, request]
       gate = None if request.gate is TRUE else request.gate
-      return param(leaf).index(linear(request.at, s.shape), gate).load()
+      return param(leaf).index(linear(request.at, self.shape_in_memory(s)), gate).load()
 
     for u in self.order:
       if u.op in LEAVES: continue
@@ -253,11 +259,21 @@ class Rangeifier:
       if own is None: continue
       if u.op is Ops.STORE: target, position = follow_view(u.src[0], own.at)
       else:
-        target = places[u] = UOp.buffer(u.dtype, prod(u.shape), self.device)
-        position = linear(own.at, u.shape)
+        shape = self.shape_in_memory(u)
+        target = places[u] = UOp.buffer(u.dtype, prod(shape), self.device)
+        position = linear(own.at, shape)
       at = tuple([own.at[a] for a in argsort(u.arg)]) if u.op is Ops.PERMUTE else own.at
       stores.append(Store(u, param(target).index(position), values[u, own], own.at, self.loop_order(own.root, at)))
     return Plan(self.roots, stores, list(params))
+
+  def shape_in_memory(self, u: UOp) -> Shape:
+    """The shape of what is stored for u: operands and results of contractions that nobody outside sees may have longer
+    rows, so that all of them are aligned."""
+    per = self.target.row_bytes // u.dtype.itemsize
+    if per <= 1 or len(u.shape) < 2 or u.shape[-1] < LONG_ROW or u.shape[-1] % per == 0: return u.shape
+    if u in self.roots or u.op in (Ops.CONTIGUOUS, *LEAVES): return u.shape
+    if not (is_contraction(without_casts(u)) or any(scope.contraction for scope in self.requests[u].values())): return u.shape
+    return (*u.shape[:-1], ceildiv(u.shape[-1], per) * per)
 
   def value_of(self, u: UOp, request: Request, src: list[UOp]) -> UOp:
     """The value of u at a request, from the values of its sources there."""

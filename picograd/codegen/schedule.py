@@ -30,7 +30,7 @@ PLAIN = Target("plain")
 
 def schedule(roots: list[UOp], device: str, target: Target = PLAIN) -> Schedule:
   """The kernels that compute the roots."""
-  roots = split_long_reductions(roots)
+  roots = split_long_reductions(roots, target)
   plan = planned(roots, device, target)
   order = sort_by_need(dependencies(plan))
   if order is None:
@@ -55,7 +55,7 @@ def without_unread(nests: list[Nest], plan: Plan, temporary: set[UOp]) -> list[N
     nests = kept
 
 def planned(roots: list[UOp], device: str, target: Target) -> Plan:
-  plan = rangeify(roots, device)
+  plan = rangeify(roots, device, target)
   return find_places(plan, target)
 
 # ---- order -----------------------------------------------------------------------------------------------------------

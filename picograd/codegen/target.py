@@ -22,6 +22,8 @@ class Target(NamedTuple):
   casts_by_bits: frozenset[DType] = frozenset({dtypes.bfloat16})             # no instruction converts these
   atomic_adds: frozenset[DType] = frozenset()                                # added to memory by threads at once
   division_traps: bool = False                  # integer division by zero kills the process, or gives anything
+  cheap_ops: int = 8                            # operations that cost no more than storing and loading their result
+  row_bytes: int = 1                            # rows of a contraction's operands should begin at multiples of it
   units: int = 1                                # processors that run blocks of threads
   matrix: str = ""                              # the unit of a Tile that multiplies 16-bit floats; "": none
 
@@ -77,6 +79,7 @@ def cuda_target(capability: tuple[int, int], units: int) -> Target:
     raise ValueError(f"compute capability {capability} is not in target.GPUS: {', '.join(map(str, GPUS))}")
   gpu = GPUS[capability]
   return Target(f"cuda-{gpu.arch}", "linear", vector_bytes=16, registers=255, local_bytes=gpu.local_bytes,
-                position=dtypes.int32, stream_bytes=1 << 62, missing_dtypes=HALF, casts_by_bits=frozenset(),
+                position=dtypes.int32, stream_bytes=1 << 62, missing_ops=frozenset({Ops.SIN}), missing_dtypes=HALF,
+                casts_by_bits=frozenset(), cheap_ops=48, row_bytes=16,
                 atomic_adds=frozenset({dtypes.float32, dtypes.int32}), division_traps=True, units=units,
                 matrix=gpu.matrix)

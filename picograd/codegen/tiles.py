@@ -160,14 +160,18 @@ def is_matrix(operand: Operand) -> bool:
 
 def has_exact_ends(operands: tuple[Operand, Operand], k: int, depth: int) -> bool:
   """Whether bulk copies past the end of k read zeros: they do past the end of a matrix, not past the end of a part."""
-  return k % depth == 0 or all(k == (o.pitch if o.is_along_k else o.length) for o in operands)
+  return k % depth == 0 or all(k == (o.width if o.is_along_k else o.length) for o in operands)
 
 def operand_of(load: UOp, side: UOp, k: UOp) -> Operand:
   outer, inner = stride(load, side), stride(load, k)
   assert outer is not None and inner is not None, "the operand of a contraction is linear in its ranges"
   last = bounds(load.src[0].src[1])[1]
   pitch = max(1, outer if inner == 1 else inner)
-  return Operand(load.src[0].src[0].arg, outer, inner, aligned(load, side, k), last // pitch + 1)
+  near, far = (k, side) if inner == 1 else (side, k)
+  place = sum_of(load.src[0].src[1])
+  others = [place.constant, *[factor for node, factor in place.terms.items() if node not in (near, far)]]
+  width = pitch if any(factor % pitch for factor in others) else min(size(near), pitch)
+  return Operand(load.src[0].src[0].arg, outer, inner, aligned(load, side, k), last // pitch + 1, width)
 
 def aligned(load: UOp, side: UOp, k: UOp) -> int:
   """How many neighbours along the nearer of two ranges can be read together: all else moves by multiples of them."""

@@ -26,9 +26,10 @@ def with_sign_of(x: UOp, size: UOp) -> UOp:
   """An odd function from its value at |x|."""
   return (x < 0).where(-size, size)
 
-def with_slope(name: str, value: UOp, x: UOp, axes: Sequence[int] = ()) -> UOp:
-  """value, whose derivative by x is the named function of value: the chain rule does not look into it."""
-  return UOp(Ops.DETACH, value.dtype, (value, x), (name, *axes))
+def with_slope(name: str, value: UOp, x: UOp, axes: Sequence[int] = (), known: Sequence[UOp] = ()) -> UOp:
+  """value, whose derivative by x is the named function of value (and of what else is known): the chain rule does not look
+  into it."""
+  return UOp(Ops.DETACH, value.dtype, (value, x, *known), (name, *axes))
 
 # ---- exponentials, logarithms, roots ---------------------------------------------------------------------------------
 

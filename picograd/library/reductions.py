@@ -7,7 +7,7 @@ from picograd.common import axes_of, axis_of, for_sums
 from picograd.dtype import DType
 from picograd.helpers import ceildiv, prod
 from picograd.indexing import after_last, axis_back, before_last, last_axis, over_last
-from picograd.library.formulas import is_inf, log, scaled_exp2, with_slope
+from picograd.library.formulas import is_inf, log, rsqrt, scaled_exp2, with_slope
 from picograd.library.movement import pad_with
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
@@ -20,6 +20,13 @@ def var_over(x: UOp, axes: Axes, count: int, correction: float) -> UOp:
   distance = wide - mean.expand(wide.shape)
   freedom = max(count - correction, 0)
   return mean_over(distance * distance, axes, freedom).cast(x.dtype)
+
+def standardised(x: UOp, axes: Axes, eps: float) -> UOp:
+  """x with mean 0 and variance 1 over axes."""
+  count = prod(x.shape[a] for a in axes)
+  centred = x - mean_over(x, axes, count).expand(x.shape)
+  scale = rsqrt(mean_over(centred * centred, axes, count) + eps)
+  return with_slope("standardised", centred * scale.expand(x.shape), x, axes, (UOp.const(x.dtype, eps),))
 
 def var(self: Tensor, dim=None, unbiased=True, keepdim=False, correction=None) -> Tensor:
   """The mean squared distance from the mean, over n - correction (1 by default)."""

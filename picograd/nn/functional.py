@@ -7,6 +7,7 @@ from picograd.common import for_product, for_sums
 from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv, prod
 from picograd.random import Generator, rand
+from picograd.library.reductions import standardised
 from picograd.library import Tensor, arange, no_grad, ones, tensor, where
 
 Ints = int | Sequence[int]
@@ -95,8 +96,8 @@ def scale_and_shift(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Te
 
 def standardise(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
   """x with mean 0 and variance 1 over dims."""
-  centred = x - x.mean(dims, keepdim=True)
-  return centred * ((centred * centred).mean(dims, keepdim=True) + eps).rsqrt()
+  axes = tuple(sorted(d % x.ndim for d in dims))
+  return x.map_float(lambda u: standardised(u, axes, eps))
 
 def trailing_dims(x: Tensor, normalized_shape: Ints) -> tuple[int, ...]:
   sizes = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)

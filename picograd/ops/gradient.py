@@ -160,12 +160,24 @@ def grad_logsumexp(u, g):
   distance = x.cast(dt) - infinite.where(0, y).expand(x.shape)
   return (g.cast(dt).expand(x.shape) * (distance * (1 / math.log(2))).alu(Ops.EXP2)).cast(x.dtype)
 
-# DETACH(value, x) with (one of these names, axes..) has a derivative by x that follows from the value y.
+def grad_standardised(u, g):
+  """Of y = (x - mean(x)) r, r = 1 / deviation(x): r (g - mean(g) - y mean(g y)). What r is computed from is written with
+  the signs turned: it is the same number, but a node of its own, so that x to y remains one kernel."""
+  axes, x, eps = u.arg[1:], u.src[1], u.src[2]
+  count = prod(u.shape[a] for a in axes)
+  def mean(v: UOp) -> UOp: return v.reduce(Ops.ADD, axes) / count
+  centred = x + mean(-x).expand(x.shape)
+  variance = mean(centred * centred)
+  r = variance.like(1) / (variance + eps.arg).alu(Ops.SQRT)
+  return r.expand(x.shape) * (g - mean(g).expand(x.shape) - u * mean(g * u).expand(x.shape))
+
+# DETACH(value, x, ..) with (one of these names, axes..) has a derivative by x that follows from the value y.
 BY_VALUE: dict[str, Callable[[UOp, UOp], UOp]] = {
   "tanh": lambda y, g: g * (1 - y * y),
   "sigmoid": lambda y, g: g * (y * (1 - y)),
   "softmax": grad_softmax,
   "logsumexp": grad_logsumexp,
+  "standardised": grad_standardised,
 }
 
 RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {

@@ -61,12 +61,14 @@ class Lifetime(enum.Enum):
 
 class Operand(NamedTuple):
   """Of a Tile: the slot; how far apart in memory the neighbours along the tile's side and along k are; how many of the
-  nearer ones are known to be aligned together; how many rows of the farther stride its memory has."""
+  nearer ones are known to be aligned together; how many rows of the farther stride its memory has, and how many elements
+  of each belong to it."""
   slot: int
   outer: int
   inner: int
   lanes: int
   length: int
+  width: int
 
   @property
   def is_along_k(self) -> bool: return self.inner == 1

@@ -100,7 +100,7 @@ of_all = (
 of_tensors = (                             # shapes need no law: shape.py builds no node whose sources do not fit
   Law(PASSING - {Ops.DETACH} | {Ops.REDUCE}, "it has one source, of its dtype", lambda u: takes(u, u.dtype)),
   Law({Ops.DETACH}, "it has a value, and with a name what that is a function of, of its dtype",
-      lambda u: takes(u, *[u.dtype] * (1 if u.arg is None else 2))),
+      lambda u: takes(u, *[u.dtype] * (1 if u.arg is None else max(2, len(u.src))))),
   Law({Ops.BUFFER}, "a leaf is in GLOBAL memory", lambda u: u.arg.space is Space.GLOBAL),
   Law({Ops.RANGE}, "it has no arg: it is the tensor 0, 1, .. n-1", lambda u: u.arg is None and takes(u, dtypes.index)),
   Law({Ops.STORE, Ops.AFTER}, "it is about a view of a buffer", lambda u: is_place(u.src[0])),

@@ -13,7 +13,7 @@ from picograd.runtime import nvrtc
 from picograd.runtime.device import Buffer, Device
 
 HEAD = re.compile(r"// (\w+) grid (\d+) block (\d+) shared (\d+) arguments (\d+)")
-MAP = re.compile(r"// map slot (\d+) type (\w+) pitch (\d+) length (\d+) box (\d+) (\d+)")
+MAP = re.compile(r"// map slot (\d+) type (\w+) pitch (\d+) width (\d+) length (\d+) box (\d+) (\d+)")
 HEAD_LINES = 3           # that say how a kernel is launched
 GRAPHS = 8               # executable graphs that a captured program keeps, one for each set of addresses
 PROGRAMMATIC_PORT = 1    # of a graph's kernel: where its dependents may be launched (CU_GRAPH_KERNEL_NODE_PORT_..)
@@ -145,14 +145,15 @@ class CudaDevice(Device):
     self.context.detach()
 
 class MatrixMap(NamedTuple):
-  """A matrix of 16-bit elements as bulk copies see it: rows of `pitch` elements, `length` of them; a box is copied at
-  once, its rows of 128 bytes swizzled."""
+  """A matrix of 16-bit elements as bulk copies see it: `length` rows that are `pitch` elements apart, of which the first
+  `width` belong to it; a box is copied at once, its rows of 128 bytes swizzled."""
   slot: int
   dtype: str
   pitch: int
-  length: int
   width: int
-  height: int
+  length: int
+  across: int
+  down: int
 
   def encoded(self, address: int) -> bytes:
     """The 128 bytes of a tensor map. (CUDA driver API, cuTensorMapEncodeTiled.)"""
@@ -163,8 +164,8 @@ class MatrixMap(NamedTuple):
     ones, rest = (ctypes.c_uint32 * 2)(1, 1), [ctypes.c_int(n) for n in (0, SWIZZLE_128, PROMOTE_128, 0)]
     code = library.cuTensorMapEncodeTiled(
       ctypes.c_void_p(at), ctypes.c_int(kind), ctypes.c_uint32(2), ctypes.c_void_p(address),
-      (ctypes.c_uint64 * 2)(self.pitch, self.length), (ctypes.c_uint64 * 1)(self.pitch * 2),
-      (ctypes.c_uint32 * 2)(self.width, self.height), ones, *rest)
+      (ctypes.c_uint64 * 2)(self.width, self.length), (ctypes.c_uint64 * 1)(self.pitch * 2),
+      (ctypes.c_uint32 * 2)(self.across, self.down), ones, *rest)
     if code: raise RuntimeError(f"cuTensorMapEncodeTiled refuses {self}: error {code}")
     return ctypes.string_at(at, 128)
 
