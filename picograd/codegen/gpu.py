@@ -94,9 +94,9 @@ class Chooser:
     again = [r for r in self.shape.outputs if size(r) == longest and self.is_free(r) and self.is_plain(r)]
     parallel = prod(size(r) for r in self.shape.outputs if not self.is_free(r))
     for r in [*ranges, *again]: self.take(Axis.VECTOR, r, self.lanes(r))
-    kept = [u for reduce in self.shape.reduces for u in self.shape.loads_below(reduce)]
+    kept = [u for reduce in self.shape.reduces for u in self.shape.loads_below(reduce)] if again else []
     arrays = {u.src[0].src[0] for u in kept if any(stride(u, r) == 1 for r in ranges)}
-    threads = self.threads_for(longest, len(arrays), parallel)
+    threads = self.threads_for(longest, max(1, len(arrays)), parallel)
     for r in ranges: self.take(Axis.GROUP, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
     for r in again: self.take(Axis.LOCAL, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
     self.block = threads

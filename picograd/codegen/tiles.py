@@ -155,8 +155,8 @@ def result_lanes(kernel: UOp) -> int:
   return max(4, WIDEST // widest)
 
 def is_matrix(operand: Operand) -> bool:
-  """Whether bulk tensor copies can read it: rows of a pitch of whole 16 bytes, from an aligned place."""
-  return operand.lanes * 2 == WIDEST and 1 in (operand.outer, operand.inner) and operand.pitch % 8 == 0
+  """Whether bulk tensor copies can read it: rows of a pitch of whole 16 bytes."""
+  return 1 in (operand.outer, operand.inner) and operand.pitch * 2 % WIDEST == 0
 
 def has_exact_ends(operands: tuple[Operand, Operand], k: int, depth: int) -> bool:
   """Whether bulk copies past the end of k read zeros: they do past the end of a matrix, not past the end of a part."""
