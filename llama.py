@@ -71,9 +71,9 @@ class Pass(NamedTuple):
   future: Tensor                              # (T, L): position l comes after position t, which may not see it
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-  """Turns each pair (x[i], x[i + D/2]) by its position's angle. x: (.., T, D); cos, sin: (T, D / 2), in float32."""
+  """Turns each pair (x[i], x[i + D/2]) by its position's angle. x: (.., T, D); cos, sin: (T, D / 2)."""
   first, second = x.chunk(2, dim=-1)
-  return picograd.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+  return picograd.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 class Linear(nn.Linear):
   """The weights may be stored in half precision: they are widened as they are read."""
@@ -135,8 +135,7 @@ class Llama(nn.Module):
     """Space for the keys and values of one sequence, which passes fill in place. They are data, not the formula
     `zeros`, so that there is memory to assign to from the first pass on."""
     empty: np.ndarray = np.zeros((1, self.config.n_kv_heads, self.room, self.config.head_dim), np.float32)
-    kind = self.embedding.weight.dtype
-    return [(picograd.tensor(empty, dtype=kind), picograd.tensor(empty, dtype=kind)) for _ in self.layers]
+    return [(picograd.tensor(empty), picograd.tensor(empty)) for _ in self.layers]
 
   def hidden(self, tokens: Tensor, positions: Tensor | slice, seen: int, cache: list[Cache] | None) -> Tensor:
     """tokens: (B, T), at T positions, which see those of the first `seen` that are not later -> (B, T, dim)"""

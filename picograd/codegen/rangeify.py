@@ -272,7 +272,8 @@ class Rangeifier:
     per = self.target.row_bytes // u.dtype.itemsize
     if per <= 1 or len(u.shape) < 2 or u.shape[-1] < LONG_ROW or u.shape[-1] % per == 0: return u.shape
     if u in self.roots or u.op in (Ops.CONTIGUOUS, *LEAVES): return u.shape
-    if not (is_contraction(without_casts(u)) or any(scope.contraction for scope in self.requests[u].values())): return u.shape
+    multiplied = any(scope.contraction for scope in self.requests[u].values())
+    if not (multiplied or is_contraction(without_casts(u))): return u.shape
     return (*u.shape[:-1], ceildiv(u.shape[-1], per) * per)
 
   def value_of(self, u: UOp, request: Request, src: list[UOp]) -> UOp:

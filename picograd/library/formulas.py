@@ -27,8 +27,8 @@ def with_sign_of(x: UOp, size: UOp) -> UOp:
   return (x < 0).where(-size, size)
 
 def with_slope(name: str, value: UOp, x: UOp, axes: Sequence[int] = (), known: Sequence[UOp] = ()) -> UOp:
-  """value, whose derivative by x is the named function of value (and of what else is known): the chain rule does not look
-  into it."""
+  """value, whose derivative by x is the named function of value (and of what else is known): the chain rule does not
+  look into it."""
   return UOp(Ops.DETACH, value.dtype, (value, x, *known), (name, *axes))
 
 # ---- exponentials, logarithms, roots ---------------------------------------------------------------------------------

@@ -161,8 +161,8 @@ def grad_logsumexp(u, g):
   return (g.cast(dt).expand(x.shape) * (distance * (1 / math.log(2))).alu(Ops.EXP2)).cast(x.dtype)
 
 def grad_standardised(u, g):
-  """Of y = (x - mean(x)) r, r = 1 / deviation(x): r (g - mean(g) - y mean(g y)). What r is computed from is written with
-  the signs turned: it is the same number, but a node of its own, so that x to y remains one kernel."""
+  """Of y = (x - mean(x)) r, r = 1 / deviation(x): r (g - mean(g) - y mean(g y)). What r is computed from is written
+  with the signs turned: it is the same number, but a node of its own, so that x to y remains one kernel."""
   axes, x, eps = u.arg[1:], u.src[1], u.src[2]
   count = prod(u.shape[a] for a in axes)
   def mean(v: UOp) -> UOp: return v.reduce(Ops.ADD, axes) / count

@@ -61,8 +61,8 @@ class Lifetime(enum.Enum):
 
 class Operand(NamedTuple):
   """Of a Tile: the slot; how far apart in memory the neighbours along the tile's side and along k are; how many of the
-  nearer ones are known to be aligned together; how many rows of the farther stride its memory has, and how many elements
-  of each belong to it."""
+  nearer ones are known to be aligned together; how many rows of the farther stride its memory has, and how many
+  elements of each belong to it."""
   slot: int
   outer: int
   inner: int

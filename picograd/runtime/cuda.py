@@ -145,8 +145,8 @@ class CudaDevice(Device):
     self.context.detach()
 
 class MatrixMap(NamedTuple):
-  """A matrix of 16-bit elements as bulk copies see it: `length` rows that are `pitch` elements apart, of which the first
-  `width` belong to it; a box is copied at once, its rows of 128 bytes swizzled."""
+  """A matrix of 16-bit elements as bulk copies see it: `length` rows that are `pitch` elements apart, of which the
+  first `width` belong to it; a box is copied at once, its rows of 128 bytes swizzled."""
   slot: int
   dtype: str
   pitch: int

@@ -78,7 +78,7 @@ class Captured:
     numbers = {buffer: i for i, buffer in enumerate(moving)}
     self.busy = threading.Lock()
     self.feeds = tape.feeds
-    self.checks = {buffer_of(flag): error for flag, error in reversed(tape.checks)}     # of one flag, what was asked first
+    self.checks = {buffer_of(flag): error for flag, error in reversed(tape.checks)}     # of one flag, the first
     launches = [launch for launch, _ in tape.launches]
     self.kernels, self.operations = len(launches), sum(launch.operations for launch in launches)
     self.bytes = sum(launch.bytes for launch in launches)
