@@ -2,6 +2,7 @@
 import math
 import numpy as np
 import pytest
+import picograd
 from picograd.dtype import dtypes
 from picograd.ops.gradient import gradient, jvp
 from picograd.ops.ops import Ops
@@ -244,3 +245,14 @@ def test_chain_of_a_hundred_thousand():
   grads = gradient(u, u.like(1), [x])
   assert len(toposort([grads[x]])) < 300_000
   del u, grads
+
+def test_the_gradient_of_attention_is_right_where_some_of_its_loops_are_written_out():
+  rng = np.random.default_rng(0)
+  data = [rng.standard_normal((2, 3, 4)).astype(np.float32) for _ in range(4)]
+  def gradients(lib):
+    q, k, v = [lib.tensor(x).requires_grad_(True) for x in data[:3]]
+    (lib.nn.functional.scaled_dot_product_attention(q, k, v) * lib.tensor(data[3])).sum().backward()
+    return [x.grad.numpy() for x in (q, k, v)]
+  torch = pytest.importorskip("torch")
+  for got, want in zip(gradients(picograd), gradients(torch)):
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)

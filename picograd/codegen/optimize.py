@@ -157,11 +157,13 @@ def stores_of(u: UOp, around: tuple[UOp, ...] = ()) -> list[Nested]:
   return [found for s in inner for found in stores_of(s, around + u.src[len(inner):])]
 
 def nests_of(stores: list[Nested]) -> list[UOp]:
-  """Loop nests around stores: those that begin with the same loops share them."""
-  groups: dict[tuple[UOp, ...], list[Nested]] = {}
-  for store, loops in stores: groups.setdefault(loops[:1], []).append((store, loops))
+  """Loop nests around stores: those that begin with the same loops share them. Those without loops stay where they are:
+  what runs between them may write what they read."""
+  groups: dict[Any, list[Nested]] = {}
+  for k, (store, loops) in enumerate(stores): groups.setdefault(loops[:1] or k, []).append((store, loops))
   nests: list[UOp] = []
-  for first, group in groups.items():
+  for group in groups.values():
+    first = group[0][1][:1]
     shared = common_start([loops for _, loops in group])
     inner = [store for store, _ in group]
     if first and any(len(loops) > len(shared) for _, loops in group):
