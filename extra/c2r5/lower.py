@@ -1016,6 +1016,7 @@ class Lowering:
     index = cast(subtract(value, const(value.dtype, low)), unsigned)
     self.build.branch(less(const(unsigned, high - low), index), default, inside)
     self.build.begin(inside)
+    if index.dtype.bits == 32: index = cast(index, dtypes.int32)                        # small: its sign is no sign
     self.build.terminate(Ops.SWITCH, cast(index, dtypes.int64), *targets)
 
   def return_(self, node: Node) -> None: self.return_value(node.src[0] if node.src else None)

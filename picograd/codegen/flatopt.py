@@ -32,7 +32,8 @@ def decided(u: UOp) -> UOp:
 # ---- strength reduction ----------------------------------------------------------------------------------------------
 
 class Counted(NamedTuple):
-  """A loop that is entered by one jump and goes round by another. variables: parameter -> (first value, step)."""
+  """A loop that is entered by one jump and goes round by another. variables: parameter, as an int64 -> (first value,
+  step)."""
   head: UOp
   enter: UOp                               # the blocks that jump to the head
   back: UOp
@@ -47,6 +48,7 @@ class Pointer(NamedTuple):
 def reduce_strength(fn: Function) -> Function:
   """base + scale*i, in a loop over i, becomes a parameter of the loop that grows by scale each round. Where i is then
   only counted, a pointer is compared in its stead."""
+  fn = outer_terms_first(fn)
   flow = Flow(fn)
   loops = [loop for head in dedup(flow.head.values()) if (loop := counted_loop(fn, flow, head)) is not None]
   owner = {variable: loop for loop in loops for variable in loop.variables}
@@ -66,9 +68,22 @@ def counted_loop(fn: Function, flow: Flow, head: UOp) -> Counted | None:
   variables = {}
   for k, (start, following) in enumerate(zip(first, again)):
     p = phi(head, k, start.dtype)
-    grows = following.op is Ops.ADD and following.src[0] is p and following.src[1].op is Ops.CONST
-    if grows and p.dtype is dtypes.int64: variables[p] = start, following.src[1].arg
+    if following.op is not Ops.ADD or following.src[0] is not p or following.src[1].op is not Ops.CONST: continue
+    step = following.src[1].arg
+    if p.dtype is dtypes.int64: variables[p] = start, step
+    elif p.dtype is dtypes.uint64 or stays_small(fn, flow, inside[0], start, following, step):
+      variables[p.cast(dtypes.int64)] = simplified(start.cast(dtypes.int64)), step
   return Counted(head, outside[0], inside[0], variables)
+
+def stays_small(fn: Function, flow: Flow, back: UOp, start: UOp, following: UOp, step: int) -> bool:
+  """Whether a counter of 32 bits never wraps: it begins with a number and goes on while i + 1 < bound."""
+  tests = [fn.blocks[p][-1] for p in flow.before[back]]
+  if start.op is not Ops.CONST or step != 1 or len(tests) != 1 or tests[0].op is not Ops.BRANCH: return False
+  condition, yes, _ = tests[0].src
+  return following.dtype.bits == 32 and yes is back and condition.op is Ops.CMPLT and condition.src[0] is following
+
+def simplified(u: UOp) -> UOp: return rewrite(u, fold_alu)
+def counter_of(variable: UOp) -> UOp: return variable.src[0] if variable.op is Ops.CAST else variable
 
 def pointer_of(u: UOp, owner: dict[UOp, Counted]) -> Pointer | None:
   if u.op is not Ops.ADD or u.dtype is not dtypes.ptr: return None
@@ -109,11 +124,12 @@ def compared_pointers(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, 
   for variable, u in made.items():
     loop = owner[variable]
     start, step = loop.variables[variable]
-    following = variable + step
+    counter = counter_of(variable)
+    following = counter + step
     tests = [s for s in users.get(following, ()) if s.op is Ops.CMPLT]
     if step != 1 or start.op is not Ops.CONST or len(tests) != 1: continue
     counts = {following, fn.blocks[loop.back][-1], fn.blocks[loop.enter][-1], tests[0]}
-    others = [s for s in users[variable] + users[following] if s not in counts and not only_for(s, found, users)]
+    others = [s for s in users[counter] + users[following] if s not in counts and not only_for(s, found, users)]
     bound = tests[0].src[1]
     if others or bound.op is not Ops.CONST or tests[0].src[0] is not following or start.arg >= bound.arg: continue
     base, _, scale = found[u]
@@ -122,4 +138,27 @@ def compared_pointers(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, 
 
 def only_for(u: UOp, found: dict[UOp, Pointer], users: dict[UOp, list[UOp]]) -> bool:
   """Whether u is used for nothing but pointers that became parameters."""
-  return u in found or (len(users.get(u, ())) > 0 and all(s in found for s in users[u]))
+  waiting = [u]
+  while waiting:
+    u = waiting.pop()
+    if u in found: continue
+    if u.op not in (Ops.MUL, Ops.SHL, Ops.CAST) or not users.get(u): return False
+    waiting += users[u]
+  return True
+
+# ---- addresses -------------------------------------------------------------------------------------------------------
+
+def outer_terms_first(fn: Function) -> Function:
+  """(p + inner) + outer = (p + outer) + inner: what changes in outer loops alone is added there."""
+  flow = Flow(fn)
+  home, nodes = homes(fn, flow), every_node(fn)
+  users = consumers(nodes)
+  def depth(u: UOp) -> int: return flow.depth[home[u]] if u in home else 0
+  table: Table = {}
+  for u in nodes:
+    if u.op is not Ops.ADD or u.dtype is not dtypes.ptr or u.src[1].op is Ops.CONST: continue
+    first, outer = u.src
+    if first.op is not Ops.ADD or first.src[1].op is Ops.CONST or len(users[first]) > 1: continue
+    base, inner = first.src
+    if depth(outer) < depth(inner) and depth(base) < depth(inner): table[u] = moved(moved(base, outer), inner)
+  return outer_terms_first(forward(fn, table)) if table else fn

@@ -48,6 +48,75 @@ def best_blocks(fn: Function, flow: Flow, pure: list[UOp], early: Table) -> Tabl
     for s in operands(u): use(s, where[u])
   return where
 
+# ---- what some cases of a switch need --------------------------------------------------------------------------------
+
+def separate_cases(fn: Function, flow: Flow) -> Function:
+  """What several cases of a switch need, and others do not, is computed in these cases, not before the switch. In and
+  out: instructions. Copies differ by a label among their sources, which says nothing."""
+  if not any(block[-1].op is Ops.SWITCH for block in fn.blocks.values()): return fn
+  return Separator(fn, flow).function()
+
+class Separator:
+  """uses: pure node -> blocks with uses. where: (pure node, case) -> its block; case is None for what is in one place."""
+  def __init__(self, fn: Function, flow: Flow):
+    self.fn, self.flow = fn, flow
+    self.listed = {u for block in fn.blocks.values() for u in block}
+    self.where: dict[tuple[UOp, UOp | None], UOp] = {}
+    self.switch: Table = {}                                          # node that is copied -> the block before its cases
+    self.new: dict[tuple[UOp, UOp | None], UOp] = {}
+    self.locate()
+
+  def locate(self) -> None:
+    uses: dict[UOp, list[UOp]] = {}
+    for label, block in self.fn.blocks.items():
+      for u in block:
+        for s in operands(u): uses.setdefault(s, []).append(label)
+    for u in reversed(every_node(self.fn)):
+      if u in self.listed or u.op in LEAVES or u not in uses: continue
+      late = uses[u][0]
+      for label in uses[u]: late = self.flow.meet(late, label)
+      blocks = dict.fromkeys(uses[u])
+      if self.fn.blocks[late][-1].op is Ops.SWITCH and late not in blocks:
+        self.switch[u] = late
+        for label in blocks:
+          key = u, self.case_of(late, label)
+          self.where[key] = self.flow.meet(self.where.get(key, label), label)
+        places = [self.where[u, self.case_of(late, label)] for label in blocks]
+      else:
+        self.where[u, None] = late
+        places = [late]
+      for s in operands(u): uses.setdefault(s, []).extend(dict.fromkeys(places))
+
+  def case_of(self, switch: UOp, label: UOp) -> UOp:
+    while self.flow.idom[label] is not switch: label = self.flow.idom[label]
+    return label
+
+  def function(self) -> Function:
+    blocks = {label: [self.rebuilt(u, label) for u in block] for label, block in self.fn.blocks.items()}
+    return replace(self.fn, blocks=blocks)
+
+  def rebuilt(self, root: UOp, label: UOp) -> UOp:
+    """A listed node with the copies of its operands that its block uses."""
+    stack = [(root, label)]
+    while stack:
+      u, at = stack[-1]
+      key, inside = self.key(u, at)
+      if key in self.new:
+        stack.pop()
+        continue
+      missing = [(s, inside) for s in operands(u) if s.op not in LEAVES and self.key(s, inside)[0] not in self.new]
+      stack.extend(missing)
+      if missing: continue
+      stack.pop()
+      made = u.with_src(tuple([self.new.get(self.key(s, inside)[0], s) for s in u.src]))
+      self.new[key] = made if key[1] is None else made.with_src((*made.src, key[1]))
+    return self.new[root, None]
+
+  def key(self, u: UOp, at: UOp) -> tuple[tuple[UOp, UOp | None], UOp]:
+    """The copy of u that a block uses, and the block where that is."""
+    case = self.case_of(self.switch[u], at) if u in self.switch else None
+    return (u, case), self.where.get((u, case), at)
+
 def is_way_back(flow: Flow, label: UOp, block: list[UOp]) -> bool:
   """A block after a branch that only jumps back to its loop's head: empty, the branch can go to the head itself."""
   head = flow.head.get(label)

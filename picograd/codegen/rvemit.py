@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import Any, Callable, Iterable
 from picograd.codegen.flat import Flow, Function, operands, phi, successors
-from picograd.codegen.place import place
+from picograd.codegen.place import place, separate_cases
 from picograd.codegen.regalloc import (Allocation, Liveness, Place, Slot, allocate, bank_of, coalescing_hints,
                                        in_sequence)
 from picograd.codegen.rvabi import (F0, FLOAT_SAVED, FT10, FT11, FT9, INT_SAVED, SPILLING, A0, S0, T1, T4, T5, T6, V0,
@@ -87,7 +87,7 @@ class Emitter:
   before an instruction's code."""
   def __init__(self, selected: Function, section: Section, notes: dict[UOp, str]):
     flow = Flow(selected)
-    fn = place(selected, flow)
+    fn = place(separate_cases(selected, flow), flow)
     self.fn, self.section, self.notes = fn, section, notes
     hints = abi_hints(fn, coalescing_hints(fn))
     moves_stack = any(u.op is Ops.INS and u.arg[0] == "alloca" for block in fn.blocks.values() for u in block)
