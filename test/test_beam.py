@@ -108,6 +108,14 @@ def test_the_fastest_wins_and_is_remembered(monkeypatch):
   nobody = Scripted()
   assert searched(monkeypatch, kernel, sizes, nobody) == found and nobody.asked == []
 
+def test_another_compiler_searches_again(monkeypatch):
+  kernel, sizes = kernel_of(product)
+  searched(monkeypatch, kernel, sizes, Scripted())
+  monkeypatch.setattr(codegen, "compiler", lambda: b"another")
+  again = Scripted()
+  searched(monkeypatch, kernel, sizes, again)
+  assert again.asked
+
 def test_what_is_no_faster_does_not_win(monkeypatch):
   kernel, sizes = kernel_of(product)
   monkeypatch.setattr(Scripted, "seconds", lambda self, opts: 1.0)

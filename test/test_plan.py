@@ -3,7 +3,7 @@
 import numpy as np
 import picograd
 import pytest
-from picograd import storage
+from picograd import codegen, storage
 from picograd.helpers import CACHE, CACHE_DIR, NOOPT, SPEC
 from picograd.ops.ops import Ops
 from picograd.runtime import plan
@@ -49,10 +49,21 @@ def test_the_key_names_all_that_a_plan_depends_on(cache, monkeypatch, change):
   roots, where = [picograd.tensor([1.0, 2.0]).uop * 3], device("CPU")
   before = plan.plan_key(where, roots)
   assert plan.plan_key(where, roots) == before
-  if change == "compiler": monkeypatch.setattr(plan, "compiler", lambda: b"another")
+  if change == "compiler": monkeypatch.setattr(codegen, "compiler", lambda: b"another")
   if change == "threads": monkeypatch.setattr(where, "target", where.target._replace(threads=77))
   if change == "name": monkeypatch.setattr(where, "name", "CPU:1")
   with NOOPT.set(int(change == "flag")): assert plan.plan_key(where, roots) != before
+
+def test_opts_of_ones_own_are_used_whatever_the_disk_has(cache, monkeypatch):
+  """And what they made is not kept in the place of the compiler's choice."""
+  first, chosen = steps(), []
+  kept = {f.name: f.read_bytes() for f in (cache / "plans").iterdir()}
+  forget(monkeypatch)
+  with monkeypatch.context() as patch:
+    patch.setattr(codegen, "opts_for", lambda kernel, target: chosen.append(kernel) or [])
+    for a, b in zip(first, steps()): np.testing.assert_allclose(a, b, rtol=1e-12)
+  assert len(chosen) > 3
+  assert {f.name: f.read_bytes() for f in (cache / "plans").iterdir()} == kept
 
 def test_forms_that_differ_have_different_keys():
   x = picograd.tensor([1.0, 2.0]).uop

@@ -1,6 +1,8 @@
 # codegen: a kernel becomes a program by the passes of this table, in this order. Each pass is a function of its
 # arguments; after each the graph is verified (SPEC=1) and may be printed (DUMP=name).   (chapter 3)
 from __future__ import annotations
+import functools, hashlib
+from pathlib import Path
 from typing import Any, Callable, NamedTuple
 from picograd.codegen.cuda import Listing
 from picograd.codegen.expand import expand
@@ -17,6 +19,13 @@ from picograd.helpers import DEBUG, DUMP, NOOPT, SPEC
 from picograd.ops.show import show
 from picograd.ops.spec import verify
 from picograd.ops.uop import UOp
+
+@functools.cache
+def compiler() -> bytes:
+  """A digest of this compiler's sources: whoever edits them finds on the disk nothing that it made before."""
+  root = Path(__file__).parent.parent
+  files = [root / "dtype.py", *[f for part in ("ops", "codegen", "runtime") for f in sorted((root / part).glob("*.*"))]]
+  return hashlib.sha256(b"\0".join(f.read_bytes() for f in files if f.is_file())).digest()
 
 class Job(NamedTuple):
   """What a pass may know besides the graph."""

@@ -31,6 +31,10 @@ class Target(NamedTuple):
     """How many elements of dtype one SIMD register holds; 1 without SIMD."""
     return max(1, self.vector_bytes // dtype.itemsize)
 
+def text_of(target: Target | None) -> str:
+  """The fields, sets in a fixed order: the same in every process."""
+  return str([sorted(map(str, field)) if isinstance(field, frozenset) else field for field in target or ()])
+
 SCRATCH = 1 << 17        # bytes of rows: within every second-level cache and every thread's stack
 HALF = frozenset({dtypes.float16, dtypes.bfloat16})
 PYTHON = Target("python", vector_bytes=16, scratch_bytes=SCRATCH, missing_dtypes=HALF)

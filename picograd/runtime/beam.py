@@ -1,7 +1,7 @@
 # beam.py: BEAM=n searches Opts for each kernel by timing. In: a kernel and the sizes of its buffers. Out: the Opts that
 # ran fastest, never slower than the heuristic's. Candidates are estimated, compiled, checked and timed in a process of
 # their own (`python -m picograd.runtime.beam`), which is ended when one takes too long or crashes; what a search found
-# is kept on the disk under the kernel and the machine, that of an interrupted one too.   (chapter 3)
+# is kept on the disk under the kernel, the machine and the compiler, that of an interrupted one too.   (chapter 3)
 from __future__ import annotations
 import contextlib, os, pickle, select, signal, subprocess, sys, time
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, Iterator, NamedTuple
 import numpy as np
 from picograd import codegen
 from picograd.codegen.optimize import Opt, ranges_in
-from picograd.codegen.target import Target
+from picograd.codegen.target import Target, text_of
 from picograd.dtype import DType, dtypes
 from picograd.helpers import BEAM, THREADS, cache_get, cache_put, ceildiv
 from picograd.ops.index import bounds
@@ -234,7 +234,7 @@ def best_opts(where: Device, kernel: UOp, sizes: tuple[int, ...], name: str) -> 
   """The Opts to compile a kernel with: from the disk, or from a search. sizes: elements of each slot's buffer."""
   assert where.target is not None
   baseline: Opts = [*codegen.opts_for(kernel, where.target)]
-  key = f"{BEAM} {where.target} {sizes}".encode() + where.cache_key(name)
+  key = codegen.compiler() + where.cache_key(f"{BEAM} {text_of(where.target)} {sizes} {name}")
   known = cache_get("beam", key)
   if known is not None: return known
   worker = Worker(where.name, kernel, sizes, baseline)

@@ -2,13 +2,13 @@
 # device. Out: a Plan: loaded kernels in order, which memory each works on, where the temporaries lie. A plan is found
 # in memory, on disk, or made; its key on disk is the form, the machine and the sources of this compiler.   (chapter 3)
 from __future__ import annotations
-import functools, hashlib, importlib
+import hashlib, importlib
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Callable, Iterable, NamedTuple
 from picograd import codegen
 from picograd.codegen.memory import Arena, plan_memory
 from picograd.codegen.schedule import PLAIN, Kernel, bytes_moved, operations, schedule
+from picograd.codegen.target import text_of
 from picograd.dtype import DType
 from picograd.helpers import BEAM, Counters, DEBUG, DUMP, Flag, SPEC, cache_get, cache_put, dedup
 from picograd.ops.ops import Ops
@@ -84,9 +84,11 @@ class Kept(NamedTuple):
   offsets: dict[int, int]
   results: list[int | None]
 
+CHOICE = codegen.opts_for
+
 def is_watched() -> bool:
-  """Whether somebody wants to see the passes at work."""
-  return DEBUG >= 3 or bool(SPEC) or bool(DUMP.value)
+  """Whether somebody wants to see the passes at work, or Opts of their own: the disk has neither."""
+  return DEBUG >= 3 or bool(SPEC) or bool(DUMP.value) or codegen.opts_for is not CHOICE
 
 def keep(where: Device, roots: list[UOp], calls: list[tuple[Binary, Call]], arena: Arena,
          results: list[UOp | None]) -> None:
@@ -118,14 +120,10 @@ def leaves_of(roots: list[UOp]) -> list[UOp]: return [u for u in toposort(roots)
 def plan_key(where: Device, roots: list[UOp]) -> bytes:
   """All that a plan depends on."""
   flags = [flag for name, flag in Flag.table.items() if name not in CHANGE_NO_CODE]
-  machine = where.cache_key(f"{target_text(where)} {where.name} {flags}")
-  return b"\n".join([compiler(), machine, structure([UOp.sink(*roots)]).encode()])
+  machine = where.cache_key(f"{text_of(where.target)} {where.name} {flags}")
+  return b"\n".join([codegen.compiler(), machine, structure([UOp.sink(*roots)]).encode()])
 
 CHANGE_NO_CODE = frozenset({"DEBUG", "PROFILE", "DEVICE", "EAGER", "SPEC", "DUMP", "CACHE", "CACHE_DIR"})
-
-def target_text(where: Device) -> str:
-  """The target's fields, sets in a fixed order."""
-  return str([sorted(map(str, field)) if isinstance(field, frozenset) else field for field in where.target or ()])
 
 def structure(roots: list[UOp]) -> str:
   """A graph as text, equal for equal graphs."""
@@ -133,13 +131,6 @@ def structure(roots: list[UOp]) -> str:
   numbers = {u: i for i, u in enumerate(nodes)}
   return "\n".join([f"{u.op} {u.dtype} {[numbers[s] for s in u.src]} {intern_key(u.op, u.dtype, (), u.arg)[3]!r}"
                     for u in nodes])
-
-@functools.cache
-def compiler() -> bytes:
-  """A digest of the sources of the compiler: whoever edits them finds no old plan."""
-  root = Path(codegen.__file__).parent.parent
-  files = [root / "dtype.py", *[f for part in ("ops", "codegen", "runtime") for f in sorted((root / part).glob("*.*"))]]
-  return hashlib.sha256(b"\0".join(f.read_bytes() for f in files if f.is_file())).digest()
 
 # ---- compiling -------------------------------------------------------------------------------------------------------
 
