@@ -5,8 +5,10 @@ import picograd
 import pytest
 from graphs import close, leaf, matmul, random, softmax2, softmax2_numpy, total, value
 from picograd import codegen
+from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.optimize import Opt, apply_opts, ranges_in
 from picograd.codegen.schedule import schedule
+from picograd.codegen.target import llvm_target
 from picograd.dtype import dtypes
 from picograd.helpers import DEBUG
 from picograd.ops.index import stride_of
@@ -29,6 +31,7 @@ def forced(monkeypatch):
 
 def has_range(kernel: UOp, number: int) -> bool: return any(r.arg[0] == number for r in ranges_in(kernel))
 
+AVX512 = llvm_target(frozenset({"avx", "avx2", "avx512f"}), "x86_64", 1)
 A, B = random(12, 20), random(20, 24, seed=1)
 
 def up(number: int, amount: int) -> Opt: return Opt(Axis.UPCAST, number, amount)
@@ -68,6 +71,15 @@ def test_split_sums(forced, amount):
   close(value(total(leaf(A), 0)), A.astype(np.float64).sum(0, keepdims=True))
   forced(Opt(Axis.UNROLL, 1, amount))
   close(value(total(leaf(A), 1)), A.astype(np.float64).sum(1, keepdims=True))
+
+def test_short_rows_are_added_in_one_pass():
+  """All columns have registers: memory is read once."""
+  kernel, = schedule([total(leaf(random(4096, 64)), 0)], "CPU").kernels
+  ast = codegen.prepared(kernel.ast)
+  for lanes, target in ((16, AVX512), (8, AVX512._replace(vector_bytes=32))):
+    assert Opt(Axis.UPCAST, 0, 64 // lanes) in choose_opts(ast, target)
+  x = random(3001, 64)
+  close(value(total(leaf(x), 0)), x.astype(np.float64).sum(0, keepdims=True), 1e-4)
 
 def test_the_rest_is_one_threads_work(forced):
   """An assignment that ran twice would add twice."""

@@ -1,4 +1,5 @@
 # Stores past the caches: only of large outputs, only whole aligned lines, and the values stay.
+import os, subprocess, sys
 import numpy as np
 import pytest
 from graphs import leaf, random, softmax2
@@ -72,3 +73,27 @@ def test_the_second_pass_over_a_row_fetches_the_next():
   """Softmax reads its row for the maximum, and again for the exponentials, which take long; those it keeps."""
   found = fetches(softmax2(matrix(4096, 4096)), TARGETS[2])
   assert found == [None] * 4 + [4096 * 4] * 4 + [None] * 4
+
+# ---- what runs again -------------------------------------------------------------------------------------------------
+
+AGAIN = """
+import resource
+import numpy as np, picograd
+x = picograd.tensor(np.random.default_rng(0).standard_normal((2048, 2048), np.float32))
+def results():
+  y = x.softmax(1)
+  return [t.numpy().tobytes() for t in (x.sum(), x.sum(0), x.sum(1), x.reshape(-1).max(), y.sum(), (x * x).mean(1))]
+first = results()
+assert all(results() == first for _ in range(5)), "a sum depends on which thread is faster"
+for _ in range(3): y = (x * 2 + 1).exp().realize()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10): y = (x * 2 + 1).exp().realize()
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+assert faults < 100, f"{faults} page faults: results lie in fresh memory"
+"""
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_are_the_same_and_in_the_same_memory(threads):
+  """16 MB a result would be 4,096 page faults."""
+  pytest.importorskip("resource")
+  subprocess.run([sys.executable, "-c", AGAIN], check=True, timeout=100, env={**os.environ, "THREADS": str(threads)})

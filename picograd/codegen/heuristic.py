@@ -202,13 +202,15 @@ def in_step(shape: KernelShape, along: UOp, lanes: list[Opt], vectors: int) -> l
 
 def across_memory(shape: KernelShape, reduce: UOp, target: Target, lanes: list[Opt]) -> list[Opt]:
   """A reduction whose steps are far apart in memory passes over several rows at once, and over as many columns as have
-  room for their accumulators in the nearest cache."""
+  room for their accumulators: all of them in registers where rows are short, else a strip in the nearest cache."""
   r = reduce.src[-1]
   column = next((c for c in shape.outputs if c in shape.below[reduce] and lanes and c.arg[0] == lanes[0].number), None)
   if column is None or r.axis is not Axis.REDUCE: return []
-  rows = unrolled(size(r), ACCUMULATORS)
-  opts = rest_apart(shape, r.arg[0], rows) + ([Opt(Axis.UNROLL, r.arg[0], rows)] if rows > 1 else [])
   vectors = size(column) // lanes[0].amount
+  is_narrow = 1 < vectors <= ACCUMULATORS
+  rows = unrolled(size(r), ACCUMULATORS // vectors if is_narrow else ACCUMULATORS)
+  opts = rest_apart(shape, r.arg[0], rows) + ([Opt(Axis.UNROLL, r.arg[0], rows)] if rows > 1 else [])
+  if is_narrow: return [*opts, Opt(Axis.UPCAST, column.arg[0], vectors)]
   strip = min(vectors // target.threads, STRIP_BYTES // target.vector_bytes)
   total = shape.work(reduce) * max((u.dtype.itemsize for u in shape.loads_below(reduce)), default=0)
   if strip < SHORTEST_STRIP or total < target.l2_bytes: return opts
