@@ -57,7 +57,7 @@ def separate_cases(fn: Function, flow: Flow) -> Function:
   return Separator(fn, flow).function()
 
 class Separator:
-  """uses: pure node -> blocks with uses. where: (pure node, case) -> its block; case is None for what is in one place."""
+  """where: (pure node, case) -> its block; case is None for what is in one place."""
   def __init__(self, fn: Function, flow: Flow):
     self.fn, self.flow = fn, flow
     self.listed = {u for block in fn.blocks.values() for u in block}
