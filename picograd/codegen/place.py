@@ -68,15 +68,19 @@ class Separator:
 
   def locate(self) -> None:
     uses: dict[UOp, list[UOp]] = {}
+    nodes = every_node(self.fn)
+    early = earliest_blocks(self.flow, {u: label for label, block in self.fn.blocks.items() for u in block},
+                            [u for u in nodes if u not in self.listed and u.op not in LEAVES])
     for label, block in self.fn.blocks.items():
       for u in block:
         for s in operands(u): uses.setdefault(s, []).append(label)
-    for u in reversed(every_node(self.fn)):
+    for u in reversed(nodes):
       if u in self.listed or u.op in LEAVES or u not in uses: continue
       late = uses[u][0]
       for label in uses[u]: late = self.flow.meet(late, label)
       blocks = dict.fromkeys(uses[u])
-      if self.fn.blocks[late][-1].op is Ops.SWITCH and late not in blocks:
+      is_fixed = leave_loops(self.flow, late, early[u]) is not late           # computed before the loop around
+      if self.fn.blocks[late][-1].op is Ops.SWITCH and late not in blocks and not is_fixed:
         self.switch[u] = late
         for label in blocks:
           key = u, self.case_of(late, label)

@@ -386,7 +386,7 @@ class Emitter:
     index, = self.read_all(operands(u))
     self.section.last.extend(ROWS["auipc"].encode(T6, 0))
     self.section.emit("add", T6, T6, index)
-    self.section.last.extend(ROWS["jalr"].encode(0, 10, T6))
+    self.section.last.extend(ROWS["jalr"].encode(0, 10 + u.arg, T6))
     self.section.table(self.names[self.destination(label)] for label in successors([u]))
 
   terminators = {Ops.JUMP: jump, Ops.BRANCH: branch, Ops.SWITCH: switch, Ops.RET: ret}

@@ -140,7 +140,7 @@ class Selector(VectorSelection):
       return ins("fcvt.d.s" if to.bits == 64 else "fcvt.s.d", x, dtype=to)
     if in_float(to): return ins(f"fcvt.{float_letter(to)}.{integer_letters(source)}", x, dtype=to)
     if in_float(source): return self.float_to_int(u, x, float_letter(source))
-    return self.extend(x, source, to)
+    return x if to.bits == 64 and is_small(u.src[0]) else self.extend(x, source, to)
 
   def float_to_int(self, u: UOp, x: UOp, letter: str) -> UOp:
     """Towards zero; the instruction gives the nearest in range, as we want, but NaN should give 0."""
@@ -224,9 +224,12 @@ class Selector(VectorSelection):
     name, a, b = self.condition(condition)
     return UOp(Ops.BRANCH, dtypes.void, (a, b, yes, no), name)
   def switch(self, u: UOp) -> UOp:
-    """A table of jumps of four bytes."""
+    """A table of jumps of four bytes. arg: how far before it the index 0 would be."""
     index, *labels = u.src
-    return UOp(Ops.SWITCH, dtypes.void, (ins("slli", self.new[index], number=2), *labels))
+    offset = 0
+    if index.op is Ops.ADD and is_number(index.src[1]) and abs(index.src[1].arg) < 256:
+      index, offset = index.src[0], 4 * index.src[1].arg
+    return UOp(Ops.SWITCH, dtypes.void, (ins("slli", self.new[index], number=2), *labels), offset)
   def barrier(self, u: UOp) -> UOp: return ins("barrier", self.after(u.src[-1]), dtype=dtypes.void)
   def ret(self, u: UOp) -> UOp: return u.with_src(tuple(map(self.passed, u.src)))
 
@@ -240,6 +243,12 @@ class Selector(VectorSelection):
 BUILTIN = "__builtin_"
 STACK_CALLS = frozenset(BUILTIN + name for name in ("va_start", "alloca", "stack_save", "stack_restore",
                                                     "frame_address", "return_address"))
+
+def is_small(u: UOp) -> bool:
+  """Whether an unsigned number is below 2^31, so that its sign extension is itself."""
+  if u.op is Ops.CAST: return u.src[0].dtype.kind in "ub" and u.src[0].dtype.bits < 32
+  if u.op is Ops.SHR: return u.dtype.is_unsigned and is_number(u.src[1]) and u.src[1].arg > 0
+  return u.op is Ops.AND and is_number(u.src[1]) and 0 <= u.src[1].arg < 1 << 31
 
 def is_less_or_equal(u: UOp) -> bool:
   """x < y or x = y, of floats."""
