@@ -12,7 +12,7 @@ from picograd.codegen.optimize import inner_part, nests_of, next_number, stores_
 from picograd.codegen.shuffle import rows_to_columns
 from picograd.dtype import dtypes
 from picograd.helpers import prod
-from picograd.ops.index import bounds, simplify_index, stride_of
+from picograd.ops.index import Sum, bounds, build, plus, simplify_index, stride_of, sum_of
 from picograd.ops.match import rewrite
 from picograd.ops.movement import linear
 from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, TRANSCENDENTAL, identity
@@ -142,14 +142,20 @@ def vector_address(access: UOp, r: UOp, new: Table) -> UOp | None:
   """The address of lane 0 with a gate per lane, if the lanes lie side by side in memory; else None."""
   buffer, position, *gates = access.src[0].src
   if stride_of(position, r) != 1: return None
-  start = at_lane(position, r, 0)
+  start = in_each_lane(position, r)[0]
   return UOp(Ops.INDEX, buffer.dtype, (new[buffer], start, *[spread(new[g], r) for g in gates]))
 
-def at_lane(u: UOp, r: UOp, lane: int):
-  return rewrite(u.substitute({r: r.like(lane)}), simplify_index)
+def in_each_lane(position: UOp, r: UOp) -> list[UOp]:
+  """What a position, or a gate, is in each lane."""
+  stride = None if position.dtype.kind == "b" else stride_of(position, r)
+  lanes = range(width(r))
+  if stride is None: return [rewrite(position.substitute({r: r.like(lane)}), simplify_index) for lane in lanes]
+  rest = plus(sum_of(position), Sum({r: -stride}))                   # each lane is a constant away from the first
+  return [build(plus(rest, Sum({}, lane * stride))) for lane in lanes]
+
 def each_address(index: UOp, r: UOp, new: Table) -> list[UOp]:
   buffer, *rest = index.src
-  return [index.with_src((new[buffer], *[at_lane(s, r, lane) for s in rest])) for lane in range(width(r))]
+  return [index.with_src((new[buffer], *at)) for at in zip(*[in_each_lane(s, r) for s in rest])]
 
 def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, vector = vector_address(u, r, new), u.dtype.vec(width(r))

@@ -80,6 +80,9 @@ def bounds(u: UOp) -> Interval:
   """The least and the largest value of an integer, bool or index node, both inclusive; of a float (-inf, inf)."""
   known = known_bounds.get(u)
   if known is not None: return known
+  if all(s in known_bounds for s in u.src):
+    known_bounds[u] = bounds_here(u)
+    return known_bounds[u]
   for node in toposort([u], stop=lambda n: n in known_bounds or not is_integer(n.dtype) or n.op not in BOUNDS):
     if node not in known_bounds: known_bounds[node] = bounds_here(node)
   return known_bounds[u]
@@ -178,7 +181,9 @@ def recombine(a: Sum) -> Sum:
       return plus(rest, sum_of(whole), factor)
   return a
 
-def normalise_sum(u: UOp) -> UOp:
+def normalise_sum(u: UOp) -> UOp | None:
+  x = u.src[0]                                             # the rules have been applied to it
+  if constant_of(u, Ops.ADD) and x.op is not Ops.CONST and not constant_of(x, Ops.ADD): return None
   before = sum_of(u)
   while (after := recombine(before)) is not before: before = after
   return build(after)
