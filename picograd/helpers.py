@@ -1,7 +1,7 @@
 # helpers.py: what every layer may use. Flags in one documented table, small functions on sequences, colours, counters
 # and a disk cache that is safe under concurrent processes. Imports nothing of picograd.
 from __future__ import annotations
-import contextlib, functools, hashlib, operator, os, pickle, sys, tempfile
+import contextlib, functools, gc, hashlib, operator, os, pickle, sys, tempfile
 from typing import Any, Iterable, Iterator, TypeVar
 
 T = TypeVar("T")
@@ -71,6 +71,17 @@ def size_text(n: float) -> str:
     if n < 1024: return f"{n:.2f} {unit}"
     n /= 1024
   return f"{n:.2f} TB"
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+  """Nodes are never cyclic: looking for cycles among the many that a compilation makes takes a quarter of its time."""
+  was_on = gc.isenabled()
+  gc.disable()
+  try: yield
+  finally:
+    if was_on: gc.enable()
 
 # ---- counters --------------------------------------------------------------------------------------------------------
 

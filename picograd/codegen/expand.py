@@ -142,20 +142,19 @@ def vector_address(access: UOp, r: UOp, new: Table) -> UOp | None:
   """The address of lane 0 with a gate per lane, if the lanes lie side by side in memory; else None."""
   buffer, position, *gates = access.src[0].src
   if stride_of(position, r) != 1: return None
-  start = in_each_lane(position, r)[0]
+  start, = at_lanes(position, r, range(1))
   return UOp(Ops.INDEX, buffer.dtype, (new[buffer], start, *[spread(new[g], r) for g in gates]))
 
-def in_each_lane(position: UOp, r: UOp) -> list[UOp]:
-  """What a position, or a gate, is in each lane."""
+def at_lanes(position: UOp, r: UOp, lanes: range) -> list[UOp]:
+  """What a position, or a gate, is in some lanes."""
   stride = None if position.dtype.kind == "b" else stride_of(position, r)
-  lanes = range(width(r))
   if stride is None: return [rewrite(position.substitute({r: r.like(lane)}), simplify_index) for lane in lanes]
   rest = plus(sum_of(position), Sum({r: -stride}))                   # each lane is a constant away from the first
   return [build(plus(rest, Sum({}, lane * stride))) for lane in lanes]
 
 def each_address(index: UOp, r: UOp, new: Table) -> list[UOp]:
   buffer, *rest = index.src
-  return [index.with_src((new[buffer], *at)) for at in zip(*[in_each_lane(s, r) for s in rest])]
+  return [index.with_src((new[buffer], *at)) for at in zip(*[at_lanes(s, r, range(width(r))) for s in rest])]
 
 def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   address, vector = vector_address(u, r, new), u.dtype.vec(width(r))

@@ -2,9 +2,8 @@
 # (rvlegal, rvv), addresses grow with loops (flatopt), instructions are selected (rvselect), placed, get registers and
 # are written (rvemit). Kernels and C functions alike.   (RISC-V Unprivileged ISA; ELF psABI)
 from __future__ import annotations
-import contextlib, gc
 from dataclasses import replace
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable
 from picograd.codegen.flat import STATEFUL, Function, operands
 from picograd.codegen.flatopt import reduce_strength
 from picograd.codegen.rvasm import decode
@@ -13,6 +12,7 @@ from picograd.codegen.rvlegal import legalise
 from picograd.codegen.rvobject import Assembled, Section, disassemble
 from picograd.codegen.rvselect import Selector
 from picograd.codegen.rvv import legalise_vectors
+from picograd.helpers import collector_paused
 from picograd.ops.ops import TERMINATORS, Ops
 from picograd.ops.uop import UOp
 
@@ -41,15 +41,6 @@ def assemble(functions: Iterable[Function], extensions: frozenset[str] = frozens
   with collector_paused():
     for fn in functions: Emitter(select(fn, extensions, thread_local), section, {}).write()
   return section.finish()
-
-@contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
-  """Nodes are never cyclic: looking for cycles among the many that a large function makes takes a third of the time."""
-  was_on = gc.isenabled()
-  gc.disable()
-  try: yield
-  finally:
-    if was_on: gc.enable()
 
 def listing(fn: Function, extensions: frozenset[str] = frozenset()) -> str:
   """A kernel as lines: offset, code in hexadecimal, assembly, and the operation it came from."""

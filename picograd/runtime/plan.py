@@ -10,7 +10,7 @@ from picograd.codegen.memory import Arena, plan_memory
 from picograd.codegen.schedule import PLAIN, Kernel, bytes_moved, operations, schedule
 from picograd.codegen.target import text_of
 from picograd.dtype import DType
-from picograd.helpers import BEAM, Counters, DEBUG, DUMP, Flag, SPEC, cache_get, cache_put, dedup
+from picograd.helpers import BEAM, Counters, DEBUG, DUMP, Flag, SPEC, cache_get, cache_put, collector_paused, dedup
 from picograd.ops.ops import Ops
 from picograd.ops.show import show
 from picograd.ops.uop import UOp, intern_key, toposort
@@ -50,7 +50,7 @@ def find_plan(where: Device, roots: list[UOp]) -> Plan:
   key = (where.name, UOp.sink(*roots))
   if key not in plans:
     if len(plans) >= PLAN_LIMIT: plans.pop(next(iter(plans)))
-    plans[key] = kept_plan(where, roots) or new_plan(where, roots)
+    with collector_paused(): plans[key] = kept_plan(where, roots) or new_plan(where, roots)
   return plans[key]
 
 def new_plan(where: Device, roots: list[UOp]) -> Plan:
