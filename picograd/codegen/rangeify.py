@@ -189,7 +189,7 @@ class Rangeifier:
     if is_reduced(inside): return True                                    # it would run again in another one's loop
     repeated = loops_of(scope.ranges - inside)
     if is_contraction(u):
-      if repeated or scope.contraction or request.gate is not TRUE: return True
+      if repeated or size_of(loops_of(inside)) > prod(u.shape) or scope.contraction or request.gate is not TRUE: return True
       if not reuses_both(u): return False
       if request.root in self.tiled: return True                          # registers hold the tile of one at a time
       self.tiled.add(request.root)

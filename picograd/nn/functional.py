@@ -5,7 +5,10 @@ import math
 from typing import Sequence
 from picograd.common import for_product, for_sums
 from picograd.dtype import DType, dtypes
+from picograd.arithmetic import convert
 from picograd.helpers import ceildiv, prod
+from picograd.ops.windows import Steps, correlate, windows as windows_of, with_zeros_between
+from picograd.tensor import common_device, moved_to, result, result_type
 from picograd.random import Generator, rand
 from picograd.library.reductions import standardised
 from picograd.library import Tensor, arange, no_grad, ones, tensor, where
@@ -166,9 +169,6 @@ def blend(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
 
 # ---- padding, windows, resampling ------------------------------------------------------------------------------------
 
-def crop(x: Tensor, dim: int, start: int, stop: int) -> Tensor:
-  """x[start:stop] along dim >= 0."""
-  return x if (start, stop) == (0, x.shape[dim]) else x[(slice(None),) * dim + (slice(start, stop),)]
 
 def take(x: Tensor, dim: int, positions: Sequence[int]) -> Tensor:
   """x at the positions along dim >= 0."""
@@ -195,29 +195,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
   return input
 
 def windows(x: Tensor, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
-  """(..., i_1 .. i_n) -> (..., o_1 .. o_n, k_1 .. k_n), y[o, k] = x[o*stride + k*dilation], by movement ops only."""
-  n, kept = len(size), x.ndim - len(size)
-  for j in range(n): x = windows_along(x, kept + 2 * j, size[j], stride[j], dilation[j])
-  outputs, inside = range(kept, kept + 2 * n, 2), range(kept + 1, kept + 2 * n, 2)
-  return x.permute(*range(kept), *outputs, *inside)
-
-def windows_along(x: Tensor, dim: int, size: int, stride: int, dilation: int) -> Tensor:
-  """Dimension dim of size i -> (o, size). The row of length i, repeated and cut into rows one dilation longer than a
-  multiple of i, starts each row k at element k*dilation; every stride-th element of a row is one output."""
-  i = x.shape[dim]
-  outputs = (i - dilation * (size - 1) - 1) // stride + 1
-  before, after = x.shape[:dim], x.shape[dim + 1:]
-  if size == 1 or (dilation == 1 and size <= stride):                          # windows do not overlap: no repetition
-    x = crop(x, dim, 0, min(i, outputs * stride))
-    x = x.pad([(0, 0)] * dim + [(0, outputs * stride - x.shape[dim])] + [(0, 0)] * len(after))
-    return crop(x.reshape(*before, outputs, stride, *after), dim + 1, 0, size)
-  multiple = max(1, ceildiv(outputs * stride - dilation, i))
-  row = multiple * i + dilation
-  repeats = ceildiv(size * row, i)
-  x = x.unsqueeze(dim).expand(*before, repeats, i, *after).reshape(*before, repeats * i, *after)
-  x = crop(x, dim, 0, size * row).reshape(*before, size, row, *after)
-  x = crop(x, dim + 1, 0, outputs * stride).reshape(*before, size, outputs, stride, *after)
-  return crop(x, dim + 2, 0, 1).reshape(*before, size, outputs, *after).transpose(dim, dim + 1)
+  """(..., i_1 .. i_n) -> (..., o_1 .. o_n, k_1 .. k_n), y[o, k] = x[o*stride + k*dilation]."""
+  return result(windows_of(x.uop, size, Steps(tuple(stride), tuple(dilation))), x)
 
 def source_positions(n: int, out: int, step: float, align_corners: bool) -> list[float]:
   """Where each of `out` samples lies on a line of n pixels, clamped to it; step is n/out."""
@@ -285,11 +264,12 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: 
   strides, dilations = as_tuple(stride, n, "stride"), as_tuple(dilation, n, "dilation")
   widths = conv_padding(padding, kernel, strides, dilations)
   check_windows(x, kernel, dilations, widths)
-  x = windows(x.pad([(0, 0), (0, 0), *widths]), kernel, strides, dilations)    # (N, C, o_1 .., k_1 ..)
-  batch, outputs = x.shape[0], x.shape[2:2 + n]
-  x = x.reshape(batch, groups, 1, inner, *outputs, *kernel)
-  w = weight.reshape(1, groups, out // groups, inner, *(1,) * n, *kernel)
-  y = (x * w).sum((3, *range(-n, 0))).reshape(batch, out, *outputs)
+  x = x.pad([(0, 0), (0, 0), *widths])
+  dtype, home = result_type(x, weight), common_device((x, weight))
+  xs, ws = [convert(moved_to(t, home), working_dtype(dtype)) for t in (x, weight)]
+  xs = xs.reshape((x.shape[0], groups, inner, *x.shape[2:]))
+  ys = correlate(xs, ws.reshape((groups, out // groups, inner, *kernel)), Steps(strides, dilations))
+  y = result(ys.reshape((x.shape[0], out, *ys.shape[3:])).cast(dtype), x, weight, device=home)
   return y if bias is None else y + per_channel(bias, n + 2)
 
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Ints | str = 0,
@@ -313,18 +293,11 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
     raise RuntimeError(f"Given transposed=1, weight of size {list(weight.shape)}, expected input{list(input.shape)} to "
                        f"have {c} channels, but got {input.shape[1]} channels instead")
   w = weight.reshape(groups, c // groups, out, *kernel).transpose(1, 2).reshape(groups * out, c // groups, *kernel)
-  x = insert_zeros(insert_zeros(input, 2, strides[0]), 3, strides[1])
+  x = result(with_zeros_between(with_zeros_between(input.uop, 2, strides[0]), 3, strides[1]), input)
   reach = [d * (k - 1) for k, d in zip(kernel, dilations)]
   widths = [(r - p, r - p + e) for r, p, e in zip(reach, pads, extra)]
   x = x.pad([(0, 0), (0, 0), *widths])
   return conv(x, w.flip((2, 3)), bias, 1, 0, dilation, groups)
-
-def insert_zeros(x: Tensor, dim: int, stride: int) -> Tensor:
-  """stride-1 zeros between neighbours along dim: size i -> (i-1)*stride + 1."""
-  if stride == 1: return x
-  before, i, after = x.shape[:dim], x.shape[dim], x.shape[dim + 1:]
-  x = x.unsqueeze(dim + 1).pad([(0, 0)] * (dim + 1) + [(0, stride - 1)] + [(0, 0)] * len(after))
-  return crop(x.reshape(*before, i * stride, *after), dim, 0, (i - 1) * stride + 1)
 
 def pool_widths(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> tuple[int, int]:
   """(low, high) padding of a pooled dimension. ceil_mode adds a last window that starts inside and ends outside."""

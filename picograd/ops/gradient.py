@@ -8,6 +8,7 @@ from picograd.dtype import dtypes
 from picograd.helpers import argsort, prod
 from picograd.ops.ops import MOVEMENT, Ops
 from picograd.ops.uop import Table, UOp, fresh, toposort
+from picograd.ops.windows import CORRELATION, gradients_of_correlation
 
 # ---- what depends on what --------------------------------------------------------------------------------------------
 
@@ -180,6 +181,10 @@ BY_VALUE: dict[str, Callable[[UOp, UOp], UOp]] = {
   "standardised": grad_standardised,
 }
 
+def grad_detach(u, g):
+  if u.arg[0] == CORRELATION: return gradients_of_correlation(u, g)
+  return (BY_VALUE[u.arg[0]](u, g),)
+
 RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
   Ops.EXP2: lambda u, g: (g * (u * math.log(2)),),                             # 2^x' = 2^x ln 2
   Ops.LOG2: lambda u, g: (g * (1 / math.log(2)) / u.src[0],),                  # log2'(x) = 1 / (x ln 2)
@@ -200,7 +205,7 @@ RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
   Ops.PAD: grad_pad,
   Ops.SHRINK: grad_shrink,
   Ops.CONTIGUOUS: lambda u, g: (g,),
-  Ops.DETACH: lambda u, g: (BY_VALUE[u.arg[0]](u, g),),
+  Ops.DETACH: grad_detach,
   Ops.COPY: grad_copy,
   Ops.AFTER: grad_after,
 }
