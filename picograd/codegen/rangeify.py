@@ -160,6 +160,7 @@ class Rangeifier:
 
   def must_store(self, u: UOp, wanted: dict[Request, Scope]) -> bool:
     if u.op is Ops.PERMUTE and wanted: return self.stores_in_new_order(u, wanted)
+    if u.op is Ops.PAD: return any(is_border_asked_for_again(u, request, scope) for request, scope in wanted.items())
     if u.op in FREE or not wanted: return False
     if u.op is Ops.CAST and any(is_narrowed(u, request, scope) for request, scope in wanted.items()): return True
     if u.op is Ops.CAST and (u.src[0].op in FREE or is_wider(u)): return False
@@ -189,7 +190,8 @@ class Rangeifier:
     if is_reduced(inside): return True                                    # it would run again in another one's loop
     repeated = loops_of(scope.ranges - inside)
     if is_contraction(u):
-      if repeated or size_of(loops_of(inside)) > prod(u.shape) or scope.contraction or request.gate is not TRUE: return True
+      if size_of(loops_of(inside)) > prod(u.shape): return True           # several loops lead to one element
+      if repeated or scope.contraction or request.gate is not TRUE: return True
       if not reuses_both(u): return False
       if request.root in self.tiled: return True                          # registers hold the tile of one at a time
       self.tiled.add(request.root)
@@ -307,6 +309,13 @@ def ranges_of(at: Position) -> Ranges:
 def both(a: UOp, b: UOp | None) -> UOp:
   return a if b is None else b if a is TRUE else a & b
 def is_operation(u: UOp): return u.op in ALU and u.op is not Ops.CAST
+
+def is_border_asked_for_again(u: UOp, request: Request, scope: Scope) -> bool:
+  """Whether each step of a contraction would ask whether an element of a PAD is in its border: windows of an image. The
+  contraction reads it again and again; it is stored once, border and all."""
+  if not scope.contraction or size_of(loops_of(scope.ranges - ranges_of(request.at))) == 1: return False
+  _, valid = push(u, request.at)
+  return valid is not None and is_reduced(ranges_of((valid,)))
 
 def is_narrowed(u: UOp, request: Request, scope: Scope) -> bool:
   """Whether a CAST makes a matrix narrower which a contraction's loops read again and again: matrix units read the

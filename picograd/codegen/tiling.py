@@ -18,6 +18,8 @@ LOOP_CYCLES = 0.5        # what counting and branching cost, and waiting between
 LEAST_WORK = 1 << 8     # multiply-adds below which nothing is won
 L1_WAYS = 8              # places for lines at one distance modulo ..
 L1_WAY_BYTES = 1 << 12   # .. this: a page, as in most processors
+ELEMENT_CYCLES = 2       # for a lane that is loaded or stored by itself
+FAR_ROWS = 1.1           # rows of a tile that are not the innermost ones lie in more lines
 COPY_REUSE = 24          # how often an element must be used for a copy of it to pay
 STREAMS = 16             # rows of memory that are read side by side
 THREAD_WORK = 1 << 17    # multiply-adds below which starting a second thread costs more than it gains
@@ -33,37 +35,41 @@ class Contraction(NamedTuple):
   streamed: list[UOp]
   broadcast: list[UOp]
   may_block: bool        # whether partial sums may be left in the output
+  scattered: int         # stores, and loads besides the operands, whose lanes do not lie side by side
 
 def size(r: UOp) -> int: return r.bound.arg
 def slot(load: UOp) -> int: return load.src[0].src[0].arg
 
-def find_contraction(kernel: UOp) -> Contraction | None:
-  """The contraction that a kernel is, if it is one and nothing else."""
+def find_contractions(kernel: UOp) -> list[Contraction]:
+  """The contraction that a kernel is, if it is one and nothing else, with each loop that may be its columns."""
   nodes = toposort([kernel])
   stores = stores_of(kernel)
   reduces = [u for u in nodes if u.op is Ops.REDUCE]
   loops = stores[0][1]
-  if any(around != loops for _, around in stores) or any(u.op is Ops.BUFFER for u in nodes): return None
-  if len(reduces) != 1 or reduces[0].arg[0] is not Ops.ADD: return None
-  if any(r.bound.op is not Ops.CONST or r.axis not in (Axis.LOOP, Axis.REDUCE) for r in ranges_in(kernel)): return None
+  if any(around != loops for _, around in stores) or any(u.op is Ops.BUFFER for u in nodes): return []
+  if len(reduces) != 1 or reduces[0].arg[0] is not Ops.ADD: return []
+  if any(r.bound.op is not Ops.CONST or r.axis not in (Axis.LOOP, Axis.REDUCE) for r in ranges_in(kernel)): return []
   reduce, = reduces
   below = frozenset(toposort([reduce]))
   loads = [u for u in below if u.op is Ops.LOAD]
   loads.sort(key=nodes.index)
   free = [r for r in loops if r in below]
-  if any(step(u, r) is None for u in loads for r in (*free, *reduce.src[1:])): return None
-  targets = [store.src[0] for store, _ in stores]
-  columns = next((r for r in reversed(free) if all(stride_of(t.src[1], r) == 1 for t in targets)), None)
-  if columns is None: return None
-  streamed = [u for u in loads if step(u, columns) != 0]
-  broadcast = [u for u in loads if step(u, columns) == 0]
-  rows = [r for r in free if r is not columns and all(step(u, r) == 0 for u in streamed)]
-  if not streamed or not broadcast or not rows: return None
-  outer = [r for r in loops if r is not columns and r not in rows]
+  if any(step(u, r) is None for u in loads for r in (*free, *reduce.src[1:])): return []
+  around = [s.src[0] for s, _ in stores] + [u.src[0] for u in nodes if u.op is Ops.LOAD and u not in below]
   read = {slot(u) for u in nodes if u.op is Ops.LOAD}
-  target, value = targets[0], stores[0][0].src[1]
+  target, value = stores[0][0].src
   may_block = len(stores) == 1 and target.src[0].arg not in read and reduce.dtype is value.dtype
-  return Contraction(reduce, columns, rows, outer, streamed, broadcast, may_block)
+  found: list[Contraction] = []
+  for columns in reversed(free):
+    steps = [stride_of(u.src[1], columns) for u in around]
+    streamed = [u for u in loads if step(u, columns) != 0]
+    broadcast = [u for u in loads if step(u, columns) == 0]
+    rows = [r for r in free if r is not columns and all(step(u, r) == 0 for u in streamed)]
+    if None in steps or not streamed or not broadcast or not rows: continue
+    outer = [r for r in loops if r is not columns and r not in rows]
+    scattered = sum(n not in (0, 1) for n in steps)
+    found.append(Contraction(reduce, columns, rows, outer, streamed, broadcast, may_block and not scattered, scattered))
+  return found
 
 # ---- the register tile -----------------------------------------------------------------------------------------------
 
@@ -90,6 +96,30 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
     return m // rows * tile_cycles(rows, vectors) + (tile_cycles(rest, vectors) if rest else 0)
   best = min(range(1, min(most, m) + 1), key=lambda rows: (cycles(rows), m % rows > 0, -rows))
   return Tile(best, vectors, lanes)
+
+def cycles_of(c: Contraction, tile: Tile) -> float:
+  """About how many cycles a contraction takes: tiles and what is left over at their edges, and each element that is
+  not stored or copied as part of a vector."""
+  m, n, width = size(c.rows[-1]), size(c.columns), tile.vectors * tile.lanes
+  def along_rows(vectors: int) -> float:
+    edge = tile_cycles(m % tile.rows, vectors) if m % tile.rows else 0
+    return m // tile.rows * tile_cycles(tile.rows, vectors) + edge
+  step_cycles = n // width * along_rows(tile.vectors)
+  if n % width: step_cycles += along_rows(ceildiv(n % width, tile.lanes))
+  results = work(c) // prod(size(r) for r in c.reduce.src[1:])
+  gathered = [prod(size(r) for r in toposort([u]) if r.op is Ops.RANGE) for u in c.streamed if step(u, c.columns) != 1]
+  return step_cycles * (work(c) // (m * n)) + (c.scattered * results + sum(gathered)) * ELEMENT_CYCLES
+
+def by_cycles(found: list[Contraction], target: Target) -> list[tuple[Contraction, Tile]]:
+  """The ways to look at a contraction that fill lanes and rows of a tile, the fastest first."""
+  ways: list[tuple[float, Contraction, Tile]] = []
+  for c in found:
+    for r in reversed(c.rows):
+      turned = c._replace(rows=[*[other for other in c.rows if other is not r], r])
+      tile = choose_tile(turned, target)
+      if tile is None or tile.rows < 2: continue
+      ways.append((cycles_of(turned, tile) * (1 if r is c.rows[-1] else FAR_ROWS), turned, tile))
+  return [(c, tile) for _, c, tile in sorted(ways, key=lambda way: way[0])]
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
 
@@ -120,10 +150,14 @@ class Plan:
 def contraction_opts(kernel: UOp, target: Target) -> list[AnyOpt] | None:
   """The Opts of a contraction; None for other kernels, and where the rules know nothing better than the general
   ones."""
-  c = find_contraction(kernel)
-  if c is None or target.form != "flat" or not target.vector_bytes: return None
-  tile = choose_tile(c, target)
-  if tile is None or work(c) < LEAST_WORK or tile.rows < 2: return None
+  if target.form != "flat" or not target.vector_bytes: return None
+  for c, tile in by_cycles(find_contractions(kernel), target):
+    if work(c) < LEAST_WORK: return None
+    opts = opts_of(c, tile, kernel, target)
+    if opts is not None: return opts
+  return None
+
+def opts_of(c: Contraction, tile: Tile, kernel: UOp, target: Target) -> list[AnyOpt] | None:
   plan = Plan(kernel)
   plan.tile(c.columns, tile.vectors * tile.lanes, tile.lanes)
   plan.tile(c.rows[-1], tile.rows, 1)
@@ -165,8 +199,9 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
   rows, columns = prod(size(r) for r in c.rows), size(c.columns)
   deepest = target.l1_bytes * 5 // 4 // (width * itemsize)
   if c.may_block and depth > deepest: depth = even_part(depth, deepest, tile.lanes)
-  copies_pay = rows >= COPY_REUSE and depth * columns * itemsize > target.l1_bytes
-  if not copies_pay and any(step(u, c.columns) != 1 for u in c.streamed): return False
+  is_gathered = any(step(u, c.columns) != 1 for u in c.streamed)
+  copies_pay = rows >= COPY_REUSE and (is_gathered or depth * columns * itemsize > target.l1_bytes)
+  if not copies_pay and is_gathered: return False
   if not copies_pay and c.may_block and depth * columns * itemsize > target.l2_bytes:
     block_columns(plan, c, tile, max(width, target.l2_bytes // 2 // (rows * itemsize)))     # the sums stay near
     block_depth(plan, c, STREAMS)

@@ -82,7 +82,9 @@ def seen_by(x: UOp, weights: tuple[int, ...], steps: Steps) -> UOp:
 def weights_at(w: UOp, batch: int, outputs: tuple[int, ...]) -> UOp:
   """(G, O, C, k_1 ..) -> (N, G, o_1 .., C, k_1 .., O)"""
   w = w.permute((0, 2, *range(3, len(w.shape)), 1))
-  return w.reshape((1, w.shape[0], *(1,) * len(outputs), *w.shape[1:])).expand((batch, w.shape[0], *outputs, *w.shape[1:]))
+  groups, *rest = w.shape
+  w = w.reshape((1, groups, *(1,) * len(outputs), *rest))
+  return w.expand((batch, groups, *outputs, *rest))
 
 def gradients_of_correlation(u: UOp, g: UOp) -> tuple[UOp, UOp]:
   """By x and by w, for g (N, G, O, o_1 ..)."""
