@@ -41,7 +41,7 @@ LAYERS = {
   "codegen.expand": ("codegen.optimize", "codegen.grid", "codegen.shuffle", "ops.movement"),
   "codegen.stream": ("codegen.optimize", "codegen.target"),
   "codegen.lower": ("ops.decompose", "codegen.grid", "codegen.target"),
-  "codegen.linearize": ("ops.uop",),
+  "codegen.linearize": ("ops.index",),
   "codegen.flat": ("ops.match",),
   "codegen.place": ("codegen.flat",),
   "codegen.flatopt": ("codegen.flat", "ops.fold"),

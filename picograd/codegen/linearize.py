@@ -1,6 +1,7 @@
 # linearize.py: kernel DAG -> structured list. In: a kernel after lower. Out: every node once, sources before users,
 # each in the innermost loop whose variable it depends on, and RANGE .. END properly nested.   (chapter 3)
 from __future__ import annotations
+from picograd.ops.index import sum_of
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp, ranges_inside, toposort
 
@@ -11,7 +12,9 @@ def linearize(kernel: UOp) -> list[UOp]:
   order = toposort([kernel])
   inside = ranges_inside(kernel)
   depth = loop_depths(order, inside)
-  ended = {s for u in order if u.op is Ops.END for s in u.src}       # loops, and the stores at the end of each
+  ends = [u for u in order if u.op is Ops.END]
+  ended = {s for u in ends if not is_elementwise(u, inside) for s in u.src}          # stores at the end of a loop
+  ended.update(s for u in ends for s in u.src if s.op is not Ops.STORE)
   regions: Regions = {None: []}
   for u in order:
     innermost = max(inside[u], key=depth.__getitem__, default=None)
@@ -29,11 +32,30 @@ def loop_depths(order: list[UOp], inside: dict[UOp, frozenset[UOp]]) -> dict[UOp
     for at, r in enumerate(loops): depth[r] = outside + 1 + at
   return depth
 
+def is_elementwise(end: UOp, inside: dict[UOp, frozenset[UOp]]) -> bool:
+  """Whether the stores of a tile of sums may each happen before what the next adds to is read: what they overwrite is
+  read for the same element only. Then no second set of registers is needed."""
+  stores = [s for s in end.src if s.op is Ops.STORE]
+  loops = [s for s in end.src if s.op is Ops.RANGE]
+  if len(stores) < 2 or len(stores) + len(loops) < len(end.src): return False
+  if any(s.src[0].src[0].op is not Ops.PARAM or not inside[s].issuperset(loops) for s in stores): return False
+  places = [sum_of(s.src[0].src[1]) for s in stores]
+  own = {s.src[0].src[:2]: frozenset(toposort([s])) for s in stores}
+  if not all(any(u.op is Ops.END for u in below) for below in own.values()): return False
+  if len(own) < len(stores): return False
+  if any(place.terms != places[0].terms for place in places): return False
+  written = {memory for memory, _ in own}
+  for load in toposort(stores):
+    if load.op is not Ops.LOAD or load.src[0].src[0] not in written: continue
+    if load not in own.get(load.src[0].src[:2], frozenset()): return False
+  return True
+
 def emit(regions: Regions) -> list[UOp]:
   """Regions nested into one list. A loop's own stores come last in it: what they overwrite has been read by then."""
   out: list[UOp] = []
   todo = regions[None][::-1]
   opened: set[UOp] = set()
+  listed = {u for region in regions.values() for u in region if u.op is Ops.STORE}
   while todo:
     u = todo.pop()
     if u.op in SILENT: continue
@@ -42,7 +64,7 @@ def emit(regions: Regions) -> list[UOp]:
       continue
     opened.add(u)
     todo.append(u)
-    todo.extend(s for s in reversed(u.src) if s.op is not Ops.RANGE)
+    todo.extend(s for s in reversed(u.src) if s.op is not Ops.RANGE and s not in listed)
     for r in reversed(u.src):
       if r.op is not Ops.RANGE: continue
       todo.extend(reversed(regions.get(r, [])))

@@ -14,12 +14,15 @@ from picograd.ops.uop import UOp, toposort
 FMA_LATENCY = 4          # cycles
 FMA_UNITS = 2            # what x86 and ARM cores with wide vectors have, as a rule
 LOAD_UNITS = 2
+LOAD_CYCLES = 0.1        # what an operand costs where arithmetic is the limit: rows of it may share lines of a cache
 LOOP_CYCLES = 0.5        # what counting and branching cost, and waiting between tiles
+MOST_VECTORS = 4
 LEAST_WORK = 1 << 8     # multiply-adds below which nothing is won
 L1_WAYS = 8              # places for lines at one distance modulo ..
 L1_WAY_BYTES = 1 << 12   # .. this: a page, as in most processors
 ELEMENT_CYCLES = 2       # for a lane that is loaded or stored by itself
 FAR_ROWS = 1.1           # rows of a tile that are not the innermost ones lie in more lines
+SLIVER = 8               # rows of the broadcast operand that have room in a quarter of L1, at least
 COPY_REUSE = 24          # how often an element must be used for a copy of it to pay
 STREAMS = 16             # rows of memory that are read side by side
 THREAD_WORK = 1 << 17    # multiply-adds below which starting a second thread costs more than it gains
@@ -80,35 +83,45 @@ class Tile(NamedTuple):
 
 def tile_cycles(rows: int, vectors: int) -> float:
   """Cycles of one step of the reduction for a tile."""
-  return max(rows * vectors / FMA_UNITS, (rows + vectors) / LOAD_UNITS, FMA_LATENCY) + LOOP_CYCLES
+  loads = rows + vectors
+  return max(rows * vectors / FMA_UNITS, loads / LOAD_UNITS, FMA_LATENCY) + loads * LOAD_CYCLES + LOOP_CYCLES
 
 def choose_tile(c: Contraction, target: Target) -> Tile | None:
-  """As many accumulators as registers allow beside the operands, in the shape that takes the fewest cycles."""
+  """As many accumulators as registers allow beside the operands, in the shape that takes the fewest cycles, those of
+  the smaller tiles at the edges counted."""
   accessed = dedup([u.dtype for u in (*c.streamed, *c.broadcast)] + [c.reduce.dtype])
   lanes = min(target.lanes(dt) for dt in accessed)
   m, n = size(c.rows[-1]), size(c.columns)
   while lanes > 1 and lanes > n: lanes //= 2
   if lanes < 2: return None
-  vectors = min(2, ceildiv(n, lanes))
-  most = (target.registers - vectors - 2) // vectors
-  def cycles(rows: int) -> float:
-    rest = m % rows
-    return m // rows * tile_cycles(rows, vectors) + (tile_cycles(rest, vectors) if rest else 0)
-  best = min(range(1, min(most, m) + 1), key=lambda rows: (cycles(rows), m % rows > 0, -rows))
-  return Tile(best, vectors, lanes)
+  most_rows = L1_WAYS if rows_collide(c) else target.registers
+  def fits(rows: int, vectors: int) -> bool:
+    return rows * vectors + vectors + (2 if target.loads_fold else rows) <= target.registers
+  shapes = [(rows, vectors) for vectors in range(1, min(MOST_VECTORS, ceildiv(n, lanes)) + 1)
+            for rows in range(1, min(m, most_rows) + 1) if fits(rows, vectors)]
+  return min([Tile(rows, vectors, lanes) for rows, vectors in shapes], key=lambda tile: (step_cycles(c, tile), tile.rows))
+
+def step_cycles(c: Contraction, tile: Tile) -> float:
+  """Cycles of one step of the reduction for all rows and columns."""
+  parts = [(times, ceildiv(n, tile.lanes)) for times, n in cut(size(c.columns), tile.vectors * tile.lanes)]
+  return sum(i * j * tile_cycles(rows, vectors) for i, rows in cut(size(c.rows[-1]), tile.rows) for j, vectors in parts)
+
+def rows_collide(c: Contraction) -> bool:
+  """Whether rows are so far apart that a line of each would fall into one set of the L1 cache."""
+  steps = [(step(u, c.rows[-1]) or 0) * u.dtype.itemsize for u in c.broadcast]
+  return any(n and n % L1_WAY_BYTES == 0 for n in steps)
+
+def cut(n: int, amount: int) -> list[tuple[int, int]]:
+  """How often, and how long, the parts of n are."""
+  return [(times, length) for times, length in ((n // amount, amount), (1, n % amount)) if times and length]
 
 def cycles_of(c: Contraction, tile: Tile) -> float:
   """About how many cycles a contraction takes: tiles and what is left over at their edges, and each element that is
   not stored or copied as part of a vector."""
-  m, n, width = size(c.rows[-1]), size(c.columns), tile.vectors * tile.lanes
-  def along_rows(vectors: int) -> float:
-    edge = tile_cycles(m % tile.rows, vectors) if m % tile.rows else 0
-    return m // tile.rows * tile_cycles(tile.rows, vectors) + edge
-  step_cycles = n // width * along_rows(tile.vectors)
-  if n % width: step_cycles += along_rows(ceildiv(n % width, tile.lanes))
   results = work(c) // prod(size(r) for r in c.reduce.src[1:])
   gathered = [prod(size(r) for r in toposort([u]) if r.op is Ops.RANGE) for u in c.streamed if step(u, c.columns) != 1]
-  return step_cycles * (work(c) // (m * n)) + (c.scattered * results + sum(gathered)) * ELEMENT_CYCLES
+  steps = work(c) // (size(c.rows[-1]) * size(c.columns))
+  return steps * step_cycles(c, tile) + (c.scattered * results + sum(gathered)) * ELEMENT_CYCLES
 
 def by_cycles(found: list[Contraction], target: Target) -> list[tuple[Contraction, Tile]]:
   """The ways to look at a contraction that fill lanes and rows of a tile, the fastest first."""
@@ -191,13 +204,13 @@ def share_out(plan: Plan, c: Contraction, tile: Tile, target: Target) -> None:
 # ---- blocks that fit caches ------------------------------------------------------------------------------------------
 
 def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
-  """Panels of the streamed operand that stay in the L2 cache while all rows go by; or, where the broadcast operand is
-  too large to come from there, slivers of the streamed one that stay in L1 while a copy of the other goes by. With too
-  few rows for a copy, memory is read in its order. False where lanes would be gathered over and over."""
+  """Panels of the streamed operand that stay in the L2 cache while all rows go by, copied in the order in which they
+  are read; a sliver of the broadcast one stays in L1 meanwhile. With too few rows for a copy, memory is read in its
+  order. False where lanes would be gathered over and over."""
   width, itemsize = tile.vectors * tile.lanes, c.reduce.dtype.itemsize
   depth = prod(size(r) for r in c.reduce.src[1:])
   rows, columns = prod(size(r) for r in c.rows), size(c.columns)
-  deepest = target.l1_bytes * 5 // 4 // (width * itemsize)
+  deepest = max(1, target.l1_bytes // 4 // (max(tile.rows, SLIVER) * itemsize))
   if c.may_block and depth > deepest: depth = even_part(depth, deepest, tile.lanes)
   is_gathered = any(step(u, c.columns) != 1 for u in c.streamed)
   copies_pay = rows >= COPY_REUSE and (is_gathered or depth * columns * itemsize > target.l1_bytes)
@@ -206,16 +219,10 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
     block_columns(plan, c, tile, max(width, target.l2_bytes // 2 // (rows * itemsize)))     # the sums stay near
     block_depth(plan, c, STREAMS)
     return True
-  is_large = rows * depth * itemsize > target.l2_bytes or rows_collide(c, tile)
-  is_large = is_large and columns >= max(8, target.threads) * width
-  held = max(width, target.l2_bytes * 3 // 4 // (depth * itemsize))               # columns of a panel
-  block_columns(plan, c, tile, 1 if is_large else held)
+  block_columns(plan, c, tile, max(width, target.l2_bytes * 3 // 4 // (depth * itemsize)))
   block_depth(plan, c, depth)
-  if is_large: plan.add(Opt(Axis.BLOCK, c.columns.arg[0], 1))
   if copies_pay:
     for number in dedup(slot(u) for u in c.streamed): plan.add(Stage(number, tile.lanes))
-  if is_large:
-    for number in dedup(slot(u) for u in c.broadcast): plan.add(Stage(number, tile.lanes))
   return True
 
 def even_part(n: int, most: int, lanes: int) -> int:
@@ -223,11 +230,6 @@ def even_part(n: int, most: int, lanes: int) -> int:
   most = max(lanes, most - most % lanes)
   parts = [part for part in range(most, most // 2, -lanes) if n % part == 0]
   return parts[0] if parts else ceildiv(ceildiv(n, ceildiv(n, most)), lanes) * lanes
-
-def rows_collide(c: Contraction, tile: Tile) -> bool:
-  """Whether the rows of a tile are so far apart that a line of each would fall into one set of the L1 cache."""
-  steps = [(step(u, c.rows[-1]) or 0) * u.dtype.itemsize for u in c.broadcast]
-  return tile.rows >= L1_WAYS and any(n and n % L1_WAY_BYTES == 0 for n in steps)
 
 def block_columns(plan: Plan, c: Contraction, tile: Tile, held: int) -> None:
   """The loops over columns, innermost last, in blocks of as many columns as are held; batches one by one."""
