@@ -6,9 +6,10 @@ import picograd
 from graphs import leaf, random
 from picograd import codegen
 from picograd.codegen.heuristic import choose_opts
+from picograd.codegen.optimize import Opt, Stage
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import llvm_target
-from picograd.ops.ops import Ops
+from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import UOp, toposort
 
 AVX2 = llvm_target(frozenset(["avx", "avx2"]), "x86_64", 1)
@@ -44,3 +45,15 @@ def test_rows_are_loaded_as_vectors(side, target, width):
   fn = codegen.compile("k", ast, target, choose_opts(ast, target))
   loads = [u for u in toposort([u for block in fn.blocks.values() for u in block]) if u.op is Ops.LOAD]
   assert loads and all(u.dtype.count == width for u in loads)
+
+def test_a_staged_copy_transposes_one_tile_at_a_time():
+  """However many vectors wide a product's tile is: the copy is a loop over square tiles of registers."""
+  a, b = (UOp.buffer(leaf(random(1)).dtype, 512 * 512, "CPU").reshape(shape).expand((512, 512, 512))
+          for shape in ((512, 1, 512), (1, 512, 512)))
+  kernel, = schedule([(a * b).reduce(Ops.ADD, (2,))], "CPU").kernels
+  ast = codegen.prepared(kernel.ast)
+  opts = choose_opts(ast, AVX512)
+  assert any(isinstance(opt, Stage) for opt in opts) and Opt(Axis.UPCAST, 3, 2) in opts
+  fn = codegen.compile("k", ast, AVX512, opts)
+  shuffles = [sum(u.op is Ops.STACK and len(set(u.src)) == 16 for u in block) for block in fn.blocks.values()]
+  assert max(shuffles) == 16 * 4                                       # log2(16) steps of 16 vectors

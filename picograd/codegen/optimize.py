@@ -303,8 +303,9 @@ def stage(kernel: UOp, opt: Stage) -> UOp:
 def step(load: UOp, r: UOp) -> int | None: return stride_of(load.src[0].src[1], r)
 
 def copying(r: UOp, lanes: int, axis: Axis, fresh: Iterator[int]) -> UOp:
-  """r as a copy's own loop, `lanes` steps of it at once."""
-  if r.axis in (Axis.UPCAST, Axis.VECTOR): return r.replace(arg=(next(fresh), r.axis))
+  """r as a copy's own loop, `lanes` steps of it at once. A copy that transposes has registers for one tile."""
+  if r.axis is Axis.VECTOR or (r.axis is Axis.UPCAST and axis is Axis.VECTOR):
+    return r.replace(arg=(next(fresh), r.axis))
   if lanes == 1: return r.replace(arg=(next(fresh), Axis.LOOP))
   inner = numbered(lanes, next(fresh), axis)
   return numbered(r.bound.arg // lanes, next(fresh), Axis.LOOP) * lanes + inner if r.bound.arg > lanes else inner

@@ -55,15 +55,21 @@ class Pat:
   def cast(self, name: str | None = None):
     return Pat(Ops.CAST, (self,), name=name)
 
-  def needs(self) -> frozenset[Ops]:
-    """Ops of which a node that matches has one among its sources, as few as possible; empty where any will do."""
-    return min((s.ops for s in self.src or () if s.ops), key=len, default=frozenset())
+  def takes_dtype(self, dtype: Any) -> bool:
+    return self.dtype is None or bool(self.dtype(dtype) if callable(self.dtype) else dtype is self.dtype)
+
+  def may_fit(self, u: UOp) -> bool:
+    """Whether u may fit, judged by its op and dtype and by its sources' ops alone."""
+    if (self.ops is not None and u.op not in self.ops) or not self.takes_dtype(u.dtype): return False
+    if self.src is None: return True
+    if len(self.src) != len(u.src): return False
+    orders = itertools.permutations(u.src) if self.any_order else (u.src,)
+    return any(all(pat.ops is None or s.op in pat.ops for pat, s in zip(self.src, sources)) for sources in orders)
 
   def accepts(self, u: UOp) -> bool:
     """Whether u fits, sources and names aside."""
     if self.ops is not None and u.op not in self.ops: return False
-    if self.dtype is not None and not (self.dtype(u.dtype) if callable(self.dtype) else u.dtype is self.dtype):
-      return False
+    if not self.takes_dtype(u.dtype): return False
     return self.arg is None or bool(self.arg(u.arg) if callable(self.arg) else u.arg == self.arg)
 
   def fits(self, u: UOp, found: Bindings) -> bool:
@@ -106,19 +112,21 @@ class Rules:
   def __init__(self, rules: Iterable[Rule]):
     self.rules = list(rules)
     self.normal: WeakSet[UOp] = WeakSet()                        # what is known to be left alone, sources included
-    self.by_op: dict[Ops, list[tuple[Pat, frozenset[Ops], Callable]]] = {op: [] for op in Ops}
-    for pat, function in self.rules:
-      for op in pat.ops or Ops: self.by_op[op].append((pat, pat.needs(), function))
+    self.by_op: dict[Ops, list[Rule]] = {op: [] for op in Ops}
+    self.by_form: dict[tuple, list[Rule]] = {}                   # (op, dtype, the sources' ops) -> rules that may apply
+    for rule in self.rules:
+      for op in rule[0].ops or Ops: self.by_op[op].append(rule)
 
   def __add__(self, other: "Rules") -> "Rules": return Rules(self.rules + other.rules)
 
   def apply(self, u: UOp) -> UOp | None:
     """The replacement by the first rule that applies and changes something, else None."""
-    rules = self.by_op[u.op]
-    if not rules: return None
-    present = [s.op for s in u.src]
-    for pat, needs, function in rules:
-      if needs and needs.isdisjoint(present): continue
+    known = self.by_op[u.op]
+    if not known: return None
+    form = (u.op, u.dtype, *[s.op for s in u.src])
+    rules = self.by_form.get(form)
+    if rules is None: rules = self.by_form[form] = [rule for rule in known if rule[0].may_fit(u)]
+    for pat, function in rules:
       found: Bindings = {}
       ways = ((found,) if pat.fits(u, found) else ()) if pat.one_way else pat.match(u, found)
       for names in ways:
