@@ -1,6 +1,7 @@
 # linearize.py: kernel DAG -> structured list. In: a kernel after lower. Out: every node once, sources before users,
 # each in the innermost loop whose variable it depends on, and RANGE .. END properly nested.   (chapter 3)
 from __future__ import annotations
+from picograd.helpers import dedup
 from picograd.ops.index import sum_of
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp, ranges_inside, toposort
@@ -40,15 +41,19 @@ def is_elementwise(end: UOp, inside: dict[UOp, frozenset[UOp]]) -> bool:
   if len(stores) < 2 or len(stores) + len(loops) < len(end.src): return False
   if any(s.src[0].src[0].op is not Ops.PARAM or not inside[s].issuperset(loops) for s in stores): return False
   places = [sum_of(s.src[0].src[1]) for s in stores]
-  own = {s.src[0].src[:2]: frozenset(toposort([s])) for s in stores}
-  if not all(any(u.op is Ops.END for u in below) for below in own.values()): return False
+  own = {s.src[0].src[:2]: toposort([s], is_end) for s in stores}              # up to the loops that it comes after
+  if not all(any(map(is_end, above)) for above in own.values()): return False
   if len(own) < len(stores): return False
   if any(place.terms != places[0].terms for place in places): return False
   written = {memory for memory, _ in own}
+  below = {u: frozenset(toposort([u])) for u in dedup(u for above in own.values() for u in above if is_end(u))}
   for load in toposort(stores):
     if load.op is not Ops.LOAD or load.src[0].src[0] not in written: continue
-    if load not in own.get(load.src[0].src[:2], frozenset()): return False
+    above = own.get(load.src[0].src[:2], [])
+    if load not in above and not any(load in below[u] for u in above if is_end(u)): return False
   return True
+
+def is_end(u: UOp) -> bool: return u.op is Ops.END
 
 def emit(regions: Regions) -> list[UOp]:
   """Regions nested into one list. A loop's own stores come last in it: what they overwrite has been read by then."""
