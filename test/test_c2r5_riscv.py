@@ -1,14 +1,16 @@
 # test_c2r5_riscv.py: the programs of test/c2r5 on RISC-V, linked with glibc and run by qemu, do as when the cross gcc
 # compiles them.
-import io, shutil, subprocess
+import io, os, shutil, subprocess, sys
 from pathlib import Path
 import pytest
+from extra.bench import c
 from extra.c2r5.compile import Settings, compile_module, platform
 from extra.c2r5.lex import Diagnostics
 from extra.c2r5.riscv import object_code
 
 GCC, QEMU = "riscv64-linux-gnu-gcc", "qemu-riscv64"
 pytestmark = pytest.mark.skipif(None in (shutil.which(GCC), shutil.which(QEMU)), reason=f"needs {GCC} and {QEMU}")
+ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = sorted((Path(__file__).parent / "c2r5").glob("*.c"))
 
 
@@ -26,3 +28,37 @@ def test_programs_do_as_with_the_cross_gcc(path, level, tmp_path):
   assert module is not None, out.getvalue()
   (tmp_path / "t.o").write_bytes(object_code(module, level))
   assert run(tmp_path, tmp_path / "t.o") == run(tmp_path, path)
+
+# ---- how much code runs ----------------------------------------------------------------------------------------------
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc for QEMU's plugin")
+@pytest.mark.parametrize("name, most", [("queens", 1.25), ("machine", 1.2), ("matmul", 1.1), ("words", 1.1)])
+def test_executed_instructions_beside_gcc(name, most, tmp_path):
+  """Of the benchmarks' programs at -O2: at most so many times gcc's."""
+  path = c.HERE / f"{name}.c"
+  c.build_counter(tmp_path)
+  module = compile_module(str(path), Settings(platform("riscv64"), 2), Diagnostics(io.StringIO()))
+  (tmp_path / "t.o").write_bytes(object_code(module, 2))
+  subprocess.run([GCC, "-static", "-o", tmp_path / "ours", tmp_path / "t.o"], check=True)
+  subprocess.run([*c.GCC, "-O2", "-o", tmp_path / "theirs", path], check=True)
+  (ours, output), (theirs, expected) = [c.executed(tmp_path / program, tmp_path) for program in ("ours", "theirs")]
+  assert output == expected and ours <= most * theirs
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+def command(folder, *arguments):
+  return subprocess.run([sys.executable, "-m", "extra.c2r5", *arguments], capture_output=True, text=True,
+                        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=folder)
+
+def test_several_files_are_compiled_at_once(tmp_path):
+  (tmp_path / "a.c").write_text("int twice(int);\nint main(void) { return twice(21); }\n")
+  (tmp_path / "b.c").write_text("int twice(int x) { return 2 * x; }\n")
+  assert command(tmp_path, "-j2", "-static", "--run", "a.c", "b.c").returncode == 42
+  (tmp_path / "b.c").write_text("int twice(int x) { return 2 * y; }\n")
+  failed = command(tmp_path, "-j", "-c", "a.c", "b.c")
+  assert failed.returncode == 1 and "b.c:1:" in failed.stderr and (tmp_path / "a.o").exists()
+
+def test_assembly_that_we_cannot_write_is_refused(tmp_path):
+  (tmp_path / "a.c").write_text('asm("nop");\nint main(void) { return 0; }\n')
+  refused = command(tmp_path, "-c", "a.c")
+  assert refused.returncode == 1 and refused.stderr == "c2r5: error: a.c: asm outside of functions needs --host\n"

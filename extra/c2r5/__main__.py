@@ -3,7 +3,8 @@
 from __future__ import annotations
 import gc, os, subprocess, sys, tempfile, threading
 from dataclasses import dataclass, field
-from typing import NoReturn
+from functools import partial
+from typing import Callable, NoReturn
 from . import riscv
 from .compile import Host, Settings, compile_module, host_text, platform, preprocess
 from .cpp import Options, print_tokens
@@ -13,6 +14,7 @@ USAGE = """usage: c2r5 [options] file...
   -c -S -E         stop after compiling, with assembly, after preprocessing    -o FILE     where to put the result
   -I DIR -D X[=V] -U X -include FILE -iquote DIR -isystem DIR                  -O0 .. -O3  how much to optimise
   -l LIB -L DIR -static -Wl,..  for the linker                                 -MD -MMD -MF FILE  write dependencies
+  -j N             compile N files at once; without N, as many as there are cores
   --host           compile for this machine                                    --run       run the result, with what
   -w               no warnings                                                             follows -- as arguments"""
 
@@ -27,6 +29,7 @@ class Command:
   host: bool = False
   run: bool = False
   level: int = 0
+  jobs: int = 1                                          # files that are compiled at once
   quiet: bool = False
   dependencies: str | None = None                        # "MD" or "MMD"
   dependency_file: str | None = None
@@ -82,7 +85,8 @@ def option(command: Command, word: str, waiting: list[str]) -> bool:
   elif word in ("-MD", "-MMD", "-M", "-MM"): command.dependencies = word[1:]
   elif word.startswith(("-Wl,", "-static", "-shared", "-no-pie", "-pthread", "-nostd", "-nodefault", "-pie", "-s")):
     command.linker.append(word)
-  elif word.startswith("-j"): pass
+  elif word == "-j": command.jobs = os.cpu_count() or 1
+  elif word.startswith("-j") and word[2:].isdigit(): command.jobs = max(1, int(word[2:]))
   else: return word.startswith(SILENT)
   return True
 
@@ -122,12 +126,41 @@ def write_dependencies(command: Command, path: str, target: str, diagnostics: Di
   name = command.dependency_file or os.path.splitext(target)[0] + ".d"
   write(name, (f"{target}: " + " \\\n ".join([path, *own]) + "\n").encode())
 
-def compile_file(command: Command, path: str, target: str | None, diagnostics: Diagnostics) -> None:
+def target_of(command: Command, path: str, for_linking: str) -> str:
+  """Where the result of compiling a file goes."""
+  if command.stage in ("link", "E"): return for_linking
+  return command.output or stem(path) + {"S": ".s", "c": ".o", "llvm": ".ll"}[command.stage]
+
+def compile_at_once(command: Command, work: list[tuple[str, str]], diagnostics: Diagnostics) -> bool:
+  """Each file in a process of its own. Whether all went well."""
+  running: set[int] = set()
+  statuses = []
+  def wait() -> None:
+    pid, status = os.wait()
+    running.discard(pid)
+    statuses.append(status)
+  for path, target in work:
+    if len(running) == command.jobs: wait()
+    pid = os.fork()
+    if not pid: os._exit(guarded(partial(compile_alone, command, path, target, diagnostics)))
+    running.add(pid)
+  while running: wait()
+  return not any(statuses)
+
+def compile_alone(command: Command, path: str, target: str, diagnostics: Diagnostics) -> int:
+  compile_file(command, path, target, diagnostics)
+  sys.stderr.flush()
+  return 1 if diagnostics.errors else 0
+
+def compile_file(command: Command, path: str, target: str, diagnostics: Diagnostics) -> None:
   """Writes the object file, the assembly or the LLVM IR of a C file, unless it has errors."""
+  if command.dependencies is not None and command.stage != "link":
+    write_dependencies(command, path, target, diagnostics)
   module = compile_module(path, command.settings(), diagnostics)
   if module is None: return
   if not command.host:
     if command.stage != "c" and command.stage != "link": raise Refusal(f"-{command.stage} needs --host")
+    if module.assembly: raise Refusal(f"{path}: asm outside of functions needs --host")
     return write(target, riscv.object_code(module, command.level))
   text = host_text(module, command.level)
   if command.stage == "llvm": return write(target, text.encode())
@@ -155,20 +188,17 @@ def execute(command: Command) -> int:
   diagnostics = Diagnostics(sys.stderr)
   diagnostics.muted = command.quiet
   with tempfile.TemporaryDirectory(prefix="c2r5-") as folder:
-    objects = []
-    for k, path in enumerate(command.inputs):
-      if not is_c(path): objects.append(path)
-      elif command.stage == "E": only_preprocess(command, path, diagnostics)
-      elif command.stage != "link":
-        suffix = {"S": ".s", "c": ".o", "llvm": ".ll"}[command.stage]
-        target = command.output or stem(path) + suffix
-        compile_file(command, path, target, diagnostics)
-        if command.dependencies is not None: write_dependencies(command, path, target, diagnostics)
-      else:
-        objects.append(os.path.join(folder, f"{k}.o"))
-        compile_file(command, path, objects[-1], diagnostics)
+    targets = {path: target_of(command, path, os.path.join(folder, f"{k}.o")) for k, path in enumerate(command.inputs)}
+    sources = [path for path in command.inputs if is_c(path)]
+    if command.stage == "E":
+      for path in sources: only_preprocess(command, path, diagnostics)
+    elif command.jobs > 1 and len(sources) > 1:
+      if not compile_at_once(command, [(path, targets[path]) for path in sources], diagnostics): return 1
+    else:
+      for path in sources: compile_file(command, path, targets[path], diagnostics)
     if diagnostics.errors: return 1
     if command.stage != "link": return 0
+    objects = [targets[path] if is_c(path) else path for path in command.inputs]
     output = command.output or ("a.out" if not command.run else os.path.join(folder, "a.out"))
     link(command, objects, output)
     if not command.run: return 0
@@ -180,7 +210,11 @@ def run(arguments: list[str]) -> int:
   if not arguments or arguments[0] in ("-h", "--help"):
     print(USAGE)
     return 0 if arguments else 1
-  try: return execute(read_command(arguments))
+  return guarded(lambda: execute(read_command(arguments)))
+
+def guarded(work: Callable[[], int]) -> int:
+  """The exit status of some work; what goes wrong is said in a line."""
+  try: return work()
   except Refusal as e:
     print(f"c2r5: error: {e}", file=sys.stderr)
     return 1
