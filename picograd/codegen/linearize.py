@@ -1,7 +1,7 @@
 # linearize.py: kernel DAG -> structured list. In: a kernel after lower. Out: every node once, sources before users,
 # each in the innermost loop whose variable it depends on, and RANGE .. END properly nested.   (chapter 3)
 from __future__ import annotations
-from picograd.helpers import dedup
+from typing import Iterable
 from picograd.ops.index import sum_of
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp, ranges_inside, toposort
@@ -41,17 +41,24 @@ def is_elementwise(end: UOp, inside: dict[UOp, frozenset[UOp]]) -> bool:
   if len(stores) < 2 or len(stores) + len(loops) < len(end.src): return False
   if any(s.src[0].src[0].op is not Ops.PARAM or not inside[s].issuperset(loops) for s in stores): return False
   places = [sum_of(s.src[0].src[1]) for s in stores]
-  own = {s.src[0].src[:2]: toposort([s], is_end) for s in stores}              # up to the loops that it comes after
-  if not all(any(map(is_end, above)) for above in own.values()): return False
-  if len(own) < len(stores): return False
   if any(place.terms != places[0].terms for place in places): return False
-  written = {memory for memory, _ in own}
-  below = {u: frozenset(toposort([u])) for u in dedup(u for above in own.values() for u in above if is_end(u))}
-  for load in toposort(stores):
-    if load.op is not Ops.LOAD or load.src[0].src[0] not in written: continue
-    above = own.get(load.src[0].src[:2], [])
-    if load not in above and not any(load in below[u] for u in above if is_end(u)): return False
-  return True
+  own = {s.src[0].src[:2]: s for s in stores}
+  if len(own) < len(stores): return False
+  needs = needs_of(stores, {memory for memory, _ in own})
+  if not all(any(map(is_end, needs[s])) for s in stores): return False
+  loads = [u for u in union(needs[s] for s in stores) if u.op is Ops.LOAD]
+  return all(u.src[0].src[:2] in own and u in needs[own[u.src[0].src[:2]]] for u in loads)
+
+def needs_of(stores: list[UOp], written: set[UOp]) -> dict[UOp, frozenset[UOp]]:
+  """For each node above the loops that stores come after: these loops, and loads of what is written, below it."""
+  needs: dict[UOp, frozenset[UOp]] = {}
+  for u in toposort(stores, is_end):
+    below = toposort([u]) if is_end(u) else [u]
+    found = frozenset(v for v in below if v.op is Ops.LOAD and v.src[0].src[0] in written)
+    needs[u] = found | {u} if is_end(u) else union([found, *[needs[s] for s in u.src]])
+  return needs
+
+def union(sets: Iterable[frozenset[UOp]]) -> frozenset[UOp]: return frozenset().union(*sets)
 
 def is_end(u: UOp) -> bool: return u.op is Ops.END
 
