@@ -97,9 +97,9 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
   most_rows = L1_WAYS if rows_collide(c) else target.registers
   def fits(rows: int, vectors: int) -> bool:
     return rows * vectors + vectors + (2 if target.loads_fold else rows) <= target.registers
-  shapes = [(rows, vectors) for vectors in range(1, min(MOST_VECTORS, ceildiv(n, lanes)) + 1)
-            for rows in range(1, min(m, most_rows) + 1) if fits(rows, vectors)]
-  return min([Tile(rows, vectors, lanes) for rows, vectors in shapes], key=lambda tile: (step_cycles(c, tile), tile.rows))
+  tiles = [Tile(rows, vectors, lanes) for vectors in range(1, min(MOST_VECTORS, ceildiv(n, lanes)) + 1)
+           for rows in range(1, min(m, most_rows) + 1) if fits(rows, vectors)]
+  return min(tiles, key=lambda tile: (step_cycles(c, tile), tile.rows))
 
 def step_cycles(c: Contraction, tile: Tile) -> float:
   """Cycles of one step of the reduction for all rows and columns."""
