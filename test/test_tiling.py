@@ -9,12 +9,12 @@ import picograd.nn.functional as F
 from graphs import leaf, matmul, random, value
 from picograd import Tensor, codegen, tensor
 from picograd.codegen import llvmir
-from picograd.codegen.optimize import Opt, Stage
+from picograd.codegen.optimize import Opt, Stage, apply_opts
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import Caches, llvm_target
 from picograd.codegen.tiling import contraction_opts
 from picograd.ops.ops import Axis, Ops
-from picograd.ops.uop import UOp
+from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import device
 from picograd.runtime.plan import binaries, plans
 
@@ -107,6 +107,24 @@ def test_convolution_and_its_gradients(small, shape, channels):
     near(y, want)
     y.sum().backward()
     near(w.grad, np.broadcast_to(windows(exact(a)[0]).sum((0, 2, 3)), b.shape))
+
+@pytest.mark.parametrize("shape, channels", [((2, 5, 13, 21), 9), ((1, 3, 8, 8), 16), ((2, 8, 6, 35), 7)])
+def test_no_two_nests_close_one_loop(shape, channels):
+  """Where threads, edges and blocks meet, each version of a nest has loops of its own."""
+  x, w = tensor(random(*shape), requires_grad=True), tensor(random(channels, shape[1], 3, 3), requires_grad=True)
+  F.conv2d(x, w, padding=1).sum().backward()
+  blocked = 0
+  for caches in CACHES:
+    for threads in (2, 3):
+      target = llvm_target(AVX512, "x86_64", threads, caches)
+      for kernel in schedule([x.grad.uop, w.grad.uop, F.conv2d(x, w).uop], "CPU", target).kernels:
+        ast = codegen.prepared(kernel.ast)
+        opts = contraction_opts(ast, target) or []
+        blocked += any(isinstance(o, Opt) and o.axis is Axis.BLOCK for o in opts)
+        ends = [u for u in toposort([apply_opts(ast, opts)]) if u.op is Ops.END]
+        closed = [r for u in ends for r in u.src if r.op is Ops.RANGE and r.axis is not Axis.THREAD]
+        assert len(closed) == len(set(closed))
+  assert blocked > 0
 
 def test_gradients_of_a_product(small):
   """Those of weights are products of transposed operands over a long batch."""

@@ -4,7 +4,7 @@
 # layout, batches, convolutions.   (chapter 3)
 from __future__ import annotations
 from typing import NamedTuple
-from picograd.codegen.optimize import AnyOpt, Opt, Stage, apply_opt, apply_opts, next_number, ranges_in, step, stores_of
+from picograd.codegen.optimize import AnyOpt, Opt, Stage, apply_opt, next_number, ranges_in, step, stores_of
 from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
@@ -175,15 +175,8 @@ def opts_of(c: Contraction, tile: Tile, kernel: UOp, target: Target) -> list[Any
   plan.tile(c.columns, tile.vectors * tile.lanes, tile.lanes)
   plan.tile(c.rows[-1], tile.rows, 1)
   share_out(plan, c, tile, target)
-  unblocked = list(plan.opts)
   if target.l2_bytes and not block(plan, c, tile, target): return None
-  return unblocked if has_a_loop_twice(apply_opts(kernel, plan.opts)) else plan.opts
-
-def has_a_loop_twice(kernel: UOp) -> bool:
-  """Whether two nests close one loop: where threads, edges and blocks meet so, blocks are left out."""
-  closed = [r for u in toposort([kernel]) if u.op is Ops.END for r in u.src if r.op is Ops.RANGE]
-  closed = [r for r in closed if r.axis is not Axis.THREAD]
-  return len(closed) > len(set(closed))
+  return plan.opts
 
 def work(c: Contraction) -> int:
   return prod(size(r) for r in (c.columns, *c.rows, *c.outer, *c.reduce.src[1:]))
