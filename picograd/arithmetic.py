@@ -4,7 +4,7 @@ from __future__ import annotations
 import functools, math
 from typing import Callable
 from picograd.dtype import DType, dtypes
-from picograd.ops.ops import Ops
+from picograd.ops.ops import Ops, ROUGH
 from picograd.ops.shape import Shape
 from picograd.ops.uop import UOp
 
@@ -65,6 +65,9 @@ def add(x: UOp, y: UOp) -> UOp:
   return x | y if x.dtype is dtypes.bool else x + y
 def multiply(x: UOp, y: UOp) -> UOp:
   return x & y if x.dtype is dtypes.bool else x * y
+def multiply_roughly(x: UOp, y: UOp) -> UOp:
+  """x * y for a sum of products, whose operands a matrix unit may round to tf32."""
+  return UOp(Ops.MUL, x.dtype, (x, y), ROUGH)
 def subtract(x: UOp, y: UOp) -> UOp:
   if x.dtype is not dtypes.bool: return x - y
   raise RuntimeError("Subtraction, the `-` operator, with a bool tensor is not supported: use ^ or ~")

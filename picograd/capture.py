@@ -8,7 +8,7 @@ from operator import is_not
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 import numpy as np
-from picograd.common import Autocast, Default, GradMode
+from picograd.common import Autocast, Default, GradMode, Precision
 from picograd.dtype import DType
 from picograd.helpers import DEBUG, DEVICE, EAGER, JIT_CHECK
 from picograd.nn.module import Module
@@ -65,6 +65,10 @@ class Reads(NamedTuple):
 ABSENT = object()
 def flat_items(x: list | dict) -> list: return [*x, *x.values()] if isinstance(x, dict) else x
 
+def modes() -> list[Any]:
+  """What a call depends on besides what it reaches."""
+  return [GradMode.recording, EAGER.value, DEVICE.value, Default.dtype, Autocast.dtype, Precision.float32_matmul]
+
 class Walk:
   """Everything reachable from a function: closures and globals of Python functions, modules, optimizers, containers,
   attributes; then from the arguments of a call. key: the structure, every value that is no tensor, and what each tensor
@@ -86,7 +90,7 @@ class Walk:
     self.spots, self.tensors, self.kept = self.spots[:], self.tensors[:], self.kept[:]
     self.storages, self.seen = dict(self.storages), dict(self.seen)
     self.reads = Reads([], [], [], [], [], [])
-    self.key = [number, GradMode.recording, EAGER.value, DEVICE.value, Default.dtype, Autocast.dtype]
+    self.key = [number, *modes()]
     self.visit(args, None, None)
     self.visit(kwargs, None, None)
     self.length = len(self.key)
@@ -459,7 +463,7 @@ def add_facts(x: Any, facts: Facts, seen: set[int]) -> bool:
 
 def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
   """(key, memory of the tensors), or (None, []) where the arguments need a walk."""
-  key: list[Any] = [GradMode.recording, EAGER.value, DEVICE.value, Default.dtype, Autocast.dtype]
+  key: list[Any] = modes()
   memory: list[Buffer] = []
   for x in args:
     if type(x) is not Tensor:

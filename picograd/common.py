@@ -93,6 +93,10 @@ class Autocast:
   """The dtype to which matrix products convert their operands; None leaves them as they are."""
   dtype: DType | None = None
 
+class Precision:
+  """How exact matrix products of float32 are: see set_float32_matmul_precision."""
+  float32_matmul = "highest"
+
 def for_product(*tensors: Any) -> tuple[Any, ...]:
   """The operands of a matrix product (or None), floats in the dtype that autocast asks for; float64 stays."""
   kind = Autocast.dtype

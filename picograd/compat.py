@@ -2,7 +2,7 @@
 from __future__ import annotations
 import contextlib
 from typing import Any
-from picograd.common import Autocast
+from picograd.common import Autocast, Precision
 from picograd.dtype import DType, dtypes
 from picograd.library import Tensor
 
@@ -19,9 +19,11 @@ class autocast(contextlib.ContextDecorator):
     return self
   def __exit__(self, *_: Any) -> None: Autocast.dtype = self.before.pop()
 
-class Precision:
-  float32_matmul = "highest"
-def set_float32_matmul_precision(precision: str) -> None: Precision.float32_matmul = precision
+def set_float32_matmul_precision(precision: str) -> None:
+  """Of float32 products. 'highest': they are exact. 'high', 'medium': matrix units may round operands to tf32."""
+  if precision not in ("highest", "high", "medium"):
+    raise ValueError(f"precision {precision!r}: 'highest', 'high' or 'medium' is expected")
+  Precision.float32_matmul = precision
 def get_float32_matmul_precision() -> str: return Precision.float32_matmul
 
 def is_tensor(x: Any) -> bool: return isinstance(x, Tensor)

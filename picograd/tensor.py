@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Sequence
 import numpy as np
 from picograd import arithmetic as ar, indexing, storage as st
 from picograd.arithmetic import Formula, accumulator, convert, stretch
-from picograd.common import Default, GradMode, Ints, Size, axes_of, axis_of, device, device_name, for_product
-from picograd.common import number_dtype, reshaped_strides, set_mode, sizes_of, strides_of
+from picograd.common import Default, GradMode, Ints, Precision, Size, axes_of, axis_of, device, device_name
+from picograd.common import for_product, number_dtype, reshaped_strides, set_mode, sizes_of, strides_of
 from picograd.dtype import DType, dtypes, promote
 from picograd.helpers import DEVICE, prod
 from picograd.ops.gradient import gradient
@@ -675,7 +675,9 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
   right = b if b.ndim > 1 else b.unsqueeze(1)                          # (.., k, n)
   rows, columns = left.unsqueeze(-2), right.mT.unsqueeze(-3)           # (.., m, 1, k), (.., 1, n, k)
   wide = accumulator(a.dtype)
-  product = combined(ar.multiply, (rows, columns), (wide, wide))       # (.., m, n, k)
+  exact = wide is not dtypes.float32 or Precision.float32_matmul == "highest"
+  multiply = ar.multiply if exact else ar.multiply_roughly
+  product = combined(multiply, (rows, columns), (wide, wide))          # (.., m, n, k)
   last = product.ndim - 1
   out = product.reduced(product.uop.reduce(Ops.ADD, (last,)).cast(a.dtype), (last,), False)
   if a.ndim == 1: out = out.squeeze(-2)

@@ -52,6 +52,12 @@ def opts_of(tensor, target=HOPPER):
   value = tensor.uop if hasattr(tensor, "uop") else tensor.value
   return [choose_gpu_opts(codegen.prepared(kernel.ast), target) for kernel in schedule([value], "CUDA", target).kernels]
 
+def roughly(make):
+  """What make gives where matrix products may be rounded."""
+  pg.set_float32_matmul_precision("high")
+  try: return make()
+  finally: pg.set_float32_matmul_precision("highest")
+
 INT, FLOATS = dtypes.int32, (dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.float64)
 CASES = {
   "elementwise": lambda: (leaf(64, 128) * 2 + 1).relu(),
@@ -83,6 +89,8 @@ CASES = {
   "matvec": lambda: half(1, 4096) @ half(1024, 4096).T,
   "fma": lambda: leaf(256, 128) @ leaf(128, 384),
   "fma of an odd shape": lambda: leaf(3, 130, 77) @ leaf(3, 77, 51) + 1,
+  "tf32": lambda: roughly(lambda: leaf(256, 128) @ leaf(384, 128).T),
+  "tf32 of columns": lambda: roughly(lambda: leaf(256, 128) @ leaf(128, 384) + 1),
   "matrix unit": lambda: half(256, 128) @ half(128, 384),
   "matrix unit, transposed": lambda: half(128, 256).T @ half(384, 128).T,
   "matrix unit, odd shape": lambda: half(201, 77).T @ half(201, 330),
@@ -133,6 +141,12 @@ def test_operands_of_a_matrix_unit_come_in_bulk_where_they_are_matrices():
   odd, = sources(CASES["matrix unit, odd shape"]())
   assert "cp.async.bulk.tensor" in aligned and "// map slot" in aligned
   assert "wgmma" in odd and "// map slot" not in odd
+
+def test_rounded_products_use_the_matrix_unit_and_exact_ones_do_not():
+  (bulk,), (staged,), (exact,) = [sources(CASES[name]()) for name in ("tf32", "tf32 of columns", "fma")]
+  assert "k8.f32.tf32.tf32" in bulk and "cp.async.bulk.tensor" in bulk
+  assert "k8.f32.tf32.tf32" in staged and "cp.async.bulk.tensor" not in staged
+  assert "tf32" not in exact
 
 def test_positions_beyond_32_bits_are_wide():
   source, = sources(leaf(1 << 20, 1 << 12) * 2)

@@ -12,7 +12,7 @@ from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv, prod
 from picograd.ops.index import bounds, simplify_index, stride_of, sum_of
 from picograd.ops.match import rewrite
-from picograd.ops.ops import Axis, Buf, Operand, Ops, Space, Tile
+from picograd.ops.ops import Axis, Buf, Operand, Ops, ROUGH, Space, Tile
 from picograd.ops.uop import Table, UOp, toposort
 
 # ---- transposed copies -----------------------------------------------------------------------------------------------
@@ -91,11 +91,13 @@ PAD = 8                        # elements between rows of results in shared memo
 AT_ONCE = 4                    # rows that a thread stores at once: what else it reads for them is under way together
 
 class Product(NamedTuple):
-  """A sum of products: the REDUCE, the loads of its operands, the range that it reduces."""
+  """A sum of products: the REDUCE, the loads of its operands, the range that it reduces; whether operands may be
+  rounded."""
   reduce: UOp
   a: UOp
   b: UOp
   k: UOp
+  is_rough: bool
 
 def product_of(kernel: UOp) -> Product | None:
   """The contraction that a kernel is, if it is one: one reduction, over one range, of a product of two loads that have
@@ -109,7 +111,7 @@ def product_of(kernel: UOp) -> Product | None:
   a, b = [s.src[0] if s.op is Ops.CAST else s for s in value.src]
   if a is b or a.op is not Ops.LOAD or b.op is not Ops.LOAD or a.dtype is not b.dtype: return None
   if any(len(u.src) > 1 or len(u.src[0].src) > 2 for u in (a, b)): return None
-  return Product(reduce, a, b, reduce.src[1])
+  return Product(reduce, a, b, reduce.src[1], value.arg == ROUGH)
 
 def contract(kernel: UOp, opt: Contract) -> UOp:
   product = product_of(kernel)
@@ -137,7 +139,8 @@ def contract(kernel: UOp, opt: Contract) -> UOp:
     place = place + inner * split.place
     inside[split.side] = next((u for u in toposort([value]) if u.op is Ops.RANGE and u is not inner), inner)
   operands = operand_of(a, m, product.k), operand_of(b, n, product.k)
-  bulk = opt.unit == "wgmma" and all(map(is_matrix, operands)) and has_exact_ends(operands, size(product.k), opt.depth)
+  matrices = all(is_matrix(o, a.dtype.itemsize) for o in operands)
+  bulk = opt.unit == "wgmma" and matrices and has_exact_ends(operands, size(product.k), opt.depth)
   tile = Tile(opt.unit, bulk, a.dtype.name, a.dtype.itemsize, size(m), size(n), size(product.k),
               opt.rows, opt.columns, opt.depth, opt.stages, opt.warp, opt.threads, *operands)
   results = UOp(Ops.BUFFER, dtypes.float32, (), results_of(opt))
@@ -154,9 +157,11 @@ def result_lanes(kernel: UOp) -> int:
   widest = max(s.src[1].dtype.itemsize for s in toposort([kernel]) if s.op is Ops.STORE)
   return max(4, WIDEST // widest)
 
-def is_matrix(operand: Operand) -> bool:
-  """Whether bulk tensor copies can read it: rows of a pitch of whole 16 bytes."""
-  return 1 in (operand.outer, operand.inner) and operand.pitch * 2 % WIDEST == 0
+def is_matrix(operand: Operand, itemsize: int) -> bool:
+  """Whether bulk tensor copies can read it: rows of a pitch of whole 16 bytes; where elements have more than 16 bits,
+  along k, as wgmma reads them."""
+  if itemsize > 2 and operand.inner != 1: return False
+  return 1 in (operand.outer, operand.inner) and operand.pitch * itemsize % WIDEST == 0
 
 def has_exact_ends(operands: tuple[Operand, Operand], k: int, depth: int) -> bool:
   """Whether bulk copies past the end of k read zeros: they do past the end of a matrix, not past the end of a part."""
@@ -211,7 +216,7 @@ def choose_contract(kernel: UOp, target: Target) -> Contract | None:
   """Tiles for a kernel that is a contraction large enough for them."""
   product = product_of(kernel)
   if product is None: return None
-  unit = "fma" if product.a.dtype is dtypes.float32 else target.matrix if is_half(product.a.dtype) else ""
+  unit = unit_for(product, target)
   sides = sides_of(KernelShape(kernel), product)
   if not unit or sides is None: return None
   m, n = sides
@@ -223,6 +228,12 @@ def choose_contract(kernel: UOp, target: Target) -> Contract | None:
   best = min(CHOICES[unit], key=cost)
   depth = best.depth // product.a.dtype.itemsize
   return Contract(m.arg[0], n.arg[0], unit, best.rows, best.columns, depth, best.stages, best.warp, best.threads)
+
+def unit_for(product: Product, target: Target) -> str:
+  """Who multiplies; "" for what no unit can. wgmma alone reads tf32."""
+  if is_half(product.a.dtype): return target.matrix
+  if product.a.dtype is not dtypes.float32: return ""
+  return "wgmma" if product.is_rough and target.matrix == "wgmma" else "fma"
 
 def is_half(dtype: DType) -> bool: return dtype in (dtypes.float16, dtypes.bfloat16)
 

@@ -192,7 +192,7 @@ RULES: dict[Ops, Callable[[UOp, UOp], Gradients]] = {
   Ops.SQRT: lambda u, g: (g / (u * 2),),                                       # sqrt'(x) = 1 / (2 sqrt(x))
   Ops.CAST: lambda u, g: (g.cast(u.src[0].dtype),),                            # linear; float to float only
   Ops.ADD: lambda u, g: (g, g),                                                # (x+y)' = x' + y'
-  Ops.MUL: lambda u, g: (g * u.src[1], g * u.src[0]),                          # (xy)' = x'y + xy'
+  Ops.MUL: lambda u, g: tuple([UOp(Ops.MUL, g.dtype, (g, s), u.arg) for s in u.src[::-1]]),      # (xy)' = x'y + xy'
   Ops.FDIV: lambda u, g: (g / u.src[1], -g * (u / u.src[1])),                  # (x/y)' = x'/y - y' (x/y)/y
   Ops.MULACC: lambda u, g: (g * u.src[1], g * u.src[0], g),                    # (xy+z)' = x'y + xy' + z'
   Ops.MAX: grad_max,

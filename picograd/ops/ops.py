@@ -59,6 +59,8 @@ class Lifetime(enum.Enum):
   """arg of a STORE to a private array."""
   BEGINS = 0      # a variable that holds no value yet: whatever it held before is gone
 
+ROUGH = "rough"          # arg of a MUL that is summed up: matrix units may round its operands
+
 class Operand(NamedTuple):
   """Of a Tile: the slot; how far apart in memory the neighbours along the tile's side and along k are; how many of the
   nearer ones are known to be aligned together; how many rows of the farther stride its memory has, and how many

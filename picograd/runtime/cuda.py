@@ -145,7 +145,7 @@ class CudaDevice(Device):
     self.context.detach()
 
 class MatrixMap(NamedTuple):
-  """A matrix of 16-bit elements as bulk copies see it: `length` rows that are `pitch` elements apart, of which the
+  """A matrix as bulk copies see it: `length` rows that are `pitch` elements apart, of which the
   first `width` belong to it; a box is copied at once, its rows of 128 bytes swizzled."""
   slot: int
   dtype: str
@@ -160,16 +160,17 @@ class MatrixMap(NamedTuple):
     library = ctypes.CDLL("libcuda.so.1")
     raw = ctypes.create_string_buffer(192)
     at = ctypes.addressof(raw) + -ctypes.addressof(raw) % 64
-    kind = {"float16": 6, "bfloat16": 9}[self.dtype]
+    kind, itemsize = MAP_TYPES[self.dtype]
     ones, rest = (ctypes.c_uint32 * 2)(1, 1), [ctypes.c_int(n) for n in (0, SWIZZLE_128, PROMOTE_128, 0)]
     code = library.cuTensorMapEncodeTiled(
       ctypes.c_void_p(at), ctypes.c_int(kind), ctypes.c_uint32(2), ctypes.c_void_p(address),
-      (ctypes.c_uint64 * 2)(self.width, self.length), (ctypes.c_uint64 * 1)(self.pitch * 2),
+      (ctypes.c_uint64 * 2)(self.width, self.length), (ctypes.c_uint64 * 1)(self.pitch * itemsize),
       (ctypes.c_uint32 * 2)(self.across, self.down), ones, *rest)
     if code: raise RuntimeError(f"cuTensorMapEncodeTiled refuses {self}: error {code}")
     return ctypes.string_at(at, 128)
 
 SWIZZLE_128, PROMOTE_128 = 3, 2
+MAP_TYPES = {"float16": (6, 2), "bfloat16": (9, 2), "float32": (11, 4)}      # type and bytes; 11 rounds to tf32
 MAPS = 64                # sets of addresses for which a program keeps its tensor maps
 
 class CudaProgram:
