@@ -98,7 +98,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   """Markdown, readable as it stands: numbers to the right."""
   lines = [header, *rows]
   widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-  left = [i for i, name in enumerate(header) if name in ("workload", "unit", "best other", "Opt")]
+  left = [i for i, name in enumerate(header) if name in ("workload", "unit", "best other", "peer", "Opt")]
   def text(line: Sequence[str]) -> str:
     cells = [line[i].ljust(n) if i in left else line[i].rjust(n) for i, n in enumerate(widths)]
     return "| " + " | ".join(cells) + " |"
@@ -156,7 +156,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(prog="python -m extra.bench", description="Times picograd beside other libraries. "
     "LLAMA2C=PATH adds llama2.c: its run.c, made with gcc -Ofast -march=native -fopenmp -fPIC -shared -DTESTING.")
   flag = parser.add_argument
-  flag("device", choices=["cpu", "ladder"], help="ladder: one matmul, Opt by Opt")
+  flag("device", choices=["cpu", "cuda", "ladder"],
+       help="cuda: beside torch on one GPU; ladder: one matmul, Opt by Opt")
   flag("--threads", default="1,2", help="numbers of threads to run with; default: 1,2")
   flag("--only", default="*", metavar="PATTERNS",
        help="workloads whose name contains one of these, apart by ';'; * and ? match anything")
@@ -200,9 +201,18 @@ def climb(args: argparse.Namespace) -> None:
   print(text)
   if args.page: replace_part(args.page, "ladder", text)
 
+def on_gpu(args: argparse.Namespace) -> None:
+  from . import gpu
+  import torch
+  versions = f"{datetime.date.today()}, {torch.cuda.get_device_name()}, torch {torch.__version__}."
+  text = f"{versions}\n\n{table(gpu.HEADER, gpu.rows())}"
+  print(text)
+  if args.page: replace_part(args.page, "cuda", text)
+
 def main(arguments: Sequence[str] | None = None) -> Any:
   args = parse_arguments(arguments)
   if args.device == "ladder": return climb(args)
+  if args.device == "cuda": return on_gpu(args)
   with tempfile.TemporaryDirectory() as directory:
     os.environ.setdefault("BENCH_DIR", directory)
     troubles = compare(args)

@@ -2,12 +2,17 @@
 # which are replayed in turn; a time is the median over the rounds, by device events. Data is random and results are
 # compared by the caller.
 from __future__ import annotations
-import statistics
+import contextlib, math, statistics, sys, time
 from functools import partial
 from operator import matmul
-from typing import Any, Callable, NamedTuple
-from picograd.runtime import cuda
+from typing import Any, Callable, Iterator, NamedTuple
+import numpy as np
+from picograd.helpers import CACHE, DEVICE, Counters, size_text
+from picograd.runtime import cuda, plan
 from picograd.runtime.device import device
+from . import gpu_llama
+from .dialects import TorchLike
+from .training import GPT2_124M, initial
 
 class Pair(NamedTuple):
   """Seconds of one call of ours and of one of theirs."""
@@ -67,10 +72,17 @@ def side_by_side(torch: Any, calls: list[tuple[Any, list[Any]]], theirs: Callabl
     other.append(torch_seconds(torch, replay))
   return Pair(statistics.median(mine) / count, statistics.median(other) / count)
 
-# ---- `DEVICE=CUDA python -m extra.bench.gpu`: ours, torch's and the ratio -----------------------------------
+# ---- the rows of `python -m extra.bench cuda` ------------------------------------------------------------------------
 
 SIDE = 8192
 SIZES = (1024, 2048, 4096, 8192)
+HEADER = ("workload", "unit", "picograd", "peer", "figure", "ratio", "of a copy")
+Row = list[str]
+
+def row(name: str, unit: str, ours: float, peer: str, theirs: float, ratio: float, share: float | None = None) -> Row:
+  cells = [name, unit, f"{ours:.4g}", peer, f"{theirs:.4g}", f"{ratio:.3f}", f"{share:.3f}" if share else "-"]
+  print("  ".join(cells), file=sys.stderr, flush=True)
+  return cells
 
 def tensors(torch: Any, pg: Any, *shapes: tuple[int, ...], dtype: str = "float32") -> tuple[list[Any], list[Any]]:
   """Fresh random tensors of torch and the same ones of picograd."""
@@ -90,17 +102,15 @@ def measured(torch: Any, name: str, ours: Callable[[], Any], theirs: Callable[[]
   if not off < tolerance: raise RuntimeError(f"{name}: the result is off by {off:.1e}")
   return side_by_side(torch, recorded(lambda: ours().realize()), theirs, count)
 
-def memory_bound(torch: Any, pg: Any) -> None:
-  """Kernels at the speed of memory, as a share of a copy's, 8192 x 8192 float32."""
+def memory_bound(torch: Any, pg: Any) -> Iterator[Row]:
+  """Kernels at the speed of memory, as a share of a copy's, 8192 x 8192 float32, beside torch's own kernels."""
   F, T = pg.nn.functional, torch.nn.functional
   (x, w, b), (X, W, B) = tensors(torch, pg, (SIDE, SIDE), (SIDE,), (SIDE,))
   Y = torch.empty_like(X)
   rows: list[tuple[str, Callable[[], Any], Callable[[], Any], int]] = [
-    ("scale", lambda: x * 1.5, lambda: X * 1.5, 2),
     ("add, mul, relu", lambda: (x * 2 + 1).relu(), lambda: (X * 2 + 1).relu(), 2),
     ("gelu", lambda: F.gelu(x), lambda: T.gelu(X), 2),
     ("softmax", lambda: x.softmax(-1), lambda: X.softmax(-1), 2),
-    ("log_softmax", lambda: F.log_softmax(x, dim=-1), lambda: T.log_softmax(X, -1), 2),
     ("rms_norm", lambda: F.rms_norm(x, (SIDE,), w), lambda: T.rms_norm(X, (SIDE,), W), 2),
     ("layer_norm", lambda: F.layer_norm(x, (SIDE,), w, b), lambda: T.layer_norm(X, (SIDE,), W, B), 2),
     ("sum of rows", lambda: x.sum(1), lambda: X.sum(1), 1),
@@ -108,27 +118,108 @@ def memory_bound(torch: Any, pg: Any) -> None:
     ("sum", lambda: x.sum(), lambda: X.sum(), 1),
     ("transpose", lambda: x.T.contiguous(), lambda: X.T.contiguous(), 2)]
   copy = side_by_side(torch, recorded(lambda: (x * 1.5).realize()), lambda: Y.copy_(X)).theirs
-  print(f"copy by torch {copy * 1e6:.1f} us, {2 * X.nbytes / copy / 1e12:.2f} TB/s")
   for name, ours, theirs, passes in rows:
     pair = measured(torch, name, ours, theirs, 1e-5)
-    print(f"{name:16s} {pair.ours * 1e6:8.1f} us, {passes / 2 * copy / pair.ours:.3f} of copy; torch "
-          f"{pair.theirs * 1e6:8.1f} us, ratio {pair.ratio:.2f}", flush=True)
+    share = passes / 2 * copy / pair.ours
+    yield row(f"{name}, {SIDE}x{SIDE}", "us", pair.ours * 1e6, "torch", pair.theirs * 1e6, pair.ratio, share)
 
-def products(torch: Any, pg: Any) -> None:
-  """Square products against cuBLAS: B as N x K, then as K x N."""
+def product_row(torch: Any, pg: Any, name: str, n: int, dtype: str, tolerance: float, layout: str) -> Row:
+  (a, b), (A, B) = tensors(torch, pg, (n, n), (n, n), dtype=dtype)
+  y, Y = (b.T, B.T) if layout == "NxK" else (b, B)
+  pair = measured(torch, name, partial(matmul, a, y), partial(matmul, A, Y), tolerance, 3 if n == 8192 else 10)
+  work = 2e-12 * n**3
+  return row(f"{name} {n}, B {layout}", "TFLOP/s", work / pair.ours, "cuBLAS", work / pair.theirs, pair.ratio)
+
+def products(torch: Any, pg: Any) -> Iterator[Row]:
+  """Square products beside cuBLAS: B as N x K, then as K x N."""
   for dtype, sizes, tolerance in (("bfloat16", SIZES, 1e-2), ("float16", SIZES[1:], 2e-3), ("float32", (4096,), 1e-5)):
     for n in sizes:
-      (a, b), (A, B) = tensors(torch, pg, (n, n), (n, n), dtype=dtype)
-      for layout, y, Y in (("NxK", b.T, B.T), ("KxN", b, B)):
-        ours, theirs = partial(matmul, a, y), partial(matmul, A, Y)
-        pair = measured(torch, f"{dtype} {n}", ours, theirs, tolerance, 3 if n == 8192 else 10)
-        print(f"{dtype} {n} {layout} {2e-12 * n**3 / pair.ours:6.1f} TFLOP/s, cuBLAS "
-              f"{2e-12 * n**3 / pair.theirs:6.1f}, ratio {pair.ratio:.3f}", flush=True)
+      for layout in ("NxK", "KxN"): yield product_row(torch, pg, dtype, n, dtype, tolerance, layout)
+  for library in (torch, pg): library.set_float32_matmul_precision("high")
+  for n in (4096, 8192): yield product_row(torch, pg, "tf32", n, "float32", 1.5e-3, "NxK")
+  for library in (torch, pg): library.set_float32_matmul_precision("highest")
+  with other_unit("mma"):
+    for n in (4096, 8192): yield product_row(torch, pg, "bfloat16 by mma.sync", n, "bfloat16", 1e-2, "NxK")
 
-def main() -> None:
+@contextlib.contextmanager
+def other_unit(unit: str) -> Iterator[None]:
+  """Kernels made anew for another matrix unit of the same GPU."""
+  where: Any = device("CUDA")
+  before = where.target
+  where.target = before._replace(matrix=unit)
+  known = dict(plan.plans), dict(plan.binaries)
+  for table in (plan.plans, plan.binaries): table.clear()
+  try:
+    with CACHE.set(0): yield
+  finally:
+    where.target = before
+    for table, old in zip((plan.plans, plan.binaries), known): table.clear(); table.update(old)
+
+def linear(torch: Any, pg: Any) -> Iterator[Row]:
+  """A product with all that is done to it in one kernel, beside torch.compile's."""
+  F, T = pg.nn.functional, torch.nn.functional
+  shapes = (4096, 4096), (11008, 4096), (11008,), (4096, 11008)
+  (x, w, b, r), (X, W, B, R) = tensors(torch, pg, *shapes, dtype="bfloat16")
+  theirs = torch.compile(lambda: T.gelu(T.linear(X, W, B)) + R)
+  pair = measured(torch, "linear", lambda: F.gelu(F.linear(x, w, b)) + r, theirs, 2e-2)
+  work = 2e-12 * 4096 * 11008 * 4096
+  yield row("gelu(linear) + residual, 4096x11008x4096", "TFLOP/s", work / pair.ours, "torch.compile",
+            work / pair.theirs, pair.ratio)
+
+# ---- whole models ----------------------------------------------------------------------------------------------------
+
+def seconds_each(work: Callable[[], Any], wait: Callable[[], None], count: int) -> float:
+  """Of one of `count` calls that follow each other; the best of three turns."""
+  best = math.inf
+  for _ in range(3):
+    start = time.perf_counter()
+    for _ in range(count): work()
+    wait()
+    best = min(best, (time.perf_counter() - start) / count)
+  return best
+
+def decoding(torch: Any, pg: Any, name: str) -> Row:
+  """Tokens of a llama with random bfloat16 weights, each chosen from the logits of the one before, on the GPU."""
+  ours = gpu_llama.greedy(pg, name)
+  for _ in range(4): ours()
+  mine = seconds_each(ours, pg.cuda.synchronize, 64)
+  del ours
+  theirs = gpu_llama.greedy_torch(torch, name)
+  for _ in range(4): theirs()
+  other = seconds_each(theirs, torch.cuda.synchronize, 64)
+  return row(f"decode, llama {name}, bfloat16", "tok/s", 1 / mine, "torch.compile", 1 / other, other / mine)
+
+def training(torch: Any, pg: Any) -> Row:
+  """Steps of GPT-2 124M with float32 weights: autocast to bfloat16, AdamW. The losses of three steps are compared."""
+  B, T, V = 16, 1024, GPT2_124M.vocabulary
+  def trainer(library: Any, **options: Any) -> Callable[[], Any]:
+    words = TorchLike(library)
+    weights = {name: library.tensor(array, device="cuda") for name, array in initial(GPT2_124M.shapes()).items()}
+    random = np.random.default_rng(1)
+    tokens, targets = [library.tensor(random.integers(0, V, (B, T)), device="cuda") for _ in range(2)]
+    for weight in weights.values(): weight.requires_grad_(True)
+    optimizer = library.optim.AdamW(list(weights.values()), lr=1e-3, fused=True)
+    def step() -> Any:
+      optimizer.zero_grad()
+      with library.autocast("cuda", dtype=library.bfloat16): loss = GPT2_124M.loss(words, weights, tokens, targets)
+      loss.backward()
+      optimizer.step()
+      return loss.detach()
+    return step
+  ours = pg.jit(trainer(pg))
+  found = [float(ours().item()) for _ in range(3)]
+  mine = seconds_each(ours, pg.cuda.synchronize, 5)
+  print(f"memory in use at most: {size_text(Counters.bytes_peak)}", file=sys.stderr)
+  del ours
+  theirs = trainer(torch)
+  wanted = [float(theirs().item()) for _ in range(3)]
+  if not np.allclose(found, wanted, rtol=5e-3): raise RuntimeError(f"losses are {found}, of torch {wanted}")
+  other = seconds_each(theirs, torch.cuda.synchronize, 5)
+  return row("GPT-2 124M step, 16 x 1024, bfloat16", "tok/s", B * T / mine, "torch", B * T / other, other / mine)
+
+def rows() -> list[Row]:
   import torch
   import picograd as pg
-  memory_bound(torch, pg)
-  products(torch, pg)
-
-if __name__ == "__main__": main()
+  with DEVICE.set("CUDA"):
+    found = [*memory_bound(torch, pg), *products(torch, pg), *linear(torch, pg)]
+    return [*found, training(torch, pg), decoding(torch, pg, "1B"), decoding(torch, pg, "8B")]

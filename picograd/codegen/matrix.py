@@ -64,15 +64,11 @@ def tensor_maps(tile: Tile) -> list[str]:
 
 def is_along_k(operand: Operand) -> bool: return operand.is_along_k
 
-def lies_along_k(tile: Tile, operand: Operand) -> bool:
-  """Whether its stages lie along k in shared memory: wgmma reads elements of more than 16 bits in no other way."""
-  return operand.is_along_k or (tile.unit == "wgmma" and tile.itemsize > 2)
-
 def place(tile: Tile, operand: Operand, rows: int) -> str:
   """Where in its stage the element (r, k) of an operand is, in bytes: chunks of 16 bytes are exchanged among rows."""
   chunk = 16 // tile.itemsize
-  rest = f" + {f'k % {chunk}' if lies_along_k(tile, operand) else f'r % {chunk}'} * {tile.itemsize}"
-  if lies_along_k(tile, operand):
+  rest = f" + {f'k % {chunk}' if is_along_k(operand) else f'r % {chunk}'} * {tile.itemsize}"
+  if is_along_k(operand):
     width = tile.depth * tile.itemsize
     turned = f"(k / {chunk} ^ r & 7)" if width == 128 else f"(k / {chunk} ^ r >> 1 & 3)"
     return f"r * {width} + {turned} * 16{rest}"
@@ -82,8 +78,7 @@ def place(tile: Tile, operand: Operand, rows: int) -> str:
 
 def copy(tile: Tile, operand: Operand, rows: int, name: str, first: str, size: int) -> str:
   """The statements that copy one stage of an operand: every thread some pieces, neighbours side by side."""
-  lanes = operand.lanes if lies_along_k(tile, operand) == is_along_k(operand) else 1
-  total = rows * tile.depth // lanes
+  lanes, total = operand.lanes, rows * tile.depth // operand.lanes
   if is_along_k(operand):
     per = tile.depth // lanes
     at = f"int r = x / {per}, k = x % {per} * {lanes};"
@@ -195,7 +190,7 @@ def mma(tile: Tile) -> str:
 def wgmma(tile: Tile) -> str:
   """Each warpgroup multiplies its rows with all columns while copies for later steps are under way."""
   mi, count = tile.warp[0] // 64, tile.warp[1] // 2
-  ka, kb = lies_along_k(tile, tile.a), lies_along_k(tile, tile.b)
+  ka, kb = tile.a.is_along_k, tile.b.is_along_k
   per = 32 // tile.itemsize                                            # elements of k that one instruction takes
   step_a, step_b = [32 if along else per * 128 for along in (ka, kb)]  # bytes to the next of them
   next_rows = 64 * 128 if ka else tile.depth * 128                     # bytes to the next 64 rows

@@ -75,10 +75,12 @@ class Gpu(NamedTuple):
   instructions, copies into shared memory by a unit of their own."""
   arch: str
   local_bytes: int
+  flops: int                                    # of a processor's matrix unit in one clock, 16-bit floats
   matrix: str = "mma"                           # "wgmma": whole warpgroups multiply from shared memory
 
-GPUS = {(8, 0): Gpu("sm_80", 163 << 10), (8, 6): Gpu("sm_86", 99 << 10), (8, 9): Gpu("sm_89", 99 << 10),
-        (9, 0): Gpu("sm_90a", 227 << 10, "wgmma"), (10, 0): Gpu("sm_100", 227 << 10)}
+GPUS = {(8, 0): Gpu("sm_80", 163 << 10, 2048), (8, 6): Gpu("sm_86", 99 << 10, 512),
+        (8, 9): Gpu("sm_89", 99 << 10, 1024), (9, 0): Gpu("sm_90a", 227 << 10, 4096, "wgmma"),
+        (10, 0): Gpu("sm_100", 227 << 10, 8192)}
 
 def cuda_target(capability: tuple[int, int], units: int) -> Target:
   """A GPU of a compute capability. ValueError lists those known."""

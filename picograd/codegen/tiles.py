@@ -158,9 +158,7 @@ def result_lanes(kernel: UOp) -> int:
   return max(4, WIDEST // widest)
 
 def is_matrix(operand: Operand, itemsize: int) -> bool:
-  """Whether bulk tensor copies can read it: rows of a pitch of whole 16 bytes; where elements have more than 16 bits,
-  along k, as wgmma reads them."""
-  if itemsize > 2 and operand.inner != 1: return False
+  """Whether bulk tensor copies can read it: rows of a pitch of whole 16 bytes."""
   return 1 in (operand.outer, operand.inner) and operand.pitch * itemsize % WIDEST == 0
 
 def has_exact_ends(operands: tuple[Operand, Operand], k: int, depth: int) -> bool:
@@ -230,10 +228,11 @@ def choose_contract(kernel: UOp, target: Target) -> Contract | None:
   return Contract(m.arg[0], n.arg[0], unit, best.rows, best.columns, depth, best.stages, best.warp, best.threads)
 
 def unit_for(product: Product, target: Target) -> str:
-  """Who multiplies; "" for what no unit can. wgmma alone reads tf32."""
+  """Who multiplies; "" for what no unit can. wgmma alone reads tf32, in rows along k."""
   if is_half(product.a.dtype): return target.matrix
   if product.a.dtype is not dtypes.float32: return ""
-  return "wgmma" if product.is_rough and target.matrix == "wgmma" else "fma"
+  along = all(stride(u, product.k) == 1 for u in (product.a, product.b))
+  return "wgmma" if product.is_rough and along and target.matrix == "wgmma" else "fma"
 
 def is_half(dtype: DType) -> bool: return dtype in (dtypes.float16, dtypes.bfloat16)
 

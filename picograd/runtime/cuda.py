@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 from picograd.codegen import cuda
-from picograd.codegen.target import cuda_target
+from picograd.codegen.target import GPUS, cuda_target
 from picograd.runtime import nvrtc
 from picograd.runtime.device import Buffer, Device
 
@@ -30,6 +30,15 @@ def open_device(name: str) -> CudaDevice:
   nvrtc.library()
   return CudaDevice(name, driver, number, count)
 
+class GpuLimits(NamedTuple):
+  """Operations and bytes per second."""
+  flops: float
+  bandwidth: float
+  def seconds(self, flops: float, read: float, written: float) -> float:
+    return max(flops / self.flops, (read + written) / self.bandwidth)
+
+COPIED = 256 << 20       # bytes of the copy that measures a GPU's memory
+
 class Check(NamedTuple):
   """Flags on their way to the host, and what to raise where one is set."""
   copied: Any
@@ -48,9 +57,12 @@ class CudaDevice(Device):
     self.context.push()
     from pycuda.tools import DeviceMemoryPool, PageLockedMemoryPool
     self.pool, self.pinned, self.stream = DeviceMemoryPool(), PageLockedMemoryPool(), driver.Stream()
-    self.target = cuda_target(gpu.compute_capability(), gpu.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT))
+    self.units, self.kilohertz = [gpu.get_attribute(getattr(driver.device_attribute, name))
+                             for name in ("MULTIPROCESSOR_COUNT", "CLOCK_RATE")]
+    self.capability = gpu.compute_capability()
+    self.target = cuda_target(self.capability, self.units)
     self.arch = self.target.name.removeprefix("cuda-")
-    self.overlaps = gpu.compute_capability() >= (9, 0)             # kernels that wait by themselves for earlier ones
+    self.overlaps = self.capability >= (9, 0)                      # kernels that wait by themselves for earlier ones
     self.context.pop()
     self.blocks: dict[int, Any] = {}                               # address -> what keeps it allocated
     self.programs: list[CudaProgram] = []
@@ -129,6 +141,15 @@ class CudaDevice(Device):
       end.record(self.stream)
       end.synchronize()
       return end.time_since(start) / 1e3
+
+  def limits(self) -> GpuLimits:
+    """The speed of a copy, measured, and of the matrix units, from their clock."""
+    with self:
+      blocks = [self.pool.allocate(COPIED) for _ in range(2)]
+      def copy() -> None:
+        for _ in range(8): self.driver.memcpy_dtod_async(int(blocks[0]), int(blocks[1]), COPIED, self.stream)
+      seconds = min(self.timed(copy) for _ in range(4)) / 8
+    return GpuLimits(GPUS[self.capability].flops * self.units * self.kilohertz * 1e3, 2 * COPIED / seconds)
 
   def capture(self, calls: Sequence[tuple[CudaProgram, list[Any]]]) -> Replay: return Replay(self, calls)
 

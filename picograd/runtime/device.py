@@ -2,7 +2,7 @@
 # memory. In: names such as "CPU" or "CUDA:1". Out: Device objects, opened once, on first use. Memory is freed when the
 # last BUFFER node that names it dies; freed blocks wait for the next request of their size: fresh pages are slow.
 from __future__ import annotations
-import importlib, sys, threading, weakref
+import importlib, sys, time, threading, weakref
 from typing import Any, Callable, Protocol, Sequence
 import numpy as np
 from picograd.codegen.target import Target
@@ -43,6 +43,15 @@ class Device:
       for program, arguments in calls: program([moving[a] if isinstance(a, int) else a for a in arguments])
     return run
   def synchronize(self) -> None: pass
+  def timed(self, work: Callable[[], None]) -> float:
+    """Seconds that the device spends on what work launches."""
+    start = time.perf_counter()
+    work()
+    self.synchronize()
+    return time.perf_counter() - start
+  def limits(self) -> Any:
+    """What the machine can do at best, as something with seconds(operations, bytes read, bytes written); None: not
+    known."""
   def check(self, flags: "dict[Buffer, Exception]") -> None:
     """Raises the error of a flag that what ran last has set. A device that runs behind its caller may do so later, but
     before anything that it computed is looked at."""

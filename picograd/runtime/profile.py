@@ -38,8 +38,8 @@ def least_seconds(where: Device, operations: int, nbytes: int) -> float:
 
 @functools.cache
 def machine_limits(where: Device) -> Any:
-  """Measured once for a machine and a number of threads, then read from the disk."""
-  if where.name != "CPU": return None
+  """Measured once; for a processor and a number of threads, then read from the disk."""
+  if where.name != "CPU": return where.limits()
   limits = importlib.import_module("picograd.runtime.limits")        # it needs llvmlite
   key = where.cache_key(f"limits {THREADS}")
   known = cache_get("limits", key)

@@ -187,14 +187,15 @@ def run_plan(where: Device, plan: Plan, bound: dict[UOp, Buffer]) -> None:
     return where.slice(arena.memory, offset, leaf.arg.size * leaf.dtype.itemsize)
   for launch in plan.launches:
     arguments = [memory(leaf) for leaf in launch.kernel.buffers]
-    start = time.perf_counter()
-    launch.program(arguments)
+    if profile.is_wanted(): profiled(where, launch, arguments)
+    else: launch.program(arguments)
     Counters.kernels += 1
     Counters.operations += launch.operations
     Counters.bytes_moved += launch.bytes
-    if profile.is_wanted(): report(where, launch, start)
   if DEBUG >= 1: print(f"{where.name}: {len(plan.launches)} kernels, {size_text(Counters.bytes_peak)} at most")
 
-def report(where: Device, launch: Launch, start: float) -> None:
+def profiled(where: Device, launch: Launch, arguments: list[Any]) -> None:
   where.synchronize()
-  profile.record(where, launch.name, start, time.perf_counter() - start, launch.operations, launch.bytes)
+  start = time.perf_counter()
+  seconds = where.timed(lambda: launch.program(arguments))
+  profile.record(where, launch.name, start, seconds, launch.operations, launch.bytes)
