@@ -144,11 +144,11 @@ class CudaDevice(Device):
 
   def limits(self) -> GpuLimits:
     """The speed of a copy, measured, and of the matrix units, from their clock."""
-    with self:
-      blocks = [self.pool.allocate(COPIED) for _ in range(2)]
-      def copy() -> None:
-        for _ in range(8): self.driver.memcpy_dtod_async(int(blocks[0]), int(blocks[1]), COPIED, self.stream)
-      seconds = min(self.timed(copy) for _ in range(4)) / 8
+    target, source = [Buffer(self, COPIED) for _ in range(2)]
+    to, at = target.memory.address, source.memory.address
+    def copy() -> None:
+      for _ in range(8): self.driver.memcpy_dtod_async(to, at, COPIED, self.stream)
+    seconds = min(self.timed(copy) for _ in range(4)) / 8
     return GpuLimits(GPUS[self.capability].flops * self.units * self.kilohertz * 1e3, 2 * COPIED / seconds)
 
   def capture(self, calls: Sequence[tuple[CudaProgram, list[Any]]]) -> Replay: return Replay(self, calls)
@@ -203,14 +203,14 @@ class CudaProgram:
     self.encoded: dict[tuple[int, ...], Any] = {}                  # addresses -> tensor maps in device memory
 
   def tensor_maps(self, memory: Sequence[Memory]) -> list[Any]:
-    """The block of device memory with the maps of some memory: they hold addresses, so there is one for each."""
+    """The Buffer with the maps of some memory: they hold addresses, so there is one for each."""
     if not self.maps: return []
     key = tuple([memory[m.slot].address for m in self.maps])
     if key not in self.encoded:
       if len(self.encoded) >= MAPS: self.encoded.pop(next(iter(self.encoded)))
       data = b"".join([m.encoded(at) for m, at in zip(self.maps, key)])
-      block = self.encoded[key] = self.device.pool.allocate(len(data))
-      self.device.driver.memcpy_htod(int(block), data)
+      block = self.encoded[key] = Buffer(self.device, len(data))
+      self.device.driver.memcpy_htod(block.memory.address, data)
     return [self.encoded[key]]
 
   def handle(self, driver: Any) -> Any:
@@ -225,7 +225,7 @@ class CudaProgram:
   def __call__(self, memory: Sequence[Memory]) -> None:
     """A kernel may read fewer slots than it was scheduled with: simplification can find that it needs no more."""
     with self.device:
-      addresses = [m.address for m in memory[:self.arguments]] + [int(block) for block in self.tensor_maps(memory)]
+      addresses = [m.address for m in memory[:self.arguments]] + [block.memory.address for block in self.tensor_maps(memory)]
       stream, shared = self.device.stream, self.shared
       self.function.prepared_async_call(self.grid, self.block, stream, *addresses, shared_size=shared)
 
@@ -298,7 +298,7 @@ class Replay:
     bound = [memory[a] if isinstance(a, int) else a for a in arguments]
     own = program.tensor_maps(bound)
     maps += own
-    values = tuple([m.address for m in bound[:program.arguments]] + [int(block) for block in own])
+    values = tuple([m.address for m in bound[:program.arguments]] + [block.memory.address for block in own])
     out = self.driver.CUDA_KERNEL_NODE_PARAMS()
     out.func = program.handle(self.driver)
     out.gridDimX, out.blockDimX, out.sharedMemBytes = program.grid[0], program.block[0], program.shared
