@@ -2,7 +2,7 @@
 # which are replayed in turn; a time is the median over the rounds, by device events. Data is random and results are
 # compared by the caller.
 from __future__ import annotations
-import contextlib, math, statistics, sys, time
+import contextlib, gc, math, statistics, sys, time
 from functools import partial
 from operator import matmul
 from typing import Any, Callable, Iterator, NamedTuple
@@ -147,13 +147,16 @@ def other_unit(unit: str) -> Iterator[None]:
   where: Any = device("CUDA")
   before = where.target
   where.target = before._replace(matrix=unit)
-  known = dict(plan.plans), dict(plan.binaries)
-  for table in (plan.plans, plan.binaries): table.clear()
+  tables: list[dict[Any, Any]] = [plan.plans, plan.binaries]
+  known = [dict(table) for table in tables]
+  for table in tables: table.clear()
   try:
     with CACHE.set(0): yield
   finally:
     where.target = before
-    for table, old in zip((plan.plans, plan.binaries), known): table.clear(); table.update(old)
+    for table, old in zip(tables, known):
+      table.clear()
+      table.update(old)
 
 def linear(torch: Any, pg: Any) -> Iterator[Row]:
   """A product with all that is done to it in one kernel, beside torch.compile's."""
@@ -180,6 +183,8 @@ def seconds_each(work: Callable[[], Any], wait: Callable[[], None], count: int) 
 
 def decoding(torch: Any, pg: Any, name: str) -> Row:
   """Tokens of a llama with random bfloat16 weights, each chosen from the logits of the one before, on the GPU."""
+  gc.collect()
+  torch.cuda.empty_cache()
   ours = gpu_llama.greedy(pg, name)
   for _ in range(4): ours()
   mine = seconds_each(ours, pg.cuda.synchronize, 64)

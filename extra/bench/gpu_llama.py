@@ -32,6 +32,8 @@ def greedy_torch(torch: Any, name: str) -> Callable[[], Any]:
              "w3": weight(c.hidden_dim, c.dim), "w2": weight(c.dim, c.hidden_dim), "n1": weight(c.dim),
              "n2": weight(c.dim), "k": weight(1, c.n_kv_heads, ROOM, c.head_dim),
              "v": weight(1, c.n_kv_heads, ROOM, c.head_dim)} for _ in range(c.n_layers)]
+  for w in layers:
+    for part in "kv": torch._dynamo.mark_static_address(w[part])           # which a CUDA graph may write
   embedding, norm = weight(c.vocab_size, c.dim), weight(c.dim)
   head = embedding if c.tied else weight(c.vocab_size, c.dim)
   every = torch.arange(ROOM, device="cuda")

@@ -91,8 +91,12 @@ __device__ __forceinline__ void wait_for_earlier_kernels() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-// A pointer that nothing is read from before this: what is only read might be read before the wait.
-template<typename T> __device__ __forceinline__ T* now(T* p) { asm volatile("" : "+l"(p) :: "memory"); return p; }
+// A pointer to global memory that nothing is read from before this: what is only read might be read before the wait.
+template<typename T> __device__ __forceinline__ T* now(T* p) {
+  size_t place = __cvta_generic_to_global(p);
+  asm volatile("" : "+l"(place) :: "memory");
+  return (T*)__cvta_global_to_generic(place);
+}
 struct Plus { template<typename T> static __device__ T of(T x, T y) { return x + y; } };
 struct Times { template<typename T> static __device__ T of(T x, T y) { return x * y; } };
 struct Largest {

@@ -225,7 +225,8 @@ class CudaProgram:
   def __call__(self, memory: Sequence[Memory]) -> None:
     """A kernel may read fewer slots than it was scheduled with: simplification can find that it needs no more."""
     with self.device:
-      addresses = [m.address for m in memory[:self.arguments]] + [block.memory.address for block in self.tensor_maps(memory)]
+      maps = [block.memory.address for block in self.tensor_maps(memory)]
+      addresses = [m.address for m in memory[:self.arguments]] + maps
       stream, shared = self.device.stream, self.shared
       self.function.prepared_async_call(self.grid, self.block, stream, *addresses, shared_size=shared)
 
