@@ -32,13 +32,13 @@ def greedy_torch(torch: Any, name: str) -> Callable[[], Any]:
              "w3": weight(c.hidden_dim, c.dim), "w2": weight(c.dim, c.hidden_dim), "n1": weight(c.dim),
              "n2": weight(c.dim), "k": weight(1, c.n_kv_heads, ROOM, c.head_dim),
              "v": weight(1, c.n_kv_heads, ROOM, c.head_dim)} for _ in range(c.n_layers)]
-  for w in layers:
-    for part in "kv": torch._dynamo.mark_static_address(w[part])           # which a CUDA graph may write
   embedding, norm = weight(c.vocab_size, c.dim), weight(c.dim)
   head = embedding if c.tied else weight(c.vocab_size, c.dim)
   every = torch.arange(ROOM, device="cuda")
   angles = torch.outer(every.float(), c.rope_theta ** (-torch.arange(0, c.head_dim, 2, device="cuda") / c.head_dim))
   cos, sin = angles.cos(), angles.sin()
+  for tensor in (embedding, norm, head, every, cos, sin, *(x for w in layers for x in w.values())):
+    torch._dynamo.mark_static_address(tensor)                # a CUDA graph need not copy it, and may write it
   def rotate(x: Any, at: Any) -> Any:
     a, b = x.float().chunk(2, -1)
     return torch.cat([a * cos[at] - b * sin[at], b * cos[at] + a * sin[at]], -1).to(x.dtype)
