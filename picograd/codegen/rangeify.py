@@ -70,6 +70,7 @@ FEW_ROWS = 4                   # with fewer rows than this, long rows are split 
 SMALL_WORK = 1 << 15           # elements under which one kernel on one thread is always best
 ROW_PASSES = 4                 # loops over one row in which a value may be computed again
 LONG_ROW = 256                 # elements of a row that is worth aligning
+MANY_BLOCKS = 1 << 12          # steps of a contraction
 LONGEST_CHAIN = 400            # operations in sequence in one kernel: compilers take more than linear time
 LONGEST_EPILOGUE = 64          # operations on a reduction's result that go with it
 MANY_READS = 16                # of one element of a contraction's operand, from which on its narrower form is stored
@@ -168,7 +169,7 @@ class Rangeifier:
     if len(wanted) > 1 and u.op is Ops.REDUCE: return True                # its readers disagree
     if any(scope.distance > LONGEST_CHAIN for scope in scopes): return True
     if len(wanted) > 1:
-      if self.target.matrix and any(self.repeats_work(u, r, scope) for r, scope in wanted.items()): return True
+      if any(self.repeats_work(u, r, scope) for r, scope in wanted.items()): return True
       return u in self.epilogues or not (self.is_cheap(u) or passes_over_a_row(list(wanted)))
     request, scope = next(iter(wanted)), scopes[0]
     if u.op is Ops.REDUCE: return self.reduce_must_store(u, request, scope)
@@ -191,7 +192,7 @@ class Rangeifier:
     repeated = loops_of(scope.ranges - inside)
     if is_contraction(u):
       if size_of(loops_of(inside)) > prod(u.shape): return True           # several loops lead to one element
-      if repeated or scope.contraction or request.gate is not TRUE: return True
+      if repeated or scope.contraction or request.gate is not TRUE or self.turns_blocks(u, request): return True
       if not reuses_both(u): return False
       if request.root in self.tiled: return True                          # registers hold the tile of one at a time
       self.tiled.add(request.root)
@@ -204,6 +205,13 @@ class Rangeifier:
     if not all(inside <= other or other <= inside for other in chain): return True      # rows and columns cannot nest
     chain.append(inside)
     return False
+
+  def turns_blocks(self, u: UOp, request: Request) -> bool:
+    """Whether a contraction so deep that blocks of it leave sums in memory would leave them in another order than its
+    own: a copy costs less."""
+    def last(at: Position) -> UOp: return next((i for i in reversed(at) if i is not ZERO), ZERO)
+    depth = prod(u.src[0].shape[a] for a in u.arg[1])
+    return depth >= MANY_BLOCKS and last(request.at) is not last(self.own[request.root].at)
 
   def is_cheap(self, u: UOp) -> bool:
     """Whether computing u again costs no more than storing and loading it: few plain operations on little memory."""

@@ -7,7 +7,7 @@ import functools
 from typing import Callable, NamedTuple
 from picograd.codegen.partial import split_long_reductions
 from picograd.codegen.places import find_places, simplify_kernel
-from picograd.codegen.rangeify import Plan, Store, rangeify, reads_of, storage_id
+from picograd.codegen.rangeify import Plan, Store, loops_of, ranges_of, rangeify, reads_of, storage_id, without_casts
 from picograd.codegen.rows import Nest, Row, Run, join_rows, row_of
 from picograd.codegen.target import Target
 from picograd.dtype import dtypes
@@ -103,6 +103,7 @@ def sort_by_need(needs: list[set[int]]) -> list[int] | None:
 # ---- merging ---------------------------------------------------------------------------------------------------------
 
 NEARBY = 64              # how many groups back a store looks for one to join
+DEEP = 320               # steps of a contraction from which on the work of another pass over its results is little
 LARGEST_GROUP = 1000     # nodes of a kernel beyond which it takes no more stores: compilers take more than linear time
 
 class Group:
@@ -112,15 +113,17 @@ class Group:
     self.stores: list[Store] = []
     self.memory: set[int] = set()
     self.nodes = 0
+    self.is_deep = False
 
   def add(self, store: Store) -> None:
     self.stores.append(store)
     self.memory |= memory_of(store, self.plan)
     self.nodes += len(toposort([store.value]))
+    self.is_deep = self.is_deep or is_deep_product(store)
 
   def may_take(self, store: Store) -> bool:
     """Whether it is worth looking closer: room, equal extents, common memory."""
-    if self.nodes > LARGEST_GROUP or extents(self.stores[0]) != extents(store): return False
+    if self.nodes > LARGEST_GROUP or self.is_deep or extents(self.stores[0]) != extents(store): return False
     return not self.memory.isdisjoint(memory_of(store, self.plan))
 
 def memory_of(store: Store, plan: Plan) -> set[int]:
@@ -132,6 +135,14 @@ def loops(store: Store) -> list[UOp]:
 def extents(store: Store) -> list[int]: return [r.bound.arg for r in loops(store)]
 def has_reduce(store: Store) -> bool:
   return any(u.op is Ops.REDUCE for u in toposort([store.value]))
+
+def is_deep_product(store: Store) -> bool:
+  """Whether a store is a contraction so deep that it is best computed in blocks, which leave sums in its output."""
+  for u in toposort([store.value]):
+    if u.op is not Ops.REDUCE or prod(r.bound.arg for r in u.src[1:] if r.bound.op is Ops.CONST) < DEEP: continue
+    product = without_casts(u.src[0])
+    if product.op is Ops.MUL and len({loops_of(ranges_of((s,))) for s in product.src}) > 1: return True
+  return False
 
 def merge(plan: Plan, order: list[int]) -> tuple[list[Group], list[set[int]]]:
   """Groups in order, and the groups that each needs. A store without a reduction joins the latest group over equal
