@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 import picograd
 import picograd.nn.functional as F
+from picograd.codegen.schedule import schedule
+from picograd.ops.ops import Ops
 
 torch = pytest.importorskip("torch")
 
@@ -35,3 +37,37 @@ def test_derivatives_equal_torchs(seed):
   else: found = derivatives(picograd, conv(picograd), arrays, options)
   for mine, theirs in zip(found, derivatives(torch, conv(torch), arrays, options), strict=True):
     np.testing.assert_allclose(mine.detach().numpy(), theirs.detach().numpy(), rtol=1e-9, atol=1e-9)
+
+# ---- what becomes of convolutions ------------------------------------------------------------------------------------
+
+def kernels_of(*roots: picograd.Tensor):
+  return [k.ast.toposort() for k in schedule([r.uop for r in roots], "CPU").kernels]
+
+def random(*shape: int, **options) -> picograd.Tensor: return picograd.rand(*shape, **options).realize()
+
+def contractions(kernels): return [nodes for nodes in kernels if any(u.op is Ops.REDUCE for u in nodes)]
+
+def test_borders_are_stored_once():
+  """A convolution asks in no step whether an element lies in the border of zeros, nor does its gradient."""
+  x, w = random(2, 3, 9, 9), random(4, 3, 3, 3)
+  x.requires_grad_(True)
+  y = F.conv2d(x, w, padding=1)
+  dx, = picograd.autograd.grad(y.sum(), (x,))
+  for kernels in (kernels_of(y), kernels_of(dx)):
+    conv, = contractions(kernels)
+    assert all(len(u.src) == 2 for u in conv if u.op is Ops.INDEX)
+
+def test_work_on_an_operand_is_done_once():
+  """relu(x), read by two products, is computed by neither."""
+  x, a, b = random(40, 30), random(30, 20), random(30, 10)
+  y = x.relu()
+  products = contractions(kernels_of(y @ a, y @ b))
+  assert len(products) == 2 and not any(u.op is Ops.WHERE for nodes in products for u in nodes)
+
+@pytest.mark.parametrize("depth, stores", [(40, 3), (400, 1)])
+def test_deep_contractions_have_a_kernel_of_their_own(depth, stores):
+  """What is computed in blocks of its depth shares its loops with nobody."""
+  x, g = random(depth, 20), random(depth, 30)
+  d = x.T @ g
+  product, = contractions(kernels_of(d, d * 2, d + 1))
+  assert sum(u.op is Ops.STORE for u in product) == stores
