@@ -16,6 +16,7 @@ from picograd.helpers import CACHE
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.runtime.device import device
+from picograd.runtime.plan import binaries, plans
 from picograd.runtime.riscv import RiscvProgram
 
 class Cost(NamedTuple):
@@ -73,6 +74,8 @@ def compare(compute: Callable[[], Any]) -> list[Costs]:
     fn = functions[program.name]
     theirs = measure(fn, llvm_code(fn, dev.free_code), memory)
     out.append(Costs(program.name, measure(fn, program.code, memory), theirs))
+  plans.clear()                                                       # what was compiled before would not be shown
+  binaries.clear()
   with CACHE.set(0), mock.patch.object(dev, "render", render), mock.patch.object(RiscvProgram, "__call__", call):
     compute()
   return out
