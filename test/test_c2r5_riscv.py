@@ -1,12 +1,12 @@
 # test_c2r5_riscv.py: the programs of test/c2r5 on RISC-V, linked with glibc and run by qemu, do as when the cross gcc
-# compiles them.
+# compiles them; as objects and as assembly.
 import io, os, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from extra.bench import c
 from extra.c2r5.compile import Settings, compile_module, platform
 from extra.c2r5.lex import Diagnostics
-from extra.c2r5.riscv import object_code
+from extra.c2r5.riscv import assembly, object_code
 
 GCC, QEMU = "riscv64-linux-gnu-gcc", "qemu-riscv64"
 pytestmark = pytest.mark.skipif(None in (shutil.which(GCC), shutil.which(QEMU)), reason=f"needs {GCC} and {QEMU}")
@@ -27,7 +27,18 @@ def test_programs_do_as_with_the_cross_gcc(path, level, tmp_path):
   module = compile_module(str(path), Settings(platform("riscv64"), level), Diagnostics(out))
   assert module is not None, out.getvalue()
   (tmp_path / "t.o").write_bytes(object_code(module, level))
-  assert run(tmp_path, tmp_path / "t.o") == run(tmp_path, path)
+  (tmp_path / "t.s").write_text(assembly(module, level))
+  expected = run(tmp_path, path)
+  assert run(tmp_path, tmp_path / "t.o") == expected
+  assert run(tmp_path, tmp_path / "t.s") == expected
+  subprocess.run([GCC, "-c", "-o", tmp_path / "s.o", tmp_path / "t.s"], check=True)
+  assert sizes_of_sections(tmp_path / "s.o") == sizes_of_sections(tmp_path / "t.o")
+
+def sizes_of_sections(path):
+  """Sixteens of bytes of what is loaded, by name: GNU as fills sections up."""
+  listed = subprocess.run(["riscv64-linux-gnu-size", "-A", path], capture_output=True, text=True, check=True).stdout
+  rows = [line.split() for line in listed.splitlines() if line.startswith(".") and "attributes" not in line]
+  return {name: -(-int(size) // 16) for name, size, _ in rows if int(size)}
 
 # ---- how much code runs ----------------------------------------------------------------------------------------------
 
@@ -58,7 +69,8 @@ def test_several_files_are_compiled_at_once(tmp_path):
   failed = command(tmp_path, "-j", "-c", "a.c", "b.c")
   assert failed.returncode == 1 and "b.c:1:" in failed.stderr and (tmp_path / "a.o").exists()
 
-def test_assembly_that_we_cannot_write_is_refused(tmp_path):
-  (tmp_path / "a.c").write_text('asm("nop");\nint main(void) { return 0; }\n')
-  refused = command(tmp_path, "-c", "a.c")
-  assert refused.returncode == 1 and refused.stderr == "c2r5: error: a.c: asm outside of functions needs --host\n"
+def test_assembly_outside_of_functions_is_kept(tmp_path):
+  text = 'asm(".globl five\\nfive: li a0, 5\\nret");\nint five(void);\nint main(void) { return five(); }\n'
+  (tmp_path / "a.c").write_text(text)
+  assert command(tmp_path, "-static", "--run", "a.c").returncode == 5
+  assert command(tmp_path, "-S", "a.c").returncode == 0 and "five: li a0, 5" in (tmp_path / "a.s").read_text()

@@ -159,13 +159,23 @@ def compile_file(command: Command, path: str, target: str, diagnostics: Diagnost
   module = compile_module(path, command.settings(), diagnostics)
   if module is None: return
   if not command.host:
-    if command.stage != "c" and command.stage != "link": raise Refusal(f"-{command.stage} needs --host")
-    if module.assembly: raise Refusal(f"{path}: asm outside of functions needs --host")
+    if command.stage == "llvm": raise Refusal("-emit-llvm needs --host")
+    if command.stage == "S": return write(target, riscv.assembly(module, command.level).encode())
+    if module.assembly: return assemble(riscv.assembly(module, command.level), target)
     return write(target, riscv.object_code(module, command.level))
   text = host_text(module, command.level)
   if command.stage == "llvm": return write(target, text.encode())
   host = Host(command.level)
   write(target, host.assembly(text).encode() if command.stage == "S" else host.object_code(text))
+
+def assemble(text: str, target: str) -> None:
+  """By GNU as: only it knows what assembly a program brings along."""
+  call_tool(["riscv64-linux-gnu-as", "-march=rv64gc", "-o", target, "-"], text)
+
+def call_tool(command: list[str], text: str | None = None) -> None:
+  try: done = subprocess.run(command, input=text, encoding="utf-8")
+  except FileNotFoundError: raise Refusal(f"{command[0]} is needed: install gcc and binutils") from None
+  if done.returncode: raise Refusal(f"{command[0]} failed")
 
 def is_c(path: str) -> bool: return path.endswith((".c", ".i", ".h")) or path == "-"
 
@@ -179,9 +189,7 @@ def check_inputs(command: Command) -> None:
 
 def link(command: Command, objects: list[str], output: str) -> None:
   linker = "gcc" if command.host else "riscv64-linux-gnu-gcc"
-  try: done = subprocess.run([linker, "-o", output, *objects, *command.linker])
-  except FileNotFoundError: raise Refusal(f"{linker} is needed to link: install gcc") from None
-  if done.returncode: raise Refusal(f"{linker} failed to link")
+  call_tool([linker, "-o", output, *objects, *command.linker])
 
 def execute(command: Command) -> int:
   check_inputs(command)

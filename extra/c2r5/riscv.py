@@ -1,5 +1,5 @@
-# riscv.py: a Module -> a RISC-V object file that GNU ld links: code by the back end that kernels use
-# (picograd/codegen/riscv.py), objects as bytes and relocations.
+# riscv.py: a Module -> a RISC-V object file that GNU ld links, or the same as assembly: code by the back end that
+# kernels use (picograd/codegen/riscv.py), objects as bytes and relocations.
 from __future__ import annotations
 from typing import Iterable
 from picograd.codegen.flat import Data, Function, Module, mem2reg, without_beginnings
@@ -8,9 +8,16 @@ from picograd.codegen.inline import inline_all
 from picograd.codegen.memopt import forward_loads, hoist_loads
 from picograd.codegen.riscv import assemble
 from picograd.codegen.rvobject import Assembled, Section, write_object
+from .assembly import assembly_of
 
 def object_code(module: Module, level: int) -> bytes:
-  """The object file. Functions that call setjmp keep their variables in memory."""
+  return write_object(sections(module, level), module.weak, module.thread_local)
+
+def assembly(module: Module, level: int) -> str:
+  return assembly_of(sections(module, level), module.weak, module.assembly)
+
+def sections(module: Module, level: int) -> list[Assembled]:
+  """Code and data. Functions that call setjmp keep their variables in memory."""
   functions = optimized(module) if level else [without_beginnings(fn) for fn in module.functions]
   code = assemble(functions, thread_local=module.thread_local)
   lists = [list_section(name, listed) for name, listed in
@@ -23,7 +30,7 @@ def object_code(module: Module, level: int) -> bytes:
     home = next(section for section in (code, *objects) if target in section.labels)
     home.labels[name] = home.labels[target]
     home.exported.append(name)
-  return write_object([code, *lists, *objects], module.weak, module.thread_local)
+  return [code, *lists, *objects]
 
 def optimized(module: Module) -> list[Function]:
   """The functions that are left, each after its callees went into it. One that calls setjmp keeps its variables in
