@@ -71,6 +71,7 @@ int f(int a, ...; int b);
 int a = (int){1, 2;
 _Complex double z;
 int f(int x) { return x; } }
+int f(void) { extern int n = 1; return n; }
 int main(void) { return 0;
 """
 STATEMENTS = """

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from extra.bench import c
 from extra.c2r5.compile import Settings, compile_module, platform
-from extra.c2r5.lex import Diagnostics
-from extra.c2r5.riscv import assembly, object_code
+from extra.c2r5.lex import Broken, Diagnostics
+from extra.c2r5.riscv import assembly, object_code, sections
 
 GCC, QEMU = "riscv64-linux-gnu-gcc", "qemu-riscv64"
 pytestmark = pytest.mark.skipif(None in (shutil.which(GCC), shutil.which(QEMU)), reason=f"needs {GCC} and {QEMU}")
@@ -74,3 +74,49 @@ def test_assembly_outside_of_functions_is_kept(tmp_path):
   (tmp_path / "a.c").write_text(text)
   assert command(tmp_path, "-static", "--run", "a.c").returncode == 5
   assert command(tmp_path, "-S", "a.c").returncode == 0 and "five: li a0, 5" in (tmp_path / "a.s").read_text()
+
+# ---- lines of code ---------------------------------------------------------------------------------------------------
+
+STEPS = """int printf(const char *, ...);
+static int square(int x) {
+  return x * x;
+}
+int main(void) {
+  int total = 0;
+  for (int i = 0;
+       i < 3;
+       i++) {
+    total += square(i);
+  }
+  printf("%d\\n", total);
+  return 0;
+}
+"""
+
+@pytest.mark.parametrize("level, lines", [(0, {2, 3, 5, 6, 7, 8, 9, 10, 12, 13}), (2, {5, 12})])
+def test_line_tables(level, lines, tmp_path):
+  (tmp_path / "steps.c").write_text(STEPS)
+  assert command(tmp_path, f"-O{level}", "-g", "-c", "steps.c").returncode == 0
+  dump = ["riscv64-linux-gnu-objdump", "--dwarf=decodedline", "steps.o"]
+  printed = subprocess.run(dump, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+  found = {int(row[1]) for row in map(str.split, printed.splitlines()) if row[:1] == ["steps.c"] and row[1] != "-"}
+  assert lines <= found and (level or found == lines)
+  if shutil.which("gdb-multiarch") is None: return
+  said = subprocess.run(["gdb-multiarch", "-batch", "-ex", "info line main", "-ex", "break steps.c:12", "steps.o"],
+                        cwd=tmp_path, capture_output=True, text=True).stdout
+  assert 'Line 5 of "steps.c"' in said and "file steps.c, line 12" in said
+
+def test_faults_of_the_compiler_name_the_function_and_the_line(tmp_path, monkeypatch):
+  (tmp_path / "steps.c").write_text(STEPS)
+  settings, out = Settings(platform("riscv64"), 2), Diagnostics(io.StringIO())
+  def fail(*arguments, **more): raise KeyError("x")
+  module = compile_module(str(tmp_path / "steps.c"), settings, out)
+  with monkeypatch.context() as m, pytest.raises(Broken, match=r"KeyError: 'x' \(in function 'main', .*steps.c:5\)"):
+    m.setattr("extra.c2r5.riscv.assemble", fail)
+    sections(module, 2)
+  with monkeypatch.context() as m, pytest.raises(Broken, match=r"in function 'main', .*steps.c:10\)"):
+    m.setattr("extra.c2r5.lower.Lowering.compute", fail)
+    compile_module(str(tmp_path / "steps.c"), settings, out)
+  with monkeypatch.context() as m, pytest.raises(Broken, match=r"reading .*steps.c:3\)"):
+    m.setattr("extra.c2r5.tree.Trees.binary", fail)
+    compile_module(str(tmp_path / "steps.c"), settings, out)

@@ -8,7 +8,7 @@ from typing import Callable, NoReturn
 from . import riscv
 from .compile import Host, Settings, compile_module, host_text, platform, preprocess
 from .cpp import Options, print_tokens
-from .lex import Diagnostics, Halt
+from .lex import Broken, Diagnostics, Halt
 
 USAGE = """usage: c2r5 [options] file...
   -c -S -E         stop after compiling, with assembly, after preprocessing    -o FILE     where to put the result
@@ -31,6 +31,7 @@ class Command:
   level: int = 0
   jobs: int = 1                                          # files that are compiled at once
   quiet: bool = False
+  debug: bool = False                                    # -g
   dependencies: str | None = None                        # "MD" or "MMD"
   dependency_file: str | None = None
   defines: list[str] = field(default_factory=list)
@@ -44,7 +45,7 @@ class Command:
   def settings(self) -> Settings:
     options = Options(tuple(self.quoted), tuple(self.angled), tuple(self.system))
     machine = platform("x86_64" if self.host else "riscv64")
-    return Settings(machine, self.level, tuple(self.defines), tuple(self.included), options)
+    return Settings(machine, self.level, tuple(self.defines), tuple(self.included), options, self.debug)
 
 def define(text: str) -> str:
   name, equals, value = text.partition("=")
@@ -53,7 +54,7 @@ def define(text: str) -> str:
 WITH_VALUE = {"-o", "-I", "-D", "-U", "-include", "-iquote", "-isystem", "-idirafter", "-l", "-L", "-MF", "-MT", "-MQ",
               "-x", "-Xlinker"}
 LONGEST_FIRST = sorted(WITH_VALUE, key=len, reverse=True)
-SILENT = ("-W", "-f", "-m", "-g", "-std=", "-pedantic", "-ansi", "-pipe", "-p", "-rdynamic", "-MP", "-nostdinc", "-v")
+SILENT = ("-W", "-f", "-m", "-std=", "-pedantic", "-ansi", "-pipe", "-p", "-rdynamic", "-MP", "-nostdinc", "-v")
 
 def read_command(arguments: list[str]) -> Command:
   command = Command()
@@ -81,6 +82,7 @@ def option(command: Command, word: str, waiting: list[str]) -> bool:
   elif word == "--host": command.host = True
   elif word == "--run": command.run = True
   elif word == "-w": command.quiet = True
+  elif word.startswith("-g"): command.debug = word != "-g0"
   elif word.startswith("-O"): command.level = 2 if word[2:] not in ("0", "1") else int(word[2:])
   elif word in ("-MD", "-MMD", "-M", "-MM"): command.dependencies = word[1:]
   elif word.startswith(("-Wl,", "-static", "-shared", "-no-pie", "-pthread", "-nostd", "-nodefault", "-pie", "-s")):
@@ -161,7 +163,7 @@ def compile_file(command: Command, path: str, target: str, diagnostics: Diagnost
   if not command.host:
     if command.stage == "llvm": raise Refusal("-emit-llvm needs --host")
     if command.stage == "S": return write(target, riscv.assembly(module, command.level).encode())
-    if module.assembly: return assemble(riscv.assembly(module, command.level), target)
+    if module.assembly or module.source is not None: return assemble(riscv.assembly(module, command.level), target)
     return write(target, riscv.object_code(module, command.level))
   text = host_text(module, command.level)
   if command.stage == "llvm": return write(target, text.encode())
@@ -225,11 +227,10 @@ def guarded(work: Callable[[], int]) -> int:
   try: return work()
   except Refusal as e:
     print(f"c2r5: error: {e}", file=sys.stderr)
-    return 1
-  except Halt: return 1
-  except Exception as e:
-    print(f"c2r5: internal error: {type(e).__name__}: {e}", file=sys.stderr)
-    return 1
+  except Halt: pass
+  except Broken as e: print(f"c2r5: internal error: {e}", file=sys.stderr)
+  except Exception as e: print(f"c2r5: internal error: {type(e).__name__}: {e}", file=sys.stderr)
+  return 1
 
 def main() -> NoReturn:
   """Runs in a thread with a large stack: trees are as deep as programs nest."""

@@ -9,7 +9,7 @@ from picograd.codegen.llvmmodule import render_module
 from picograd.codegen.place import place
 from .cpp import Options, Preprocessor, Tokens, read_text
 from .ctype import Machine, RISCV64, X86_64
-from .lex import Diagnostics, Failure, Halt, SourceFile
+from .lex import Diagnostics, Failure, Halt, SourceFile, doing
 from .parse import Definition, Parser
 from .unit import UnitLowering
 
@@ -38,6 +38,7 @@ class Settings(NamedTuple):
   defines: tuple[str, ...] = ()
   included: tuple[str, ...] = ()
   include: Options = Options()
+  lines: bool = False                        # -g: code says which line it belongs to
 
 def preprocess(path: str, settings: Settings, diagnostics: Diagnostics) -> tuple[Tokens, Preprocessor]:
   """The tokens of a file, those of our builtins before it; the preprocessor knows what was included."""
@@ -58,12 +59,14 @@ def compile_module(path: str, settings: Settings, diagnostics: Diagnostics) -> M
     if diagnostics.errors: return None
     definitions: list[Definition] = []
     machine = settings.platform.machine
-    unit = Parser(tokens, machine, diagnostics, definitions.append).file()
+    parser = Parser(tokens, machine, diagnostics, definitions.append)
+    with doing(lambda: f"reading {parser.token.where}"): unit = parser.file()
     if diagnostics.errors: return None
-    module = UnitLowering(unit, definitions, machine, diagnostics).lower()
+    module = UnitLowering(unit, definitions, machine, diagnostics, settings.lines).lower()
   except Failure as e: diagnostics.error(e.token, e.message)
   except Halt: return None
-  return None if diagnostics.errors else module
+  if diagnostics.errors: return None
+  return module._replace(source=path) if settings.lines else module
 
 def optimized(fn: Function, level: int) -> Function:
   """The function with its variables in registers, where the level asks for it and setjmp allows."""

@@ -250,7 +250,8 @@ class Declarations(Expressions):
     if self.token.kind is END: raise Failure(self.token, f"expected '}}' at the end of '{record}'")
     if not self.starts_type(self.token): raise self.unexpected("expected specifier-qualifier-list")
     base = self.specifiers()
-    if self.text == ";" and isinstance(base.type, Record): fields.append(Field(None, base.type))
+    if self.text == ";" and isinstance(base.type, Record) and base.type.body.tag is None:
+      fields.append(Field(None, base.type))
     while self.text != ";":
       fields.append(self.one_member(base, fields))
       if not self.accept(","): break

@@ -5,9 +5,10 @@
 from __future__ import annotations
 import re, sys
 from bisect import bisect_right
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple, TextIO
+from typing import Callable, Iterator, NamedTuple, TextIO
 
 # ---- tokens ----------------------------------------------------------------------------------------------------------
 
@@ -24,7 +25,7 @@ class Token:
   def __init__(self, kind: str, text: str, file: "SourceFile", at: int, space: int,
                hide: frozenset[str] = NOTHING_HIDDEN):
     self.kind, self.text, self.file, self.at, self.space, self.hide = kind, text, file, at, space, hide
-  def __repr__(self) -> str: return f"Token({self.text!r}, {self.file.name}:{self.line})"
+  def __repr__(self) -> str: return f"Token({self.text!r}, {self.where})"
 
   @property
   def is_outermost(self) -> bool:
@@ -32,6 +33,8 @@ class Token:
     return self.at == 0 or self.file.text[self.at - 1] == "\n"
   @property
   def line(self) -> int: return self.file.place(self.at).line
+  @property
+  def where(self) -> str: return f"{self.file.name}:{self.line}"
 
 class Place(NamedTuple):
   file: str
@@ -130,6 +133,16 @@ class Failure(Exception):
 
 class Halt(Exception):
   """So many errors, or one so bad, that going on makes no sense."""
+
+class Broken(Exception):
+  """The compiler is at fault, not the program."""
+
+@contextmanager
+def doing(describe: Callable[[], str]) -> Iterator[None]:
+  """What goes wrong in here is said together with what was being compiled."""
+  try: yield
+  except (Failure, Halt, Broken): raise
+  except Exception as e: raise Broken(f"{type(e).__name__}: {e} ({describe()})") from e
 
 class Diagnostics:
   """Prints messages as gcc does: file:line:col: error: text, the source line, a caret."""

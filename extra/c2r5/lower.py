@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from typing import Any, Callable, NamedTuple, Sequence
-from picograd.codegen.flat import Builder, Convention, Function, new_label
+from picograd.codegen.flat import Builder, Convention, Function, Line, new_label
 from picograd.dtype import DType, dtypes, nearest
 from picograd.ops.ops import Lifetime, Ops
 from picograd.ops.uop import UOp, fresh
@@ -14,7 +14,7 @@ from .abi import Passing, assigner, scalars, stack_size
 from .constant import bytes_of_long_double, is_true
 from .ctype import Array, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type
 from .declare import Leaf
-from .lex import Failure
+from .lex import Failure, Token
 from .parse import Definition, Switch
 from .tree import Label, Node, Object
 
@@ -101,7 +101,7 @@ class Dispatch(NamedTuple):
 
 class Lowering:
   """Lowers one function."""
-  def __init__(self, definition: Definition, machine: Machine, constants: dict[bytes, str]):
+  def __init__(self, definition: Definition, machine: Machine, constants: dict[bytes, str], lines: bool):
     self.definition, self.machine, self.constants = definition, machine, constants
     object = definition.object
     assert isinstance(object.type, FunctionType), "a definition has a function type"
@@ -113,7 +113,9 @@ class Lowering:
     self.once: dict[Node, UOp] = {}
     self.cleanups: list[Callable[[], None]] = []
     self.result = assigner(machine).result(self.type.result)
+    self.lines, self.at = lines, object.token             # at: the statement that is being lowered
     self.build = Builder(object.symbol, [])
+    self.build.function.line = self.line(object.token)
     self.parameters()
 
   def lower(self) -> Function:
@@ -808,7 +810,19 @@ class Lowering:
 
   # ---- statements ----
 
-  def statement(self, node: Node) -> None: STATEMENTS[node.kind](self, node)
+  def statement(self, node: Node) -> None:
+    self.mark(node)
+    STATEMENTS[node.kind](self, node)
+
+  def mark(self, node: Node) -> None:
+    """Says that what follows is this node's."""
+    self.at = node.token
+    if self.lines and node.kind not in ("block", "sequence"):
+      self.build.emit(UOp(Ops.BARRIER, dtypes.void, (self.build.state,), self.line(node.token)))
+
+  def line(self, token: Token) -> Line:
+    place = token.file.place(token.at)
+    return Line(place.file, place.line)
 
   def block(self, node: Node) -> None:
     depth = len(self.cleanups)
@@ -914,9 +928,13 @@ class Lowering:
     self.build.begin(head)
     self.loop_body(body, out, again)
     self.build.start(again)
-    if step is not None: self.value(step)
+    if step is not None:
+      self.mark(step)
+      self.value(step)
     self.build.start(check)
-    if test is not None: self.branch(test, head, out)
+    if test is not None:
+      self.mark(test)
+      self.branch(test, head, out)
     else: self.build.jump(head)
     self.build.begin(out)
     self.run_cleanups(depth)

@@ -197,6 +197,8 @@ class Parser(Declarations):
       return
     self.advance()
     if t.is_function: raise Failure(name, f"function '{name.text}' is initialized like a variable")
+    if statements is not None and base.storage == "extern":
+      raise Failure(name, f"'{name.text}' has both 'extern' and initializer")
     if object.data is not None: raise Failure(name, f"redefinition of '{name.text}'")
     object.type, object.data = self.initializer(t)
     object.is_defined = True

@@ -1,25 +1,32 @@
 # riscv.py: a Module -> a RISC-V object file that GNU ld links, or the same as assembly: code by the back end that
 # kernels use (picograd/codegen/riscv.py), objects as bytes and relocations.
 from __future__ import annotations
-from typing import Iterable
-from picograd.codegen.flat import Data, Function, Module, mem2reg, without_beginnings
+from dataclasses import replace
+from typing import Any, Callable, Iterable
+from picograd.codegen.flat import Data, Function, Module, forward, mem2reg, without_beginnings
 from picograd.codegen.flatopt import simplify
 from picograd.codegen.inline import inline_all
 from picograd.codegen.memopt import forward_loads, hoist_loads
 from picograd.codegen.riscv import assemble
 from picograd.codegen.rvobject import Assembled, Section, write_object
+from picograd.ops.ops import Ops
+from picograd.ops.uop import Table
 from .assembly import assembly_of
+from .lex import doing
 
 def object_code(module: Module, level: int) -> bytes:
   return write_object(sections(module, level), module.weak, module.thread_local)
 
 def assembly(module: Module, level: int) -> str:
-  return assembly_of(sections(module, level), module.weak, module.assembly)
+  return assembly_of(sections(module, level), module)
 
 def sections(module: Module, level: int) -> list[Assembled]:
   """Code and data. Functions that call setjmp keep their variables in memory."""
   functions = optimized(module) if level else [without_beginnings(fn) for fn in module.functions]
-  code = assemble(functions, thread_local=module.thread_local)
+  try: code = assemble(functions, thread_local=module.thread_local)
+  except Exception:
+    for fn in functions: named(lambda fn: assemble([fn], thread_local=module.thread_local))(fn)
+    raise
   lists = [list_section(name, listed) for name, listed in
            ((".init_array", module.startup), (".fini_array", module.shutdown)) if listed]
   grouped: dict[str, list[Data]] = {}
@@ -35,10 +42,28 @@ def sections(module: Module, level: int) -> list[Assembled]:
 def optimized(module: Module) -> list[Function]:
   """The functions that are left, each after its callees went into it. One that calls setjmp keeps its variables in
   memory."""
+  def start(fn: Function) -> Function:
+    return without_beginnings(fn) if fn.returns_twice else simplify(lines_of_calls(mem2reg(fn)))
   def improve(fn: Function) -> Function:
-    return fn if fn.returns_twice else simplify(hoist_loads(forward_loads(simplify(fn))))
-  start = [without_beginnings(fn) if fn.returns_twice else simplify(mem2reg(fn)) for fn in module.functions]
-  return inline_all(start, module.weak, improve)
+    return fn if fn.returns_twice else simplify(hoist_loads(forward_loads(simplify(lines_of_calls(fn)))))
+  return inline_all(list(map(named(start), module.functions)), module.weak, named(improve))
+
+def named(work: Callable[[Function], Any]) -> Callable[[Function], Any]:
+  """The same work, whose faults name the function."""
+  def with_name(fn: Function) -> Any:
+    where = f"{fn.line.file}:{fn.line.number}" if fn.line is not None else "the compiler's own"
+    with doing(lambda: f"in function '{fn.name}', {where}"): return work(fn)
+  return with_name
+
+def lines_of_calls(fn: Function) -> Function:
+  """Without the marks of lines, which keep things in their order, except those before calls, which do so too."""
+  gone: Table = {}
+  for block in fn.blocks.values():
+    effects = [u for u in block if u.op is not Ops.LOAD]
+    gone.update((u, u.src[-1]) for u, following in zip(effects, effects[1:])
+                if u.op is Ops.BARRIER and u.arg is not None and following.op is not Ops.CALL)
+  if not gone: return fn
+  return forward(replace(fn, blocks={k: [u for u in block if u not in gone] for k, block in fn.blocks.items()}), gone)
 
 def section_name(data: Data) -> str:
   """The section an object goes to: the one its program names, else that of its kind."""

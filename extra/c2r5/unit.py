@@ -8,7 +8,7 @@ from picograd.ops.ops import Ops
 from .constant import NotConstant, Value, bytes_of_long_double, constant_value
 from .ctype import Floating, Machine, is_const_array
 from .declare import Leaf
-from .lex import Diagnostics, Failure
+from .lex import Diagnostics, Failure, doing
 from .lower import Lowering
 from .parse import Definition, Unit
 from .tree import Address, Object
@@ -67,8 +67,9 @@ def fill(image: Image, leaves: Iterable[Leaf], base: int) -> None:
 def symbols_of(fn: Function) -> list[str]: return [u.arg for u in every_node(fn) if u.op is Ops.SYM]
 
 class UnitLowering:
-  def __init__(self, unit: Unit, definitions: list[Definition], machine: Machine, diagnostics: Diagnostics):
-    self.unit, self.machine, self.diagnostics = unit, machine, diagnostics
+  def __init__(self, unit: Unit, definitions: list[Definition], machine: Machine, diagnostics: Diagnostics,
+               lines: bool):
+    self.unit, self.machine, self.diagnostics, self.lines = unit, machine, diagnostics, lines
     self.definitions = {d.object.symbol: d for d in definitions if not only_declared(d.object)}
     self.objects = {o.symbol: o for o in unit.objects}
     self.constants: dict[bytes, str] = {}
@@ -102,8 +103,8 @@ class UnitLowering:
     object = self.objects.get(name)
     try:
       if name in self.definitions:
-        lowering = Lowering(self.definitions[name], self.machine, self.constants)
-        self.functions[name] = lowering.lower()
+        lowering = Lowering(self.definitions[name], self.machine, self.constants, self.lines)
+        with doing(lambda: f"in function '{name}', {lowering.at.where}"): self.functions[name] = lowering.lower()
         return symbols_of(self.functions[name])
       if object is not None and object.is_defined and not object.type.is_function and object.alias is None:
         return self.add_data(object)

@@ -28,6 +28,11 @@ class Convention(NamedTuple):
 
 PLAIN = Convention()
 
+class Line(NamedTuple):
+  """Of a program's text. A BARRIER whose arg it is says that what follows was written there."""
+  file: str
+  number: int
+
 @dataclass
 class Function:
   """name(params) -> result. A kernel takes a ptr per PARAM slot, then its thread number as int64, and runs `threads`
@@ -40,6 +45,7 @@ class Function:
   convention: Convention = PLAIN
   is_local: bool = False                       # no other module sees it
   returns_twice: bool = False                  # it calls setjmp: its variables must stay in memory
+  line: Line | None = None                     # where the program defines it
 
 class Data(NamedTuple):
   """An object in memory. pieces: (offset, symbol, bytes beyond it) of the pointers in it; contents has zeros there.
@@ -65,6 +71,7 @@ class Module(NamedTuple):
   startup: tuple[str, ...] = ()                # functions that run before main
   shutdown: tuple[str, ...] = ()               # and after it
   assembly: tuple[str, ...] = ()
+  source: str | None = None                    # the C file, if debuggers are to know its lines
 
 STATEFUL = frozenset({Ops.LOAD, Ops.STORE, Ops.CALL})        # their last source is the memory state
 LEAVES = frozenset({Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.SYM, Ops.LABEL, Ops.PHI})   # are in no block's list

@@ -13,7 +13,7 @@ from picograd.codegen.rvobject import Assembled, Section, disassemble
 from picograd.codegen.rvselect import Selector
 from picograd.codegen.rvv import legalise_vectors
 from picograd.helpers import collector_paused
-from picograd.ops.ops import TERMINATORS, Ops
+from picograd.ops.ops import EFFECTS, TERMINATORS, Ops
 from picograd.ops.uop import UOp
 
 EXTENSIONS = frozenset({"zba", "zbb"})
@@ -31,7 +31,8 @@ def select(fn: Function, extensions: frozenset[str] = frozenset(), thread_local:
 
 def without_pure(fn: Function) -> Function:
   """The blocks list effects only, as before placing."""
-  blocks = {label: [u for u in block if u.op in STATEFUL or u.op in TERMINATORS] for label, block in fn.blocks.items()}
+  kept = STATEFUL | EFFECTS | TERMINATORS
+  blocks = {label: [u for u in block if u.op in kept] for label, block in fn.blocks.items()}
   return replace(fn, blocks=blocks)
 
 def assemble(functions: Iterable[Function], extensions: frozenset[str] = frozenset(),

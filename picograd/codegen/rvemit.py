@@ -318,6 +318,9 @@ class Emitter:
   def return_address(self, _: int, to: int) -> None:
     if RA in self.frame.saved: self.access("ld", to, self.frame.saved[RA], self.frame.base)
     else: self.copy(to, RA)
+  def barrier(self, line: Any, to: int) -> None:
+    """No code; debuggers are told where the code of a line begins."""
+    if line is not None: self.section.label(("line", line, len(self.section.labels)))
   def address_of_symbol(self, name: str, to: int) -> None: self.section.address(to, name)
   def thread_address(self, name: str, to: int) -> None: self.section.thread_address(to, name)
   def single(self, bits: int, to: int) -> None: self.float_bits(bits, 32, to)
@@ -328,7 +331,7 @@ class Emitter:
 
   pseudos: dict[str, Callable[[Emitter, Any, int], None]] = {
     "li": number, "frame": address_of_array, "la": address_of_symbol, "la.tls": thread_address, "float.s": single,
-    "float.d": double, "variable arguments": first_variable, "frame_address": top_of_frame,
+    "float.d": double, "variable arguments": first_variable, "barrier": barrier, "frame_address": top_of_frame,
     "return_address": return_address}
 
   # the stack pointer
@@ -344,10 +347,9 @@ class Emitter:
   def restore_stack(self, sources: list[UOp], to: int) -> None:
     saved, = self.read_all(sources)
     self.section.emit("addi", SP, saved, 0)
-  def barrier(self, sources: list[UOp], to: int) -> None: pass
 
   stack_rows: dict[str, Callable[[Emitter, list[UOp], int], None]] = {
-    "alloca": alloca, "stack_save": save_stack, "stack_restore": restore_stack, "barrier": barrier}
+    "alloca": alloca, "stack_save": save_stack, "stack_restore": restore_stack}
 
   # calls and the ends of blocks
 

@@ -230,7 +230,7 @@ class Selector(VectorSelection):
     if index.op is Ops.ADD and is_number(index.src[1]) and abs(index.src[1].arg) < 256:
       index, offset = index.src[0], 4 * index.src[1].arg
     return UOp(Ops.SWITCH, dtypes.void, (ins("slli", self.new[index], number=2), *labels), offset)
-  def barrier(self, u: UOp) -> UOp: return ins("barrier", self.after(u.src[-1]), dtype=dtypes.void)
+  def barrier(self, u: UOp) -> UOp: return ins("barrier", self.after(u.src[-1]), number=u.arg, dtype=dtypes.void)
   def ret(self, u: UOp) -> UOp: return u.with_src(tuple(map(self.passed, u.src)))
 
   specials: dict[Ops, Callable[[Selector, UOp], UOp]] = {
