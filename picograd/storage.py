@@ -254,7 +254,13 @@ checks: list[Check] = []
 
 def check_later(bad: UOp, error: Exception) -> None:
   """error is raised by the next realize() if any element of bad is true."""
+  if 0 in bad.shape: return
   checks.append((bad.cast(dtypes.int32).reduce(Ops.MAX, tuple(range(len(bad.shape)))).reshape((1,)), error))
+
+traced: "weakref.WeakSet[UOp]" = weakref.WeakSet()                            # leaves that stand for no value: func's
+def is_traced(u: UOp) -> bool:
+  """Whether u depends on a leaf that stands for no value."""
+  return bool(traced) and not traced.isdisjoint(toposort([u]))
 
 # ---- realize ---------------------------------------------------------------------------------------------------------
 
@@ -264,12 +270,13 @@ def realize(storages: Iterable[Storage]) -> None:
   """Puts the values of storages into memory, and runs all assignments and checks that wait. Whoever needs the value of
   a buffer from before an assignment gets its own value computed first."""
   wanted = [s for s in dedup(storages) if s.memory is None]
-  if not wanted and not checks: return
+  due = [check for check in checks if not is_traced(check[0])]
+  if not wanted and not due: return
   asked = set(wanted)
   wanted += [s for s in waiting_by_age() if s not in asked and s.is_due()]
   requests: list[Request] = [(s, s.uop) for s in wanted]
   lost = add_readers(requests)
-  due, checks[:] = checks[:], []
+  checks[:] = [check for check in checks if check not in due]
   values = [kept(u, lost) for _, u in requests]
   memories = runtime.realize(values + [bad for bad, _ in due])
   for (storage, _), memory in zip(requests, memories): storage.land(memory)
