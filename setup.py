@@ -5,7 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 llama = ["tokenizers", "safetensors", "jinja2", "tqdm"]
-test = ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "nvidia-cuda-nvrtc; sys_platform == 'linux'"]
+test = ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "expecttest",
+        "nvidia-cuda-nvrtc; sys_platform == 'linux'"]
 
 setup(
   name="picograd",

@@ -29,7 +29,7 @@ METHODS = set("""abs absolute acos add all allclose amax amin any arctan argmax 
   expm1 flatten flip floor floor_divide fmod frac gather ge gt index_select isclose isfinite isinf isnan le lerp log
   log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp lt masked_fill masked_select
   max maximum mean min minimum mm moveaxis movedim mul multiply mv nan_to_num narrow ne neg nonzero norm outer permute
-  pow prod ravel reciprocal relu remainder repeat_interleave reshape roll round rsqrt scatter scatter_add select
+  pow prod ravel reciprocal relu remainder repeat_interleave reshape roll round rsqrt rsub scatter scatter_add select
   sigmoid sign sin sinh softmax sort split sqrt square squeeze std sub subtract sum swapaxes t tan tanh tile topk
   trace transpose tril triu true_divide trunc unbind unflatten unique unsqueeze var""".split())
 DTYPES = set("""bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 bfloat16 float32 float64 half float

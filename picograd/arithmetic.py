@@ -174,10 +174,12 @@ def power(x: UOp, y: UOp) -> UOp:
   logarithm = zero.where(x.like(1), magnitude(x)).alu(Ops.LOG2)
   size = (y * logarithm).alu(Ops.EXP2)
   odd = (trunc(y * 0.5) * 2).ne(y)
-  of_negative = trunc(y).eq(y).where(odd.where(-size, size), math.nan)
-  signed = (x < 0).where(of_negative, size)
+  negative = x < 0
+  fractional = trunc(y).ne(y)
+  signed = (negative & odd).where(-size, size) * (negative & fractional).where(y.like(math.nan), 1)
   at_zero = y.eq(0).where(y.like(1), (y < 0).where(y.like(math.inf), y.like(0)))
-  return zero.where(detach(at_zero), signed)
+  undefined = negative.where(y.like(math.nan), 1)       # by y there is no derivative where x is negative
+  return zero.where(detach(at_zero), never(x).where(y * undefined, signed))
 
 def power_int(x: UOp, y: UOp) -> UOp:
   """x^y over integers modulo 2^bits, by the bits of y; a negative power is 0 unless |x| is 1."""

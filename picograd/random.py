@@ -145,9 +145,11 @@ def randn_like(input: Tensor, generator: Generator | None = None, dtype: DType |
                device: Any = None) -> Tensor:
   return randn(*input.shape, generator=generator, dtype=dtype or input.dtype, device=device or input.device)
 
-def randint_like(input: Tensor, low: int, high: int, generator: Generator | None = None,
-                 dtype: DType | None = None) -> Tensor:
-  return integers(low, high, input.shape, generator, input.device, dtype or input.dtype)
+def randint_like(input: Tensor, low: int, high: int | None = None, generator: Generator | None = None,
+                 dtype: DType | None = None, device: Any = None) -> Tensor:
+  """Whole numbers in [low, high); in [0, low) where low alone is given."""
+  start, end = (0, low) if high is None else (low, high)
+  return integers(int(start), int(end), input.shape, generator, device or input.device, dtype or input.dtype)
 
 def normal(mean: float | Tensor = 0.0, std: float | Tensor = 1.0, size: Sequence[int] | None = None,
            generator: Generator | None = None, dtype: DType | None = None, device: Any = None) -> Tensor:

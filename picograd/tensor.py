@@ -208,7 +208,9 @@ class Tensor:
     return self.looked[1]
 
   @property
-  def sizes(self) -> Ints: return self.uop.shape if self.steps else self.storage.uop.shape
+  def sizes(self) -> Ints:
+    if not self.steps: return self.storage.uop.shape
+    return (self.uop if self.looked is None else self.looked[1]).shape
   @property
   def shape(self) -> Size: return Size(self.sizes)
   @property
@@ -231,10 +233,10 @@ class Tensor:
   def is_floating_point(self) -> bool: return self.dtype.is_floating_point
 
   def stride(self, dim: int | None = None) -> Any:
-    strides = strides_of(self.uop.shape) if self.known_strides is None else self.known_strides
+    strides = strides_of(self.sizes) if self.known_strides is None else self.known_strides
     return strides if dim is None else strides[axis_of(dim, self.ndim)]
   def is_contiguous(self) -> bool:
-    shape = self.uop.shape
+    shape = self.sizes
     return all(n == 1 or s == wanted for n, s, wanted in zip(shape, self.stride(), strides_of(shape)))
 
   # ---- values on the host --------------------------------------------------------------------------------------------
@@ -272,7 +274,7 @@ class Tensor:
     return bool(self.item()) if self.numel() else False
   def __len__(self) -> int:
     if not self.ndim: raise TypeError("len() of a 0-d tensor")
-    return self.uop.shape[0]
+    return self.sizes[0]
   def __iter__(self) -> Iterator[Tensor]:
     if not self.ndim: raise TypeError("iteration over a 0-d tensor")
     return iter(self.unbind(0))
@@ -393,7 +395,7 @@ class Tensor:
   def fitted(self, value) -> Tensor:
     """value in my shape and dtype, on my device."""
     if not isinstance(value, Tensor): value = full((), value, dtype=self.dtype, device=self.device)
-    uop, shape = moved_to(value, self.storage.device), self.uop.shape
+    uop, shape = moved_to(value, self.storage.device), self.sizes
     while len(uop.shape) > len(shape) and uop.shape[0] == 1:
       uop = uop.reshape(uop.shape[1:])
     if broadcast(shape, uop.shape) != shape:
@@ -480,14 +482,14 @@ class Tensor:
     if len(sizes) == 1 and isinstance(sizes[0], DType):
       return self.bitcast(sizes[0])
     shape = self.new_shape(sizes)
-    strides = reshaped_strides(self.uop.shape, self.stride(), shape)
+    strides = reshaped_strides(self.sizes, self.stride(), shape)
     if strides is not None: return self.see([(Ops.RESHAPE, shape)], strides)
     raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension "
                        "spans across two contiguous subspaces). Use .reshape(...) instead.")
 
   def reshape(self, *sizes) -> Tensor:
     shape = self.new_shape(sizes)
-    if reshaped_strides(self.uop.shape, self.stride(), shape) is not None:
+    if reshaped_strides(self.sizes, self.stride(), shape) is not None:
       return self.view(shape)
     return result(self.uop.reshape(shape), self)
 
@@ -513,14 +515,15 @@ class Tensor:
   def mT(self) -> Tensor: return self.transpose(-1, -2)
 
   def squeeze(self, dim=None) -> Tensor:
-    shape = self.uop.shape
-    axes = {a for a in axes_of(dim, self.ndim) if shape[a] == 1}
+    shape = self.sizes
+    named = () if dim == () else axes_of(dim, self.ndim)
+    axes = {a for a in named if shape[a] == 1}
     kept = [d for d in range(self.ndim) if d not in axes]
     return self.see([(Ops.RESHAPE, tuple(shape[d] for d in kept))], self.strides_at(kept))
 
   def unsqueeze(self, dim) -> Tensor:
     at = axis_of(dim, self.ndim + 1)
-    shape, strides = list(self.uop.shape), list(self.stride())
+    shape, strides = list(self.sizes), list(self.stride())
     strides.insert(at, 1 if at == self.ndim else strides[at] * shape[at])
     shape.insert(at, 1)
     return self.see([(Ops.RESHAPE, tuple(shape))], tuple(strides))
@@ -529,12 +532,12 @@ class Tensor:
     """Repeated along dimensions of size 1 without copying; -1 keeps a size."""
     wanted = sizes_of(sizes)
     missing = len(wanted) - self.ndim
-    ones = (1,) * missing + self.uop.shape
+    ones = (1,) * missing + self.sizes
     shape = tuple(n if m == -1 else m for n, m in zip(ones, wanted))
     if missing < 0 or -1 in wanted[:missing] or any(n not in (1, m) for n, m in zip(ones, shape)):
       raise RuntimeError(f"The expanded size of the tensor {list(wanted)} must match the existing size "
                          f"{list(self.shape)} at every dimension that is not 1")
-    kept = [s if n == m else 0 for s, n, m in zip(self.stride(), self.uop.shape, shape[missing:])]
+    kept = [s if n == m else 0 for s, n, m in zip(self.stride(), self.sizes, shape[missing:])]
     steps = [(Ops.RESHAPE, ones)] if missing else []
     return self.see([*steps, (Ops.EXPAND, shape)], (0,) * missing + tuple(kept))
 
@@ -543,16 +546,16 @@ class Tensor:
     if first > last:
       raise RuntimeError(f"flatten(): start_dim {start_dim} comes after end_dim {end_dim}")
     if self.ndim and first == last: return self
-    shape = self.uop.shape
+    shape = self.sizes
     return self.reshape(shape[:first] + (prod(shape[first:last + 1]),) + shape[last + 1:])
 
   def narrow(self, dim, start, length) -> Tensor:
     at, low = axis_of(dim, self.ndim), int(start)
-    n = self.uop.shape[at]
+    n = self.sizes[at]
     if low < 0: low %= max(1, n)
     if low + length > n:
       raise RuntimeError(f"start ({low}) + length ({length}) exceeds dimension size ({n}).")
-    bounds = tuple((low, low + length) if d == at else (0, m) for d, m in enumerate(self.uop.shape))
+    bounds = tuple((low, low + length) if d == at else (0, m) for d, m in enumerate(self.sizes))
     return self.see([(Ops.SHRINK, bounds)], tuple(self.stride()))
 
   def select(self, dim, index) -> Tensor:
@@ -575,7 +578,7 @@ class Tensor:
   def basic(self, entries: Sequence[Any]) -> Tensor:
     """The view that ints, slices and None select; an index tensor keeps its whole dimension."""
     plain = [slice(None) if isinstance(e, Tensor) else e for e in entries]
-    found = indexing.basic_index(self.uop.shape, self.stride(), plain)
+    found = indexing.basic_index(self.sizes, self.stride(), plain)
     view = self.see(found.steps, tuple(found.strides))
     return view.flip(found.flips) if found.flips else view
 
@@ -624,7 +627,7 @@ class Tensor:
   def mean(self, dim=None, keepdim=False, dtype: DType | None = None) -> Tensor:
     x = self.cast(dtype or self.dtype)
     x.floats("mean")
-    count = prod(x.uop.shape[a] for a in axes_of(dim, x.ndim))
+    count = prod(x.sizes[a] for a in axes_of(dim, x.ndim))
     return x.over(lambda u, axes: ar.mean_over(u, axes, count), dim, keepdim)
   def floats(self, what: str) -> None:
     if self.dtype.is_floating_point: return
@@ -732,7 +735,7 @@ def tensor_entries(entries: Sequence[Any]) -> tuple[list[int], list[Tensor]]:
 def derivatives(output: Tensor, seed: Tensor | None, wanted: Sequence[Tensor]) -> list[UOp | None]:
   """d output / d t for each t, weighted by seed; None for a t that output does not depend on."""
   check_output(output, seed)
-  first = UOp.const(output.dtype, 1).spread(output.uop.shape) if seed is None else convert(seed.uop, output.dtype)
+  first = UOp.const(output.dtype, 1).spread(output.sizes) if seed is None else convert(seed.uop, output.dtype)
   nodes = [(t, u) for t in wanted for u in (t.uop, *t.former_nodes())]
   root, *targets = st.current([output.uop, *(u for _, u in nodes)])
   inside = set(toposort([root]))
@@ -803,6 +806,7 @@ def arange(start, end=None, step=1, dtype: DType | None = None, **options) -> Te
   """start, start+step, .. below end."""
   if end is None: start, end = 0, start
   start, end, step = (x.item() if isinstance(x, (Tensor, np.generic)) else x for x in (start, end, step))
+  if dtype is not None and dtype.is_int: start, end, step = int(start), int(end), int(step)
   if step == 0: raise RuntimeError("step must be nonzero")
   count = max(0, math.ceil((end - start) / step))
   any_float = any(isinstance(x, float) for x in (start, end, step))

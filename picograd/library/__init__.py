@@ -27,7 +27,7 @@ METHODS = {
   copying: "__deepcopy__ __reduce__",
   creation: "cpu cuda element_size new_empty new_full new_ones new_tensor new_zeros pin_memory type_as",
   elementwise: """addcdiv addcmul allclose atan2 clamp equal frac isclose isfinite lerp logical_and logical_not
-    logical_or logical_xor nan_to_num round sign square""",
+    logical_or logical_xor nan_to_num round rsub sign square""",
   joining: "chunk roll split",
   matrices: "bmm diag diagonal dot mm mv outer trace tril triu",
   movement: """broadcast_to expand_as movedim pad ravel repeat repeat_interleave reshape_as t tile unflatten unfold

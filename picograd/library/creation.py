@@ -20,15 +20,18 @@ def ones_like(x: Tensor, **options) -> Tensor:
 empty_like = zeros_like
 
 def linspace(start, end, steps: int, dtype: DType | None = None, **options) -> Tensor:
-  """steps numbers from start to end, both included; each half counts from its own end."""
+  """steps numbers from start to end, both included; each half counts from its own end. Integers are rounded to zero."""
+  dtype = dtype or Default.dtype
+  start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
+  if dtype.is_int: start, end = int(start), int(end)
   step = (end - start) / max(1, steps - 1)
-  line = UOp.iota(steps, dtypes.int32).cast(dtype or Default.dtype)
+  line = UOp.iota(steps, dtypes.int32).cast(dtypes.float64 if dtype.is_int else dtype)
   rising = line * step + start
   falling = end - (steps - 1 - line) * step
   if steps == 1:
-    return created(rising, **options)
+    return created(rising.cast(dtype), **options)
   values = (line < steps // 2).where(rising, falling)
-  return created(values, **options)
+  return created(values.cast(dtype), **options)
 
 def identity_mask(n: int, m: int) -> UOp:
   """True where row == column."""

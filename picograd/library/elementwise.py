@@ -8,6 +8,9 @@ from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.tensor import Tensor, binary, float_dtype
 
+def rsub(self: Tensor, other, alpha=1) -> Tensor:
+  """other - alpha * self"""
+  return other - self * alpha
 def square(self: Tensor) -> Tensor: return self * self
 def sign(self: Tensor) -> Tensor:
   return self.map_flat(formulas.sign)

@@ -61,7 +61,7 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
   return cat([t if t.ndim > 1 else t.reshape(1, -1) for t in tensors], 0)
 
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
-  shape = broadcast(*(t.uop.shape for t in tensors))
+  shape = broadcast(*(t.sizes for t in tensors))
   return tuple(t.expand(shape) for t in tensors)
 
 def split(self: Tensor, split_size_or_sections, dim=0) -> tuple[Tensor, ...]:

@@ -38,7 +38,7 @@ def axes_at(dims, rank: int) -> list[int]:
 
 def unflatten(self: Tensor, dim, sizes: Sequence[Any]) -> Tensor:
   """One dimension as several."""
-  at, shape = axis_of(dim, self.ndim), self.uop.shape
+  at, shape = axis_of(dim, self.ndim), self.sizes
   inner = list(sizes)
   if -1 in inner:
     inner[inner.index(-1)] = shape[at] // -math.prod(inner)
@@ -50,7 +50,7 @@ def repeat(self: Tensor, *sizes) -> Tensor:
   if len(counts) < self.ndim:
     raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
   ones = (1,) * (len(counts) - self.ndim)
-  shape = ones + self.uop.shape
+  shape = ones + self.sizes
   pairs = tuple(m for n in shape for m in (1, n))
   grown = tuple(m for pair in zip(counts, shape) for m in pair)
   total = tuple(n * count for n, count in zip(shape, counts))
@@ -64,7 +64,7 @@ def repeat_interleave(self: Tensor, repeats, dim=None) -> Tensor:
   """Each element several times in a row."""
   if dim is None:
     return repeat_interleave(self.flatten(), repeats, 0)
-  at, shape = axis_of(dim, self.ndim), self.uop.shape
+  at, shape = axis_of(dim, self.ndim), self.sizes
   if isinstance(repeats, Tensor):
     places: np.ndarray = np.repeat(np.arange(shape[at]), repeats.host())
     return self.index_select(at, tensor(places, device=self.device))
@@ -91,7 +91,7 @@ def pad(self: Tensor, widths: Sequence[tuple[Any, Any]], value=0) -> Tensor:
 def unfold(self: Tensor, dimension, size, step) -> Tensor:
   """Windows of `size` elements, every `step`, as a new last dimension."""
   at = axis_of(dimension, self.ndim)
-  count = (self.uop.shape[at] - size) // step + 1
+  count = (self.sizes[at] - size) // step + 1
   starts = arange(count, device=self.device).unsqueeze(1) * step
   places = starts + arange(size, device=self.device)
   windows = self.index_select(at, places.flatten())

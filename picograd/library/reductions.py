@@ -11,7 +11,7 @@ from picograd.library.formulas import is_inf, log, rsqrt, scaled_exp2, with_slop
 from picograd.library.movement import pad_with
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
-from picograd.tensor import Tensor, result
+from picograd.tensor import Tensor, float_dtype, result, where
 
 def var_over(x: UOp, axes: Axes, count: int, correction: float) -> UOp:
   """Two passes: the mean of squared distances from the mean."""
@@ -34,7 +34,7 @@ def var(self: Tensor, dim=None, unbiased=True, keepdim=False, correction=None) -
   if isinstance(dim, bool):
     dim, unbiased = None, dim
   if correction is None: correction = 1 if unbiased else 0
-  count = prod(self.uop.shape[a] for a in axes_of(dim, self.ndim))
+  count = prod(self.sizes[a] for a in axes_of(dim, self.ndim))
   return self.over(lambda x, axes: var_over(x, axes, count, correction), dim, keepdim)
 def std(self: Tensor, dim=None, unbiased=True, keepdim=False, correction=None) -> Tensor:
   return var(self, dim, unbiased, keepdim, correction).sqrt()
@@ -58,9 +58,13 @@ def norm(self: Tensor, p=2, dim=None, keepdim=False) -> Tensor:
   if p == 0:
     return self.ne(0).cast(self.dtype).sum(dim, keepdim)
   if p == 1: return size.sum(dim, keepdim)
-  if math.isinf(p):
+  if not isinstance(p, str) and math.isinf(p):
     return size.amax(dim, keepdim) if p > 0 else size.amin(dim, keepdim)
-  return (size ** p).sum(dim, keepdim) ** (1 / p)
+  if isinstance(p, str): raise RuntimeError(f"norm of order {p!r}: 'fro' or a number is expected; see linalg.norm")
+  zero = self == 0                                                     # where a power has no derivative
+  powers = where(zero, 0.0 if p > 0 else math.inf, where(zero, 1.0, size) ** p)
+  total = powers.sum(dim, keepdim)
+  return where(total == 0, 0.0, where(total == 0, 1.0, total) ** (1 / p))
 
 # ---- softmax ---------------------------------------------------------------------------------------------------------
 
@@ -103,7 +107,7 @@ def log_sum_exp(x: UOp, axes: Axes) -> UOp:
   total = e.reduce(Ops.ADD, axes)
   return with_slope("logsumexp", (log(total) + top).cast(x.dtype), x)
 def logsumexp(self: Tensor, dim, keepdim=False) -> Tensor:
-  return self.over(log_sum_exp, dim, keepdim)
+  return self.cast(float_dtype(self.dtype, self)).over(log_sum_exp, dim, keepdim)
 
 # ---- scans -----------------------------------------------------------------------------------------------------------
 

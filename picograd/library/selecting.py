@@ -35,9 +35,9 @@ class Place:
 
 def joint_index(x: Tensor, at: Sequence[int], tensors: Sequence[Tensor]) -> UOp:
   """The positions in the dimensions `at` taken as one."""
-  sizes = [x.uop.shape[d] for d in at]
+  sizes = [x.sizes[d] for d in at]
   try:
-    shape = broadcast(*(t.uop.shape for t in tensors))
+    shape = broadcast(*(t.sizes for t in tensors))
   except ValueError:
     shapes = ", ".join(map(str, (list(t.shape) for t in tensors)))
     raise IndexError(f"shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}") from None
@@ -104,15 +104,22 @@ def put_at(self: Tensor, at: Sequence[int], tensors: Sequence[Tensor], value) ->
 
 def gather(self: Tensor, dim, index: Tensor) -> Tensor:
   """out[.., k, ..] = self[.., index[.., k, ..], ..]"""
+  if not index.numel(): return zeros(tuple(index.shape), dtype=self.dtype, device=self.device)
+  if not self.ndim or not index.ndim:
+    return gather(at_least_1d(self), dim, at_least_1d(index)).reshape(index.shape)
   axis, x = axis_of(dim, self.ndim), self.uop
   place = checked_index(index, x.shape[axis], axis)
   return result(gather_axis(x, axis, place), self)
 
+def at_least_1d(x: Tensor) -> Tensor:
+  return x if x.ndim else x.reshape(1)
+
 def index_select(self: Tensor, dim, index: Tensor) -> Tensor:
+  if not self.ndim: return index_select(self.reshape(1), dim, index).reshape(())
   return self.gather_at([axis_of(dim, self.ndim)], [index])
 
 def masked_select(self: Tensor, mask: Tensor) -> Tensor:
-  shape = broadcast(self.uop.shape, mask.uop.shape)
+  shape = broadcast(self.sizes, mask.sizes, (1,))
   return self.expand(shape)[mask.expand(shape)]
 
 def nonzero(self: Tensor, as_tuple=False) -> Any:
@@ -178,14 +185,17 @@ def combine_along(x: UOp, index: UOp, values: UOp, op: Ops) -> UOp:
 
 def scatter(self: Tensor, dim, index: Tensor, src=None, value=None, reduce: str | None = None) -> Tensor:
   """Myself with [.., index[.., k, ..], ..] replaced by src[.., k, ..]; reduce='add' or 'multiply' combines them."""
+  if src is None:
+    src = value
+  if not isinstance(src, Tensor):
+    src = full(tuple(index.shape), src, dtype=self.dtype, device=self.device)
+  if not self.ndim or not index.ndim:
+    line = scatter(at_least_1d(self), dim, at_least_1d(index), at_least_1d(src), reduce=reduce)
+    return line.reshape(self.shape)
   axis, x = axis_of(dim, self.ndim), self.uop
   place = checked_index(index, x.shape[axis], axis)
   if 0 in place.shape:
     return self.clone()
-  if src is None:
-    src = value
-  if not isinstance(src, Tensor):
-    src = full(index.shape, src, dtype=self.dtype, device=self.device)
   bounds = touched(x.shape, place.shape, axis)
   used = tuple((0, n) for n in place.shape)
   values = convert(src.uop, self.dtype).shrink(used)

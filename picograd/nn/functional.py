@@ -1,8 +1,8 @@
 # functional.py: torch.nn.functional on top of Tensor. In: tensors in torch's layouts, (N, C, ...) for images. Out: lazy
 # tensors. Every function is a composition of tensor operations, so gradients, vmap and fusion follow from Tensor's.
 from __future__ import annotations
-import math
-from typing import Sequence
+import functools, math
+from typing import Any, Sequence
 from picograd.common import for_product, for_sums
 from picograd.dtype import DType, dtypes
 from picograd.arithmetic import convert
@@ -138,7 +138,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
   if c % num_groups:
     raise RuntimeError(f"Expected number of channels in input to be divisible by num_groups, but got input of shape "
                        f"{list(input.shape)} and num_groups={num_groups}")
-  x = input.to(working_dtype(input.dtype)).reshape(n, num_groups, -1)
+  x = input.to(working_dtype(input.dtype)).reshape(n, num_groups, prod(input.shape[1:]) // num_groups)
   x = standardise(x, (-1,), eps).reshape(*input.shape).to(input.dtype)
   return scale_and_shift(x, per_channel(weight, input.ndim), per_channel(bias, input.ndim))
 
@@ -187,9 +187,12 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
   widths += [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
   if mode == "constant": return input.pad(widths, value or 0)
   if mode not in OUTSIDE: raise NotImplementedError(f"Unrecognised padding mode {mode}")
+  if mode == "circular":                                 # what is cut off is not wrapped around
+    input = input.pad([(min(lo, 0), min(hi, 0)) for lo, hi in widths])
+    widths = [(max(lo, 0), max(hi, 0)) for lo, hi in widths]
   for d, (lo, hi) in enumerate(widths):
     n = input.shape[d]
-    if mode == "reflect" and max(lo, hi) >= n:
+    if mode == "reflect" and (lo or hi) and max(lo, hi) >= n:
       raise ValueError(f"reflect padding {lo, hi} of dimension {d} needs more than the {n} elements it has")
     if lo or hi: input = take(input, d, [OUTSIDE[mode](i, n) for i in range(-lo, n + hi)])
   return input
@@ -198,36 +201,73 @@ def windows(x: Tensor, size: Sequence[int], stride: Sequence[int], dilation: Seq
   """(..., i_1 .. i_n) -> (..., o_1 .. o_n, k_1 .. k_n), y[o, k] = x[o*stride + k*dilation]."""
   return result(windows_of(x.uop, size, Steps(tuple(stride), tuple(dilation))), x)
 
+Taps = list[list[tuple[int, float]]]       # for each sample along a dimension: the positions it reads, and weights
+
 def source_positions(n: int, out: int, step: float, align_corners: bool) -> list[float]:
-  """Where each of `out` samples lies on a line of n pixels, clamped to it; step is n/out."""
+  """Where each of `out` samples lies on a line of n pixels; step is n/out."""
   if align_corners: return [i * (n - 1) / max(1, out - 1) for i in range(out)]
-  return [min(max((i + 0.5) * step - 0.5, 0.0), n - 1.0) for i in range(out)]
+  return [(i + 0.5) * step - 0.5 for i in range(out)]
+
+def nearest_taps(n: int, out: int, step: float, align_corners: bool) -> Taps:
+  return [[(min(int(i * step), n - 1), 1.0)] for i in range(out)]
+def nearest_exact_taps(n: int, out: int, step: float, align_corners: bool) -> Taps:
+  return [[(min(int((i + 0.5) * step), n - 1), 1.0)] for i in range(out)]
+
+def linear_taps(n: int, out: int, step: float, align_corners: bool) -> Taps:
+  """The two neighbours, weighted by their distance."""
+  places = [min(max(p, 0.0), n - 1.0) for p in source_positions(n, out, step, align_corners)]
+  return [[(int(p), 1 - p % 1), (min(int(p) + 1, n - 1), p % 1)] for p in places]
+
+def cubic(distance: float) -> float:
+  """The weight of a pixel: Keys' kernel (1981) with a = -0.75."""
+  t, a = abs(distance), -0.75
+  if t <= 1: return ((a + 2) * t - (a + 3)) * t * t + 1
+  return ((t - 5) * t + 8) * a * t - 4 * a
+
+def cubic_taps(n: int, out: int, step: float, align_corners: bool) -> Taps:
+  """The four neighbours; outside there are the pixels of the edge."""
+  places = source_positions(n, out, step, align_corners)
+  return [[(replicated(math.floor(p) + k, n), cubic(p - math.floor(p) - k)) for k in range(-1, 3)] for p in places]
+
+def area_taps(n: int, out: int, step: float, align_corners: bool) -> Taps:
+  """The mean of the pixels between two samples."""
+  spans = [range(i * n // out, ceildiv((i + 1) * n, out)) for i in range(out)]
+  return [[(k, 1 / len(span)) for k in span] for span in spans]
+
+# mode -> taps along one dimension, and for how many dimensions it is defined
+MODES = {"nearest": (nearest_taps, (1, 2, 3)), "nearest-exact": (nearest_exact_taps, (1, 2, 3)),
+         "area": (area_taps, (1, 2, 3)), "linear": (linear_taps, (1,)), "bilinear": (linear_taps, (2,)),
+         "trilinear": (linear_taps, (3,)), "bicubic": (cubic_taps, (2,))}
 
 def interpolate(input: Tensor, size: Ints | None = None, scale_factor: float | Sequence[float] | None = None,
-                mode: str = "nearest", align_corners: bool = False) -> Tensor:
-  """(N, C, i_1 ..) -> (N, C, o_1 ..) by mode nearest, linear (one dimension) or bilinear (two)."""
+                mode: str = "nearest", align_corners: bool | None = None,
+                recompute_scale_factor: bool | None = None) -> Tensor:
+  """(N, C, i_1 ..) -> (N, C, o_1 ..) by mode nearest, nearest-exact, area, linear (one dimension), bilinear, bicubic
+  (two) or trilinear (three). ValueError unless either size or scale_factor is given."""
   n = input.ndim - 2
-  if mode not in ("nearest", "linear", "bilinear"): raise NotImplementedError(f"interpolate(mode={mode!r})")
+  if mode not in MODES or n not in MODES[mode][1]:
+    raise NotImplementedError(f"interpolate(mode={mode!r}) of {n} dimensions")
   if scale_factor is not None and size is None:
     factors = [float(scale_factor)] * n if isinstance(scale_factor, (int, float)) else [float(f) for f in scale_factor]
     sizes = tuple(math.floor(i * f) for i, f in zip(input.shape[2:], factors))
     steps = [1 / f for f in factors]
-  elif size is not None and scale_factor is None:
-    sizes = as_tuple(size, n, "size")
-    steps = [i / o for i, o in zip(input.shape[2:], sizes)]
+  elif size is not None and scale_factor is None: sizes, steps = as_tuple(size, n, "size"), []
   else: raise ValueError("either size or scale_factor should be defined, not both")
+  if recompute_scale_factor or not steps: steps = [i / o for i, o in zip(input.shape[2:], sizes)]
   for d, (out, step) in enumerate(zip(sizes, steps), 2):
-    if mode == "nearest": input = take(input, d, [min(int(i * step), input.shape[d] - 1) for i in range(out)])
-    else: input = blend_neighbours(input, d, source_positions(input.shape[d], out, step, bool(align_corners)))
+    input = resampled(input, d, MODES[mode][0](input.shape[d], out, step, bool(align_corners)))
   return input
 
-def blend_neighbours(x: Tensor, dim: int, positions: Sequence[float]) -> Tensor:
-  """x along dim at fractional positions: the two neighbours, weighted by their distance."""
-  low = [min(int(p), x.shape[dim] - 1) for p in positions]
-  high = [min(i + 1, x.shape[dim] - 1) for i in low]
-  weight = tensor([p - i for p, i in zip(positions, low)], dtype=x.dtype, device=x.device)
-  weight = weight.reshape(-1, *(1,) * (x.ndim - dim - 1))
-  return take(x, dim, low) * (1 - weight) + take(x, dim, high) * weight
+def resampled(x: Tensor, dim: int, taps: Taps) -> Tensor:
+  """x along dim >= 0 at the taps: the sum of what each reads."""
+  parts = []
+  for k in range(max(map(len, taps))):
+    read = [row[k] if k < len(row) else (0, 0.0) for row in taps]
+    part = take(x, dim, [position for position, _ in read])
+    if any(w != 1 for _, w in read):
+      part = part * tensor([w for _, w in read], dtype=x.dtype, device=x.device).reshape(-1, *(1,) * (x.ndim - dim - 1))
+    parts.append(part)
+  return functools.reduce(Tensor.add, parts)
 
 # ---- convolution and pooling -----------------------------------------------------------------------------------------
 
@@ -286,6 +326,9 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
                      output_padding: Ints = 0, groups: int = 1, dilation: Ints = 1) -> Tensor:
   """(N, C, H, W) with weight (C, O/groups, KH, KW) -> (N, O, H', W'): the gradient of conv2d in its input, as a
   convolution of the input with stride-1 zeros between its pixels by the flipped weight."""
+  if input.ndim == 3:
+    return conv_transpose2d(input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups,
+                            dilation).squeeze(0)
   strides, pads = as_tuple(stride, 2, "stride"), as_tuple(padding, 2, "padding")
   extra, dilations = as_tuple(output_padding, 2, "output_padding"), as_tuple(dilation, 2, "dilation")
   c, out, *kernel = weight.shape
@@ -310,16 +353,21 @@ def pool_widths(size: int, kernel: int, stride: int, padding: int, dilation: int
   return padding, max(padding, (outputs - 1) * stride + reach - size - padding)
 
 def max_pool2d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, dilation: Ints = 1,
-               ceil_mode: bool = False) -> Tensor:
+               ceil_mode: bool = False, return_indices: bool = False) -> Any:
   """(..., H, W) -> (..., H', W'), the maximum of each window; padding counts as -inf. Of equal elements only the first
-  gets the gradient."""
+  gets the gradient. With return_indices also where each was: its place in the flattened (H, W), int64."""
   kernel, dilations = as_tuple(kernel_size, 2, "kernel_size"), as_tuple(dilation, 2, "dilation")
   strides, pads = as_tuple(stride or kernel_size, 2, "stride"), as_tuple(padding, 2, "padding")
   widths = [pool_widths(*row, ceil_mode) for row in zip(input.shape[-2:], kernel, strides, pads, dilations)]
   check_windows(input, kernel, dilations, widths)
   lowest = -math.inf if input.dtype.is_floating_point else input.dtype.min
-  x = input.pad([(0, 0)] * (input.ndim - 2) + widths, lowest)
-  return windows(x, kernel, strides, dilations).flatten(-2).max(-1).values
+  around = [(0, 0)] * (input.ndim - 2) + widths
+  seen = windows(input.pad(around, lowest), kernel, strides, dilations).flatten(-2)
+  values, chosen = seen.max(-1)
+  if not return_indices: return values
+  places = arange(prod(input.shape[-2:]), device=input.device).reshape(input.shape[-2:]).pad(widths)
+  places = windows(places, kernel, strides, dilations).flatten(-2)                             # (H', W', KH*KW)
+  return values, places.expand(*seen.shape).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
 
 def avg_pool2d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
@@ -330,6 +378,7 @@ def avg_pool2d(input: Tensor, kernel_size: Ints, stride: Ints | None = None, pad
   widths = [pool_widths(*row, 1, ceil_mode) for row in zip(input.shape[-2:], kernel, strides, pads)]
   check_windows(input, kernel, (1, 1), widths)
   total = windows(input.pad([(0, 0)] * (input.ndim - 2) + widths), kernel, strides, (1, 1)).sum((-2, -1))
+  if not input.dtype.is_floating_point: return total.div(divisor_override or prod(kernel), rounding_mode="trunc")
   if divisor_override is not None: return total / divisor_override
   counted = [(p, p) if count_include_pad else (0, 0) for p in pads]
   if counted == widths: return total / prod(kernel)

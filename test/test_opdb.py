@@ -1,0 +1,35 @@
+# test_opdb.py: torch's database of operators (op_db) against picograd: every operator that the API names, its sample
+# inputs in float32 and int64, values and gradients. `pytest -m opdb` looks at all samples, every other run at a few of
+# each operator. What does not agree is listed here with the reason.
+import importlib.util
+import pytest
+
+if importlib.util.find_spec("torch") is None or importlib.util.find_spec("expecttest") is None:
+  pytest.skip("op_db needs torch and expecttest", allow_module_level=True)
+import opdb
+
+# operator -> (how many of its samples disagree, why)
+DISAGREE = {
+  "linalg.eig float32": (8, "torch's eigenvalues are complex, for which there is no dtype here"),
+  "nn.functional.batch_norm float32": (2, "an input without channels is refused"),
+  "nn.functional.layer_norm float32": (1, "of one element the gradient is 0; torch's is its rounding error"),
+  "norm/nuc float32": (2, "Tensor.norm has no order 'nuc': linalg.norm has"),
+  "index_put float32": (2, "accumulate=True is index_add_ and scatter_add_ here"),
+  "index_put int64": (2, "accumulate=True is index_add_ and scatter_add_ here"),
+}
+CASES = opdb.chosen([])
+FEW = 2                    # samples of an operator that every run looks at
+
+def name_of(case): return f"{opdb.label(case[0])} {str(case[1]).removeprefix('torch.')}"
+
+@pytest.mark.opdb
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_all_samples_agree(case):
+  found = opdb.agreement(*case)
+  allowed, _ = DISAGREE.get(name_of(case), (0, ""))
+  assert sum(found.differences.values()) <= allowed, f"of {found.count}: {dict(found.differences)}"
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_some_samples_agree(case):
+  found = opdb.agreement(*case, few=FEW)
+  assert not found.differences or name_of(case) in DISAGREE, dict(found.differences)
