@@ -9,7 +9,7 @@ import picograd.nn.functional as F
 from graphs import leaf, matmul, random, value
 from picograd import Tensor, codegen, tensor
 from picograd.codegen import llvmir
-from picograd.codegen.optimize import Opt, Stage, apply_opts
+from picograd.codegen.optimize import Opt, Stage, apply_opts, stores_of
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import Caches, llvm_target
 from picograd.codegen.tiling import contraction_opts
@@ -125,6 +125,20 @@ def test_no_two_nests_close_one_loop(shape, channels):
         closed = [r for u in ends for r in u.src if r.op is Ops.RANGE and r.axis is not Axis.THREAD]
         assert len(closed) == len(set(closed))
   assert blocked > 0
+
+def test_what_no_thread_divides_is_one_threads_work():
+  """Two threads share 1000 columns in tiles; the columns at the edge are computed by one of them."""
+  target = llvm_target(AVX512, "x86_64", 2, Caches(1 << 15, 1 << 20))
+  kernel, = schedule([matmul(leaf(random(120, 50)), leaf(random(50, 1000)))], "CPU", target).kernels
+  ast = codegen.prepared(kernel.ast)
+  opts = contraction_opts(ast, target)
+  columns = max((u for u in toposort([ast]) if u.op is Ops.RANGE), key=lambda r: r.bound.arg).arg[0]
+  assert Opt(Axis.THREAD, columns, 2) in opts
+  nests = stores_of(apply_opts(ast, opts))
+  assert len(nests) > 1
+  for store, loops in nests:
+    decides = toposort([store.src[0], *(r.bound for r in loops)])
+    assert any(r.op is Ops.RANGE and r.axis is Axis.THREAD for r in decides)
 
 def test_gradients_of_a_product(small):
   """Those of weights are products of transposed operands over a long batch."""

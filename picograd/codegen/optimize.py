@@ -65,8 +65,11 @@ def apply_opt(kernel: UOp, opt: Any) -> UOp:
   r, fresh = range_numbered(kernel, opt.number), next_number(kernel)
   if opt.axis is Axis.LOOP: return set_rest_apart(kernel, r, opt.amount)
   if opt.axis is Axis.TILE: return cut_tiles(kernel, r, opt.amount)
-  if opt.axis is Axis.BLOCK:
-    return block_reduction(kernel, r, opt.amount) if r.axis is Axis.REDUCE else block_outputs(kernel, r, opt.amount)
+  if opt.axis is Axis.BLOCK and r.axis is Axis.REDUCE: return block_reduction(kernel, r, opt.amount)
+  if opt.axis is Axis.BLOCK:                   # in a nest of one thread, r is a range of its own
+    for r in ranges_in(kernel):
+      if r.arg[0] == opt.number: kernel = block_outputs(kernel, r, opt.amount)
+    return kernel
   if opt.axis is Axis.THREAD: return once(replace_range(kernel, r, *split_outer(r, opt, fresh)), fresh)
   return replace_range(kernel, r, *split_inner(r, opt, fresh))
 
@@ -94,22 +97,31 @@ def split_outer(r: UOp, opt: Opt, fresh: int) -> tuple[UOp, None]:
   return thread * chunk + UOp(Ops.RANGE, dtypes.index, (bound,), r.arg), None
 
 def once(kernel: UOp, number: int) -> UOp:
-  """The kernel whose nests that no thread range divides run in all threads, while the first alone stores their results:
-  the others would wait for it anyway."""
+  """The kernel whose nests that no thread range divides have results of the last thread alone, whose chunk is the
+  shortest: their first loop has no steps in the others. But scratch memory is each thread's own, so what fills it runs
+  in all threads, and results that are stored in the same loops, or in none, are left out by a condition."""
   thread = range_numbered(kernel, number)
+  is_last = thread > thread.bound.arg - 2
   stores = stores_of(kernel)
   divided = [loops for _, loops in stores if is_divided(loops)]
+  in_all = {r for store, loops in stores if not is_divided(loops) and not is_result(store) for r in loops}
   out: list[Nested] = []
   for store, loops in stores:
     shared = max([len(common_start([loops, other])) for other in divided], default=0)
-    if is_divided(loops): out.append((store, loops))
-    else: out.append((stored_where(store, thread < 1), (*loops[:shared], thread, *loops[shared:])))
+    if not is_divided(loops):
+      first = next((r for r in loops if r.axis is Axis.LOOP), None)
+      if first and not shared and first not in in_all:
+        own = {first: first.with_src((is_last.where(first.bound, 0),))}
+        store, loops = store.substitute(own), replaced(loops, own)
+      elif is_result(store): store = stored_where(store, is_last)
+      loops = (*loops[:shared], thread, *loops[shared:])
+    out.append((store, loops))
   return UOp.sink(*nests_of(out))
 
+def is_result(store: UOp) -> bool: return store.src[0].src[0].op is Ops.PARAM
+
 def stored_where(store: UOp, condition: UOp) -> UOp:
-  """A store to a buffer that happens only where the condition holds; scratch memory is each thread's own."""
   address, *rest = store.src
-  if address.src[0].op is not Ops.PARAM: return store
   return store.with_src((address.with_src((*address.src[:2], gated(list(address.src[2:]), condition))), *rest))
 
 def is_divided(loops: Iterable[UOp]) -> bool: return any(r.axis is Axis.THREAD for r in loops)

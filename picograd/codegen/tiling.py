@@ -181,16 +181,22 @@ def opts_of(c: Contraction, tile: Tile, kernel: UOp, target: Target) -> list[Any
 def work(c: Contraction) -> int:
   return prod(size(r) for r in (c.columns, *c.rows, *c.outer, *c.reduce.src[1:]))
 
+def width(r: UOp, c: Contraction, tile: Tile) -> int:
+  """How many steps of r a tile has."""
+  return {c.columns: tile.vectors * tile.lanes, c.rows[-1]: tile.rows}.get(r, 1)
+
 def tiles(r: UOp, c: Contraction, tile: Tile) -> int:
   """How many steps the loop over r has outside of tiles."""
-  return size(r) // {c.columns: tile.vectors * tile.lanes, c.rows[-1]: tile.rows}.get(r, 1)
+  return size(r) // width(r, c, tile)
 
 def share_out(plan: Plan, c: Contraction, tile: Tile, target: Target) -> None:
-  """Threads share the loop that they can divide best; of equal ones the first that copies nothing twice."""
+  """Threads share the loop that they can divide best; of equal ones the first that copies nothing twice. The last
+  thread has the shortest chunk, and what is left over at the edge."""
   if target.threads < 2 or work(c) < THREAD_WORK: return
   def balance(r: UOp) -> float:
-    steps = tiles(r, c, tile)
-    return round(steps / max(1, ceildiv(steps, target.threads) * target.threads), 1)
+    chunk = ceildiv(tiles(r, c, tile), target.threads) * width(r, c, tile)
+    last = size(r) - chunk * (target.threads - 1)
+    return round(size(r) / (max(chunk, last) * target.threads), 1)
   r = max((*c.outer, c.columns, *c.rows), key=balance)
   if tiles(r, c, tile) >= target.threads: plan.add(Opt(Axis.THREAD, r.arg[0], target.threads))
 
