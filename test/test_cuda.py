@@ -3,6 +3,7 @@
 # `python test/test_cuda.py --update`). With a GPU, `pytest -m cuda` runs the tests of operations, schedules, captured
 # programs and llama on it, each file in a process of its own.
 import os, subprocess, sys
+from functools import partial
 from pathlib import Path
 import numpy as np
 import pytest
@@ -92,6 +93,9 @@ CASES = {
   "fma": lambda: leaf(256, 128) @ leaf(128, 384),
   "fma of an odd shape": lambda: leaf(3, 130, 77) @ leaf(3, 77, 51) + 1,
   "tf32": lambda: roughly(lambda: leaf(256, 128) @ leaf(384, 128).T),
+  "tf32, turned": lambda: roughly(lambda: leaf(256, 128) @ leaf(128, 384)),
+  "tf32, turned, odd": lambda: roughly(lambda: leaf(5, 77, 256).transpose(1, 2) @ leaf(5, 330, 77).transpose(1, 2)),
+  "tf32, both turned": lambda: roughly(lambda: leaf(128, 256).T @ leaf(128, 384)),
   "tf32 of an odd depth": lambda: roughly(lambda: leaf(256, 77) @ leaf(384, 77).T + 1),
   "matrix unit": lambda: half(256, 128) @ half(128, 384),
   "matrix unit, transposed": lambda: half(128, 256).T @ half(384, 128).T,
@@ -150,6 +154,25 @@ def test_rounded_products_use_the_matrix_unit_and_exact_ones_do_not():
   (rough,), (exact,) = sources(CASES["tf32"]()), sources(CASES["fma"]())
   assert "k8.f32.tf32.tf32" in rough and "cp.async.bulk.tensor" in rough
   assert "tf32" not in exact
+
+def test_wgmma_takes_words_that_it_cannot_turn_from_registers():
+  """Of A, or of B; where neither lies along the sum, one of them is copied first."""
+  turned = [roughly(lambda: leaf(256, 128) @ leaf(128, 384)), roughly(lambda: leaf(128, 256).T @ leaf(384, 128).T)]
+  for tensor in turned:
+    source, = sources(tensor)
+    assert "load_word(sb" in source or "load_word(sa" in source
+  copy, product = sources(roughly(lambda: leaf(128, 256).T @ leaf(128, 384)))
+  assert "wgmma" not in copy and "= load_word(" in product
+  assert len(sources(roughly(lambda: leaf(128, 16).T @ leaf(128, 384)))) == 1
+
+def test_a_float_rounded_to_16_bits_takes_one_conversion():
+  source, = sources((half(64, 128) + 1) * half(64, 128))
+  body = source[source.index("void body("):]
+  assert "as_bfloat16(" in body and "from_bfloat16(to_bfloat16(" not in body
+
+def test_exponentials_are_the_machines():
+  source, = sources(leaf(64).exp())
+  assert "exp2(" in source[source.index("void body("):]
 
 def test_positions_beyond_32_bits_are_wide():
   source, = sources(leaf(1 << 20, 1 << 12) * 2)
@@ -213,6 +236,25 @@ def test_products_on_the_gpu(dtype, tolerance, shape):
   for got in (a @ b, a @ b.T.contiguous().T, a.T.contiguous().T @ b, (b.T @ a.T).T):
     error = np.linalg.norm(got.float().numpy() - x @ y) / np.linalg.norm(x @ y)
     assert error < tolerance
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize("shape", [(64, 4096, 2048), (1000, 1032, 1096), (130, 70, 300), (96, 160, 33)])
+def test_rounded_products_on_the_gpu(shape, batch):
+  """Each operand as it is and transposed: out of memory, out of registers, copied."""
+  if not has_gpu(): pytest.skip("no GPU, or no PyCUDA")
+  m, n, k = shape
+  rng = np.random.default_rng(0)
+  a, b = [rng.standard_normal((*batch, *s)).astype(np.float32) for s in ((m, k), (k, n))]
+  want = a.astype(np.float64) @ b.astype(np.float64)
+  def both(x):
+    turned = pg.tensor(x.swapaxes(-1, -2).copy(), device="CUDA")
+    return [pg.tensor(x, device="CUDA"), turned.transpose(-1, -2)]
+  def product(x, y): return (x @ y).numpy()
+  for x in both(a):
+    for y in both(b):
+      got = roughly(partial(product, x, y))
+      assert np.linalg.norm(got - want) / np.linalg.norm(want) < 1.5e-3
 
 @pytest.mark.cuda
 def test_the_second_gpu_computes_too():

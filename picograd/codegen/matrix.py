@@ -33,19 +33,27 @@ template<int N> __device__ __forceinline__ void copies_wait() { asm volatile("cp
 
 def function_name(tile: Tile) -> str: return f"tile_{tile.unit}"
 
-PAD = 8                  # elements between rows of results: quads of a warp write to different banks
+def by_registers(itemsize: int, a: Operand, b: Operand) -> str:
+  """Which operand of a wgmma comes from registers: wgmma itself turns none but 16-bit elements."""
+  return "" if itemsize == 2 else "a" if not a.is_along_k else "b" if not b.is_along_k else ""
 
-def results_pitch(tile: Tile) -> int: return tile.columns + PAD
+def results_pitch(columns: int, turned: str) -> int:
+  """Elements from one row of results to the next: threads of a warp write to different banks."""
+  return columns + (2 if turned == "b" else 8)
 
 def shared_bytes(tile: Tile) -> int:
-  """Dynamic shared memory that the tile needs: stages and a barrier for each, later the results; room to round its start
-  up to 1024 bytes included."""
-  if tile.unit == "fma": return 0
-  return 1024 + max(tile.stages * (stage_bytes(tile) + 8), tile.rows * results_pitch(tile) * 4)
+  """Dynamic shared memory that the tile needs."""
+  return 0 if tile.unit == "fma" else room(tile.stages, stage_bytes(tile), tile.rows * tile.pitch)
+
+def room(stages: int, stage: int, results: int) -> int:
+  """Bytes of stages and a barrier for each, later of as many results; room to round the start up to 1024 included."""
+  return 1024 + max(stages * (stage + 8), 4 * results)
 
 def blocks_at_once(tile: Tile) -> int:
   """How many blocks a processor should hold, for which the compiler then leaves registers."""
-  return 1 if tile.unit == "wgmma" else 2
+  return 2 if tile.unit == "fma" else max(1, REGISTERS // (MOST_REGISTERS * tile.threads))
+
+REGISTERS, MOST_REGISTERS = 1 << 16, 255         # of a processor, and of one thread
 
 def stage_bytes(tile: Tile) -> int: return (tile.rows + tile.columns) * tile.depth * tile.itemsize
 
@@ -76,29 +84,44 @@ def place(tile: Tile, operand: Operand, rows: int) -> str:
   start = f"r / {panel} * {tile.depth * 128} + " if tile.unit == "wgmma" else ""
   return f"{start}k * {panel * tile.itemsize} + (r % {panel} / {chunk} ^ k & 7) * 16{rest}"
 
+def pieces_across(tile: Tile, operand: Operand, rows: int) -> int:
+  """How many threads side by side copy neighbours of an operand."""
+  return (tile.depth if is_along_k(operand) else rows) // operand.lanes
+
+def piece(tile: Tile, operand: Operand, rows: int) -> str:
+  """Which of a stage's elements a thread copies first; others are the same number of rows, or steps of k, apart."""
+  down, across = "rk" if is_along_k(operand) else "kr"
+  per = pieces_across(tile, operand, rows)
+  return f"int {down} = threadIdx.x / {per}, {across} = threadIdx.x % {per} * {operand.lanes};"
+
+def source(tile: Tile, operand: Operand, rows: int, name: str, first: str) -> str:
+  """from_NAME: the address of what a thread copies first of all."""
+  return f"""  const auto* from_{name} = {name};
+  {{ {piece(tile, operand, rows)} from_{name} += (long long)({first} + r) * {operand.outer} + (long long)k * {operand.inner}; }}"""
+
 def copy(tile: Tile, operand: Operand, rows: int, name: str, first: str, size: int) -> str:
-  """The statements that copy one stage of an operand: every thread some pieces, neighbours side by side."""
-  lanes, total = operand.lanes, rows * tile.depth // operand.lanes
-  if is_along_k(operand):
-    per = tile.depth // lanes
-    at = f"int r = x / {per}, k = x % {per} * {lanes};"
-  else:
-    per = rows // lanes
-    at = f"int k = x / {per}, r = x % {per} * {lanes};"
-  loop = f"for (int i = 0; i < {total // tile.threads}; i++) {{ int x = threadIdx.x + i * {tile.threads}; {at}"
-  inside = f"{first} + r < {size} && k0 + k < {tile.k}"
-  source = f"{name} + (long long)({first} + r) * {operand.outer} + (long long)(k0 + k) * {operand.inner}"
-  return f"""    #pragma unroll
-    {loop}
-      bool inside = {inside};
-      copy_async<{lanes * tile.itemsize}>(s{name} + {place(tile, operand, rows)}, inside ? {source} : {name}, inside); }}"""
+  """The statements that copy one stage of an operand: every thread some pieces, neighbours side by side. Whether a piece
+  is inside is asked only where a tile may be cut off."""
+  down = tile.threads // pieces_across(tile, operand, rows)
+  count = rows * tile.depth // operand.lanes // tile.threads
+  apart, moved = (operand.outer, "r") if is_along_k(operand) else (operand.inner, "k")
+  conditions = [f"{first} + r < {size}"] * (size % rows > 0) + [f"step * {tile.depth} + k < {tile.k}"] * (tile.k % tile.depth > 0)
+  return f"""    {{ const auto* from = from_{name} + (long long)step * {tile.depth * operand.inner};
+    {piece(tile, operand, rows)}
+    #pragma unroll
+    for (int i = 0; i < {count}; i++) {{
+      bool inside = {" && ".join(conditions) or "true"};
+      copy_async<{operand.lanes * tile.itemsize}>(s{name} + {place(tile, operand, rows)}, inside ? from + i * {down * apart}ll : {name}, inside);
+      {moved} += {down};
+    }} }}"""
 
 def staging(tile: Tile) -> str:
   total = tile.rows * tile.depth * tile.itemsize
   return f"""  unsigned int base = (shared_address(raw) + 1023) & ~1023u;
+{source(tile, tile.a, tile.rows, "a", "m0")}
+{source(tile, tile.b, tile.columns, "b", "n0")}
   auto copy_stage = [&](int step) {{
     unsigned int sa = base + step % {tile.stages} * {stage_bytes(tile)}, sb = sa + {total};
-    int k0 = step * {tile.depth};
 {copy(tile, tile.a, tile.rows, "a", "m0", tile.m)}
 {copy(tile, tile.b, tile.columns, "b", "n0", tile.n)}
   }};"""
@@ -180,7 +203,7 @@ def mma(tile: Tile) -> str:
     for (int j = 0; j < {ni}; j++)
       #pragma unroll
       for (int h = 0; h < 2; h++)
-        *(float2*)(results + (wm + i * 16 + h * 8 + l / 4) * {results_pitch(tile)} + wn + j * 8 + l % 4 * 2) =
+        *(float2*)(results + (wm + i * 16 + h * 8 + l / 4) * {tile.pitch} + wn + j * 8 + l % 4 * 2) =
           make_float2(d[(i * {ni} + j) * 4 + h * 2], d[(i * {ni} + j) * 4 + h * 2 + 1]);
 }}
 """
@@ -188,49 +211,94 @@ def mma(tile: Tile) -> str:
 # ---- wgmma -----------------------------------------------------------------------------------------------------------
 
 def wgmma(tile: Tile) -> str:
-  """Each warpgroup multiplies its rows with all columns while copies for later steps are under way."""
-  mi, count = tile.warp[0] // 64, tile.warp[1] // 2
-  ka, kb = tile.a.is_along_k, tile.b.is_along_k
-  per = 32 // tile.itemsize                                            # elements of k that one instruction takes
-  step_a, step_b = [32 if along else per * 128 for along in (ka, kb)]  # bytes to the next of them
-  next_rows = 64 * 128 if ka else tile.depth * 128                     # bytes to the next 64 rows
-  high_a, high_b = [0x4000004000010000 if along else 0x4000004000000000 | tile.depth * 8 << 16 for along in (ka, kb)]
-  products = "\n".join(f"    multiply(d + {i * count}, da + {(i * next_rows + k * step_a) >> 4}, "
-                       f"db + {(k * step_b) >> 4}, {'t > 0' if k == 0 else '1'});"
-                       for k in range(tile.depth // per) for i in range(mi))
+  """Each warpgroup multiplies its part of one operand with all of the other while copies for later steps are under way.
+  That part may come from registers, of which there are two sets: one step's is read while the last one multiplies."""
+  turned = by_registers(tile.itemsize, tile.a, tile.b)
+  part, whole = tile.warp[::-1] if turned == "b" else tile.warp
+  mi, count = part // 64, whole // 2
   start, ready, more, copied = bulk_steps(tile) if tile.bulk else thread_steps(tile)
-  return f"""{wgmma_instruction(tile, count, ka, kb)}{TENSOR_MAPS if tile.bulk else ""}{signature(tile)}
+  fragments, products = from_registers(tile, turned, mi, count) if turned else ("", from_memory(tile, mi, count))
+  sets = f"unsigned int (&x)[{mi * STEPS * 4}]" if turned else "int"
+  loop = """  for (int t = 0; t < total; t += 2) { multiply_step(t, x[0]); if (t + 1 < total) multiply_step(t + 1, x[1]); }""" \
+    if turned else """  for (int t = 0; t < total; t++) multiply_step(t, 0);"""
+  return f"""{wgmma_instruction(tile, turned, whole)}{TENSOR_MAPS if tile.bulk else ""}{signature(tile)}
 {bulk_staging(tile) if tile.bulk else staging(tile)}
   float d[{mi * count}];
+{f"  unsigned int x[2][{mi * STEPS * 4}];" if turned else ""}
   const int total = {ceildiv(tile.k, tile.depth)};
-{start}
-  for (int t = 0; t < total; t++) {{
+  int w = threadIdx.x / 32, l = threadIdx.x % 32;
+  auto multiply_step = [&](int t, {sets}) {{
 {ready}
-    unsigned int sa = base + t % {tile.stages} * {stage_bytes(tile)} + threadIdx.x / 128 * {mi * next_rows};
-    unsigned int sb = base + t % {tile.stages} * {stage_bytes(tile)} + {tile.rows * tile.depth * tile.itemsize};
-    unsigned long long da = {high_a:#x}ull | (sa & 0x3ffff) >> 4, db = {high_b:#x}ull | (sb & 0x3ffff) >> 4;
+    unsigned int sa = base + t % {tile.stages} * {stage_bytes(tile)}, sb = sa + {tile.rows * tile.depth * tile.itemsize};
+{fragments}
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 {products}
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 {more}
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
 {copied}
-  }}
+  }};
+{start}
+{loop}
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 {keep(mi * count)}
   copies_wait<0>();
   __syncthreads();
-  int w = threadIdx.x / 32, l = threadIdx.x % 32;
   #pragma unroll
   for (int i = 0; i < {mi}; i++)
     #pragma unroll
     for (int j = 0; j < {count // 4}; j++)
       #pragma unroll
-      for (int h = 0; h < 2; h++)
-        *(float2*)(results + (w / 4 * {tile.warp[0]} + i * 64 + w % 4 * 16 + h * 8 + l / 4) * {results_pitch(tile)} + j * 8 + l % 4 * 2) =
-          make_float2(d[i * {count} + j * 4 + h * 2], d[i * {count} + j * 4 + h * 2 + 1]);
+      for (int h = 0; h < 2; h++) {{
+        int row = w / 4 * {part} + i * 64 + {TURNED_ROW if turned else "w % 4 * 16 + h * 8 + l / 4"}, column = j * 8 + l % 4 * 2;
+        float low = d[i * {count} + j * 4 + h * 2], high = d[i * {count} + j * 4 + h * 2 + 1];
+        {stores_of_two(tile, turned)}
+      }}
 }}
 """
+
+STEPS = 4                # instructions that take a row of 128 bytes of k
+# which 16 rows a warp has: their addresses in swizzled memory are in different banks
+TURNED_ROW = "w % 4 / 2 * 32 + (w % 2 * 2 + h + l / 16 * 4) * 4 + l / 4 % 4"
+
+def stores_of_two(tile: Tile, turned: str) -> str:
+  """Neighbours of a row of the product; where operands have changed sides, of a column."""
+  if turned != "b": return f"*(float2*)(results + row * {tile.pitch} + column) = make_float2(low, high);"
+  return f"results[column * {tile.pitch} + row] = low; results[(column + 1) * {tile.pitch} + row] = high;"
+
+def descriptor(tile: Tile, operand: Operand) -> int:
+  """What describes an operand in shared memory, without its address."""
+  return 0x4000004000010000 if operand.is_along_k else 0x4000004000000000 | tile.depth * 8 << 16
+
+def step_bytes(tile: Tile, operand: Operand) -> int:
+  """Bytes to what the next instruction takes along k."""
+  return 32 if operand.is_along_k else 32 // tile.itemsize * 128
+
+def bytes_of_64_rows(tile: Tile, operand: Operand) -> int:
+  return 64 * 128 if operand.is_along_k else 64 * tile.itemsize * tile.depth
+
+def from_memory(tile: Tile, mi: int, count: int) -> str:
+  """Products of two operands in shared memory."""
+  down, step_a, step_b = bytes_of_64_rows(tile, tile.a), step_bytes(tile, tile.a), step_bytes(tile, tile.b)
+  calls = "\n".join(f"    multiply(d + {i * count}, da + {(i * down + k * step_a) >> 4}, db + {(k * step_b) >> 4}, "
+                    f"{'t > 0' if k == 0 else '1'});" for k in range(STEPS) for i in range(mi))
+  return f"""    sa += w / 4 * {mi * down};
+    unsigned long long da = {descriptor(tile, tile.a):#x}ull | (sa & 0x3ffff) >> 4, db = {descriptor(tile, tile.b):#x}ull | (sb & 0x3ffff) >> 4;
+{calls}"""
+
+def from_registers(tile: Tile, turned: str, mi: int, count: int) -> tuple[str, str]:
+  """Statements that load what one step multiplies, and products of that with the other operand."""
+  own, other = (tile.a, tile.b) if turned == "a" else (tile.b, tile.a)
+  name, rest = ("sa", "sb") if turned == "a" else ("sb", "sa")
+  down, step = bytes_of_64_rows(tile, own), step_bytes(tile, other)
+  loads = f"""    #pragma unroll
+    for (int i = 0; i < {mi * STEPS * 4}; i++) {{
+      int h = i & 1, high = i & 2, k = i / 4 % {STEPS} * 8 + high * 2 + l % 4, chunk = (w % 2 * 2 + h + l / 16 * 4) ^ k & 7;
+      x[i] = load_word({name} + (w / 4 * {mi} + i / {STEPS * 4}) * {down} + w % 4 / 2 * {tile.depth * 128} + k * 128 + chunk * 16 + l / 4 % 4 * 4);
+    }}"""
+  calls = "\n".join(f"    multiply(d + {i * count}, x + {(i * STEPS + k) * 4}, db + {(k * step) >> 4}, {'t > 0' if k == 0 else '1'});"
+                    for k in range(STEPS) for i in range(mi))
+  return loads, f"    unsigned long long db = {descriptor(tile, other):#x}ull | ({rest} & 0x3ffff) >> 4;\n{calls}"
 
 Steps = tuple[str, str, str, str]     # before the loop; before, behind and after the products of one step
 
@@ -269,8 +337,9 @@ def boxes(tile: Tile, operand: Operand, rows: int, number: int) -> str:
   """The copies of one stage of an operand."""
   name = "ab"[number]
   if operand.is_along_k: return f"    copy_box(s{name}, maps + {number}, x{name} + step * {tile.depth}, y{name}, bar);"
-  return "\n".join(f"    copy_box(s{name} + {j * tile.depth * 128}, maps + {number}, x{name} + {j * 64}, "
-                   f"y{name} + step * {tile.depth}, bar);" for j in range(rows // 64))
+  across = 128 // tile.itemsize
+  return "\n".join(f"    copy_box(s{name} + {j * tile.depth * 128}, maps + {number}, x{name} + {j * across}, "
+                   f"y{name} + step * {tile.depth}, bar);" for j in range(rows // across))
 
 def bulk_staging(tile: Tile) -> str:
   """x and y are where the tile's operands start in the matrices that the maps describe."""
@@ -299,16 +368,22 @@ def keep(count: int) -> str:
   return "\n".join("  asm volatile(\"\" : " + ", ".join(f'"+f"(d[{i}])' for i in range(at, min(at + 16, count))) + " :: \"memory\");"
                    for at in range(0, count, 16))
 
-def wgmma_instruction(tile: Tile, count: int, ka: bool, kb: bool) -> str:
-  ptx, per = PTX_TYPES[tile.dtype], 32 // tile.itemsize
+def wgmma_instruction(tile: Tile, turned: str, columns: int) -> str:
+  ptx, per, count = PTX_TYPES[tile.dtype], 32 // tile.itemsize, columns // 2
   registers = ", ".join(f"%{i}" for i in range(count))
-  turned = f", {int(not ka)}, {int(not kb)}" if tile.itemsize == 2 else ""
   results = ", ".join(f'"+f"(d[{i}])' for i in range(count))
+  own = 4 if turned else 1                                             # operands of the statement that name the first
+  first = f"{{%{count}, %{count + 1}, %{count + 2}, %{count + 3}}}" if turned else f"%{count}"
+  kind, values = ("unsigned int*", ", ".join(f'"r"(a[{i}])' for i in range(4))) if turned else ("unsigned long long", '"l"(a)')
+  turns = f", {int(not tile.a.is_along_k)}, {int(not tile.b.is_along_k)}" if tile.itemsize == 2 else ""
   return f"""
-__device__ __forceinline__ void multiply(float* d, unsigned long long a, unsigned long long b, int add) {{
-  asm volatile("{{ .reg .pred p; setp.ne.b32 p, %{count + 2}, 0;\\n"
-    "wgmma.mma_async.sync.aligned.m64n{tile.warp[1]}k{per}.f32.{ptx}.{ptx} {{{registers}}}, %{count}, %{count + 1}, p, 1, 1{turned}; }}"
-    : {results} : "l"(a), "l"(b), "r"(add));
+__device__ __forceinline__ unsigned int load_word(unsigned int from) {{
+  unsigned int x; asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(from) : "memory"); return x;
+}}
+__device__ __forceinline__ void multiply(float* d, {kind} a, unsigned long long b, int add) {{
+  asm volatile("{{ .reg .pred p; setp.ne.b32 p, %{count + own + 1}, 0;\\n"
+    "wgmma.mma_async.sync.aligned.m64n{columns}k{per}.f32.{ptx}.{ptx} {{{registers}}}, {first}, %{count + own}, p, 1, 1{turns}; }}"
+    : {results} : {values}, "l"(b), "r"(add));
 }}
 """
 

@@ -10,6 +10,7 @@ from picograd.codegen.places import find_places, simplify_kernel
 from picograd.codegen.rangeify import Plan, Store, loops_of, ranges_of, rangeify, reads_of, storage_id, without_casts
 from picograd.codegen.rows import Nest, Row, Run, join_rows, row_of
 from picograd.codegen.target import Target
+from picograd.codegen.turned import with_rows_to_read
 from picograd.dtype import dtypes
 from picograd.helpers import dedup, prod
 from picograd.ops.match import rewrite
@@ -30,7 +31,7 @@ PLAIN = Target("plain")
 
 def schedule(roots: list[UOp], device: str, target: Target = PLAIN) -> Schedule:
   """The kernels that compute the roots."""
-  roots = split_long_reductions(roots, target)
+  roots = with_rows_to_read(split_long_reductions(roots, target), target)
   plan = planned(roots, device, target)
   order = sort_by_need(dependencies(plan))
   if order is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 from picograd.codegen.heuristic import KernelShape, size, stride
+from picograd.codegen.matrix import by_registers, results_pitch, room
 from picograd.codegen.optimize import Opt, apply_opt, next_number, range_numbered, replace_range, split_inner
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
@@ -72,7 +73,7 @@ class Split(NamedTuple):
   amount: int
   place: int
 
-def splits_of(opt: Contract, lanes: int) -> list[Split]:
+def splits_of(opt: Contract, lanes: int, pitch: int) -> list[Split]:
   """Who stores which results. Those of fma are where they were computed, in a thread's 64 registers; others are rows of
   shared memory, of which threads side by side take vectors."""
   if opt.unit == "fma": return [
@@ -81,13 +82,11 @@ def splits_of(opt: Contract, lanes: int) -> list[Split]:
     Split("m", Axis.LOCAL, 2, 0), Split("n", Axis.LOCAL, 4, 0)]
   across = opt.columns // lanes
   down = opt.threads // across
-  pitch = opt.columns + PAD
   rows = opt.rows // down
   return [Split("n", Axis.VECTOR, lanes, 1), Split("n", Axis.LOCAL, across, lanes), Split("m", Axis.LOCAL, down, pitch),
           Split("m", Axis.UPCAST, min(rows, AT_ONCE), down * pitch),
           Split("m", Axis.LOOP, ceildiv(rows, AT_ONCE), down * AT_ONCE * pitch)]
 
-PAD = 8                        # elements between rows of results in shared memory (codegen/matrix.py)
 AT_ONCE = 4                    # rows that a thread stores at once: what else it reads for them is under way together
 
 class Product(NamedTuple):
@@ -118,7 +117,9 @@ def contract(kernel: UOp, opt: Contract) -> UOp:
   if product is None: raise ValueError(f"{opt}: the kernel is no contraction")
   m, n = range_numbered(kernel, opt.m), range_numbered(kernel, opt.n)
   a, b = (product.a, product.b) if stride(product.a, m) else (product.b, product.a)
-  splits = splits_of(opt, result_lanes(kernel))
+  operands = operand_of(a, m, product.k), operand_of(b, n, product.k)
+  pitch = results_pitch(opt.columns, by_registers(a.dtype.itemsize, *operands) if opt.unit == "wgmma" else "")
+  splits = splits_of(opt, result_lanes(kernel), pitch)
   start: Table = {product.k: m.like(0)}
   sides: dict[str, UOp] = {}                               # side -> where in it a tile begins
   inside: dict[str, UOp] = {}                              # side -> what is left of it within a tile
@@ -138,19 +139,18 @@ def contract(kernel: UOp, opt: Contract) -> UOp:
     inner = range_numbered(kernel, fresh)
     place = place + inner * split.place
     inside[split.side] = next((u for u in toposort([value]) if u.op is Ops.RANGE and u is not inner), inner)
-  operands = operand_of(a, m, product.k), operand_of(b, n, product.k)
   matrices = all(is_matrix(o, a.dtype.itemsize) for o in operands)
   bulk = opt.unit == "wgmma" and matrices and has_exact_ends(operands, size(product.k), opt.depth)
   tile = Tile(opt.unit, bulk, a.dtype.name, a.dtype.itemsize, size(m), size(n), size(product.k),
-              opt.rows, opt.columns, opt.depth, opt.stages, opt.warp, opt.threads, *operands)
-  results = UOp(Ops.BUFFER, dtypes.float32, (), results_of(opt))
+              opt.rows, opt.columns, opt.depth, opt.stages, opt.warp, opt.threads, *operands, pitch)
+  results = UOp(Ops.BUFFER, dtypes.float32, (), results_of(opt, pitch))
   addresses = [rewrite(u.src[0].substitute(start), simplify_index) for u in (a, b)]
   filled = UOp(Ops.WMMA, dtypes.void, (results, *addresses, sides["m"], sides["n"]), tile)
   now, = [u for u in toposort([kernel]) if u.op is Ops.REDUCE]
   return kernel.substitute({now: results.after(filled).index(place).load()})
 
-def results_of(opt: Contract) -> Buf:
-  return Buf(0, 64, Space.REG) if opt.unit == "fma" else Buf(0, opt.rows * (opt.columns + PAD), Space.LOCAL)
+def results_of(opt: Contract, pitch: int) -> Buf:
+  return Buf(0, 64, Space.REG) if opt.unit == "fma" else Buf(0, opt.rows * pitch, Space.LOCAL)
 
 def result_lanes(kernel: UOp) -> int:
   """Results that a thread stores at once."""
@@ -199,12 +199,17 @@ class Choice(NamedTuple):
   warp: tuple[int, int]
   threads: int
   speed: float
+  def shared_bytes(self) -> int:
+    return room(self.stages, (self.rows + self.columns) * self.depth, self.rows * results_pitch(self.columns, ""))
+  def turned(self) -> Choice:
+    """The same, with rows and columns exchanged."""
+    return self._replace(rows=self.columns, columns=self.rows, warp=self.warp[::-1])
 
 CHOICES: dict[str, list[Choice]] = {
   "wgmma": [Choice(128, 256, 128, 3, (64, 256), 256, 1.0), Choice(128, 128, 128, 4, (64, 128), 256, 0.8),
             Choice(64, 128, 128, 8, (64, 128), 128, 0.7), Choice(64, 64, 128, 8, (64, 64), 128, 0.5)],
-  "mma": [Choice(128, 128, 64, 4, (64, 64), 128, 1.0), Choice(64, 128, 64, 4, (32, 64), 128, 0.8),
-          Choice(64, 64, 64, 4, (32, 32), 128, 0.6)],
+  "mma": [Choice(128, 256, 128, 3, (64, 64), 256, 1.0), Choice(128, 128, 64, 4, (64, 64), 128, 0.97),
+          Choice(64, 128, 64, 4, (32, 64), 128, 0.8), Choice(64, 64, 64, 4, (32, 32), 128, 0.6)],
   "fma": [Choice(128, 128, 32, 2, (0, 0), 256, 1.0)],
 }
 FEWEST = 16                    # rows or columns under which no tile pays
@@ -223,16 +228,23 @@ def choose_contract(kernel: UOp, target: Target) -> Contract | None:
   def cost(choice: Choice) -> float:
     tiles = ceildiv(size(m), choice.rows) * ceildiv(size(n), choice.columns) * others
     return ceildiv(tiles, target.units) * choice.rows * choice.columns / choice.speed
-  best = min(CHOICES[unit], key=cost)
+  choices = [c for c in CHOICES[unit] if unit == "fma" or c.shared_bytes() <= target.local_bytes]
+  if unit == "wgmma" and is_turned(product, n): choices = [c.turned() for c in choices]
+  best = min(choices, key=cost)
   depth = best.depth // product.a.dtype.itemsize
   return Contract(m.arg[0], n.arg[0], unit, best.rows, best.columns, depth, best.stages, best.warp, best.threads)
 
 def unit_for(product: Product, target: Target) -> str:
-  """Who multiplies; "" for what no unit can. wgmma alone reads tf32, in rows along k."""
+  """Who multiplies; "" for what no unit can. wgmma alone reads tf32, one operand at least in rows along k."""
   if is_half(product.a.dtype): return target.matrix
   if product.a.dtype is not dtypes.float32: return ""
-  along = all(stride(u, product.k) == 1 for u in (product.a, product.b))
+  along = any(stride(u, product.k) == 1 for u in (product.a, product.b))
   return "wgmma" if product.is_rough and along and target.matrix == "wgmma" else "fma"
+
+def is_turned(product: Product, n: UOp) -> bool:
+  """Whether the operand whose rows become columns of the product comes from registers (codegen/matrix.py)."""
+  b = product.b if stride(product.b, n) else product.a
+  return b.dtype.itemsize == 4 and stride(b, product.k) != 1
 
 def is_half(dtype: DType) -> bool: return dtype in (dtypes.float16, dtypes.bfloat16)
 

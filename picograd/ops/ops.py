@@ -95,6 +95,7 @@ class Tile(NamedTuple):
   threads: int
   a: Operand
   b: Operand
+  pitch: int                     # elements from one row of results to the next
 
 class Buf(NamedTuple):
   """arg of BUFFER. size is in elements (for a C object: of bytes). version counts the assignments that have run."""
