@@ -2,7 +2,7 @@
 # tensors. Every function is a composition of tensor operations, so gradients, vmap and fusion follow from Tensor's.
 from __future__ import annotations
 import functools, math
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 from picograd.common import for_product, for_sums
 from picograd.dtype import DType, dtypes
 from picograd.arithmetic import convert
@@ -29,9 +29,17 @@ def working_dtype(dt: DType) -> DType:
 
 # ---- activations, elementwise ----------------------------------------------------------------------------------------
 
+def rounded_once(activation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+  """The same function, computed in the working dtype: 16-bit floats are rounded at the end, not at each operation."""
+  @functools.wraps(activation)
+  def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return activation(input.to(working_dtype(input.dtype)), *args, **kwargs).to(input.dtype)
+  return function
+
 def relu(input: Tensor, inplace: bool = False) -> Tensor: return input.relu()
 def sigmoid(input: Tensor) -> Tensor: return input.sigmoid()
 def tanh(input: Tensor) -> Tensor: return input.tanh()
+@rounded_once
 def silu(input: Tensor, inplace: bool = False) -> Tensor: return input * input.sigmoid()
 def softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
   return (input if dtype is None else input.to(dtype)).softmax(dim)
@@ -53,6 +61,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 def logsigmoid(input: Tensor) -> Tensor: return -softplus(-input)
 
+@rounded_once
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
   """x * Phi(x), exact by erf or by the tanh formula of Hendrycks and Gimpel (2016)."""
   if approximate == "none": return 0.5 * input * (1 + (input * math.sqrt(0.5)).erf())
