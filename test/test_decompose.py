@@ -24,7 +24,7 @@ def run(function, x, dtype):
   return evaluate(function(v), {v: x})
 
 def lowered(u, missing_ops=frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN}), missing_dtypes=frozenset()):
-  u = rewrite_top_down(u, decompose.make_defined(True))
+  u = rewrite_top_down(u, decompose.make_defined(missing_ops, True))
   return rewrite(u, decompose.lower_operations(missing_ops, missing_dtypes))
 
 def ops_of(u): return {n.op for n in toposort([u])}
@@ -53,6 +53,18 @@ def test_exponentials_within_one_ulp(dtype):
     x = spread(low * scale, high * scale)
     assert largest_error(decompose.exp2_polynomial, np.exp2, x, dtype) <= 1
     assert largest_error(decompose.exp_polynomial, np.exp, x * math.log(2), dtype) <= 1
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_exponentials_by_the_machines_powers(dtype):
+  low, high = EXPONENTS[dtype]
+  for scale in (1.0, 1 / high):
+    x = spread(low * scale, high * scale)
+    assert largest_error(decompose.exp_by_exp2, np.exp, x * math.log(2), dtype) <= 4
+  got = run(decompose.exp_by_exp2, np.array([0, -np.inf, np.inf, -1e9, 1e9, np.nan], numpy_type(dtype)), dtype)
+  assert np.array_equal(got, [1, 0, np.inf, 0, np.inf, np.nan], equal_nan=True)
+  x = variable(dtype)
+  as_power = lowered((x * math.log2(math.e)).alu(Ops.EXP2), frozenset({Ops.SIN}))
+  assert Ops.EXP2 in ops_of(as_power) and Ops.EXP2 not in ops_of(lowered((x * math.log2(math.e)).alu(Ops.EXP2)))
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_logarithms_within_one_ulp(dtype):

@@ -12,7 +12,7 @@ from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import Table, UOp, toposort
 
 def lower(kernel: UOp, target: Target) -> UOp:
-  kernel = rewrite_top_down(kernel, make_defined(target.division_traps))
+  kernel = rewrite_top_down(kernel, make_defined(target.missing_ops, target.division_traps))
   kernel = threads_to_special(kernel)
   if target.local_bytes: kernel = rewrite(to_grid(kernel), simplify_index)
   kernel = index_to_int(kernel, position_type(kernel, target))

@@ -143,6 +143,17 @@ def exp_polynomial(x, f):
   n, scaled = in_powers(x, float(LOG2_E), f)
   return scaled(horner(fma(n, -f.ln2[1], fma(n, -f.ln2[0], x)), f.exp))
 
+@by_float32
+def exp_by_exp2(x, f):
+  """e^x = 2^y by the machine's power, y = x log2(e), with what rounding took from y: within 4 ulp. (y as a sum: this is
+  what becomes of 2^(x log2(e)).)"""
+  low, high = exp_bounds(f)
+  x = clamp(x, low * math.log(2), high * math.log(2))
+  log2_e, rest = parts(LOG2_E, f.real, (f.mantissa + 1, f.mantissa + 1))
+  y = fma(x, log2_e, 0.0)
+  lost = fma(x, rest, fma(x, log2_e, -y))
+  return y.alu(Ops.EXP2) * fma(lost, math.log(2), 1.0)
+
 # ---- logarithm: x = m 2^e with sqrt(1/2) <= m < sqrt(2), log(x) = e ln2 + log(1 + (m-1)) ----------------------------
 
 def exponent_and_fraction(x, f):
@@ -269,19 +280,18 @@ def double_angle(x, a, b, c, d):
 x, y, c = Pat.var("x"), Pat.var("y"), Pat.var("c")
 half = Pat(Ops.SIN, (x * Pat.var("a"),)).named("half")
 
+def exponential(by: Callable[[UOp], UOp]) -> Rules:
+  """2^(x log2(e)) = e^x"""
+  return Rules([(Pat(Ops.EXP2, (x * c,)), lambda x, c: by(x) if is_number(c, float(LOG2_E)) else None)])
+
 composed_functions = Rules([
-  # 2^(x log2(e)) = e^x;  log2(x) ln(2) = log(x);  sin(x + pi/2) = cos(x)
-  (Pat(Ops.EXP2, (x * c,)), lambda x, c: exp_polynomial(x) if is_number(c, float(LOG2_E)) else None),
+  # log2(x) ln(2) = log(x);  sin(x + pi/2) = cos(x)
   (Pat(Ops.LOG2, (x,)) * c, lambda x, c: log_polynomial(x) if is_number(c, float(LN2)) else None),
   (Pat(Ops.SIN, (x + c,)), lambda x, c: cos_polynomial(x) if is_number(c, math.pi / 2) else None),
   (half * half * Pat.var("b") * c + Pat.var("d"), lambda x, half, a, b, c, d: double_angle(x, a, b, c, d)),
 ])
 
-polynomials = Rules([
-  (Pat(Ops.EXP2, (x,)), exp2_polynomial),
-  (Pat(Ops.LOG2, (x,)), log2_polynomial),
-  (Pat(Ops.SIN, (x,)), sin_polynomial),
-])
+POLYNOMIALS = {Ops.EXP2: exp2_polynomial, Ops.LOG2: log2_polynomial, Ops.SIN: sin_polynomial}
 
 # ---- 16-bit floats: arithmetic in float32, rounded back after each operation -----------------------------------------
 
@@ -433,10 +443,10 @@ integer_mulacc = Rules([(product_then_sum, lambda x, y, z: x * y + z if x.dtype.
 mulacc_in_two = Rules([(product_then_sum, lambda x, y, z: x * y + z)])          # two roundings: polynomials lose 1 ulp
 
 @functools.cache
-def make_defined(division_traps: bool) -> Rules:
+def make_defined(missing_ops: frozenset[Ops], division_traps: bool) -> Rules:
   """The first step, top down, without other rules beside it: functions composed of EXP2, LOG2 and SIN are still whole,
   and conversions and divisions by variables get a result for every operand."""
-  rules = composed_functions + casts_defined
+  rules = exponential(exp_polynomial if Ops.EXP2 in missing_ops else exp_by_exp2) + composed_functions + casts_defined
   return rules + guard_division if division_traps else rules
 
 @functools.cache
@@ -445,7 +455,7 @@ def lower_operations(missing_ops: frozenset[Ops], missing_dtypes: frozenset[DTyp
   """The second step: the rules that leave only what a target has. missing_dtypes: 16-bit floats without arithmetic,
   which are then only loaded, stored and converted. casts_by_bits: those without an instruction that converts them."""
   rules = integer_mulacc
-  if missing_ops & {Ops.EXP2, Ops.LOG2, Ops.SIN}: rules += polynomials
+  rules += Rules([(Pat(op, (x,)), polynomial) for op, polynomial in POLYNOMIALS.items() if op in missing_ops])
   if missing_dtypes: rules += half_by_float32
   if dtypes.bfloat16 in missing_dtypes & casts_by_bits: rules += bfloat16_by_bits
   if Ops.IDIV in missing_ops: rules += division_by_constant
