@@ -14,6 +14,7 @@ from .parse import Definition, Parser
 from .unit import UnitLowering
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
+BUILTINS = os.path.join(HERE, "builtins.h")               # what every program may use without including anything
 
 class Platform(NamedTuple):
   """A machine, and where its system's headers are."""
@@ -44,23 +45,28 @@ def preprocess(path: str, settings: Settings, diagnostics: Diagnostics) -> tuple
   """The tokens of a file, those of our builtins before it; the preprocessor knows what was included."""
   options = settings.include._replace(system=(*settings.include.system, *settings.platform.headers))
   cpp = Preprocessor(diagnostics, options)
-  files = [cpp.load(os.path.join(HERE, name), True, None)
-           for name in ("common.h", settings.platform.machine.name + ".h", "builtins.h")]
+  own = [os.path.join(HERE, name) for name in ("common.h", settings.platform.machine.name + ".h")]
+  files = [cpp.load(path, True, None) for path in (*own, BUILTINS)]
   optimizing = ["#define __OPTIMIZE__ 1"] if settings.level else []
   files.append(SourceFile("<command-line>", "\n".join([*optimizing, *settings.defines]) + "\n", True))
-  files += [SourceFile(name, read_text(name)) for name in settings.included]
+  asked = "".join(f'#include "{name}"\n' for name in settings.included)
+  files.append(SourceFile("<command-line>", asked))
   files.append(SourceFile(path, read_text(path)))
   return cpp.run(files), cpp
 
 def compile_module(path: str, settings: Settings, diagnostics: Diagnostics) -> Module | None:
   """The Module of a file, or None if it has errors."""
+  try: tokens, _ = preprocess(path, settings, diagnostics)
+  except Halt: return None
+  return compile_tokens(path, tokens, settings, diagnostics)
+
+def compile_tokens(path: str, tokens: Tokens, settings: Settings, diagnostics: Diagnostics) -> Module | None:
+  definitions: list[Definition] = []
+  machine = settings.platform.machine
+  parser = Parser(tokens, machine, diagnostics, definitions.append)
   try:
-    tokens, _ = preprocess(path, settings, diagnostics)
-    if diagnostics.errors: return None
-    definitions: list[Definition] = []
-    machine = settings.platform.machine
-    parser = Parser(tokens, machine, diagnostics, definitions.append)
-    with doing(lambda: f"reading {parser.token.where}"): unit = parser.file()
+    if not diagnostics.errors:
+      with doing(lambda: f"reading {parser.token.where}"): unit = parser.file()
     if diagnostics.errors: return None
     module = UnitLowering(unit, definitions, machine, diagnostics, settings.lines).lower()
   except Failure as e: diagnostics.error(e.token, e.message)

@@ -436,7 +436,8 @@ PLACEMARKER = "placemarker"                  # stands for an empty argument next
 CONDITIONAL = frozenset({"if", "ifdef", "ifndef", "elif", "elifdef", "elifndef", "else", "endif"})
 
 def read_text(path: str) -> str:
-  with open(path, encoding="utf-8", errors="surrogateescape", newline="") as f: return f.read()
+  source = path if path != "-" else sys.stdin.fileno()
+  with open(source, encoding="utf-8", errors="surrogateescape", newline="") as f: return f.read()
 
 def line_end(tokens: Tokens, start: int) -> int:
   end = start + 1

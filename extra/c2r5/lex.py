@@ -151,14 +151,16 @@ class Diagnostics:
   def __init__(self, out: TextIO):
     self.out, self.errors = out, 0
     self.shown: set[tuple[str, str, int]] = set()
-    self.muted = False                                  # -w
+    self.muted = self.strict = False                    # -w and -Werror
 
   def error(self, token: Token, message: str) -> None:
     self.errors += 1
     self.show("error", token, message)
     if self.errors >= self.LIMIT: raise Halt
   def warning(self, token: Token, message: str) -> None:
-    if not self.muted and not token.file.system: self.show("warning", token, message)
+    if self.muted or token.file.system: return
+    if self.strict: self.error(token, message + " [-Werror]")
+    else: self.show("warning", token, message)
   def note(self, token: Token, message: str) -> None: self.show("note", token, message)
 
   def show(self, severity: str, token: Token, message: str) -> None:
