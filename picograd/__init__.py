@@ -12,8 +12,8 @@ if TYPE_CHECKING:                        # to a type checker, what is not a modu
 
 # module of picograd -> the names it gives to torch's top level
 HOMES = {
-  "library": """Tensor Size device tensor as_tensor from_numpy full zeros ones empty arange linspace eye meshgrid
-    full_like zeros_like ones_like empty_like where matmul cat concat concatenate stack hstack vstack
+  "library": """Tensor Size device tensor as_tensor from_dlpack from_numpy full zeros ones empty arange linspace eye
+    meshgrid full_like zeros_like ones_like empty_like where matmul cat concat concatenate stack hstack vstack
     broadcast_tensors einsum no_grad inference_mode enable_grad set_grad_enabled is_grad_enabled get_default_dtype
     set_default_dtype result_type""",
   "random": """Generator manual_seed initial_seed seed get_rng_state set_rng_state rand randn randint randperm normal

@@ -199,6 +199,10 @@ class Storage:
     if self.leaf or self.history: return UOp(Ops.DETACH, self.uop.dtype, (self.uop,))
     return self.uop
 
+  def recorded(self) -> UOp:
+    """The value for readers that record what they do."""
+    return self.uop
+
   def claim_leaf(self) -> None:
     """From now on uop is a node that no other value shares."""
     self.leaf = True

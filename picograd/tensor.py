@@ -202,7 +202,7 @@ class Tensor:
   @property
   def uop(self) -> UOp:
     """The node of my value."""
-    source = self.storage.uop if self.requires_grad else self.storage.plain()
+    source = self.storage.recorded() if self.requires_grad else self.storage.plain()
     if not self.steps: return source
     if self.looked is None or self.looked[0] is not source: self.looked = (source, st.look(source, self.steps))
     return self.looked[1]
@@ -253,10 +253,6 @@ class Tensor:
     if self.requires_grad and GradMode.recording:
       raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
     return np.array(self.host())
-
-  def __array__(self, dtype=None, copy=None) -> np.ndarray:
-    data = self.numpy()
-    return data.astype(dtype or data.dtype)
 
   def item(self) -> Any:
     if self.numel() != 1:

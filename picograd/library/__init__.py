@@ -6,11 +6,12 @@ from picograd.common import set_default_dtype, set_grad_enabled, Size, device
 from picograd.dtype import dtypes
 from picograd.helpers import EAGER
 from picograd.library import copying, creation, eager, elementwise, formulas, joining, matrices, movement, printing
-from picograd.library import reductions, selecting, sorting
+from picograd.library import reductions, selecting, sharing, sorting
 from picograd.library.creation import empty, empty_like, eye, from_numpy, full_like, linspace, meshgrid, ones_like
 from picograd.library.creation import zeros_like
 from picograd.library.einsum import einsum
 from picograd.library.joining import broadcast_tensors, cat, hstack, stack, vstack
+from picograd.library.sharing import from_dlpack
 from picograd.tensor import Extremes, Tensor, arange, as_tensor, define, full, in_place, matmul, of_floats, of_one, ones
 from picograd.tensor import result_type, tensor, where, zeros
 
@@ -18,9 +19,10 @@ concat = concatenate = cat
 
 __all__ = [
   "Extremes", "Size", "Tensor", "arange", "as_tensor", "broadcast_tensors", "cat", "concat", "concatenate", "device",
-  "einsum", "empty", "empty_like", "enable_grad", "eye", "from_numpy", "full", "full_like", "get_default_dtype",
-  "hstack", "inference_mode", "is_grad_enabled", "linspace", "matmul", "meshgrid", "no_grad", "ones", "ones_like",
-  "result_type", "set_default_dtype", "set_grad_enabled", "stack", "tensor", "vstack", "where", "zeros", "zeros_like"]
+  "einsum", "empty", "empty_like", "enable_grad", "eye", "from_dlpack", "from_numpy", "full", "full_like",
+  "get_default_dtype", "hstack", "inference_mode", "is_grad_enabled", "linspace", "matmul", "meshgrid", "no_grad",
+  "ones", "ones_like", "result_type", "set_default_dtype", "set_grad_enabled", "stack", "tensor", "vstack", "where",
+  "zeros", "zeros_like"]
 
 # subject -> the functions in it that are methods too
 METHODS = {
@@ -36,6 +38,7 @@ METHODS = {
   reductions: "count_nonzero cumprod cumsum log_softmax logsumexp norm softmax std var",
   selecting: """gather gather_at index_add_ index_copy_ index_select masked_select nonzero put_at scatter scatter_
     scatter_add scatter_add_ unique""",
+  sharing: "__array__ __buffer__ __dlpack__ __dlpack_device__",
   sorting: "argsort sort topk",
 }
 # formulas of one number: of floats (integers count as floats), and of any dtype

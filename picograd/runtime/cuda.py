@@ -88,6 +88,9 @@ class CudaDevice(Device):
       self.driver.memcpy_dtoh_async(data, memory.address, self.stream)
       self.stream.synchronize()
     self.look()
+  def copy(self, memory: Memory, source: Memory, nbytes: int) -> None:
+    with self: self.driver.memcpy_dtod_async(memory.address, source.address, nbytes, self.stream)
+  def memory_at(self, address: int, nbytes: int) -> Memory: return Memory(address)
   def synchronize(self) -> None:
     with self: self.stream.synchronize()
     self.look()

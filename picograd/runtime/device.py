@@ -2,7 +2,7 @@
 # memory. In: names such as "CPU" or "CUDA:1". Out: Device objects, opened once, on first use. Memory is freed when the
 # last BUFFER node that names it dies; freed blocks wait for the next request of their size: fresh pages are slow.
 from __future__ import annotations
-import importlib, sys, time, threading, weakref
+import ctypes, importlib, sys, time, threading, weakref
 from typing import Any, Callable, Protocol, Sequence
 import numpy as np
 from picograd.codegen.target import Target
@@ -18,6 +18,7 @@ class Device:
   """What a back end must offer. A device without a target interprets tensor graphs (runtime/numpy.py)."""
   name: str
   target: Target | None = None
+  stream: Any = None                    # what work is queued in, where other libraries queue theirs elsewhere
 
   def allocate(self, nbytes: int) -> Any: raise NotImplementedError
   def free(self, memory: Any, nbytes: int) -> None: pass
@@ -26,6 +27,10 @@ class Device:
     raise NotImplementedError
   def copy_in(self, memory: Any, data: np.ndarray) -> None: raise NotImplementedError
   def copy_out(self, memory: Any, data: np.ndarray) -> None: raise NotImplementedError
+  def copy(self, memory: Any, source: Any, nbytes: int) -> None: raise NotImplementedError
+  def memory_at(self, address: int, nbytes: int) -> Any:
+    """Memory that somebody else has allocated on this device."""
+    raise NotImplementedError
   def render(self, kernel: Any) -> str:
     """Source text of a kernel in the target's form (flat Function or linear list)."""
     raise NotImplementedError
@@ -126,6 +131,9 @@ class HostDevice(Device):
     return memory[offset:offset + nbytes]
   def copy_in(self, memory: np.ndarray, data: np.ndarray) -> None: memory[:] = as_bytes(data)
   def copy_out(self, memory: np.ndarray, data: np.ndarray) -> None: as_bytes(data)[:] = memory
+  def copy(self, memory: np.ndarray, source: np.ndarray, nbytes: int) -> None: memory[:] = source
+  def memory_at(self, address: int, nbytes: int) -> np.ndarray:
+    return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8)
 
 def widened(memory: np.ndarray, nbytes: int) -> np.ndarray:
   """The first nbytes of the allocation that memory is the beginning of."""
