@@ -163,3 +163,32 @@ def test_rows_of_a_matrix_are_read_one_after_the_other(capsys):
   """A row tile would only save reading the vector, which lies in a cache, and read several places of memory at once."""
   with DEBUG.set(3): (picograd.tensor(random(96, 1024)) @ picograd.tensor(random(1024))).realize()
   assert "UPCAST" not in capsys.readouterr().out
+
+# ---- what is computed before the loops that read it ------------------------------------------------------------------
+
+def normed_product(rows: int, columns: int) -> UOp:
+  """(x / sqrt(mean(x*x)) * w) @ m.T, x one row: (rows,)"""
+  x, w, m = leaf(random(columns)), leaf(random(columns, seed=1)), leaf(random(rows, columns, seed=2))
+  scale = (total(x * x, 0) * (1 / columns)).alu(Ops.SQRT)
+  normed = x.alu(Ops.FDIV, scale.expand((columns,))) * w
+  return (normed.reshape((1, columns)).expand((rows, columns)) * m).reduce(Ops.ADD, (1,))
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_operands_are_computed_once_for_all_rows(threads):
+  """Where the matrix is read nothing is divided, and each of its elements is multiplied once."""
+  target = AVX512._replace(threads=threads)
+  kernel, = schedule([normed_product(4000, 288)], "CPU", target).kernels
+  ast = codegen.prepared(kernel.ast)
+  fn = codegen.compile("k", ast, target, choose_opts(ast, target))
+  matrix = next(k for k, u in enumerate(kernel.buffers) if u.arg.size == 4000 * 288)
+  def reads(u: UOp) -> bool: return u.op is Ops.LOAD and any(v.op is Ops.PARAM and v.arg == matrix for v in u.toposort())
+  inner = [block for block in fn.blocks.values() if any(map(reads, block))]
+  assert len(inner) == 1
+  operations = [u.op for u in inner[0] if u.op in (Ops.MUL, Ops.FDIV, Ops.MULACC) and u.dtype.kind == "f"]
+  assert operations.count(Ops.FDIV) == 0 and len(operations) == sum(map(reads, inner[0]))
+
+@pytest.mark.parametrize("rows, columns", [(4000, 288), (300, 50), (5, 17), (1, 64)])
+def test_precomputed_operands_have_the_same_values(rows, columns):
+  x, w, m = random(columns).astype(np.float64), random(columns, seed=1), random(rows, columns, seed=2)
+  want = m.astype(np.float64) @ (x / np.sqrt((x * x).mean()) * w)
+  close(value(normed_product(rows, columns)), want.reshape(rows, 1), 1e-4)

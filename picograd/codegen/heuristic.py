@@ -1,7 +1,8 @@
 # heuristic.py: choose Opts by hand-written rules: which range becomes the lanes of a vector, which make a register
 # tile, which is shared out to threads. In: kernel and target. Out: a list of Opts.   (chapter 3)
 from __future__ import annotations
-from picograd.codegen.optimize import AnyOpt, Opt, common_start, nests_of, ranges_in, stores_of
+from picograd.codegen.optimize import (AnyOpt, Opt, Precompute, common_start, computed_again, nests_of, ranges_in,
+                                      stores_of)
 from picograd.codegen.target import Target
 from picograd.codegen.tiling import contraction_opts
 from picograd.helpers import ceildiv, dedup, prod
@@ -31,7 +32,12 @@ def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
   for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
     chosen = {opt.number for opt in opts}
     opts += [opt for opt in nest_opts(KernelShape(UOp.sink(nest)), target) if opt.number not in chosen]
-  return [*opts, *thread_opts(KernelShape(kernel), target, opts)]
+  return [*opts, *precompute_opts(kernel, target), *thread_opts(KernelShape(kernel), target, opts)]
+
+def precompute_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
+  """What several rows of one nest would compute again is computed before them, if it stays in the nearest cache."""
+  most = min(target.l1_bytes // 2, target.scratch_bytes)
+  return [Precompute(most)] if len(stores_of(kernel)) == 1 and computed_again(kernel, most) else []
 
 def loops_around(kernel: UOp) -> tuple[UOp, ...]:
   """The loops that several nests of a kernel are in; of a kernel that is one nest, none."""

@@ -8,7 +8,7 @@ from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import bounds, simplify_index, stride_of
 from picograd.ops.match import rewrite
-from picograd.ops.ops import Axis, Buf, Ops, Space, identity
+from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, identity
 from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 class Opt(NamedTuple):
@@ -27,10 +27,18 @@ class Stage(NamedTuple):
   outside: tuple[int, ...] = ()
   def __repr__(self) -> str: return f"STAGE(p{self.slot})"
 
-AnyOpt = Opt | Stage
+class Precompute(NamedTuple):
+  """Compute what reductions do with their own ranges alone once, into LOCAL memory of at most so many bytes, where the
+  loops over outputs would compute it again and again: the normalised vector that each row of a matrix is multiplied
+  with."""
+  most: int
+  def __repr__(self) -> str: return "PRECOMPUTE"
+  def applied(self, kernel: UOp) -> UOp: return precompute(kernel, self.most)
+
+AnyOpt = Opt | Stage | Precompute
 
 class Rewrite(Protocol):
-  """An Opt that rewrites more than a range (codegen/tiles.py)."""
+  """An Opt that rewrites more than a range (also in codegen/tiles.py)."""
   def applied(self, kernel: UOp) -> UOp: ...
   def __hash__(self) -> int: ...
 
@@ -306,7 +314,7 @@ def stage(kernel: UOp, opt: Stage) -> UOp:
     for r in sorted(tile, key=lambda r: (max(r.axis, Axis.REDUCE), -abs(step(u, r) or 0))):     # in the memory's order
       lanes = math.gcd(opt.lanes, r.bound.arg) if r is along else 1
       copied[r] = copying(r, lanes, Axis.UPCAST if by_lanes else Axis.VECTOR, fresh)
-    panel = UOp(Ops.BUFFER, u.dtype, (), Buf(next(names), prod(bounds(r.bound)[1] for r in tile), Space.LOCAL))
+    panel = UOp(Ops.BUFFER, u.dtype, (), Buf(next(names), length_of(tile), Space.LOCAL))
     store = panel.index(place_in_tile(tile, copied)).store(u.substitute(copied))
     copy = UOp(Ops.END, dtypes.void, (store, *dedup(q for value in copied.values() for q in own_ranges(value))))
     table[u] = panel.after(copy).index(place_in_tile(tile, {})).load()
@@ -321,6 +329,37 @@ def copying(r: UOp, lanes: int, axis: Axis, fresh: Iterator[int]) -> UOp:
   if lanes == 1: return r.replace(arg=(next(fresh), Axis.LOOP))
   inner = numbered(lanes, next(fresh), axis)
   return numbered(r.bound.arg // lanes, next(fresh), Axis.LOOP) * lanes + inner if r.bound.arg > lanes else inner
+
+def precompute(kernel: UOp, most: int) -> UOp:
+  """The kernel whose reductions read copies of what they would compute for each output again."""
+  fresh = itertools.count(next_number(kernel))
+  inside = ranges_inside(kernel)
+  table: Table = {}
+  for number, u in enumerate(computed_again(kernel, most)):
+    row = sorted(inside[u], key=lambda r: (r.axis, r.arg))
+    copied = {r: copying(r, 1, Axis.VECTOR, fresh) for r in row}
+    panel = UOp(Ops.BUFFER, u.dtype, (), Buf(number, length_of(row), Space.LOCAL))
+    store = panel.index(place_in_tile(row, copied)).store(u.substitute(copied))
+    copy = UOp(Ops.END, dtypes.void, (store, *copied.values()))
+    table[u] = panel.after(copy).index(place_in_tile(row, {})).load()
+  return kernel.substitute(table)
+
+def computed_again(kernel: UOp, most: int) -> list[UOp]:
+  """The largest float expressions of a reduction's ranges alone, of at most so many bytes each, that loops over outputs
+  around the reduction repeat."""
+  inside = ranges_inside(kernel)
+  found: list[UOp] = []
+  for reduce in toposort([kernel]):
+    if reduce.op is not Ops.REDUCE or all(r.axis is not Axis.LOOP for r in inside[reduce]): continue
+    own, waiting = frozenset(reduce.src[1:]), [reduce.src[0]]
+    while waiting:
+      u = waiting.pop()
+      is_own = bool(inside[u]) and inside[u] <= own and u.op in ALU and u.dtype.kind == "f"
+      if is_own and length_of(inside[u]) * u.dtype.itemsize <= most: found.append(u)
+      elif not inside[u].isdisjoint(own): waiting += [s for s in u.src if s.op in ALU]
+  return dedup(found)
+
+def length_of(ranges: Iterable[UOp]) -> int: return prod(bounds(r.bound)[1] for r in ranges)
 
 def own_ranges(value: UOp) -> list[UOp]:
   """The ranges that a loop's value is made of, but for those that its bound looks at; outermost first."""
