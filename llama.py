@@ -129,7 +129,7 @@ class Llama(nn.Module):
     angles = np.outer(np.arange(room), rotary_frequencies(c))         # (room, head_dim / 2)
     self.cos = picograd.tensor(np.cos(angles).astype(np.float32))
     self.sin = picograd.tensor(np.sin(angles).astype(np.float32))
-    self.step = picograd.jit(self.logits_after)
+    self.step, self.one_step = picograd.jit(self.logits_after), picograd.jit(self.logits_after_one)
 
   def new_cache(self) -> list[Cache]:
     """Space for the keys and values of one sequence, which passes fill in place. They are data, not the formula
@@ -162,16 +162,21 @@ class Llama(nn.Module):
     x = self.hidden(tokens, positions, seen, cache)
     return self.head(x if last is None else x[:, last])
 
+  def logits_after_one(self, given: Tensor, seen: int, cache: list[Cache]) -> Tensor:
+    """given: (2,), a token and its position. -> (1, 1, vocab_size)"""
+    return self.logits_after(None, given[:1].unsqueeze(0), given[1:], seen, cache)
+
   def predict(self, tokens: list[int], start: int, cache: list[Cache]) -> np.ndarray:
     """Logits after the last of the tokens, the first of which stands at position start. So that few shapes are ever
     compiled, a pass has a power of two of tokens and looks at a power of two of positions: what it writes for tokens
     that are none is overwritten before a later pass may see it. -> (vocab_size,)"""
     T = min(power_of_two(len(tokens)), self.room - start)
     seen = min(max(power_of_two(start + T), CACHE_STEP), self.room)
-    padded = picograd.tensor(np.array([tokens + [0] * (T - len(tokens))]))
-    positions = picograd.tensor(np.array([start])) if T == 1 else slice(start, start + T)
-    last = None if T == 1 else picograd.tensor(np.array([len(tokens) - 1]))
-    with picograd.no_grad(): return self.step(last, padded, positions, seen, cache).numpy()[0, 0]
+    with picograd.no_grad():
+      if T == 1: return self.one_step(picograd.tensor(np.array([*tokens, start])), seen, cache).numpy()[0, 0]
+      padded = picograd.tensor(np.array([tokens + [0] * (T - len(tokens))]))
+      last = picograd.tensor(np.array([len(tokens) - 1]))
+      return self.step(last, padded, slice(start, start + T), seen, cache).numpy()[0, 0]
 
 def power_of_two(n: int) -> int:
   """The least that is not below n."""

@@ -16,7 +16,7 @@ from picograd.ops.uop import UOp
 from picograd.runtime import realize as runtime
 from picograd.runtime.device import Buffer, buffer_of, device, to_host
 from picograd.runtime.jit import Captured, CaptureError, Tape
-from picograd.storage import Held, Steps, Storage, readers_of_old, realize
+from picograd.storage import Held, Steps, Storage, changes, readers_of_old, realize
 from picograd.tensor import Tensor
 
 # ---- the walk: all that a call may depend on -------------------------------------------------------------------------
@@ -38,7 +38,8 @@ class Spot(NamedTuple):
   tensor: Tensor
 
 class Reads(NamedTuple):
-  """What a walk looked at, as flat lists: while all of it is the same, so is what the walk found."""
+  """What a walk looked at, as flat lists: while all of it is the same, so is what the walk found. Tensors need no look
+  while storage.changes stands still."""
   names: list[tuple[dict, str, Any]]                                 # of namespaces
   attributes: list[tuple[Any, str, Any]]
   items: list[tuple[Any, tuple]]                                     # of lists, and keys and values of dicts
@@ -47,7 +48,18 @@ class Reads(NamedTuple):
   others: list[Any]                                                  # what can only be read again
 
   def hold(self) -> bool:
-    if self.others: return False
+    if self.others or not self.objects_hold(): return False
+    for t, storage, history, steps, requires, leaf, detached in self.tensors:
+      if t.storage is not storage or storage.history is not history or t.steps is not steps: return False
+      if t.requires is not requires or t.leaf is not leaf or t.detached is not detached: return False
+    return True
+
+  def without_tensors(self) -> Reads:
+    """Of what is not a tensor, each once: many functions read the same global names."""
+    once = {(id(space), name): (space, name, value) for space, name, value in self.names}
+    return self._replace(names=list(once.values()), tensors=[])
+
+  def objects_hold(self) -> bool:
     for space, name, value in self.names:
       if space.get(name, ABSENT) is not value: return False
     for x, name, value in self.attributes:
@@ -57,9 +69,6 @@ class Reads(NamedTuple):
       if len(now) != len(items) or any(map(is_not, now, items)): return False
     for m, tree in self.trees:
       if trees.get(m) is not tree or tree.changes != Module.changes: return False
-    for t, storage, history, steps, requires, leaf, detached in self.tensors:
-      if t.storage is not storage or storage.history is not history or t.steps is not steps: return False
-      if t.requires is not requires or t.leaf is not leaf or t.detached is not detached: return False
     return True
 
 ABSENT = object()
@@ -332,7 +341,8 @@ class Replay:
     self.returned: list[Any] = [self.seen(t) for t in tensors]
     self.program = Captured(tape, [*self.inputs, *self.outputs])
     self.sizes = [(b.device, b.nbytes) for b in self.outputs]
-    self.is_pure = not (self.moved or self.assigned or self.sets or self.grads)
+    only_new = all(isinstance(source, Made) and isinstance(source.memory, int) for source, _, _ in self.returned)
+    self.is_short = only_new and not (self.aliased or self.moved or self.sets or self.grads)
     del self.tape
 
   def place(self, memory: UOp) -> "Found | int":
@@ -355,8 +365,8 @@ class Replay:
   # ---- a later call --------------------------------------------------------------------------------------------------
 
   def __call__(self, walk: Walk, memory: list[Buffer]) -> Any:
+    """memory: what prepared() has returned."""
     storages = list(walk.storages)
-    if self.assigned: self.finish_readers([storages[i] for i, _ in self.assigned])
     leaves = self.new_leaves()
     inputs = dict.fromkeys(memory) if self.aliased else memory
     self.program([b.memory for b in [*inputs, *map(buffer_of, leaves)]])
@@ -365,10 +375,8 @@ class Replay:
   def new_leaves(self) -> list[UOp]:
     return [UOp.buffer(u.dtype, u.arg.size, u.arg.device) for u in self.leaves]
 
-  def compute(self, inputs: list[Any]) -> Any:
-    """The result for the memory of the inputs, where making it is all that the call does."""
-    outputs = [Buffer(where, nbytes) for where, nbytes in self.sizes]
-    self.program(inputs + [b.allocate() for b in outputs])
+  def made(self, outputs: list[Buffer]) -> Any:
+    """The result, of new tensors alone, that lies in the outputs."""
     made: dict[int, Storage] = {}
     found = []
     for (serial, place, shape, home), steps, strides in self.returned:
@@ -378,14 +386,19 @@ class Replay:
       found.append(Tensor.on(storage, steps, strides))
     return self.rebuild(iter(found))
 
-  def finish_readers(self, written: list[Storage]) -> None:
-    """Values that wait and need what will be overwritten are computed before it is; so is a copy of what is shared."""
+  def prepared(self, walk: Walk, memory: list[Buffer]) -> list[Buffer]:
+    """The memory of each storage, where what will be overwritten is nobody else's: copies of what is shared are made,
+    and values that wait and need it are computed."""
+    if not self.assigned: return memory
+    storages = list(walk.storages)
+    written = [storages[i] for i, _ in self.assigned]
     for s in written:
       if not s.owns_memory(): s.settle()
-    if not Storage.waiting: return
-    readers = readers_of_old([], {leaf_of(s) for s in written}, set())
-    found = runtime.realize([u for _, u in readers])
-    for (storage, _), leaf in zip(readers, found): storage.land(leaf)
+    if Storage.waiting:
+      readers = readers_of_old([], {leaf_of(s) for s in written}, set())
+      found = runtime.realize([u for _, u in readers])
+      for (storage, _), leaf in zip(readers, found): storage.land(leaf)
+    return memory if self.aliased else [memory_of_storage(s) for s in storages]
 
   def apply(self, walk: Walk, storages: list[Storage], leaves: list[UOp]) -> Any:
     """The effects of the call on the user's objects, and its result."""
@@ -426,55 +439,50 @@ def flatten(x: Any) -> tuple[Callable[[Iterator[Tensor]], Any], list[Tensor]]:
 
 def dict_of(names: list[Any]) -> Callable[[list[Any]], dict]: return lambda values: dict(zip(names, values))
 
-# ---- the short way: arguments are tensors in memory, and the function reaches nothing else that can change -----------
+# ---- the short way: nothing has changed since the last call but the memory of the arguments --------------------------
 
-class Facts(NamedTuple):
-  """What a function reads besides its arguments, each of which cannot change: (namespace or cell, name, value)."""
-  names: list[tuple[dict, str, Any]]
-  cells: list[tuple[Any, Any]]
+class Shortcut:
+  """A recording for calls with other tensors of the same description as direct arguments, while all else that a walk
+  would look at is the same: objects are compared, of other tensors it is known whether any has changed. A call makes
+  new tensors and overwrites memory that is not an argument's; it does nothing else. memory: of each storage, given: of
+  the arguments'."""
+  def __init__(self, replay: Replay, reads: list[Reads], memory: list[Buffer], given: list[Buffer]):
+    self.replay, self.reads = replay, reads
+    self.places = [memory.index(b) for b in given]
+    self.changed = (*self.places, *range(len(memory), len(memory) + len(replay.sizes)))
+    self.others = frozenset(memory).difference(given)
+    self.memory = [b.memory for b in memory]
+    self.assigned = [(memory[i], count) for i, count in replay.assigned]
+    self.changes = changes.count
 
-  def hold(self) -> bool:
-    for namespace, name, value in self.names:
-      if namespace.get(name) is not value: return False
-    for cell, value in self.cells:
-      if cell.cell_contents is not value: return False
-    return True
+  def holds(self, given: list[Buffer]) -> bool:
+    if self.others and (self.changes != changes.count or not self.others.isdisjoint(given)): return False
+    if self.assigned and Storage.waiting: return False               # somebody may need what will be overwritten
+    return all([reads.objects_hold() for reads in self.reads])
 
-def facts_of(function: Any) -> Facts | None:
-  """The facts of a function and of the functions it reaches, or None where it reaches what only a walk can compare."""
-  facts, seen = Facts([], []), set[int]()
-  return facts if add_facts(function, facts, seen) else None
-
-def add_facts(x: Any, facts: Facts, seen: set[int]) -> bool:
-  """Whether all that x reads is fixed: constants, libraries, and functions of which the same is true."""
-  if type(x) is functools.partial:
-    return not x.keywords and all(add_facts(part, facts, seen) for part in (x.func, *x.args))
-  if type(x) is not types.FunctionType:
-    return type(x) in ATOMS or isinstance(x, (types.ModuleType, types.BuiltinFunctionType))
-  if id(x) in seen or is_installed(x.__code__.co_filename): return True
-  seen.add(id(x))
-  space = x.__globals__
-  names = [(space, name, space[name]) for name in global_names(x.__code__) if name in space]
-  cells = [(cell, cell.cell_contents) for cell in x.__closure__ or ()]
-  facts.names.extend(names)
-  facts.cells.extend(cells)
-  values = [*(v for _, _, v in names), *(v for _, v in cells), *(x.__defaults__ or ())]
-  return all(add_facts(value, facts, seen) for value in values)
+  def __call__(self, given: list[Buffer]) -> Any:
+    outputs = [Buffer(where, nbytes) for where, nbytes in self.replay.sizes]
+    memory = self.memory + [b.allocate() for b in outputs]
+    for place, buffer in zip(self.places, given): memory[place] = buffer.memory
+    self.replay.program(memory, self, self.changed)
+    for buffer, count in self.assigned: buffer.version += count
+    return self.replay.made(outputs)
 
 def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
-  """(key, memory of the tensors), or (None, []) where the arguments need a walk."""
+  """(key, memory of the tensors), or (None, []) where the arguments need a walk. Objects that are no tensors are named
+  by their identity."""
   key: list[Any] = modes()
   memory: list[Buffer] = []
   for x in args:
-    if type(x) is not Tensor:
-      if type(x) not in ATOMS: return None, []
-      key += (type(x), x)
-      continue
-    storage = x.storage
-    held = storage.held or storage.in_memory()
-    if held is None or storage.history or x.grad is not None or held.buffer in memory: return None, []
-    memory.append(held.buffer)
-    key.append((held.shape, held.dtype, storage.device, x.steps, x.requires, x.leaf, x.detached))
+    kind = type(x)
+    if kind is Tensor:
+      storage = x.storage
+      held = storage.held or storage.in_memory()
+      if held is None or storage.history or x.grad is not None or held.buffer in memory: return None, []
+      memory.append(held.buffer)
+      key.append((held.shape, held.dtype, storage.device, x.steps, x.requires, x.leaf, x.detached))
+    elif isinstance(x, Tensor) or kind is slice: return None, []
+    else: key += (kind, x if kind in ATOMS else id(x))
   return tuple(key), memory
 
 # ---- the user's object -----------------------------------------------------------------------------------------------
@@ -491,8 +499,7 @@ class Jit:
     self.name = getattr(function, "__name__", type(function).__name__)
     self.replays: dict[tuple, Replay] = {}
     self.refused: dict[tuple, str] = {}                              # signature -> why it is never replayed
-    self.facts: Facts | None = None
-    self.short: dict[tuple, Replay] = {}                             # short_key -> recording, while the facts hold
+    self.short: dict[tuple, Shortcut] = {}                           # short_key -> ..; all with the same other memory
     self.known: Walk | None = None                                   # the last walk over the function
     self.numbers: dict[tuple, int] = {}                              # what such walks found, numbered
 
@@ -505,10 +512,10 @@ class Jit:
     return getattr(self.__dict__["function"], name)
 
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
-    if self.facts is not None and not kwargs and not runtime.watchers and not JIT_CHECK and self.facts.hold():
-      short, memory = short_key(args)
-      replay = self.short.get(short)
-      if replay is not None: return replay.compute([buffer.memory for buffer in memory])
+    if self.short and not kwargs and not runtime.watchers and not JIT_CHECK:
+      key, given = short_key(args)
+      short = self.short.get(key)
+      if short is not None and short.holds(given): return short(given)
     return self.call(args, kwargs)
 
   def call(self, args: Any, kwargs: Any) -> Any:
@@ -518,8 +525,11 @@ class Jit:
     key = tuple(walk.key)
     replay = self.replays.get(key)
     if replay is not None:
-      if not kwargs: self.remember(replay, args)
-      return check(self, replay, walk, args, kwargs) if JIT_CHECK else replay(walk, memory)
+      memory = replay.prepared(walk, memory)
+      if JIT_CHECK: return check(self, replay, walk, args, kwargs)
+      result = replay(walk, memory)
+      if replay.is_short and not kwargs: self.remember(replay, walk, memory, args)
+      return result
     return self.function(*args, **kwargs) if key in self.refused else self.record(key, walk, args, kwargs)
 
   def walk(self, args: Any, kwargs: Any) -> Walk:
@@ -527,17 +537,16 @@ class Jit:
     if self.known is None or not self.known.reads.hold(): self.known = Walk(self.function)
     return self.known.with_call(self.numbers.setdefault(self.known.facts, len(self.numbers)), args, kwargs)
 
-  def remember(self, replay: Replay, args: Any) -> None:
-    """Opens the short way to a recording, if it leads there."""
-    if not replay.is_pure: return
-    short, memory = short_key(args)
-    made = all(isinstance(source, Made) and isinstance(source.memory, int) for source, _, _ in replay.returned)
-    if short is None or not made or memory != [*replay.inputs]: return
-    facts = facts_of(self.function)
-    if facts is None: return
-    if self.facts != facts: self.short.clear()
-    self.facts = facts
-    self.short[short] = replay
+  def remember(self, replay: Replay, walk: Walk, memory: list[Buffer], args: Any) -> None:
+    """Opens the short way to a recording that has just been replayed, if it leads there."""
+    assert self.known is not None
+    key, given = short_key(args)
+    reads = [self.known.reads.without_tensors(), walk.reads.without_tensors()]
+    written = [memory[i] for i, _ in replay.assigned]
+    if key is None or any(r.others for r in reads) or not set(given).isdisjoint(written): return
+    short = Shortcut(replay, reads, memory, given)
+    if any(other.others != short.others for other in self.short.values()): self.short.clear()
+    self.short[key] = short
 
   def record(self, key: tuple, walk: Walk, args: Any, kwargs: Any) -> Any:
     """A first call of its signature: runs, and is recorded if that can be."""

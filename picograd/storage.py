@@ -10,8 +10,15 @@ from picograd.helpers import argsort, dedup
 from picograd.ops.ops import Ops
 from picograd.ops.shape import Shape
 from picograd.ops.uop import UOp, fresh, substitute, toposort
-from picograd.runtime.device import Buffer, buffer_named, buffer_of, numpy_dtype, to_host
+from picograd.runtime.device import Buffer, buffer_named, buffer_of, copy_of, numpy_dtype, to_host
 from picograd.runtime import realize as runtime
+
+class Changes:
+  """How often something has changed that a look at a tensor would show: what its storage holds, where, its view, its
+  part in gradients. While it stands still, all tensors are as they were, but for new ones."""
+  __slots__ = ("count",)
+  def __init__(self) -> None: self.count = 0
+changes = Changes()
 
 unique = itertools.count(1)
 def unique_leaf(u: UOp) -> UOp:
@@ -111,7 +118,7 @@ class Storage:
     self.users: list[weakref.ref] = []
     self.former: Any = ()
     self.serial = next(fresh)
-    self.set(uop)
+    self.name(uop)
 
   @classmethod
   def holding(cls, value: Held, device: str) -> Storage:
@@ -126,6 +133,7 @@ class Storage:
     if name not in ("uop", "memory"): raise AttributeError(name)
     assert self.held is not None, "a storage has a value or holds memory"
     buffer, shape, dtype = self.held
+    if buffer.version: changes.count += 1                            # from now on others may share what is overwritten
     leaf = buffer_named(buffer, dtype)
     self.uop, self.memory = leaf.reshape(shape), leaf
     Storage.owners[leaf] = weakref.ref(self)
@@ -150,6 +158,10 @@ class Storage:
 
   def set(self, uop: UOp) -> None:
     """From now on the value is uop."""
+    changes.count += 1
+    self.name(uop)
+
+  def name(self, uop: UOp) -> None:
     self.uop, self.held = uop, None
     self.memory = memory_of(uop)
     if self.memory is not None and self.owns_memory(): Storage.waiting.pop(self.serial, None)
@@ -211,6 +223,7 @@ class Storage:
 
   def land(self, memory: UOp) -> None:
     """My value is in memory. A graph that no gradient needs is dropped, so that a loop's graph does not grow."""
+    if self.memory is not None: changes.count += 1                   # else nobody has looked at it
     before, self.memory, self.written, self.held = self.uop, memory, False, None
     if not self.has_history():
       self.history = False
@@ -342,11 +355,12 @@ def current(uops: Sequence[UOp]) -> list[UOp]:
 def host_copy(storage: Storage, steps: Steps, dtype: DType) -> np.ndarray:
   """What a view sees, as a NumPy array; bfloat16 as float32."""
   for w in runtime.watchers: w.looked()
-  realize([storage])
-  assert storage.memory is not None
-  flat = to_host(storage.memory)
+  if checks or storage.held is None: realize([storage])
+  held = storage.in_memory()
+  assert held is not None
+  flat = copy_of(held.buffer, held.dtype)
   if dtype is dtypes.bfloat16: flat = (flat.astype(np.uint32) << 16).view(np.float32)
-  data = flat.reshape(storage.uop.shape)
+  data = flat.reshape(held.shape)
   for op, arg in steps: data = NUMPY_STEPS[op](data, arg)
   return data
 

@@ -148,7 +148,7 @@ class Tensor:
   storage: Storage
   steps: Steps
   known_strides: Ints | None      # None: contiguous
-  grad: Tensor | None = None
+  kept_grad: Tensor | None = None
   requires = False                           # requires grad on its own account: a leaf, or a view of one
   leaf = False
   detached = False                           # reads the storage without its history
@@ -252,7 +252,8 @@ class Tensor:
     """A copy as a NumPy array; bfloat16, which NumPy lacks, as float32."""
     if self.requires_grad and GradMode.recording:
       raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-    return np.array(self.host())
+    data = self.host()
+    return np.array(data) if self.steps else data
 
   def item(self) -> Any:
     if self.numel() != 1:
@@ -309,6 +310,13 @@ class Tensor:
   # ---- autograd ------------------------------------------------------------------------------------------------------
 
   @property
+  def grad(self) -> Tensor | None: return self.kept_grad
+  @grad.setter
+  def grad(self, value: Tensor | None) -> None:
+    st.changes.count += 1
+    self.kept_grad = value
+
+  @property
   def requires_grad(self) -> Any:
     return self.requires or (self.storage.history and not self.detached)
   @requires_grad.setter
@@ -320,6 +328,7 @@ class Tensor:
       if not self.leaf:
         raise RuntimeError("you can only change requires_grad flags of leaf variables.")
       self.requires = self.leaf = False
+      st.changes.count += 1
       return self
     if not self.dtype.is_floating_point:
       raise RuntimeError(f"only Tensors of floating point dtype can require gradients, not {self.dtype.name}")
@@ -333,6 +342,7 @@ class Tensor:
       self.storage.leaf = True
     else: self.storage.claim_leaf()
     self.requires = self.leaf = True
+    st.changes.count += 1
     Tensor.wanting[id(self)] = self
 
   def former_nodes(self) -> list[UOp]:
@@ -352,6 +362,7 @@ class Tensor:
     return view
   def detach_(self) -> Tensor:
     self.requires, self.leaf, self.detached = False, False, True
+    st.changes.count += 1
     return self
 
   @property
@@ -363,6 +374,7 @@ class Tensor:
     was_leaf, self.requires = self.leaf, False
     self.attach(value.storage, value.steps, value.known_strides)
     self.detached, self.looked = True, None
+    st.changes.count += 1
     if was_leaf: self.become_leaf()
   @property
   def grad_fn(self) -> Any: return None if self.is_leaf else self.uop
@@ -407,6 +419,7 @@ class Tensor:
     before = self.storage.uop if self.requires_grad else self.storage.plain()
     self.storage.set(st.merged(before, self.steps, value.uop))
     self.storage.history, self.detached = True, False
+    st.changes.count += 1
     return self
 
   def refuse_recorded_leaf(self) -> None:
@@ -592,7 +605,9 @@ class Tensor:
     at, tensors = tensor_entries(entries)
     view = self.basic(entries)
     view.assign(view.put_at(at, tensors, value) if tensors else value)
-    if view.storage.history: self.detached = False
+    if view.storage.history and self.detached:
+      self.detached = False
+      st.changes.count += 1
 
   # ---- reductions ----------------------------------------------------------------------------------------------------
 

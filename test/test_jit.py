@@ -465,3 +465,78 @@ def test_memory_that_replays_overwrite_can_be_used_between_them():
   state.mul_(3)
   assert f(x).tolist() == [32.0] * 4 and state.tolist() == [16.0] * 4
   assert f.captures == 1
+
+def test_a_copy_that_replays_overwrite_is_no_longer_the_original():
+  f = torch.jit(lambda x, rows: rows[0].add_(x).sum())
+  state, x = torch.zeros(3), torch.ones(3)
+  for n in range(4): assert f(x, [state]).item() == 3 * n + 3
+  copy = state.clone()
+  for n in range(4):
+    assert f(x, [copy]).item() == 3 * n + 15 and state.tolist() == [4.0] * 3 and copy.tolist() == [n + 5.0] * 3
+
+# ---- the short way to a function that reaches other tensors ----------------------------------------------------------
+
+class Memory:
+  """Rows that calls fill in place, and what they are multiplied with."""
+  def __init__(self):
+    self.rows = [(torch.tensor(np.zeros((4, 3), np.float32)), torch.tensor(np.ones((4, 3), np.float32)))]
+    self.weight = randn(3)
+  def step(self, at, x, scale, rows):
+    total, last = rows[0]
+    total += x * self.weight * scale
+    last[at] = x
+    return total.sum(0) + last.sum(0)
+
+def after_each(change):
+  """What a captured and an uncaptured run of six steps with a change in the midst return and leave behind."""
+  def run(wrap):
+    memory = Memory()
+    step, out, kept = wrap(memory.step), [], []
+    for n in range(8):
+      if n == 5: change(memory, kept)
+      x = memory.extra if hasattr(memory, "extra") and n == 5 else torch.tensor(np.full(3, n, np.float32))
+      out.append(step(torch.tensor(np.array([n % 4])), x, 2, memory.rows).numpy())
+    return [*out, *[t.numpy() for t in memory.rows[0]], *[k.numpy() for k in kept]]
+  return run
+
+class Later:
+  """Views, copies and lazy values of the memory, as a user may hold them."""
+  change = {
+    "nothing": lambda m, kept: None,
+    "another tensor in the list": lambda m, kept: m.rows.__setitem__(0, (m.rows[0][0], randn(4, 3, seed=7))),
+    "another list": lambda m, kept: setattr(m, "rows", [tuple(t.clone() for t in m.rows[0])]),
+    "another weight": lambda m, kept: setattr(m, "weight", randn(3, seed=9)),
+    "weight in place": lambda m, kept: m.weight.mul_(3),
+    "weight's data": lambda m, kept: setattr(m.weight, "data", randn(3, seed=11)),
+    "memory in place": lambda m, kept: m.rows[0][0].zero_(),
+    "memory's data": lambda m, kept: setattr(m.rows[0][1], "data", randn(4, 3, seed=8)),
+    "a lazy reader": lambda m, kept: kept.append(m.rows[0][0] * 2),
+    "a copy": lambda m, kept: kept.append(m.rows[0][0].clone()),
+    "a view": lambda m, kept: kept.append(m.rows[0][0][1]),
+    "memory as an argument": lambda m, kept: setattr(m, "extra", m.rows[0][1][2]),
+    "the weight as an argument": lambda m, kept: setattr(m, "extra", m.weight),
+    "a gradient": lambda m, kept: setattr(m.weight, "grad", randn(3, seed=5)),
+  }
+
+@pytest.mark.parametrize("change", Later.change)
+def test_the_short_way_sees_what_has_changed(change):
+  run = after_each(Later.change[change])
+  for got, want in zip(run(torch.jit), run(lambda f: f), strict=True): np.testing.assert_allclose(got, want, rtol=1e-5)
+
+def test_state_in_arguments_takes_the_short_way():
+  """A call that differs from the last one in the arguments' values walks over nothing."""
+  memory, runs = Memory(), []
+  f = torch.jit(memory.step)
+  call = f.call
+  f.call = lambda *args: [runs.append(1), call(*args)][1]
+  for n in range(6):
+    f(torch.tensor(np.array([n % 4])), torch.tensor(np.full(3, n, np.float32)), 2, memory.rows).numpy()
+  assert len(runs) == 2 and f.captures == 1
+  np.testing.assert_allclose(memory.rows[0][0].numpy(), np.tile(memory.weight.numpy() * 30, (4, 1)), rtol=1e-5)
+
+def test_requiring_a_gradient_of_what_is_reached_is_seen():
+  weight, x = randn(3), randn(3, seed=1)
+  f = torch.jit(lambda x: (x * weight).sum())
+  for _ in range(3): assert not f(x).requires_grad
+  weight.requires_grad_()
+  assert f(x).requires_grad

@@ -181,7 +181,8 @@ def test_operands_are_computed_once_for_all_rows(threads):
   ast = codegen.prepared(kernel.ast)
   fn = codegen.compile("k", ast, target, choose_opts(ast, target))
   matrix = next(k for k, u in enumerate(kernel.buffers) if u.arg.size == 4000 * 288)
-  def reads(u: UOp) -> bool: return u.op is Ops.LOAD and any(v.op is Ops.PARAM and v.arg == matrix for v in u.toposort())
+  def reads(u: UOp) -> bool:
+    return u.op is Ops.LOAD and any(v.op is Ops.PARAM and v.arg == matrix for v in u.src[0].toposort())
   inner = [block for block in fn.blocks.values() if any(map(reads, block))]
   assert len(inner) == 1
   operations = [u.op for u in inner[0] if u.op in (Ops.MUL, Ops.FDIV, Ops.MULACC) and u.dtype.kind == "f"]

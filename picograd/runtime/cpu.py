@@ -249,10 +249,10 @@ class Sequel:
     self.address = device.native("sequel")
     self.entry = ENTRY_TYPE(self.address)
 
-  def __call__(self, moving: Sequence[Any] = ()) -> None:
-    for k, (memory, bound) in enumerate(zip(moving, self.bound)):
-      address = address_of(memory)
-      if address == bound: continue
+  def __call__(self, moving: Sequence[Any] = (), changed: Sequence[int] = ()) -> None:
+    for k in changed:
+      address = address_of(moving[k])
+      if address == self.bound[k]: continue
       self.bound[k] = address
       for at in self.places[k]: self.table[at] = address
     if self.threads == 1: return self.entry(self.records_address, 0)

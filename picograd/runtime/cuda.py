@@ -254,7 +254,7 @@ class Replay:
     self.fixed: list[Any] = []                                       # tensor maps that the graph refers to
     self.ready: dict[tuple[int, ...], Ready] = {}                    # by addresses
 
-  def __call__(self, memory: Sequence[Any] = ()) -> None:
+  def __call__(self, memory: Sequence[Any] = (), changed: Sequence[int] = ()) -> None:
     key = tuple([m.address for m in memory])
     with self.device:
       if key not in self.ready: self.ready[key] = self.made(memory) if len(self.ready) < GRAPHS else self.moved(memory)

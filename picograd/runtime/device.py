@@ -41,10 +41,11 @@ class Device:
     """What the binary of a source depends on."""
     raise NotImplementedError
   def load(self, name: str, binary: bytes) -> Program: raise NotImplementedError
-  def capture(self, calls: "Sequence[tuple[Any, list[Any]]]") -> "Callable[[Sequence[Any]], None]":
+  def capture(self, calls: "Sequence[tuple[Any, list[Any]]]") -> "Callable[[Sequence[Any], Sequence[int]], None]":
     """The calls, in order, as one: (program, arguments), where an argument is memory, or a number: that of the moving
-    argument which the result is called with."""
-    def run(moving: Sequence[Any]) -> None:
+    argument which the result is called with. It is told, too, which of those may not be what they were in the call
+    before."""
+    def run(moving: Sequence[Any], changed: Sequence[int]) -> None:
       for program, arguments in calls: program([moving[a] if isinstance(a, int) else a for a in arguments])
     return run
   def synchronize(self) -> None: pass
@@ -127,6 +128,10 @@ class HostDevice(Device):
       self.spare_bytes -= room
     else: del self.spare[room]
 
+  def check(self, flags: "dict[Buffer, Exception]") -> None:
+    for flag, error in flags.items():
+      if any(flag.memory.tobytes()): raise error
+
   def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> np.ndarray:
     return memory[offset:offset + nbytes]
   def copy_in(self, memory: np.ndarray, data: np.ndarray) -> None: memory[:] = as_bytes(data)
@@ -205,10 +210,10 @@ def buffer_from_host(data: np.ndarray, dtype: DType, device_name: str) -> UOp:
   """A new flat BUFFER leaf on a device, filled with a copy of data (bfloat16 as uint16 bits)."""
   return buffer_named(buffer_holding(data.astype(numpy_dtype(dtype), copy=False), device_name), dtype)
 
-def to_host(leaf: UOp) -> np.ndarray:
-  """A copy of a BUFFER leaf's memory as a one-dimensional array (bfloat16 as uint16 bits)."""
-  buffer = buffer_of(leaf)
-  out = np.empty(leaf.arg.size, numpy_dtype(leaf.dtype))
+def to_host(leaf: UOp) -> np.ndarray: return copy_of(buffer_of(leaf), leaf.dtype)
+def copy_of(buffer: Buffer, dtype: DType) -> np.ndarray:
+  """A buffer's elements as a one-dimensional array of the host's (bfloat16 as uint16 bits)."""
+  out = np.empty(buffer.nbytes // dtype.itemsize, numpy_dtype(dtype))
   if not out.size: return out
   buffer.device.synchronize()
   buffer.device.copy_out(buffer.memory, out)

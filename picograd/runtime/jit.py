@@ -83,6 +83,8 @@ class Captured:
     self.kernels, self.operations = len(launches), sum(launch.operations for launch in launches)
     self.bytes = sum(launch.bytes for launch in launches)
     self.fixed = [p for _, places in tape.launches for p in places if isinstance(p, Buffer) and p not in numbers]
+    self.every = range(len(moving))
+    self.caller: Any = None
     self.run: Any = None
     self.where = tape.where
     if tape.where is not None: self.run = self.program(tape.where, tape, numbers)
@@ -94,20 +96,23 @@ class Captured:
       return numbers[place] if place in numbers else place.memory
     return where.capture([(launch.program, [argument(p) for p in places]) for launch, places in tape.launches])
 
-  def report(self, memory: Sequence[Any]) -> None:
+  def report(self, memory: Sequence[Any], changed: Sequence[int]) -> None:
     """Kernels of one program cannot be told apart by a clock outside."""
     assert self.where is not None
     where, start = self.where, time.perf_counter()
-    seconds = where.timed(lambda: self.run(memory))
+    seconds = where.timed(lambda: self.run(memory, changed))
     profile.record(where, f"replay of {self.kernels} kernels", start, seconds, self.operations, self.bytes)
 
-  def __call__(self, memory: Sequence[Any]) -> None:
-    """Runs the program; raises the error of a check that fails."""
+  def __call__(self, memory: Sequence[Any], caller: Any = None, changed: Sequence[int] = ()) -> None:
+    """Runs the program; raises the error of a check that fails. A caller who says who it is says which of the moving
+    buffers may differ from those of its last call."""
     with self.busy:
+      if caller is None or caller is not self.caller: changed = self.every
+      self.caller = caller
       for feed in self.feeds: feed.buffer.device.copy_in(feed.buffer.memory, feed.make())
       if self.run is None: pass
-      elif profile.is_wanted(): self.report(memory)
-      else: self.run(memory)
+      elif profile.is_wanted(): self.report(memory, changed)
+      else: self.run(memory, changed)
     Counters.kernels += self.kernels
     Counters.operations += self.operations
     Counters.bytes_moved += self.bytes
