@@ -1,7 +1,7 @@
 # sharing.py: memory that another library sees too, by DLPack, by NumPy's protocols and by Python's buffers. In: a
 # tensor, or an object that exports memory. Out: a capsule or an array over the tensor's memory, or a tensor over
 # theirs; nothing is copied. A tensor whose memory others see reads it as it is at the time of each operation, and
-# writes to it at once: they may write whenever they like, and no graph can know. (The DLPack specification, version 1.0)
+# writes to it at once: they may write whenever they like, and no graph can know. (The DLPack specification, 1.0)
 from __future__ import annotations
 import ctypes, weakref
 from typing import Any, Callable, NamedTuple, Sequence
