@@ -29,5 +29,6 @@ setup(
     "test": test + llama,
     "bench": ["torch", "tinygrad", "tqdm"],
   },
-  entry_points={"console_scripts": ["picograd-llama = llama:main", "c2r5 = c2r5.__main__:main"]},
+  entry_points={"console_scripts": ["picograd-llama = llama:main", "c2r5 = c2r5.__main__:main"],
+                "torch_dynamo_backends": ["picograd = picograd.dynamo:compile_graph"]},
 )

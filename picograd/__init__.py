@@ -35,7 +35,7 @@ METHODS = set("""abs absolute acos add all allclose amax amin any arctan argmax 
 DTYPES = set("""bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 bfloat16 float32 float64 half float
   double short int long""".split())
 CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan, "newaxis": None}
-PACKAGES = "autograd cuda distributions func linalg nn optim utils".split()
+PACKAGES = "amp autograd cuda distributions func linalg nn optim utils".split()
 
 FUNCTIONS = {"dtype", *(name for names in HOMES.values() for name in names.split())}
 

@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 import picograd
-from picograd.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset, random_split
+from picograd.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset, get_worker_info
+from picograd.utils.data import random_split
 
 class Squares(Dataset):
   """Sample i is (i, {"square": i*i, "name": its digits})."""
@@ -46,3 +47,38 @@ def test_errors():
   with pytest.raises(ValueError, match="Size mismatch"): TensorDataset(picograd.ones(2), picograd.ones(3))
   with pytest.raises(ValueError, match="positive"): DataLoader(pairs(3), 0)
   with pytest.raises(ValueError, match="mutually exclusive"): DataLoader(pairs(3), sampler=[0], shuffle=True)
+
+class Pairs(Dataset):
+  def __len__(self): return 10
+  def __getitem__(self, i):
+    if i == 99: raise KeyError("no such sample")
+    return picograd.tensor([i, i * i]), i
+
+def parts(loader): return [(x.tolist(), y.tolist()) for x, y in loader]
+
+def test_workers_make_the_same_batches_in_the_same_order():
+  picograd.manual_seed(0)
+  alone = parts(DataLoader(Pairs(), batch_size=3))
+  assert parts(DataLoader(Pairs(), batch_size=3, num_workers=2)) == alone
+  ordered = [parts(DataLoader(Pairs(), batch_size=4, shuffle=True, num_workers=n, drop_last=True,
+                                   generator=picograd.Generator().manual_seed(5))) for n in (0, 2)]
+  assert ordered[0] == ordered[1] and len(ordered[0]) == 2
+
+def who(samples): return get_worker_info().id, picograd.rand(2).tolist()
+
+def test_workers_know_who_they_are_and_draw_differently():
+  told = list(DataLoader(Pairs(), num_workers=2, collate_fn=who))
+  by_worker = {}
+  for number, numbers in told: by_worker.setdefault(number, []).append(numbers)
+  draws = [n for each in by_worker.values() for n in each]
+  assert set(by_worker) <= {0, 1} and len({tuple(d) for d in draws}) == len(draws)
+  assert get_worker_info() is None
+
+def test_an_error_in_a_worker_is_raised_here():
+  loader = DataLoader(Pairs(), sampler=[1, 99, 2], num_workers=1)
+  batches = iter(loader)
+  assert next(batches)[1].tolist() == [1]
+  with pytest.raises(KeyError, match="no such sample"): list(batches)
+  stopped = iter(DataLoader(Pairs(), num_workers=2))
+  next(stopped)
+  stopped.close()                                                      # workers end with it

@@ -86,8 +86,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
   out = input @ weight.transpose(-1, -2) if weight.ndim > 1 else input @ weight
   return out if bias is None else out + bias
 
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-  """Rows of weight (V, D): indices (...) -> (..., D). The row padding_idx gets no gradient."""
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+              norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
+  """Rows of weight (V, D): indices (...) -> (..., D). The row padding_idx gets no gradient. Gradients are dense,
+  whatever sparse says; NotImplementedError for max_norm and scale_grad_by_freq."""
+  if max_norm is not None or scale_grad_by_freq: raise NotImplementedError("embedding: max_norm, scale_grad_by_freq")
   if padding_idx is None: return weight[input]
   row = padding_idx % weight.shape[0]
   frozen = (arange(weight.shape[0], device=weight.device) == row).unsqueeze(-1)

@@ -1,2 +1,2 @@
-# utils: torch.utils. Only data is here.
-from picograd.utils import data as data
+# utils: torch.utils: data, checkpointing, DLPack.
+from picograd.utils import checkpoint as checkpoint, data as data, dlpack as dlpack
