@@ -5,13 +5,14 @@
 from __future__ import annotations
 import math
 from fractions import Fraction
+from functools import reduce
 from typing import Any, Callable, NamedTuple, Sequence
 from picograd.codegen.flat import Builder, Convention, Function, Line, new_label
 from picograd.dtype import DType, dtypes, nearest
 from picograd.ops.ops import Lifetime, Ops
 from picograd.ops.uop import UOp, fresh
 from .abi import Passing, assigner, scalars, stack_size
-from .constant import bytes_of_long_double, is_true
+from .constant import NotConstant, bytes_of_long_double, constant_value, is_true
 from .ctype import Array, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type
 from .declare import Leaf
 from .lex import Failure, Token
@@ -579,6 +580,7 @@ class Lowering:
 
   def call(self, node: Node) -> UOp:
     callee, *arguments = node.src
+    if copied_bytes(node) is not None: return self.copy_few(arguments, copied_bytes(node) or 0)
     t: FunctionType = node.arg
     target = self.value(callee)
     passing = assigner(self.machine).result(t.result)
@@ -601,6 +603,23 @@ class Lowering:
       given += self.pass_value(value, argument.type, place)
     if (t.variadic or not t.has_prototype) and fixed is None: fixed = len(given)
     return self.finish_call(target, given, t.result, passing, Convention(fixed, (), tuple(memory)), result)
+
+  def copy_few(self, arguments: Sequence[Node], size: int) -> UOp:
+    """memcpy and memmove: all is loaded, then stored, in pieces as wide as what is known of the addresses allows."""
+    to, source, _ = self.argument_values(arguments)
+    wide_to, wide_from = [known_alignment(a) for a in arguments[:2]]
+    chunks, offset = [], 0
+    while offset < size:
+      store, load = [next(w for w in (8, 4, 2, 1) if w <= min(align, size - offset)) for align in (wide_to, wide_from)]
+      width = max(store, load)
+      pieces = [self.build.load(add(source, long(at)), UNSIGNED_OF_SIZE[load])
+                for at in range(offset, offset + width, load)]
+      chunks.append((offset, width, store, joined(pieces)))
+      offset += width
+    for offset, width, store, value in chunks:
+      for at in range(0, width, store):
+        self.build.store(add(to, long(offset + at)), cast(shift_right(value, 8 * at), UNSIGNED_OF_SIZE[store]))
+    return to
 
   def argument_values(self, arguments: Sequence[Node]) -> list[UOp]:
     """In gcc's order, which programs have come to rely on."""
@@ -894,13 +913,13 @@ class Lowering:
 
   def branch(self, node: Node, yes: UOp, no: UOp) -> None:
     """Goes to yes or no, by a condition; && and || jump as soon as they know."""
-    known = is_true(node)
-    if known is not None: return self.build.jump(yes if known else no)
     if node.kind in ("land", "lor"):
       right = new_label()
       self.branch(node.src[0], *((right, no) if node.kind == "land" else (yes, right)))
       self.build.begin(right)
-      self.branch(node.src[1], yes, no)
+      return self.branch(node.src[1], yes, no)
+    known = is_true(node)
+    if known is not None: self.build.jump(yes if known else no)
     elif node.kind == "lnot": self.branch(node.src[0], no, yes)
     else: self.build.branch(self.condition(node), yes, no)
 
@@ -1061,6 +1080,37 @@ def is_simple(node: Node) -> bool:
     if n.kind not in SIMPLE or count > 24: return False
     waiting += n.src
   return True
+
+# ---- memcpy of a few bytes ---------------------------------------------------------------------------------------
+
+MOST_PIECES = 8
+
+def copied_bytes(node: Node) -> int | None:
+  """How many bytes a call of the library's memcpy or memmove copies, if that is known and few."""
+  callee, *arguments = node.src
+  if callee.kind != "decay" or callee.src[0].kind != "variable": return None
+  object = callee.src[0].arg
+  if object.symbol not in ("memcpy", "memmove") or object.data is not None or len(arguments) != 3: return None
+  try: size = constant_value(arguments[2])
+  except NotConstant: return None
+  width = min(8, *map(known_alignment, arguments[:2]))
+  return size if isinstance(size, int) and 0 < size <= MOST_PIECES * width else None
+
+def known_alignment(node: Node) -> int:
+  """What a pointer's value is a multiple of, as far as its type before casts to void * says, or the object."""
+  while node.kind == "cast" and node.type.is_pointer and node.src[0].type.is_pointer: node = node.src[0]
+  if node.kind not in ("address", "decay"): return node.type.to.align if isinstance(node.type, Pointer) else 1
+  inner, offset = node.src[0], 0
+  while inner.kind == "member": inner, offset = inner.src[0], offset | inner.arg.offset
+  base = max(inner.arg.align, inner.type.align) if inner.kind == "variable" else inner.type.align
+  return min(base, offset & -offset or base)
+
+def joined(pieces: list[UOp]) -> UOp:
+  """One number of those that follow each other in memory."""
+  if len(pieces) == 1: return pieces[0]
+  width = pieces[0].dtype.bits
+  parts = [shift_left(cast(piece, dtypes.uint64), k * width) for k, piece in enumerate(pieces)]
+  return cast(reduce(lambda a, b: binary(Ops.OR, a, b), parts), UNSIGNED_OF_SIZE[len(pieces) * width // 8])
 
 # ---- bits of scattered members ---------------------------------------------------------------------------------------
 
