@@ -16,7 +16,7 @@ from picograd.nn import functional
 class Missing(Exception):
   """A function of torch that has no counterpart here."""
 
-def function_of(target: Any) -> Callable[..., Any]:
+def function_of(target: Any) -> Any:
   """picograd's function of the name of one of torch's."""
   name = getattr(target, "__name__", str(target))
   if getattr(operator, name, None) is target: return target

@@ -1,5 +1,5 @@
 # checkpoint.py: torch.utils.checkpoint: a part of a network whose values are not kept for the backward pass, which
-# computes them again. In: a function of tensors. Out: its results, the same as without. (Chen et al., Training deep nets
+# computes them again. In: a function of tensors. Out: its results, as without it. (Chen et al., Training deep nets
 # with sublinear memory cost, 2016)
 from __future__ import annotations
 from typing import Any, Callable, Sequence
