@@ -85,9 +85,15 @@ class mode_block(contextlib.ContextDecorator):
     return self
   def __exit__(self, *_) -> None: GradMode.recording = self.before.pop()
 
-class no_grad(mode_block): pass
-class inference_mode(mode_block): pass
-class enable_grad(mode_block): mode = True
+class no_grad(mode_block):
+  """A block, or function, in which operations are not recorded."""
+  pass
+class inference_mode(mode_block):
+  """A block, or function, in which operations are not recorded."""
+  pass
+class enable_grad(mode_block):
+  """A block, or function, in which operations are recorded."""
+  mode = True
 
 class Autocast:
   """The dtype to which matrix products convert their operands; None leaves them as they are."""

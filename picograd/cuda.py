@@ -3,7 +3,9 @@ from __future__ import annotations
 from typing import Any
 from picograd.runtime import device
 
-def is_available() -> bool: return "CUDA" in device.MODULES and device_count() > 0
+def is_available() -> bool:
+  """Whether there is a GPU and its driver."""
+  return "CUDA" in device.MODULES and device_count() > 0
 def device_count() -> int:
   """How many devices answer; 0 where the driver is missing."""
   if "CUDA" not in device.MODULES: return 0

@@ -29,6 +29,7 @@ def check_one_given(probs: Any, logits: Any) -> None:
 def joined(*values: Any) -> tuple[Tensor, ...]: return broadcast_tensors(*(as_tensor(v) for v in values))
 
 class Normal(Distribution):
+  """The normal distribution of a mean and a standard deviation."""
   def __init__(self, loc: Any, scale: Any):
     self.loc, self.scale = joined(loc, scale)
     self.batch_shape = tuple(self.loc.shape)
@@ -43,6 +44,7 @@ class Normal(Distribution):
   def entropy(self) -> Tensor: return self.scale.log() + 0.5 * (1 + math.log(2 * math.pi))
 
 class Uniform(Distribution):
+  """Equal density from low to high, which is excluded."""
   def __init__(self, low: Any, high: Any):
     self.low, self.high = joined(low, high)
     self.batch_shape = tuple(self.low.shape)

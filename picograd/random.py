@@ -139,10 +139,12 @@ def randperm(n: int, generator: Generator | None = None, dtype: DType | None = N
 
 def rand_like(input: Tensor, generator: Generator | None = None, dtype: DType | None = None,
               device: Any = None) -> Tensor:
+  """Uniform in [0, 1) in input's shape."""
   return rand(*input.shape, generator=generator, dtype=dtype or input.dtype, device=device or input.device)
 
 def randn_like(input: Tensor, generator: Generator | None = None, dtype: DType | None = None,
                device: Any = None) -> Tensor:
+  """Normal values with mean 0 and deviation 1 in input's shape."""
   return randn(*input.shape, generator=generator, dtype=dtype or input.dtype, device=device or input.device)
 
 def randint_like(input: Tensor, low: int, high: int | None = None, generator: Generator | None = None,

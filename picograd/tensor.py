@@ -801,6 +801,7 @@ def created(uop: UOp, device=None, requires_grad: bool = False) -> Tensor:
   return result(uop, device=device_name(device)).requires_grad_(requires_grad)
 
 def as_tensor(data, dtype: DType | None = None, device=None) -> Tensor:
+  """data itself if it is a tensor of this dtype on this device, else a tensor of it."""
   return data.to(dtype or data.dtype, device=device) if isinstance(data, Tensor) else tensor(data, dtype, device)
 
 def full(size, fill_value, dtype: DType | None = None, **options) -> Tensor:
@@ -809,8 +810,10 @@ def full(size, fill_value, dtype: DType | None = None, **options) -> Tensor:
   number = UOp.const(dtype or number_dtype(value), value)
   return created(number.spread(sizes_of((size,))), **options)
 def zeros(*size, dtype: DType | None = None, **options) -> Tensor:
+  """Zeros of a shape, given as separate sizes or as one tuple. options: device, requires_grad."""
   return full(sizes_of(size), 0, dtype or Default.dtype, **options)
 def ones(*size, dtype: DType | None = None, **options) -> Tensor:
+  """Ones of a shape, given as separate sizes or as one tuple. options: device, requires_grad."""
   return full(sizes_of(size), 1, dtype or Default.dtype, **options)
 
 def arange(start, end=None, step=1, dtype: DType | None = None, **options) -> Tensor:

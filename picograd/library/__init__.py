@@ -5,8 +5,8 @@ from picograd.common import either_spelling, enable_grad, get_default_dtype, inf
 from picograd.common import set_default_dtype, set_grad_enabled, Size, device
 from picograd.dtype import dtypes
 from picograd.helpers import EAGER
-from picograd.library import copying, creation, eager, elementwise, formulas, joining, matrices, movement, printing
-from picograd.library import reductions, selecting, sharing, sorting
+from picograd.library import copying, creation, documentation, eager, elementwise, formulas, joining, matrices
+from picograd.library import movement, printing, reductions, selecting, sharing, sorting
 from picograd.library.creation import empty, empty_like, eye, from_numpy, full_like, linspace, meshgrid, ones_like
 from picograd.library.creation import zeros_like
 from picograd.library.einsum import einsum
@@ -74,4 +74,5 @@ def define_methods() -> None:
   setattr(Tensor, "is_cuda", property(creation.is_cuda))
 
 define_methods()
+documentation.document()
 if EAGER: eager.make_eager()

@@ -9,13 +9,17 @@ from picograd.tensor import Tensor, created, full, tensor, zeros
 
 empty = zeros
 def from_numpy(data: np.ndarray) -> Tensor:
+  """A copy of an array: a write to it is not seen; from_dlpack shares memory."""
   return tensor(data)
 
 def full_like(x: Tensor, fill_value, dtype: DType | None = None, device=None, **options) -> Tensor:
+  """fill_value in x's shape, dtype and on its device, unless others are given."""
   return full(tuple(x.shape), fill_value, dtype or x.dtype, device=device or x.device, **options)
 def zeros_like(x: Tensor, **options) -> Tensor:
+  """Zeros in x's shape, dtype and on its device, unless others are given."""
   return full_like(x, 0, **options)
 def ones_like(x: Tensor, **options) -> Tensor:
+  """Ones in x's shape, dtype and on its device, unless others are given."""
   return full_like(x, 1, **options)
 empty_like = zeros_like
 
@@ -40,6 +44,7 @@ def identity_mask(n: int, m: int) -> UOp:
   return rows.eq(columns)
 
 def eye(n: int, m: int | None = None, dtype: DType | None = None, **options) -> Tensor:
+  """(n, m), m = n by default: ones on the diagonal, zeros elsewhere."""
   mask = identity_mask(n, n if m is None else m)
   return created(mask.cast(dtype or Default.dtype), **options)
 

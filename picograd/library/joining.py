@@ -49,6 +49,7 @@ def in_groups(xs: Sequence[UOp], n: int) -> list[Sequence[UOp]]:
 
 @either_spelling
 def stack(tensors: Iterable[Tensor], dim: int = 0) -> Tensor:
+  """Tensors of one shape along a new dimension. RuntimeError where shapes differ."""
   parts = list(tensors)
   shapes = dict.fromkeys(t.shape for t in parts)
   if len(shapes) > 1:

@@ -120,8 +120,12 @@ class BatchNorm(Module):
     return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}")
 
-class BatchNorm1d(BatchNorm): ranks = (2, 3)
-class BatchNorm2d(BatchNorm): ranks = (4,)
+class BatchNorm1d(BatchNorm):
+  """(N, C) or (N, C, L), normalised per channel: see functional.batch_norm."""
+  ranks = (2, 3)
+class BatchNorm2d(BatchNorm):
+  """(N, C, H, W), normalised per channel: see functional.batch_norm."""
+  ranks = (4,)
 
 class ConvNd(Module):
   """The parameters that every convolution has."""
@@ -188,6 +192,7 @@ class Options(Module):
   def extra_repr(self) -> str: return ", ".join(f"{name}={value!r}" for name, value in self.options().items())
 
 class MaxPool2d(Options):
+  """The maximum of each window: see functional.max_pool2d."""
   def __init__(self, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, dilation: Ints = 1,
                ceil_mode: bool = False):
     super().__init__(kernel_size=kernel_size, stride=kernel_size if stride is None else stride, padding=padding,
@@ -195,6 +200,7 @@ class MaxPool2d(Options):
   def forward(self, input: Tensor) -> Tensor: return F.max_pool2d(input, **self.options())
 
 class AvgPool2d(Options):
+  """The mean of each window: see functional.avg_pool2d."""
   def __init__(self, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None):
     super().__init__(kernel_size=kernel_size, stride=kernel_size if stride is None else stride, padding=padding)
@@ -210,31 +216,40 @@ class Dropout(Options):
   def forward(self, input: Tensor) -> Tensor: return F.dropout(input, self.p, self.training)
 
 class Flatten(Options):
+  """The dimensions from start_dim to end_dim as one: (N, ..) -> (N, *)."""
   def __init__(self, start_dim: int = 1, end_dim: int = -1): super().__init__(start_dim=start_dim, end_dim=end_dim)
   def forward(self, input: Tensor) -> Tensor: return input.flatten(self.start_dim, self.end_dim)
 
 class Tanh(Module):
+  """tanh(x)"""
   def forward(self, input: Tensor) -> Tensor: return F.tanh(input)
 class Sigmoid(Module):
+  """1/(1 + e^-x)"""
   def forward(self, input: Tensor) -> Tensor: return F.sigmoid(input)
 class ReLU(Module):
+  """max(x, 0)"""
   def __init__(self, inplace: bool = False): super().__init__()
   def forward(self, input: Tensor) -> Tensor: return F.relu(input)
 class SiLU(Module):
+  """x * sigmoid(x)"""
   def __init__(self, inplace: bool = False): super().__init__()
   def forward(self, input: Tensor) -> Tensor: return F.silu(input)
 class GELU(Options):
+  """x * Phi(x): see functional.gelu."""
   def __init__(self, approximate: str = "none"): super().__init__(approximate=approximate)
   def forward(self, input: Tensor) -> Tensor: return F.gelu(input, self.approximate)
 class LeakyReLU(Options):
+  """x where x > 0, else x * negative_slope."""
   def __init__(self, negative_slope: float = 0.01, inplace: bool = False):
     super().__init__(negative_slope=negative_slope)
   def forward(self, input: Tensor) -> Tensor: return F.leaky_relu(input, self.negative_slope)
 class Softmax(Options):
+  """exp(x) / sum(exp(x)) along dim."""
   def __init__(self, dim: int = -1): super().__init__(dim=dim)
   def forward(self, input: Tensor) -> Tensor: return F.softmax(input, self.dim)
 
 class MSELoss(Module):
+  """The mean squared distance: see functional.mse_loss."""
   def __init__(self, reduction: str = "mean"):
     super().__init__()
     self.reduction = reduction
@@ -372,11 +387,16 @@ class Layers(Recurrent):
     return ", ".join([f"{self.input_size}, {self.hidden_size}", *(f"{name}={getattr(self, name)}" for name in chosen)])
 
 class RNN(TanhSteps, Layers):
+  """h = tanh(W x + b + U h + c), or relu: layers as Layers describes."""
   def __init__(self, *args: Any, nonlinearity: str = "tanh", **kwargs: Any):
     super().__init__(*args, **kwargs)
     self.nonlinearity = nonlinearity
-class GRU(GRUSteps, Layers): pass
-class LSTM(LSTMSteps, Layers): pass
+class GRU(GRUSteps, Layers):
+  """Gated recurrent units: layers as Layers describes."""
+  pass
+class LSTM(LSTMSteps, Layers):
+  """Long short-term memory: layers as Layers describes; the state is (h, c)."""
+  pass
 
 # ---- attention -------------------------------------------------------------------------------------------------------
 

@@ -36,18 +36,29 @@ def rounded_once(activation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return activation(input.to(working_dtype(input.dtype)), *args, **kwargs).to(input.dtype)
   return function
 
-def relu(input: Tensor, inplace: bool = False) -> Tensor: return input.relu()
-def sigmoid(input: Tensor) -> Tensor: return input.sigmoid()
-def tanh(input: Tensor) -> Tensor: return input.tanh()
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+  """max(x, 0), with gradient 0 at 0."""
+  return input.relu()
+def sigmoid(input: Tensor) -> Tensor:
+  """1/(1 + e^-x)"""
+  return input.sigmoid()
+def tanh(input: Tensor) -> Tensor:
+  """(e^x - e^-x) / (e^x + e^-x)"""
+  return input.tanh()
 @rounded_once
-def silu(input: Tensor, inplace: bool = False) -> Tensor: return input * input.sigmoid()
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+  """x * sigmoid(x)"""
+  return input * input.sigmoid()
 def softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
+  """exp(x) / sum(exp(x)) along dim, as dtype if one is given."""
   return (input if dtype is None else input.to(dtype)).softmax(dim)
 
 def log_softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
+  """x - logsumexp(x) along dim, as dtype if one is given."""
   return (input if dtype is None else input.to(dtype)).log_softmax(dim)
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+  """x where x > 0, else x * negative_slope."""
   return where(input > 0, input, input * negative_slope)
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
@@ -412,10 +423,12 @@ def same_shape(input: Tensor, target: Tensor) -> None:
     raise ValueError(f"Target size ({tuple(target.shape)}) must be the same as input size ({tuple(input.shape)})")
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+  """The mean squared distance; reduction 'sum' or 'none' leaves the mean out."""
   input, target = for_sums(input, target)
   return reduce_loss((input - target) * (input - target), reduction)
 
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+  """The mean distance; reduction 'sum' or 'none' leaves the mean out."""
   input, target = for_sums(input, target)
   return reduce_loss((input - target).abs(), reduction)
 

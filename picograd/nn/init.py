@@ -24,16 +24,22 @@ def chosen_fan(tensor: Tensor, mode: str) -> int:
   return fans(tensor)[mode == "fan_out"]
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
+  """Uniform in [a, b)."""
   with no_grad(): return fill_uniform(tensor, a, b, generator=generator)
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
+  """Normal values of a mean and a standard deviation."""
   with no_grad(): return fill_normal(tensor, mean, std, generator=generator)
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
   with no_grad(): return tensor.fill_(val)
 
-def zeros_(tensor: Tensor) -> Tensor: return constant_(tensor, 0.0)
-def ones_(tensor: Tensor) -> Tensor: return constant_(tensor, 1.0)
+def zeros_(tensor: Tensor) -> Tensor:
+  """All elements become 0."""
+  return constant_(tensor, 0.0)
+def ones_(tensor: Tensor) -> Tensor:
+  """All elements become 1."""
+  return constant_(tensor, 1.0)
 
 def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
                      generator: Generator | None = None) -> Tensor:

@@ -31,6 +31,7 @@ class Module:
     self.__dict__.update(_parameters={}, _buffers={}, _modules={}, _transient=set(), training=True)
 
   def forward(self, *args: Any, **kwargs: Any) -> Any:
+    """What calling the module does: a subclass says."""
     raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
   def __call__(self, *args: Any, **kwargs: Any) -> Any: return self.forward(*args, **kwargs)
 
@@ -62,7 +63,9 @@ class Module:
         return
     raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-  def register_parameter(self, name: str, param: Parameter | None) -> None: self.enter(self._parameters, name, param)
+  def register_parameter(self, name: str, param: Parameter | None) -> None:
+    """Enters a parameter, or None, under a name."""
+    self.enter(self._parameters, name, param)
   def add_module(self, name: str, module: "Module | None") -> None: self.enter(self._modules, name, module)
   def enter(self, table: dict[str, Any], name: str, value: Any) -> None:
     """Every change of a table comes through here or through __setattr__."""
@@ -86,10 +89,14 @@ class Module:
       children = [(join(path, name), child) for name, child in module._modules.items() if child is not None]
       stack.extend(reversed(children))
 
-  def modules(self) -> Iterator["Module"]: return (m for _, m in self.named_modules())
+  def modules(self) -> Iterator["Module"]:
+    """All modules of the tree, this one first, each once."""
+    return (m for _, m in self.named_modules())
   def named_children(self) -> Iterator[tuple[str, "Module"]]:
     return ((name, m) for name, m in self._modules.items() if m is not None)
-  def children(self) -> Iterator["Module"]: return (m for _, m in self.named_children())
+  def children(self) -> Iterator["Module"]:
+    """The modules directly below this one."""
+    return (m for _, m in self.named_children())
 
   def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
     """(path, parameter), each parameter once: one that is tied under two names has the first."""
@@ -97,8 +104,11 @@ class Module:
   def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
     return named_members(self, "_buffers", prefix, recurse)
   def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+    """The parameters of the tree, each once."""
     return (p for _, p in self.named_parameters("", recurse))
-  def buffers(self, recurse: bool = True) -> Iterator[Tensor]: return (b for _, b in self.named_buffers("", recurse))
+  def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+    """The buffers of the tree, each once."""
+    return (b for _, b in self.named_buffers("", recurse))
 
   # state
   def state_tensors(self) -> dict[str, Tensor]:
@@ -143,13 +153,18 @@ class Module:
     for module in reversed(list(self.modules())): fn(module)
     return self
   def train(self, mode: bool = True) -> "Module":
+    """All modules of the tree are training, or not."""
     for module in self.modules(): module.training = mode
     return self
-  def eval(self) -> "Module": return self.train(False)
+  def eval(self) -> "Module":
+    """All modules of the tree stop training."""
+    return self.train(False)
   def requires_grad_(self, requires_grad: bool = True) -> "Module":
     for p in self.parameters(): p.requires_grad_(requires_grad)
     return self
-  def zero_grad(self, set_to_none: bool = True) -> None: clear_grads(self.parameters(), set_to_none)
+  def zero_grad(self, set_to_none: bool = True) -> None:
+    """The gradients of all parameters become None, or zeros."""
+    clear_grads(self.parameters(), set_to_none)
 
   def to(self, *args: Any, device: Any = None, dtype: DType | None = None) -> "Module":
     """Moves every parameter and buffer to a device, a dtype, or both, in place; a dtype changes floats only."""
