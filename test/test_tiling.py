@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("llvmlite")
 import picograd.nn.functional as F
 from graphs import leaf, matmul, random, value
-from picograd import Tensor, codegen, tensor
+from picograd import Tensor, codegen, tensor, where
 from picograd.codegen import llvmir
 from picograd.codegen.optimize import Opt, Stage, apply_opts, stores_of
 from picograd.codegen.schedule import schedule
@@ -207,6 +207,24 @@ def test_the_tile_stays_in_registers(machine, m, k, n):
   assert max(map(len, sums)) >= 8
   assert all(re.search(machine.register, line) for lines in sums for line in lines)
   assert not [line for loop in loops for line in loop if re.search(r"%rsp|\[sp", line)]
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.cpu)
+def test_a_convolution_with_an_epilogue_stays_in_registers(machine):
+  """Many rows by few vectors; and what the sums are multiplied with is loaded after the loop."""
+  x, w, mask = tensor(random(2, 32, 28, 28)), tensor(random(32, 32, 5, 5)), tensor(random(2, 32, 24, 24))
+  loops = innermost_loops((F.conv2d(x, w) * (mask > 0)).uop, machine)
+  assert max(sum(bool(re.search("vfm|fmla", line)) for line in loop) for loop in loops) >= 8
+  assert not [line for loop in loops for line in loop if re.search(r"%rsp|\[sp", line)]
+
+def test_what_no_loop_needs_is_loaded_after_the_loop():
+  x, w, mask = tensor(random(2, 32, 28, 28)), tensor(random(32, 32, 5, 5)), tensor(random(2, 32, 24, 24))
+  kernel, = schedule([where(mask > 0, F.conv2d(x, w), 0.0).uop], "CPU").kernels
+  ast, target = codegen.prepared(kernel.ast), llvm_target(AVX512, "x86_64", 1, Caches(1 << 15, 1 << 20))
+  code = codegen.structured("product", ast, target, codegen.choose_opts(ast, target))
+  last_sum = max(k for k, u in enumerate(code) if u.op is Ops.MULACC)
+  loads = [(k, u.src[0].src[0]) for k, u in enumerate(code) if u.op is Ops.LOAD and u.src[0].src[0].op is Ops.PARAM]
+  late = {memory for k, memory in loads if k > last_sum}
+  assert late and late.isdisjoint(memory for k, memory in loads if k < last_sum)
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.cpu)
 def test_a_dot_product_stays_in_registers(machine):

@@ -6,6 +6,7 @@ from picograd.ops.index import sum_of
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp, ranges_inside, toposort
 
+EFFECTS = frozenset({Ops.END, Ops.STORE, Ops.BARRIER, Ops.WMMA})
 SILENT = frozenset({Ops.SINK, Ops.AFTER})           # order and nothing else
 Regions = dict["UOp | None", list[UOp]]             # innermost loop -> its nodes, sub-loops as their END
 
@@ -20,7 +21,27 @@ def linearize(kernel: UOp) -> list[UOp]:
   for u in order:
     innermost = max(inside[u], key=depth.__getitem__, default=None)
     if u not in ended: regions.setdefault(innermost, []).append(u)
-  return emit(regions)
+  written = {memory_of(u) for u in order if u.op is Ops.STORE}
+  return emit({r: loops_first(region, written) for r, region in regions.items()})
+
+def memory_of(access: UOp) -> UOp:
+  memory = access.src[0].src[0]
+  while memory.op is Ops.AFTER: memory = memory.src[0]
+  return memory
+
+def loops_first(region: list[UOp], written: set[UOp]) -> list[UOp]:
+  """A region where operands that no loop in it needs are loaded after the loops: registers are free by then."""
+  out: list[UOp] = []
+  waiting: list[UOp] = []
+  for u in region:
+    waiting.append(u)
+    if u.op is not Ops.END or not any(may_wait(v, written) for v in waiting): continue
+    needed = set(toposort([v for v in waiting if v.op in EFFECTS or v.op is Ops.LOAD and not may_wait(v, written)]))
+    out += [v for v in waiting if v in needed]
+    waiting = [v for v in waiting if v not in needed]
+  return out + waiting
+
+def may_wait(u: UOp, written: set[UOp]) -> bool: return u.op is Ops.LOAD and memory_of(u) not in written
 
 def loop_depths(order: list[UOp], inside: dict[UOp, frozenset[UOp]]) -> dict[UOp, int]:
   """How deep each loop is nested. An END's first range opens in the loop where the END stands, the others each in the
