@@ -54,11 +54,6 @@ class Reads(NamedTuple):
       if t.requires is not requires or t.leaf is not leaf or t.detached is not detached: return False
     return True
 
-  def without_tensors(self) -> Reads:
-    """Of what is not a tensor, each once: many functions read the same global names."""
-    once = {(id(space), name): (space, name, value) for space, name, value in self.names}
-    return self._replace(names=list(once.values()), tensors=[])
-
   def objects_hold(self) -> bool:
     for space, name, value in self.names:
       if space.get(name, ABSENT) is not value: return False
@@ -70,6 +65,12 @@ class Reads(NamedTuple):
     for m, tree in self.trees:
       if trees.get(m) is not tree or tree.changes != Module.changes: return False
     return True
+
+def of_objects(parts: list[Reads]) -> Reads:
+  """The reads of all parts without those of tensors, names once: many functions read the same ones."""
+  once = {(id(space), name): (space, name, value) for part in parts for space, name, value in part.names}
+  joined = [[x for part in parts for x in getattr(part, field)] for field in Reads._fields]
+  return Reads(*joined)._replace(names=list(once.values()), tensors=[])
 
 ABSENT = object()
 def flat_items(x: list | dict) -> list: return [*x, *x.values()] if isinstance(x, dict) else x
@@ -101,7 +102,7 @@ class Walk:
     self.reads = Reads([], [], [], [], [], [])
     self.key = [number, *modes()]
     self.visit(args, None, None)
-    self.visit(kwargs, None, None)
+    if kwargs: self.visit(kwargs, None, None)
     self.length = len(self.key)
     self.owners, self.named = self.tensors[:], self.spots[:]
     self.grads = [t.grad for t in self.owners]
@@ -446,10 +447,11 @@ class Shortcut:
   would look at is the same: objects are compared, of other tensors it is known whether any has changed. A call makes
   new tensors and overwrites memory that is not an argument's; it does nothing else. memory: of each storage, given: of
   the arguments'."""
-  def __init__(self, replay: Replay, reads: list[Reads], memory: list[Buffer], given: list[Buffer]):
-    self.replay, self.reads = replay, reads
+  def __init__(self, replay: Replay, reads: Reads, memory: list[Buffer], given: list[Buffer]):
+    self.replay, self.reads, self.program = replay, reads, replay.program
     self.places = [memory.index(b) for b in given]
-    self.changed = (*self.places, *range(len(memory), len(memory) + len(replay.sizes)))
+    new = {*self.places, *range(len(memory), len(memory) + len(replay.sizes))}
+    self.changed = sorted(new.intersection(self.program.every))
     self.others = frozenset(memory).difference(given)
     self.memory = [b.memory for b in memory]
     self.assigned = [(memory[i], count) for i, count in replay.assigned]
@@ -458,13 +460,15 @@ class Shortcut:
   def holds(self, given: list[Buffer]) -> bool:
     if self.others and (self.changes != changes.count or not self.others.isdisjoint(given)): return False
     if self.assigned and Storage.waiting: return False               # somebody may need what will be overwritten
-    return all([reads.objects_hold() for reads in self.reads])
+    return self.reads.objects_hold()
 
   def __call__(self, given: list[Buffer]) -> Any:
-    outputs = [Buffer(where, nbytes) for where, nbytes in self.replay.sizes]
-    memory = self.memory + [b.allocate() for b in outputs]
+    memory, outputs = self.memory.copy(), []
     for place, buffer in zip(self.places, given): memory[place] = buffer.memory
-    self.replay.program(memory, self, self.changed)
+    for where, nbytes in self.replay.sizes:
+      outputs.append(Buffer(where, nbytes))
+      memory.append(outputs[-1].allocate())
+    self.program(memory, self, self.changed)
     for buffer, count in self.assigned: buffer.version += count
     return self.replay.made(outputs)
 
@@ -512,7 +516,7 @@ class Jit:
     return getattr(self.__dict__["function"], name)
 
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
-    if self.short and not kwargs and not runtime.watchers and not JIT_CHECK:
+    if self.short and not kwargs and not runtime.watchers and not JIT_CHECK.value:
       key, given = short_key(args)
       short = self.short.get(key)
       if short is not None and short.holds(given): return short(given)
@@ -541,9 +545,9 @@ class Jit:
     """Opens the short way to a recording that has just been replayed, if it leads there."""
     assert self.known is not None
     key, given = short_key(args)
-    reads = [self.known.reads.without_tensors(), walk.reads.without_tensors()]
+    reads = of_objects([self.known.reads, walk.reads])
     written = [memory[i] for i, _ in replay.assigned]
-    if key is None or any(r.others for r in reads) or not set(given).isdisjoint(written): return
+    if key is None or reads.others or not set(given).isdisjoint(written): return
     short = Shortcut(replay, reads, memory, given)
     if any(other.others != short.others for other in self.short.values()): self.short.clear()
     self.short[key] = short

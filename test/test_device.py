@@ -1,7 +1,7 @@
 # Memory of the host: freed memory serves requests of nearly its size, and does not pile up.
 import numpy as np
 import pytest
-from picograd.runtime.device import HostDevice, device
+from picograd.runtime.device import CHUNK, HostDevice, PAGE, device
 
 @pytest.mark.parametrize("make", [lambda: HostDevice("HOST"), lambda: device("CPU")], ids=["host", "CPU"])
 def test_freed_memory_is_used_again(make):
@@ -34,6 +34,10 @@ def test_what_waited_longest_goes():
   before = host.spare_bytes
   host.allocate(2 << 20)
   assert host.spare_bytes == before - (2 << 20)
+
+def test_large_memory_begins_with_a_large_page():
+  """NumPy's allocations begin anywhere: up to two of the pages that they touch would be small ones."""
+  assert all(device("CPU").fresh(nbytes).ctypes.data % PAGE == 0 for nbytes in (CHUNK // 8 + 1, 6 << 20, CHUNK + 4096))
 
 def test_pieces_of_a_chunk_do_not_overlap():
   host = HostDevice("HOST")

@@ -534,6 +534,14 @@ def test_state_in_arguments_takes_the_short_way():
   assert len(runs) == 2 and f.captures == 1
   np.testing.assert_allclose(memory.rows[0][0].numpy(), np.tile(memory.weight.numpy() * 30, (4, 1)), rtol=1e-5)
 
+def test_arguments_may_go_unused():
+  total = torch.zeros(2)
+  f = torch.jit(lambda x, unused: total.add_(x).sum())
+  @torch.jit
+  def g(x, unused): total.add_(x)
+  for n in range(4): assert f(torch.ones(2), torch.ones(5)).item() == 4 * n + 2 and g(torch.ones(2), randn(3)) is None
+  assert total.tolist() == [8.0] * 2 and f.captures == g.captures == 1
+
 def test_requiring_a_gradient_of_what_is_reached_is_seen():
   weight, x = randn(3), randn(3, seed=1)
   f = torch.jit(lambda x: (x * weight).sum())

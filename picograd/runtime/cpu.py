@@ -250,10 +250,11 @@ class Sequel:
     self.entry = ENTRY_TYPE(self.address)
 
   def __call__(self, moving: Sequence[Any] = (), changed: Sequence[int] = ()) -> None:
+    bound = self.bound
     for k in changed:
       address = address_of(moving[k])
-      if address == self.bound[k]: continue
-      self.bound[k] = address
+      if address == bound[k]: continue
+      bound[k] = address
       for at in self.places[k]: self.table[at] = address
     if self.threads == 1: return self.entry(self.records_address, 0)
     self.records[0] = 0                                              # nobody has arrived at a barrier

@@ -71,10 +71,11 @@ ALIGNMENT = 64       # bytes: a cache line, and what non-temporal stores need
 
 LARGE = 1 << 16      # bytes from which on requests of nearly one size share memory
 CHUNK = 1 << 25      # bytes that are asked of the system at once
+PAGE = 1 << 21       # bytes of a large page
 
-def aligned(nbytes: int) -> np.ndarray:
-  raw: np.ndarray = np.empty(nbytes + ALIGNMENT, np.uint8)
-  start = -raw.ctypes.data % ALIGNMENT
+def aligned(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
+  raw: np.ndarray = np.empty(nbytes + alignment, np.uint8)
+  start = -raw.ctypes.data % alignment
   return raw[start:start + nbytes]
 
 class HostDevice(Device):
@@ -104,10 +105,11 @@ class HostDevice(Device):
 
   def fresh(self, nbytes: int) -> np.ndarray:
     """Memory of its own, or a piece of a chunk: NumPy asks for large pages, over which reading weights is up to 1.5
-    times as fast, but only where 4 MB or more are asked for."""
-    if not LARGE <= nbytes <= CHUNK // 8: return aligned(nbytes)
+    times as fast, but only where 4 MB or more are asked for. What begins with a page has the most of them."""
+    if nbytes < LARGE: return aligned(nbytes)
+    if nbytes > CHUNK // 8: return aligned(nbytes, PAGE)
     with self.busy:
-      if len(self.chunk) < nbytes: self.chunk = aligned(CHUNK)
+      if len(self.chunk) < nbytes: self.chunk = aligned(CHUNK, PAGE)
       piece, self.chunk = self.chunk[:nbytes], self.chunk[-(-nbytes // ALIGNMENT) * ALIGNMENT:]
     return piece
 

@@ -83,7 +83,7 @@ class Captured:
     self.kernels, self.operations = len(launches), sum(launch.operations for launch in launches)
     self.bytes = sum(launch.bytes for launch in launches)
     self.fixed = [p for _, places in tape.launches for p in places if isinstance(p, Buffer) and p not in numbers]
-    self.every = range(len(moving))
+    self.every = sorted({numbers[p] for _, places in tape.launches for p in places if p in numbers})     # that is used
     self.caller: Any = None
     self.run: Any = None
     self.where = tape.where
