@@ -47,6 +47,7 @@ EXAMPLES = [
   ("#define f(x) x\nf(1\n#undef f\n+ 2) f(3)", "1 + 2 f(3)"),
   ("#if 0\ndon't\n#elif (1 ? -1 : 0u) > 0 && defined f == 0\nyes\n#else\nno\n#endif", "yes"),
   ("#if 1 || 1/0\na\n#endif\n#if 0x7fffffffffffffff + 1 < 0 && '\\377' == 255\nb\n#endif", "a b"),
+  ("#if 0 && 1/0 || (1 < 2) << 40 > 1 << 30 && ~!1 == -1 && -1 > 0u && sizeof == 0 && !(1 ? 2 : 3, 0)\na\n#endif", "a"),
   ("__LINE__\n#line 40 \"u.c\"\n__LINE__ __FILE__", '1 40 "u.c"'),
   ("__COUNTER__ __COUNTER__", "0 1"),
   ("#ifdef __has_include\n#if __has_include(\"nothing.h\")\na\n#else\nb\n#endif\n#endif", "b"),
@@ -67,7 +68,8 @@ def test_include_next_and_guards(tmp_path):
 BAD = [("#if\n#endif", 1), ("#define", 1), ("#else", 1), ("#if 1", 1), ("#include <no.h>", 1), ("#foo", 1),
        ("#define f(x) x\nf(1", 2), ("#define f(x) x\nf(1,2)", 2), ("#if (1\n#endif", 1), ("#error no", 1),
        ("#define a ## b", 1), ("#define f(x) #y", 1), ("#define f(x,x)", 1), ("#if 1 +\n#endif", 1),
-       ("#if 1.0\n#endif", 1)]
+       ("#if 1.0\n#endif", 1), ("#if 1/0\n#endif", 1), ("#if sizeof(int)\n#endif", 1), ("#if (int)1\n#endif", 1),
+       ("#if x = 1\n#endif", 1), ('#if "a"\n#endif', 1), ("#if x++\n#endif", 1), ("#if f(1)\n#endif", 1)]
 @pytest.mark.parametrize("source, line", BAD)
 def test_errors_are_located(source, line):
   assert f"t.c:{line}:" in preprocess(source)[1]

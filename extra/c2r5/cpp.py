@@ -5,9 +5,13 @@
 from __future__ import annotations
 import os, sys, time
 from typing import Callable, Iterable, Iterator, NamedTuple
+from .constant import integer_constant
+from .ctype import INT, LONG, RISCV64, UNSIGNED_LONG
+from .express import Expressions
 from .lex import (ADJACENT, CHARACTER, Diagnostics, END, Failure, FIRST, Halt, IDENTIFIER, NUMBER, PRAGMA, PUNCTUATORS,
                   SourceFile, SPACED, STRING, Token)
-from .literal import code_units, read_character, read_number
+from .literal import code_units, read_number
+from .tree import Node
 
 Tokens = list[Token]
 Arguments = dict[str, Tokens]                # parameter -> what was given for it
@@ -504,30 +508,40 @@ def stringize(hash_sign: Token, argument: Tokens) -> Token:
 
 # ---- the expressions of #if ------------------------------------------------------------------------------------------
 
-LEVELS = {"||": 1, "&&": 2, "|": 3, "^": 4, "&": 5, "==": 6, "!=": 6, "<": 7, "<=": 7, ">": 7, ">=": 7, "<<": 8,
-          ">>": 8, "+": 9, "-": 9, "*": 10, "/": 10, "%": 10}
-
-class Integer(NamedTuple):
-  value: int
-  unsigned: bool = False
-
-def wrapped(value: int, unsigned: bool) -> Integer:
-  value &= (1 << 64) - 1
-  return Integer(value if unsigned or value < 1 << 63 else value - (1 << 64), unsigned)
-
-class Condition:
-  """Parses and computes the controlling expression of an #if (C11 6.10.1)."""
+class Condition(Expressions):
+  """Parses and computes the controlling expression of an #if (C11 6.10.1): names are 0, numbers have 64 bits."""
   def __init__(self, cpp: Preprocessor, name: Token, rest: Tokens):
     self.cpp, self.name = cpp, name
-    self.tokens = self.without_queries(cpp.expanded(self.without_queries(rest)))    # macros may bring in new ones
-    self.at = 0
-    self.depth = 0
+    tokens = self.without_queries(cpp.expanded(self.without_queries(rest)))         # macros may bring in new ones
+    if not tokens: raise Failure(name, f"#{name.text} with no expression")
+    super().__init__([*tokens, Token(END, "", name.file, tokens[-1].at, ADJACENT)], RISCV64, cpp.diagnostics)
 
   def value(self) -> bool:
-    if not self.tokens: raise Failure(self.name, f"#{self.name.text} with no expression")
-    result = self.conditional()
-    if self.at < len(self.tokens): raise Failure(self.tokens[self.at], "missing binary operator in #if")
-    return result.value != 0
+    node = self.conditional()
+    if self.token.kind is not END: raise Failure(self.token, f"missing binary operator in #{self.name.text}")
+    return integer_constant(node, self.name, f"expression of #{self.name.text}") != 0
+
+  def unary(self) -> Node:
+    """unary = ("+" | "-" | "!" | "~") unary | primary"""
+    node = super().unary() if self.text in ("+", "-", "!", "~") else self.primary()
+    return self.trees.cast(node, LONG) if node.type is INT else node
+
+  def primary(self) -> Node:
+    """primary = "(" conditional ")" | number | character | identifier"""
+    token = self.token
+    if token.kind is IDENTIFIER: return self.trees.number(0, LONG, self.advance())
+    if token.kind is NUMBER: return self.number(self.advance())
+    if token.kind is CHARACTER or token.text == "(": return super().primary()
+    raise Failure(token, f"'{token.text}' is not valid in preprocessor expressions" if token.text
+                         else f"#{self.name.text}: an operand is missing")
+
+  def number(self, token: Token) -> Node:
+    number = read_number(token)
+    if not isinstance(number.value, int): raise Failure(token, "floating constant in preprocessor expression")
+    t = UNSIGNED_LONG if "u" in number.suffix or number.value > LONG.largest else LONG
+    return self.trees.number(t.wrap(number.value), t, token)
+
+  def starts_type(self, token: Token) -> bool: return False
 
   def without_queries(self, rest: Tokens) -> Tokens:
     """defined X, __has_include(..) and their kind, replaced by 0 and 1 before macros are."""
@@ -553,77 +567,6 @@ class Condition:
     elif words and rest[i].kind is IDENTIFIER: name, end = rest[i], i + 1
     else: raise Failure(token, "operator 'defined' requires an identifier")
     return self.cpp.is_macro(name.text), end
-
-  def peek(self) -> str: return self.tokens[self.at].text if self.at < len(self.tokens) else ""
-  def expect(self, text: str) -> None:
-    if self.peek() != text: raise Failure(self.name, f"missing '{text}' in expression")
-    self.at += 1
-
-  def conditional(self) -> Integer:
-    """conditional = binary [ "?" conditional ":" conditional ]"""
-    test = self.binary(1)
-    if self.peek() != "?": return test
-    self.at += 1
-    yes = self.conditional()
-    self.expect(":")
-    no = self.conditional()
-    return wrapped((yes if test.value else no).value, yes.unsigned or no.unsigned)
-
-  def binary(self, level: int) -> Integer:
-    """binary = unary { operator binary-of-a-higher-level }"""
-    left = self.unary()
-    while LEVELS.get(self.peek(), 0) >= level:
-      operator = self.peek()
-      self.at += 1
-      right = self.binary(LEVELS[operator] + 1)
-      left = self.compute(operator, left, right)
-    return left
-
-  def compute(self, operator: str, left: Integer, right: Integer) -> Integer:
-    unsigned = left.unsigned or right.unsigned
-    if operator in ("<<", ">>"): unsigned = left.unsigned
-    x, y = wrapped(left.value, unsigned).value, wrapped(right.value, unsigned).value
-    if operator in ("/", "%") and y == 0:
-      return Integer(0)                                                 # an error only where it is evaluated
-    results: dict[str, Callable[[], int]] = {
-      "||": lambda: bool(x or y), "&&": lambda: bool(x and y), "|": lambda: x | y, "^": lambda: x ^ y,
-      "&": lambda: x & y, "==": lambda: x == y, "!=": lambda: x != y,
-      "<": lambda: x < y, "<=": lambda: x <= y, ">": lambda: x > y,
-      ">=": lambda: x >= y, "<<": lambda: x << (y & 63), ">>": lambda: x >> (y & 63), "+": lambda: x + y,
-      "-": lambda: x - y, "*": lambda: x * y, "/": lambda: quotient(x, y), "%": lambda: x - quotient(x, y) * y}
-    is_truth = LEVELS[operator] in (1, 2, 6, 7)
-    return wrapped(results[operator](), unsigned and not is_truth)
-
-  def unary(self) -> Integer:
-    """unary = ("+" | "-" | "!" | "~") unary | "(" conditional ")" | number | character | identifier"""
-    if self.at >= len(self.tokens): raise Failure(self.name, f"#{self.name.text}: an operand is missing")
-    token = self.tokens[self.at]
-    self.at += 1
-    self.depth += 1
-    if self.depth > 200: raise Failure(token, "expression nested too deeply")
-    try:
-      if token.text == "(":
-        inside = self.conditional()
-        self.expect(")")
-        return inside
-      if token.text in ("+", "-", "!", "~"):
-        x = self.unary()
-        if token.text == "!": return Integer(int(not x.value))
-        return wrapped({"+": x.value, "-": -x.value, "~": ~x.value}[token.text], x.unsigned)
-    finally: self.depth -= 1
-    return self.operand(token)
-
-  def operand(self, token: Token) -> Integer:
-    if token.kind is NUMBER:
-      number = read_number(token)
-      if not isinstance(number.value, int): raise Failure(token, "floating constant in preprocessor expression")
-      return wrapped(number.value, "u" in number.suffix or number.value >= 1 << 63)
-    if token.kind is CHARACTER: return Integer(read_character(token)[1])
-    if token.kind is IDENTIFIER: return Integer(0)
-    raise Failure(token, f"token '{token.text}' is not valid in preprocessor expressions")
-
-def quotient(x: int, y: int) -> int:
-  return abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
 
 def has_include(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
   """Whether #include of it would find a file."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 from typing import Any, NamedTuple
 from .constant import NotConstant, constant_value, integer_constant, round_to
-from .cpp import LEVELS
 from .ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, INT, Integer, LONG, LONG_LONG, Machine, Pointer,
                     Type, UNSIGNED, UNSIGNED_LONG, UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible)
 from .lex import CHARACTER, Diagnostics, Failure, IDENTIFIER, NUMBER, STRING, Token
@@ -101,6 +100,8 @@ class Reader:
 
 # ---- expressions -----------------------------------------------------------------------------------------------------
 
+LEVELS = {"||": 1, "&&": 2, "|": 3, "^": 4, "&": 5, "==": 6, "!=": 6, "<": 7, "<=": 7, ">": 7, ">=": 7, "<<": 8,
+          ">>": 8, "+": 9, "-": 9, "*": 10, "/": 10, "%": 10}
 ASSIGNMENTS = frozenset({"=", "+=", "-=", "*=", "/=", "%=", "<<=", ">>=", "&=", "|=", "^="})
 INTEGERS = {"": (INT, LONG, LONG_LONG), "l": (LONG, LONG_LONG), "ll": (LONG_LONG,), "u": (UNSIGNED, UNSIGNED_LONG),
             "ul": (UNSIGNED_LONG,), "ull": (UNSIGNED_LONG_LONG,)}

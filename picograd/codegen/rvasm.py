@@ -4,6 +4,7 @@
 # (RISC-V Unprivileged ISA, chapter 34: instruction set listings)
 from __future__ import annotations
 import re, struct
+from functools import cached_property
 from typing import Callable, NamedTuple, Sequence
 
 X = ("zero ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6").split()
@@ -242,10 +243,15 @@ class Row:
     self.size = 2 if expands else 4
     self.mask = (1 << 8 * self.size) - 1
     for f in self.fields: self.mask &= ~f.bits
-    self.forms: list[Callable[..., bytes | None]] = []               # what makes it a compressed instruction, if it can
-    self.encode = self.make_encoder()
+    self.shorter: list[tuple[Row, list[str]]] = []                   # compressed rows that mean the same, with operands
 
-  def make_encoder(self) -> Callable[..., bytes]:
+  @cached_property
+  def forms(self) -> list[Callable[..., bytes | None]]:
+    """What makes it a compressed instruction, if it can."""
+    return [row.compressor(meaning) for row, meaning in self.shorter]
+
+  @cached_property
+  def encode(self) -> Callable[..., bytes]:
     """encode(*operands) -> bytes. Written out as Python: encoding is what assembling a program spends its time on."""
     parts = [hex(self.match)] + [f.encoded(name) for name, f in zip(self.names, self.fields)]
     checks = " and ".join(f"({f.fits(name)})" for name, f in zip(self.names, self.fields)) or "True"
@@ -298,7 +304,7 @@ def read_table() -> dict[str, Row]:
     name, match = member.split()
     (whole, *operands), *others = [re.findall(r"[\w.]+", meaning) for meaning in meanings]
     rows[name] = Row(name, syntax.strip(), int(match, 16), (rows[whole], operands))
-    for other, *same in [(whole, *operands), *others]: rows[other].forms.append(rows[name].compressor(same))
+    for other, *same in [(whole, *operands), *others]: rows[other].shorter.append((rows[name], same))
   return rows
 
 ROWS = read_table()
