@@ -10,12 +10,13 @@ from picograd.common import axis_of
 from picograd.dtype import DType, dtypes
 from picograd.helpers import DEVICE
 from picograd.func.batching import TRACED
-from picograd.library import Tensor, arange, cat, eye, full, no_grad, ones, stack, tensor, where, zeros, zeros_like
+from picograd.library import Tensor, arange, cat, enable_grad, eye, full, no_grad, ones, stack
+from picograd.library import tensor, where, zeros, zeros_like
 from picograd.library.formulas import with_slope
 from picograd.ops.gradient import BY_VALUE
 from picograd.ops.shape import broadcast
 from picograd.ops.uop import UOp
-from picograd.storage import check_later, is_traced, realize
+from picograd.storage import Storage, check_later, is_traced, realize
 from picograd.tensor import result
 
 class SVD(NamedTuple):
@@ -88,7 +89,8 @@ def rule(name: str, slope: Slope) -> Callable[[Tensor, Tensor], Tensor]:
   """(value, x) -> value, whose gradient by x is slope(value, x, the value's gradient): differentiable again."""
   def on_uops(u: UOp, g: UOp) -> UOp:
     device = u.device if u.device not in ("", TRACED) else DEVICE.value
-    return slope(*(result(part, device=device) for part in (u, u.src[1], g))).uop
+    value, x, weight = (Tensor.on(Storage(part, device, history=True), (), None) for part in (u, u.src[1], g))
+    with enable_grad(): return slope(value, x, weight).uop
   BY_VALUE[name] = on_uops
   return lambda value, x: result(with_slope(name, value.uop, x.uop), x)
 

@@ -290,7 +290,7 @@ def realize(storages: Iterable[Storage]) -> None:
   due = [check for check in checks if not is_traced(check[0])]
   if not wanted and not due: return
   asked = set(wanted)
-  wanted += [s for s in waiting_by_age() if s not in asked and s.is_due()]
+  wanted += [s for s in waiting_by_age() if s not in asked and s.is_due() and not is_traced(s.uop)]
   requests: list[Request] = [(s, s.uop) for s in wanted]
   lost = add_readers(requests)
   checks[:] = [check for check in checks if check not in due]

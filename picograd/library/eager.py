@@ -18,7 +18,7 @@ def computed(function: Callable[..., Any]) -> Callable[..., Any]:
     finally: Depth.calls -= 1
     if Depth.calls: return out
     outputs = out if isinstance(out, tuple) else (out,)
-    storage.realize([t.storage for t in outputs if isinstance(t, Tensor)])
+    storage.realize([t.storage for t in outputs if isinstance(t, Tensor) and not storage.is_traced(t.uop)])
     return out
   return call
 
