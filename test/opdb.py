@@ -204,7 +204,7 @@ def agreement(op: Any, dtype: torch.dtype, few: int | None = None) -> Agreement:
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     chosen = list(samples(op, dtype) if few is None else itertools.islice(samples(op, dtype), FIRST))
-    if few is not None: chosen = chosen[::max(1, -(-len(chosen) // few))]
+    if few is not None: chosen = chosen[len(chosen) // (2 * few)::max(1, -(-len(chosen) // few))]
     for sample in chosen:
       problem = compare(op, sample)
       if problem: found[problem] += 1

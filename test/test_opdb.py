@@ -18,7 +18,7 @@ DISAGREE = {
   "index_put int64": (2, "accumulate=True is index_add_ and scatter_add_ here"),
 }
 CASES = opdb.chosen([])
-FEW = 2                    # samples of an operator that every run looks at
+FEW = 1                    # samples of an operator that every run looks at
 
 def name_of(case): return f"{opdb.label(case[0])} {str(case[1]).removeprefix('torch.')}"
 
@@ -29,7 +29,7 @@ def test_all_samples_agree(case):
   allowed, _ = DISAGREE.get(name_of(case), (0, ""))
   assert sum(found.differences.values()) <= allowed, f"of {found.count}: {dict(found.differences)}"
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
+@pytest.mark.parametrize("case", [c for c in CASES if name_of(c) not in DISAGREE], ids=name_of)
 def test_some_samples_agree(case):
   found = opdb.agreement(*case, few=FEW)
-  assert not found.differences or name_of(case) in DISAGREE, dict(found.differences)
+  assert found.count and not found.differences, dict(found.differences)
