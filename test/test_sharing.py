@@ -216,3 +216,27 @@ def test_state_of_modules_is_pickled():
   model.load_state_dict(state["model"])
   optimizer.load_state_dict(state["optimizer"])
   assert (other(x) == model(x)).all().item()
+
+# ---- CUDA ------------------------------------------------------------------------------------------------------------
+
+@torch_only
+@pytest.mark.cuda
+@pytest.mark.skipif(not picograd.cuda.is_available(), reason="there is no GPU")
+def test_torch_and_picograd_see_the_same_memory_of_a_gpu():
+  import torch
+  a = torch.arange(6.0, device="cuda").reshape(2, 3)
+  t = picograd.from_dlpack(a)
+  assert t.device.type == "cuda" and t.tolist() == a.tolist()
+  y = t * 2
+  a += 1
+  torch.cuda.synchronize()
+  assert y.tolist() == [[0, 2, 4], [6, 8, 10]] and t.tolist() == a.tolist()
+  t[1] = 7
+  picograd.cuda.synchronize()
+  assert a[1].tolist() == [7, 7, 7] and t.__dlpack__(max_version=(1, 0)) is not None
+  own = picograd.arange(6, device="cuda").reshape(2, 3).T
+  b = torch.from_dlpack(own)
+  assert b.device.type == "cuda" and b.tolist() == own.tolist()
+  b += 10
+  torch.cuda.synchronize()
+  assert own.tolist() == b.tolist() and own[0, 0].item() == 10
