@@ -4,7 +4,7 @@
 # What a replay cannot repeat is an error, or never replayed and said so at DEBUG=1.   (chapter 3)
 from __future__ import annotations
 import contextlib, copy, dis, enum, functools, os, types, weakref
-from operator import is_not
+from operator import attrgetter, is_not
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 import numpy as np
@@ -48,29 +48,39 @@ class Reads(NamedTuple):
   others: list[Any]                                                  # what can only be read again
 
   def hold(self) -> bool:
-    if self.others or not self.objects_hold(): return False
+    if self.others or not Guards([self]).hold(): return False
     for t, storage, history, steps, requires, leaf, detached in self.tensors:
       if t.storage is not storage or storage.history is not history or t.steps is not steps: return False
       if t.requires is not requires or t.leaf is not leaf or t.detached is not detached: return False
     return True
 
-  def objects_hold(self) -> bool:
-    for space, name, value in self.names:
-      if space.get(name, ABSENT) is not value: return False
-    for x, name, value in self.attributes:
-      if getattr(x, name) is not value: return False
+class Guards:
+  """The reads of several walks, but for those of tensors, each once and in columns, which are compared without a step
+  of Python for each: it runs while the data of the last call fill the caches."""
+  def __init__(self, parts: list[Reads]):
+    spaces: dict[int, tuple[dict, dict[str, Any]]] = {}
+    for space, name, value in [read for part in parts for read in part.names]:
+      spaces.setdefault(id(space), (space, {}))[1][name] = value
+    self.names = [(space.get, tuple(found), (ABSENT,) * len(found), tuple(found.values()))
+                  for space, found in spaces.values()]
+    attributes: dict[str, tuple[list[Any], list[Any]]] = {}
+    for x, name, value in [read for part in parts for read in part.attributes]:
+      for column, entry in zip(attributes.setdefault(name, ([], [])), (x, value)): column.append(entry)
+    self.attributes = [(attrgetter(name), *columns) for name, columns in attributes.items()]
+    self.items = [read for part in parts for read in part.items]
+    self.trees = [read for part in parts for read in part.trees]
+
+  def hold(self) -> bool:
+    for get, names, absent, values in self.names:
+      if any(map(is_not, map(get, names, absent), values)): return False
+    for look, objects, seen in self.attributes:
+      if any(map(is_not, map(look, objects), seen)): return False
     for x, items in self.items:
       now = flat_items(x)
       if len(now) != len(items) or any(map(is_not, now, items)): return False
     for m, tree in self.trees:
       if trees.get(m) is not tree or tree.changes != Module.changes: return False
     return True
-
-def of_objects(parts: list[Reads]) -> Reads:
-  """The reads of all parts without those of tensors, names once: many functions read the same ones."""
-  once = {(id(space), name): (space, name, value) for part in parts for space, name, value in part.names}
-  joined = [[x for part in parts for x in getattr(part, field)] for field in Reads._fields]
-  return Reads(*joined)._replace(names=list(once.values()), tensors=[])
 
 ABSENT = object()
 def flat_items(x: list | dict) -> list: return [*x, *x.values()] if isinstance(x, dict) else x
@@ -447,8 +457,8 @@ class Shortcut:
   would look at is the same: objects are compared, of other tensors it is known whether any has changed. A call makes
   new tensors and overwrites memory that is not an argument's; it does nothing else. memory: of each storage, given: of
   the arguments'."""
-  def __init__(self, replay: Replay, reads: Reads, memory: list[Buffer], given: list[Buffer]):
-    self.replay, self.reads, self.program = replay, reads, replay.program
+  def __init__(self, replay: Replay, guards: Guards, memory: list[Buffer], given: list[Buffer]):
+    self.replay, self.guards, self.program = replay, guards, replay.program
     self.places = [memory.index(b) for b in given]
     new = {*self.places, *range(len(memory), len(memory) + len(replay.sizes))}
     self.changed = sorted(new.intersection(self.program.every))
@@ -460,7 +470,7 @@ class Shortcut:
   def holds(self, given: list[Buffer]) -> bool:
     if self.others and (self.changes != changes.count or not self.others.isdisjoint(given)): return False
     if self.assigned and Storage.waiting: return False               # somebody may need what will be overwritten
-    return self.reads.objects_hold()
+    return self.guards.hold()
 
   def __call__(self, given: list[Buffer]) -> Any:
     memory, outputs = self.memory.copy(), []
@@ -545,10 +555,10 @@ class Jit:
     """Opens the short way to a recording that has just been replayed, if it leads there."""
     assert self.known is not None
     key, given = short_key(args)
-    reads = of_objects([self.known.reads, walk.reads])
+    reads = [self.known.reads, walk.reads]
     written = [memory[i] for i, _ in replay.assigned]
-    if key is None or reads.others or not set(given).isdisjoint(written): return
-    short = Shortcut(replay, reads, memory, given)
+    if key is None or any(r.others for r in reads) or not set(given).isdisjoint(written): return
+    short = Shortcut(replay, Guards(reads), memory, given)
     if any(other.others != short.others for other in self.short.values()): self.short.clear()
     self.short[key] = short
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import llama
 import picograd
+from picograd.helpers import Counters
 from picograd.io import load_safetensors, save_safetensors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,6 +109,15 @@ def test_decoding_equals_one_pass_over_all_tokens():
   assert np.allclose(model.predict(tokens[:4], 0, cache), whole[3], atol=1e-5)
   for position in range(4, len(tokens)):
     assert np.allclose(model.predict(tokens[position:position + 1], position, cache), whole[position], atol=1e-5)
+
+def test_a_token_of_twelve_layers_is_at_most_seventy_kernels():
+  """Five for each layer, with norms, rotation, cache and gates in the products' and attention's, and a few in all."""
+  model = llama.Llama(dataclasses.replace(small_config(), n_layers=12), 64)
+  cache = model.new_cache()
+  for position in range(3):
+    Counters.reset()
+    model.predict([5], position, cache)
+  assert 12 < Counters.kernels <= 70 and model.one_step.captures == 1
 
 @pytest.mark.parametrize("weights", llama.PRECISIONS)
 def test_passes_of_any_length_give_the_same_logits(weights):
