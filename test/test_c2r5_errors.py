@@ -72,6 +72,30 @@ int a = (int){1, 2;
 _Complex double z;
 int f(int x) { return x; } }
 int f(void) { extern int n = 1; return n; }
+struct s { int a[]; int b; };
+struct s { int a[]; };
+union u { int a[]; };
+struct s { int a, };
+struct s { int a; struct { int a; }; };
+char a[2] = {"ab", "c"};
+int f(void) { int if = 1; return 0; }
+int c = '\\x';
+char *s = "\\u12";
+int f(int a) { int a; return 0; }
+static int x; int x;
+auto int x;
+register int x;
+int f(static int x) { return 0; }
+_Thread_local int f(void);
+int f(void) { _Thread_local int x; return 0; }
+unsigned long a = _Alignof(struct unknown);
+int g = _Generic(1, int: 2, int: 3);
+int g = _Generic(1, default: 2, default: 3);
+int g = _Generic(1, void: 2, default: 1);
+enum e; int f(enum e x) { return 0; }
+enum e x;
+enum e { };
+int f(void) __attribute__((alias("nothing")));
 int main(void) { return 0;
 """
 STATEMENTS = """

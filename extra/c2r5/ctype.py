@@ -78,6 +78,8 @@ class Enum(Integer):
   def __init__(self, tag: str | None):
     super().__init__("unsigned int", 4, False, 4)
     self.tag = tag
+  @property
+  def is_complete(self) -> bool: return self.complete
 
 class Floating(Type):
   is_floating = True

@@ -7,7 +7,7 @@ from .constant import NotConstant, constant_value
 from .ctype import (Array, BOOL, DOUBLE, Enum, FLOAT, Field, FunctionType, INT, Integer, LONG, LONG_LONG, Machine,
                     Member, Pointer, Record, SHORT, SIGNED_CHAR, Type, UNSIGNED, UNSIGNED_CHAR, UNSIGNED_LONG,
                     UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible, decayed, lay_out)
-from .express import BASIC, Constant, Expressions, QUALIFIERS, STORAGE, Scope, Typedef
+from .express import BASIC, Constant, Expressions, QUALIFIERS, RESERVED, STORAGE, Scope, Typedef
 from .lex import Diagnostics, END, Failure, IDENTIFIER, PRAGMA, STRING, Token
 from .literal import WIDTHS, code_units, split_prefix
 from .tree import Node, Object
@@ -226,6 +226,7 @@ class Declarations(Expressions):
     self.advance()
     fields: list[Field] = []
     while self.text != "}": self.members(t, fields)
+    self.check_flexible(t, fields)
     self.expect("}")
     self.attributes(attributes)
     t.body.transparent = "transparent_union" in attributes.words
@@ -251,11 +252,26 @@ class Declarations(Expressions):
     if not self.starts_type(self.token): raise self.unexpected("expected specifier-qualifier-list")
     base = self.specifiers()
     if self.text == ";" and isinstance(base.type, Record) and base.type.body.tag is None:
+      self.check_names(fields, list(base.type.body.fields))
       fields.append(Field(None, base.type))
-    while self.text != ";":
+    if self.text not in (";", "}"):
       fields.append(self.one_member(base, fields))
-      if not self.accept(","): break
-    self.expect(";")
+      while self.accept(","): fields.append(self.one_member(base, fields))
+    if self.text == "}": self.trees.warn(self.token, "no semicolon at end of struct or union")
+    else: self.expect(";")
+
+  def check_names(self, fields: list[Field], names: list[str]) -> None:
+    """Members that come with a record without a name are the outer one's too."""
+    taken = {name for f in fields for name in (f.type.body.fields if f.name is None and isinstance(f.type, Record)
+                                               else (f.name,))}
+    for name in names:
+      if name in taken: raise Failure(self.token, f"duplicate member '{name}'")
+
+  def check_flexible(self, record: Record, fields: list[Field]) -> None:
+    for k, field in enumerate(fields):
+      if not isinstance(field.type, Array) or field.type.length is not None: continue
+      if record.is_union or k < len(fields) - 1: raise Failure(self.token, "flexible array member not at end of struct")
+      if k == 0: raise Failure(self.token, "flexible array member in a struct with no other members")
 
   def one_member(self, base: Specifiers, fields: list[Field]) -> Field:
     """member = declarator [ ":" constant-expression ] | ":" constant-expression"""
@@ -270,7 +286,8 @@ class Declarations(Expressions):
     if not t.is_complete and not (isinstance(t, Array) and t.length is None and t.of.is_complete):
       raise Failure(start, f"field '{name}' has incomplete type '{t}'")
     if t.is_variable: raise Failure(start, f"field '{name}' has a variable size")
-    if name is not None and name in [f.name for f in fields]: raise Failure(start, f"duplicate member '{name}'")
+    if name is not None: self.check_names(fields, [name])
+    elif width is None: raise self.unexpected("expected identifier")
     return Field(name, t, width, attributes.align, "packed" in attributes.words)
 
   def bit_field_width(self, declared: Declarator, start: Token) -> int:
@@ -292,8 +309,8 @@ class Declarations(Expressions):
     if not isinstance(t, Enum): raise Failure(self.token, "defined as wrong kind of tag")
     if not self.accept("{"): return t
     if t.complete: raise Failure(self.token, f"redefinition of '{t}'")
-    following, values = 0, []
-    while self.text != "}":
+    following, values = 0, list[int]()
+    while not values or self.text != "}":
       following = self.enumerator(following) + 1
       values.append(following - 1)
       if not self.accept(","): break
@@ -318,7 +335,8 @@ class Declarations(Expressions):
     return value
 
   def check_new(self, name: Token) -> None:
-    if name.text in self.scopes[-1].names: raise Failure(name, f"redeclaration of '{name.text}'")
+    is_parameter = self.function is not None and len(self.scopes) == 3 and name.text in self.scopes[1].names
+    if is_parameter or name.text in self.scopes[-1].names: raise Failure(name, f"redeclaration of '{name.text}'")
 
   def static_assertion(self) -> None:
     """static-assertion = "_Static_assert" "(" constant-expression [ "," string ] ")" ";" """
@@ -364,7 +382,7 @@ class Declarations(Expressions):
       self.attributes(Attributes())
       name, inner, signature = self.declarator_steps()
       self.expect(")")
-    elif self.token.kind is IDENTIFIER and self.text not in QUALIFIERS: name = self.advance()
+    elif self.token.kind is IDENTIFIER and self.text not in RESERVED: name = self.advance()
     suffixes: list[Wrap] = []
     while self.text in ("[", "("):
       if self.text == "[": suffixes.append(self.array_suffix())
@@ -445,6 +463,7 @@ class Declarations(Expressions):
     """parameter = specifiers declarator"""
     if not self.starts_type(self.token): raise self.unexpected("expected declaration specifiers or '...'")
     base = self.specifiers()
+    if base.storage not in ("", "register"): raise Failure(self.token, "storage class specified for parameter")
     declared = self.declarator(base.type)
     self.attributes(Attributes())
     t = decayed(declared.type)
@@ -538,7 +557,9 @@ class Initializers:
     token = p.expect("{")
     p.enter()
     if isinstance(t, (Array, Record)):
-      if isinstance(t, Array) and self.starts_string(t): self.string(t, offset)
+      if isinstance(t, Array) and self.starts_string(t):
+        self.string(t, offset)
+        if p.text == "," and p.peek().text != "}": raise Failure(p.token, "excess elements in array initializer")
       else: self.elements(t, offset, 0, True)
     elif p.text == "}": self.value(t, offset, p.trees.number(0, INT, token), token, member)
     else: self.element(t, offset, member)

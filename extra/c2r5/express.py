@@ -225,6 +225,8 @@ class Expressions(Reader):
       t = node.type
       own = node.arg.align if node.kind == "variable" else 0
       if token.text == "_Alignof" and own: return self.trees.number(own, UNSIGNED_LONG, token)
+    if token.text == "_Alignof" and not t.is_void and t.is_record and not t.is_complete:
+      raise Failure(token, f"invalid application of '_Alignof' to incomplete type '{t}'")
     if token.text == "_Alignof": return self.trees.number(t.align, UNSIGNED_LONG, token)
     return self.trees.size_of(t, token, "sizeof")
 
@@ -360,13 +362,18 @@ class Expressions(Reader):
     t = self.trees.value(self.assignment()).type.plain
     chosen: Node | None = None
     default: Node | None = None
+    listed: list[Type | None] = []
     while self.accept(","):
       if self.accept("default"): candidate = None
       else: candidate = self.type_name()
       self.expect(":")
       node = self.assignment()
+      if any(candidate is other or candidate and other and compatible(candidate, other) for other in listed):
+        raise Failure(token, "'_Generic' has two associations for one type")
+      listed.append(candidate)
       if candidate is None: default = node
-      elif chosen is None and compatible(candidate, t) and not candidate.const: chosen = node
+      elif not candidate.is_complete: raise Failure(token, f"'_Generic' association has incomplete type '{candidate}'")
+      elif compatible(candidate, t) and not candidate.const: chosen = node
     self.expect(")")
     chosen = chosen or default
     if chosen is None: raise Failure(token, f"'_Generic' selector of type '{t}' is not compatible with any association")

@@ -57,6 +57,7 @@ def code_units(token: Token, width: int) -> list[int]:
     done = m.end()
     hexadecimal, octal, short, long, simple = m.groups()
     if short or long: units += encode(chr(min(0x10ffff, int(short or long, 16))), width)
+    elif simple and simple in "xuU": raise Failure(token, f"\\{simple} used with no following hex digits")
     elif simple: units += [SIMPLE[simple]] if simple in SIMPLE else encode(simple, width)
     else:
       value = int(hexadecimal, 16) if hexadecimal else int(octal, 8)

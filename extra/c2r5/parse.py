@@ -143,6 +143,10 @@ class Parser(Declarations):
     assert name is not None, "callers have checked it"
     if base.storage == "typedef": return self.declare_type(name, t, attributes, statements)
     if t.is_void: raise Failure(name, f"variable or field '{name.text}' declared void")
+    own = base.storage in ("static", "extern") or statements is None
+    if "_Thread_local" in base.words and (t.is_function or not own) or statements is None and base.storage in (
+        "auto", "register") and attributes.symbol is None:
+      raise Failure(name, f"'{name.text}' cannot have this storage class here")
     if statements is None or base.storage == "extern" or t.is_function or base.storage == "static":
       return self.declare_static(base, name, t, attributes, statements)
     self.declare_automatic(base, name, t, attributes, statements)
@@ -161,8 +165,7 @@ class Parser(Declarations):
     object.is_register = base.storage == "register"
     object.align = max(attributes.align or 0, t.align)
     object.cleanup = self.cleanup_function(attributes)
-    old = self.scopes[-1].names.get(name.text)
-    if old is not None: raise Failure(name, f"redeclaration of '{name.text}'")
+    self.check_new(name)
     self.scopes[-1].names[name.text] = object
     if t is AUTO:
       self.expect("=")
@@ -226,6 +229,8 @@ class Parser(Declarations):
     else:
       if base.storage == "static" and not old.is_local_symbol and not old.attributes & {"implicit"}:
         raise Failure(name, f"static declaration of '{name.text}' follows non-static declaration")
+      if base.storage == "" and old.is_local_symbol and not t.is_function:
+        raise Failure(name, f"non-static declaration of '{name.text}' follows static declaration")
       old.type = composite(t, old.type)
     self.scopes[-1].names[name.text] = old
     return old

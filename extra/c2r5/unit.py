@@ -102,6 +102,8 @@ class UnitLowering:
     """Lowers what a symbol stands for; gives the symbols that it mentions."""
     object = self.objects.get(name)
     try:
+      if object is not None and object.alias is not None and not self.is_here(object.alias):
+        raise Failure(object.token, f"'{name}' aliased to undefined symbol '{object.alias}'")
       if name in self.definitions:
         lowering = Lowering(self.definitions[name], self.machine, self.constants, self.lines)
         with doing(lambda: f"in function '{name}', {lowering.at.where}"): self.functions[name] = lowering.lower()
@@ -110,6 +112,9 @@ class UnitLowering:
         return self.add_data(object)
     except Failure as e: self.diagnostics.error(e.token, e.message)
     return [object.alias] if object is not None and object.alias is not None else []
+
+  def is_here(self, name: str) -> bool:
+    return name in self.definitions or name in self.objects and self.objects[name].is_defined
 
   def check(self, object: Object) -> None:
     try: image_of(object)
