@@ -96,13 +96,17 @@ def absolute(x: UOp) -> UOp:
 
 def floor_divide(x: UOp, y: UOp) -> UOp:
   """The quotient rounded down: the truncated one, less 1 where the signs differ."""
-  if x.dtype.is_floating_point: return floor(x / y)
+  if x.dtype.is_floating_point:
+    whole, rest = quotient(x, y)
+    return without_slope(opposite_signs(rest, y).where(whole - 1, whole), x, y)
   if x.dtype.is_unsigned: return x // y
   return opposite_remainder(x, y).where(x // y - 1, x // y)
 
 def remainder(x: UOp, y: UOp) -> UOp:
   """x - floor(x/y)*y: the divisor's sign."""
-  if x.dtype.is_floating_point: return x - floor(x / y) * y
+  if x.dtype.is_floating_point:
+    rest = quotient(x, y)[1]
+    return opposite_signs(rest, y).where(rest + y.cast(rest.dtype), rest).cast(x.dtype)
   if x.dtype.is_unsigned: return x % y
   return opposite_remainder(x, y).where(x % y + y, x % y)
 
@@ -112,9 +116,22 @@ def opposite_remainder(x: UOp, y: UOp) -> UOp:
   return r.ne(0) & (r ^ y < 0)
 
 def truncated_quotient(x: UOp, y: UOp) -> UOp:
-  return trunc(x / y) if x.dtype.is_floating_point else x // y
+  return without_slope(quotient(x, y)[0], x, y) if x.dtype.is_floating_point else x // y
 def fmod(x: UOp, y: UOp) -> UOp:
-  return x - trunc(x / y) * y if x.dtype.is_floating_point else x % y
+  return quotient(x, y)[1].cast(x.dtype) if x.dtype.is_floating_point else x % y
+
+def quotient(x: UOp, y: UOp) -> tuple[UOp, UOp]:
+  """Of floats the truncated quotient and what it leaves of x, in float64, in which both are exact for narrower floats:
+  a quotient that rounds up to a whole number would leave nothing (1 % 0.1). The derivative of the first is zero."""
+  x, y = x.cast(dtypes.float64), y.cast(dtypes.float64)
+  whole = trunc(detach(x / y))
+  return whole, whole.eq(0).where(x, x - whole * y)
+
+def opposite_signs(rest: UOp, y: UOp) -> UOp: return rest.ne(0) & (rest < 0).ne(y < 0)
+
+def without_slope(value: UOp, x: UOp, y: UOp) -> UOp:
+  """A value in x's dtype whose derivatives by x and y are zero."""
+  return never(x).where(x + y, detach(value.cast(x.dtype)))
 
 # ---- rounding: through an integer, below the size from which on every float is integral ------------------------------
 

@@ -631,9 +631,12 @@ class Tensor:
   def amin(self, dim=(), keepdim=False) -> Tensor:
     return self.over(ar.min_over, dim, keepdim)
   def any(self, dim=None, keepdim=False) -> Tensor:
-    return self.over(ar.max_over, dim, keepdim, dtypes.bool)
+    return self.over(ar.max_over, dim, keepdim, dtypes.bool).cast(self.truth_dtype())
   def all(self, dim=None, keepdim=False) -> Tensor:
-    return self.over(ar.min_over, dim, keepdim, dtypes.bool)
+    return self.over(ar.min_over, dim, keepdim, dtypes.bool).cast(self.truth_dtype())
+  def truth_dtype(self) -> DType:
+    """Of any() and all(): torch's are uint8 for uint8."""
+    return dtypes.uint8 if self.dtype is dtypes.uint8 else dtypes.bool
 
   def mean(self, dim=None, keepdim=False, dtype: DType | None = None) -> Tensor:
     x = self.cast(dtype or self.dtype)

@@ -94,7 +94,7 @@ def test_sizes_come_as_a_tuple_or_one_by_one():
 
 # ---- values that torch's database showed to be wrong once ------------------------------------------------------------
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize("text, want", [
   ("arange(0.0, -8.000001, -4.0, dtype=lib.int64)", [0, -4]), ("arange(-0.9, 2.1, 2.0, dtype=lib.int64)", [0]),
   ("linspace(-2, 1, 5, dtype=lib.int64)", [-2, -1, 0, 0, 1]), ("linspace(lib.tensor(0), 10, 3)", [0.0, 5.0, 10.0]),
@@ -109,11 +109,29 @@ NAN = float("nan")
   ("nn.functional.conv_transpose2d(lib.ones(1, 2, 2), lib.ones(1, 1, 1, 1)).shape", (1, 2, 2)),
   ("nn.functional.interpolate(lib.arange(4.).reshape(1, 1, 4), 2, mode='area')", [[[0.5, 2.5]]]),
   ("nn.functional.interpolate(lib.arange(4.).reshape(1, 1, 4), 2, mode='nearest-exact')", [[[1, 3]]]),
-  ("zeros(3).norm(0.5)", 0.0),
+  ("zeros(3).norm(0.5)", 0.0), ("einsum('i,i', lib.ones(2).int(), lib.ones(2).int()).dtype", picograd.int32),
+  ("tensor([1, 0], dtype=lib.uint8).any().dtype", picograd.uint8), ("tensor(1.0) // 0.1", 9.0),
+  ("tensor([5.0, -5.0]) % float('inf')", [5.0, INF]), ("tensor([5.0, -5.0]) // float('inf')", [0.0, -1.0]),
+  ("tensor([1.0, -1.0]) // 0.0", [INF, -INF]), ("tensor([13.0, -13.0]).bfloat16() % 1.0078125", [0.90625, 0.1015625]),
 ])
 def test_value(text, want):
   got = eval("lib." + text, {"lib": picograd})
   assert (got.tolist() if isinstance(got, picograd.Tensor) else got) == want
+
+def test_remainders_are_exact():
+  """Of float32 as of exact numbers: the quotient is not rounded before it is cut."""
+  rng = np.random.default_rng(0)
+  x = np.concatenate([rng.uniform(-9, 9, 500), np.arange(1, 500)]).astype(np.float32)
+  y = np.concatenate([rng.uniform(-3, 3, 500), np.full(499, 0.1)]).astype(np.float32)
+  a, b = picograd.tensor(x), picograd.tensor(y)
+  np.testing.assert_allclose(a.fmod(b).numpy(), np.fmod(x, y), rtol=1e-6)
+  np.testing.assert_allclose((a % b).numpy(), np.remainder(x, y), rtol=1e-6)
+  np.testing.assert_array_equal((a // b).numpy(), np.floor_divide(x, y))
+
+def test_whole_quotients_have_no_slope():
+  x, y = (picograd.tensor([1e10, 3.0], requires_grad=True) for _ in range(2))
+  (x.div(y * 3, rounding_mode="trunc") + x // y + (x % 7.0) * 2).sum().backward()
+  assert x.grad.tolist() == [2.0, 2.0] and y.grad.tolist() == [0.0, 0.0]
 
 @pytest.mark.parametrize("base, exponent, by_base, by_exponent", [
   (-2.0, 3.0, 12.0, NAN), (-2.0, 0.5, NAN, NAN), (2.0, 3.0, 12.0, 8 * np.log(2)), (0.0, 2.0, 0.0, 0.0)])

@@ -28,7 +28,7 @@ def summed(t: Tensor, names: str, wanted: str) -> tuple[Tensor, str]:
   """The sum over dimensions whose name is not wanted."""
   done = tuple(d for d, c in enumerate(names) if c not in wanted)
   kept = "".join(c for c in names if c in wanted)
-  return t.sum(done) if done else t, kept
+  return t.sum(done, dtype=t.dtype) if done else t, kept
 
 def einsum_names(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], str]:
   """The names of each operand's dimensions and of the output's, '...' replaced by capital Greek letters."""
