@@ -136,10 +136,12 @@ def products(torch: Any, pg: Any) -> Iterator[Row]:
     for n in sizes:
       for layout in ("NxK", "KxN"): yield product_row(torch, pg, dtype, n, dtype, tolerance, layout)
   for library in (torch, pg): library.set_float32_matmul_precision("high")
-  for n in (4096, 8192): yield product_row(torch, pg, "tf32", n, "float32", 1.5e-3, "NxK")
+  for n in (4096, 8192):
+    for layout in ("NxK", "KxN"): yield product_row(torch, pg, "tf32", n, "float32", 1.5e-3, layout)
   for library in (torch, pg): library.set_float32_matmul_precision("highest")
   with other_unit("mma"):
-    for n in (4096, 8192): yield product_row(torch, pg, "bfloat16 by mma.sync", n, "bfloat16", 1e-2, "NxK")
+    for n in (4096, 8192):
+      for layout in ("NxK", "KxN"): yield product_row(torch, pg, "bfloat16 by mma.sync", n, "bfloat16", 1e-2, layout)
 
 @contextlib.contextmanager
 def other_unit(unit: str) -> Iterator[None]:
