@@ -45,6 +45,7 @@ CASTS = {("float16", "float32"): "from_float16({0})", ("float32", "float16"): "t
 ROUNDED = {"float16": "as_float16({0})", "bfloat16": "as_bfloat16({0})"}         # a float32 rounded, to float32 again
 COMBINE = {Ops.ADD: "Plus", Ops.MUL: "Times", Ops.MAX: "Largest"}
 RESIDENT = 1024          # threads that a processor should hold at least, for which the compiler leaves registers
+FEW_BLOCKS = 32          # that have a processor each on any GPU: they may use all its registers
 WIDEST = 16              # bytes of one load or store
 
 PRELUDE = r"""
@@ -112,23 +113,33 @@ struct Largest {
   static __device__ float of(float x, float y) { return largest(x, y); }
   static __device__ double of(double x, double y) { return largest(x, y); }
 };
-// x of N threads that are S apart, combined; every one of them gets the result. First in each warp, then through
-// shared memory.
-template<typename F, int S, int N, int THREADS, typename T> __device__ __forceinline__ T over_threads(T x) {
+// x of N threads that are S apart, combined lane by lane; every one of them gets the result. First in each warp, then
+// through shared memory.
+template<typename F, int S, int N, int THREADS, typename T, int L>
+__device__ __forceinline__ Vec<T, L> over_threads(Vec<T, L> x) {
   constexpr int reach = S >= 32 ? 1 : (32 / S < N ? 32 / S : N), parts = N / reach;
   #pragma unroll
-  for (int o = S; o < S * reach; o *= 2) x = F::of(x, (T)__shfl_xor_sync(~0u, x, o));
-  if constexpr (parts > 1) {
-    __shared__ T part[parts][THREADS / N];
-    int t = threadIdx.x, column = t / (S * N) * S + t % S;
-    if (t / S % reach == 0) part[t / (S * reach) % parts][column] = x;
-    __syncthreads();
-    x = part[0][column];
+  for (int k = 0; k < L; k++)
     #pragma unroll
-    for (int i = 1; i < parts; i++) x = F::of(x, part[i][column]);
+    for (int o = S; o < S * reach; o *= 2) x.v[k] = F::of(x.v[k], (T)__shfl_xor_sync(~0u, x.v[k], o));
+  if constexpr (parts > 1) {
+    __shared__ T part[L][parts][THREADS / N];
+    int t = threadIdx.x, column = t / (S * N) * S + t % S;
+    #pragma unroll
+    for (int k = 0; k < L; k++) if (t / S % reach == 0) part[k][t / (S * reach) % parts][column] = x.v[k];
+    __syncthreads();
+    #pragma unroll
+    for (int k = 0; k < L; k++) {
+      x.v[k] = part[k][0][column];
+      #pragma unroll
+      for (int i = 1; i < parts; i++) x.v[k] = F::of(x.v[k], part[k][i][column]);
+    }
     __syncthreads();
   }
   return x;
+}
+template<typename F, int S, int N, int THREADS, typename T> __device__ __forceinline__ T over_threads(T x) {
+  return over_threads<F, S, N, THREADS>(Vec<T, 1>{{x}}).v[0];
 }
 """
 
@@ -211,6 +222,14 @@ class Renderer:
     self.written = {self.memory(u.src[0]) for u in self.code if u.op is Ops.STORE}
 
   @property
+  def passed_on(self) -> set[str]:
+    """The pointers to memory through which threads pass values to others: no thread's own stores are all that change
+    it."""
+    if not any(u.op is Ops.BARRIER for u in self.code): return set()
+    read = {self.memory(u.src[0]) for u in self.code if u.op is Ops.LOAD}
+    return {f"p{u.arg}" for u in self.written & read if u.op is Ops.PARAM}
+
+  @property
   def threads(self) -> int: return self.sizes.get("thread", 1)
 
   def memory(self, address: UOp) -> UOp: return without_order(without_order(address).src[0])
@@ -224,9 +243,10 @@ class Renderer:
     parameters = self.parameters()
     pointers = [*parameters, *[("const TensorMap*", "maps")] * bool(maps)]
     head = f"// {self.name} grid {grid} block {self.threads} shared {shared} arguments {len(parameters)}\n"
-    blocks = max(map(matrix.blocks_at_once, tiles), default=max(1, RESIDENT // self.threads))
+    resident = RESIDENT if grid > FEW_BLOCKS else self.threads
+    blocks = max(map(matrix.blocks_at_once, tiles), default=max(1, resident // self.threads))
     bounds = f"__launch_bounds__({self.threads}, {blocks})"
-    inner = ", ".join(f"{kind} __restrict__ {name}" for kind, name in pointers)
+    inner = ", ".join(f"{kind}{'' if name in self.passed_on else ' __restrict__'} {name}" for kind, name in pointers)
     outer = ", ".join(f"{kind} {name}" for kind, name in pointers)
     names = ", ".join(f"now({name})" for _, name in pointers)
     body = f"__device__ __forceinline__ void body({inner}) {{\n" + "\n".join(self.lines) + "\n}\n"
@@ -376,8 +396,7 @@ class Renderer:
       return self.define(u, parts[0])
     _, _, stride, size = u.arg
     call = f"over_threads<{combine}, {stride}, {size}, {self.threads}>"
-    lanes = [f"{call}({self.lane(u.src[0], k)})" for k in range(u.dtype.count)]
-    self.define(u, lanes[0] if u.dtype.count == 1 else "{{" + ", ".join(lanes) + "}}")
+    self.define(u, f"{call}({self.name_of(u.src[0])})")
 
   def tile(self, u: UOp) -> None:
     results, a, b, row, column = u.src

@@ -3,8 +3,8 @@
 # reductions are split over threads; what each thread writes out so that a row is read once and kept in registers.
 # Opts come in order: the first LOCAL or GROUP range is the innermost, whose threads are neighbours.   (chapter 3)
 from __future__ import annotations
-from picograd.codegen.heuristic import KernelShape, size, stride
-from picograd.codegen.optimize import Opt
+from picograd.codegen.heuristic import KernelShape, loops_around, size, stride
+from picograd.codegen.optimize import Opt, nests_of, stores_of
 from picograd.codegen.tiles import Contract, Turn, choose_contract
 from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, prod
@@ -16,6 +16,7 @@ WARP = 32
 GROUPED = 8              # rows of tiles that a wave of blocks walks down before it steps to the next column
 TILE = 32                # side of a tile that is turned in shared memory
 THREADS = 256            # of a block, where nothing asks for more
+AT_ONCE = 40             # results of a thread of a block that runs several nests, or four times the loads for one
 MOST_THREADS = 1024
 IN_REGISTERS = 64        # elements of a row that one thread keeps
 PER_THREAD = 40          # elements of rows for one thread, if threads suffice
@@ -28,11 +29,19 @@ ROUNDS = 6               # blocks for each processor that must remain
 COPIES = 4               # vectors that a thread of a map writes, so that loads overlap
 
 def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt | Turn | Contract]:
-  """Opts for a kernel: lanes, threads for its reductions, threads and blocks for its outputs."""
-  return Chooser(kernel, target).choose()
+  """Opts for a kernel: lanes, threads for its reductions, threads and blocks for its outputs. Where nests share outer
+  loops each step of these is a block, all of whose threads each nest uses."""
+  around = loops_around(kernel)
+  if not around: return Chooser(kernel, target).choose()
+  opts: list[Opt | Turn | Contract] = [Opt(Axis.GLOBAL, r.arg[0], size(r)) for r in reversed(around)]
+  for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
+    opts += NestChooser(UOp.sink(nest), target).choose()
+  return opts
 
 class Chooser:
   """The Opts so far, and how much of each range they leave."""
+  most = THREADS                                  # of a block, where nothing asks for more
+  tallest = MOST_THREADS                          # of a block that sums up columns
   def __init__(self, kernel: UOp, target: Target):
     self.kernel, self.shape, self.target = kernel, KernelShape(kernel), target
     shape = self.shape
@@ -48,12 +57,14 @@ class Chooser:
 
   def choose(self) -> list[Opt | Turn | Contract]:
     if not self.shape.outputs and not self.shape.reduces: return []
-    contract = choose_contract(self.kernel, self.target)
+    contract = self.contract()
     if contract is not None: return self.contraction(contract)
     if self.shape.reduces: self.reductions()
     else: self.turn()
     self.outputs()
     return self.opts
+
+  def contract(self) -> Contract | None: return choose_contract(self.kernel, self.target)
 
   # ---- contractions --------------------------------------------------------------------------------------------------
 
@@ -99,7 +110,7 @@ class Chooser:
     threads = self.threads_for(longest, max(1, len(arrays)), parallel)
     for r in ranges: self.take(Axis.GROUP, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
     for r in again: self.take(Axis.LOCAL, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
-    self.block = threads
+    self.block = self.threads_taken(threads)
     keep = ceildiv(longest, threads) <= IN_REGISTERS
     for r in ranges: self.take(Axis.UNROLL, r, self.left[r.arg[0]] if keep else IN_FLIGHT // 2)
     for r in again: self.take(Axis.UPCAST, r, self.left[r.arg[0]] if keep else 1)
@@ -121,6 +132,10 @@ class Chooser:
       wanted = max(wanted, power_of_two_above(ceildiv(length, 8)))
     return max(min(wanted, MOST_THREADS), min(WARP, power_of_two_above(length)))
 
+  def threads_taken(self, offered: int) -> int:
+    """How many threads count as taken by rows that were offered some: other rows are for other blocks."""
+    return offered
+
   def is_free(self, r: UOp) -> bool:
     """Whether no reduction depends on an output range."""
     return not any(r in self.shape.below[u] for u in self.shape.reduces)
@@ -132,19 +147,25 @@ class Chooser:
     """Threads side by side across columns, and several down each column where there are few."""
     column = next((r for r in reversed(self.shape.outputs) if self.moves_by_one(r)), None)
     if column is None: return
-    across = min(WARP, power_of_two_above(size(column)))
+    self.take(Axis.VECTOR, column, self.column_lanes(column))
+    across = min(WARP, power_of_two_above(self.left[column.arg[0]]))
     self.take(Axis.LOCAL, column, across)
     self.block = across
     loops = list(dict.fromkeys(r for u in reduces for r in u.src[-1:]))
     steps = max(size(r) for r in loops)
-    outputs = prod(size(r) for r in self.shape.outputs)
-    wanted = self.target.units * RESIDENT // max(1, outputs)
+    outputs = prod(size(r) for r in self.shape.outputs) // self.column_lanes(column)
+    wanted = self.threads_wanted() // max(1, outputs)
     useful = power_of_two_above(ceildiv(steps, IN_FLIGHT))
-    down = min(power_of_two_above(max(1, wanted)), MOST_THREADS // across, useful)
+    down = min(power_of_two_above(max(1, wanted)), self.tallest // across, useful)
     if len(set(map(size, loops))) == 1:
       for r in loops: self.take(Axis.GROUP, r, down)
       self.block *= down
-    for r in loops: self.take(Axis.UNROLL, r, min(IN_FLIGHT, self.left[r.arg[0]]))
+    for r in loops: self.take(Axis.UNROLL, r, self.steps_at_once(r))
+
+  def column_lanes(self, column: UOp) -> int: return 1
+  def threads_wanted(self) -> int: return self.target.units * RESIDENT
+
+  def steps_at_once(self, r: UOp) -> int: return min(IN_FLIGHT, self.left[r.arg[0]])
 
   # ---- transposed copies ---------------------------------------------------------------------------------------------
 
@@ -172,10 +193,10 @@ class Chooser:
       if self.block == 1 and not self.shape.reduces: self.take(Axis.VECTOR, along, self.lanes(along))
     total = prod(self.left[r.arg[0]] for r in order)
     for r in order:
-      room = THREADS // self.block
+      room = self.most // self.block
       if room <= 1: break
       if self.shape.reduces and not self.is_free(r) and r is not along and self.block >= WARP:
-        room = min(room, max(1, total // (4 * self.target.units)))       # rows of one block, where blocks abound
+        room = min(room, self.rows_in_block(total))
       threads = min(power_of_two_below(room), power_of_two_above(self.left[r.arg[0]]))
       if self.left[r.arg[0]] > 1 and r.arg[0] not in taken:
         self.take(Axis.LOCAL, r, threads)
@@ -183,7 +204,15 @@ class Chooser:
     if along is not None and not self.shape.reduces and not any(isinstance(opt, Turn) for opt in self.opts):
       self.copies(along)
     for r in self.shape.outputs:
-      if not (self.shape.reduces and self.is_free(r)): self.take(Axis.GLOBAL, r, self.left[r.arg[0]])
+      if not (self.shape.reduces and self.is_free(r)): self.finish(r)
+
+  def finish(self, r: UOp) -> None:
+    """What neither lanes nor threads have taken."""
+    self.take(Axis.GLOBAL, r, self.left[r.arg[0]])
+
+  def rows_in_block(self, total: int) -> int:
+    """Rows of one block, where blocks abound."""
+    return max(1, total // (4 * self.target.units))
 
   def copies(self, along: UOp) -> None:
     """Several vectors for each thread, where blocks remain for every processor."""
@@ -204,6 +233,30 @@ class Chooser:
     if size(r) >= LONG_ROW and all(has_aligned_rows(u, r, lanes) for u in accessed): return lanes
     while size(r) % lanes: lanes //= 2
     return lanes
+
+class NestChooser(Chooser):
+  """For a nest that is run by the threads of one block: all its rows are theirs, several at once for each thread."""
+  tallest = THREADS
+
+  def threads_taken(self, offered: int) -> int:
+    return max(opt.amount for opt in self.opts if isinstance(opt, Opt) and opt.axis in (Axis.GROUP, Axis.LOCAL))
+
+  def rows_in_block(self, total: int) -> int: return total
+  def column_lanes(self, column: UOp) -> int: return self.lanes(column)
+  def threads_wanted(self) -> int: return self.most
+  def threads_for(self, length: int, arrays: int, parallel: int) -> int:
+    return min(self.most, power_of_two_above(ceildiv(length, SHORT_ROW)))
+  def steps_at_once(self, r: UOp) -> int: return largest_divisor(self.left[r.arg[0]], AT_ONCE // 4)
+  def contract(self) -> Contract | None: return None
+  def turn(self) -> None: pass
+
+  def finish(self, r: UOp) -> None:
+    left = self.left[r.arg[0]]
+    written = prod(opt.amount for opt in self.opts if isinstance(opt, Opt) and opt.axis is Axis.UPCAST)
+    self.take(Axis.UPCAST, r, largest_divisor(left, AT_ONCE // written))
+
+def largest_divisor(n: int, most: int) -> int:
+  return max([k for k in range(1, min(n, most) + 1) if n % k == 0], default=1)
 
 def has_aligned_rows(access: UOp, r: UOp, lanes: int) -> bool:
   place = sum_of(access.src[0].src[1])

@@ -42,10 +42,12 @@ def dimensions(ranges: Iterable[UOp], together: set[frozenset[UOp]]) -> list[Dim
     else: found.append(Dimension(r))
   return sorted(found, key=lambda d: min(r.arg[0] for r in d.ranges))
 
-def number(dims: list[Dimension], name: str) -> None:
-  """Positions in one linear count, the range with the lowest number innermost."""
-  total = prod(d.size for d in dims)
-  index = UOp(Ops.SPECIAL, dtypes.index, (), (name, total))
+def number(dims: list[Dimension], name: str, total: int) -> None:
+  """Positions in one linear count of `total`, the range with the lowest number innermost; it starts again where they
+  need fewer."""
+  every = UOp(Ops.SPECIAL, dtypes.index, (), (name, total))
+  needed = prod(d.size for d in dims)
+  index, total = every % needed if needed < total else every, needed
   stride = 1
   for d in dims:
     d.stride = stride
@@ -53,24 +55,43 @@ def number(dims: list[Dimension], name: str) -> None:
     stride *= d.size
     d.position = shifted % d.size if stride < total else shifted
 
+def parties(ranges: list[UOp], together: set[frozenset[UOp]]) -> list[list[UOp]]:
+  """Ranges that run at the same time, directly or by way of others: those of one nest."""
+  found: list[list[UOp]] = []
+  for r in ranges:
+    met = [p for p in found if any(frozenset((r, q)) in together for q in p)]
+    found = [p for p in found if p not in met] + [[*[q for p in met for q in p], r]]
+  return found
+
 def pairs_together(kernel: UOp) -> set[frozenset[UOp]]:
   """Ranges that run at the same time."""
   inside = ranges_inside(kernel)
   sets = {frozenset(inside[u]) | {r for r in u.src if r.op is Ops.RANGE} for u in inside}
-  sets |= {frozenset(loops) for _, loops in stores_of(kernel)}
+  sets |= {frozenset(loops) for loops in loops_of(kernel).values()}
   return {frozenset((a, b)) for found in sets for a in found for b in found if a is not b}
+
+def loops_of(kernel: UOp) -> dict[UOp, tuple[UOp, ...]]:
+  """The loops around each store; around one that another nest waits for, those of its own nest."""
+  return {store: loops for end in toposort([kernel]) if end.op is Ops.END for store, loops in stores_of(end)}
+
+class Party:
+  """The dimensions of one nest, and how many of a block's threads it needs."""
+  def __init__(self, dims: list[Dimension]):
+    self.dims, self.threads = dims, prod(d.size for d in dims)
 
 def to_grid(kernel: UOp) -> UOp:
   ranges = sorted([u for u in toposort([kernel]) if u.op is Ops.RANGE], key=lambda r: r.arg[0])
   together = pairs_together(kernel)
   blocks = dimensions([r for r in ranges if r.axis is Axis.GLOBAL], together)
   local = sorted([r for r in ranges if r.axis in IN_BLOCK], key=lambda r: (r.axis, r.arg[0]))     # GROUPs join LOCALs
-  threads = dimensions(local, together)
-  number(blocks, "block")
-  number(threads, "thread")
-  home = {r: d for d in (*blocks, *threads) for r in d.ranges}
+  number(blocks, "block", prod(d.size for d in blocks))
+  nests = [Party(dimensions(party, together)) for party in parties(local, together)]
+  total = max([nest.threads for nest in nests], default=1)
+  for nest in nests: number(nest.dims, "thread", total)
+  home = {r: d for d in (*blocks, *[d for nest in nests for d in nest.dims]) for r in d.ranges}
   if not home: return kernel
-  gates = {store: others(loops, (*blocks, *threads)) for store, loops in stores_of(kernel)}
+  gates = {store: idle_threads(loops, nests, total) for store, loops in loops_of(kernel).items() if is_seen(store)}
+  for store, loops in stores_of(kernel): gates[store] = others(loops, blocks) + gates.get(store, [])
   new: Table = {}
   for u in toposort([kernel]):
     if u in home:
@@ -78,22 +99,35 @@ def to_grid(kernel: UOp) -> UOp:
       continue
     closes = u.op in (Ops.END, Ops.AFTER)
     src = [new[s] for s in u.src if not (closes and s in home)]
-    if u.op is Ops.AFTER and is_shared(src[0]): src = [src[0], UOp(Ops.BARRIER, dtypes.void, tuple(src[1:]))]
+    if u.op is Ops.AFTER and is_memory(src[0]): src = [src[0], UOp(Ops.BARRIER, dtypes.void, tuple(src[1:]))]
     if u.op is Ops.REDUCE and any(s in home for s in u.src[1:]): new[u] = over_threads(u, src[0], home[u.src[1]])
     elif u.op is Ops.END and all(s.op is not Ops.RANGE for s in src) and len(src) == 1: new[u] = src[0]
     else: new[u] = u.with_src(tuple(src))
     if gates.get(u): new[u] = gated_store(new[u], gates[u])
   return new[kernel]
 
-def is_shared(u: UOp) -> bool: return u.op is Ops.BUFFER and u.arg.space is Space.LOCAL
+def is_memory(u: UOp) -> bool:
+  """Whether the threads of a block see each other's stores to it."""
+  return u.op is Ops.PARAM or u.op is Ops.BUFFER and u.arg.space is Space.LOCAL
+def is_seen(store: UOp) -> bool: return store.op is Ops.STORE and is_memory(without_order(store.src[0].src[0]))
+
+def without_order(u: UOp) -> UOp:
+  while u.op is Ops.AFTER: u = u.src[0]
+  return u
 
 def others(loops: tuple[UOp, ...], dims: Iterable[Dimension]) -> list[UOp]:
-  """The positions in dimensions that a store does not run over."""
-  return [d.position for d in dims if not any(r in loops for r in d.ranges)]
+  """What holds where the positions are first in dimensions that a store does not run over."""
+  return [d.position < 1 for d in dims if not any(r in loops for r in d.ranges)]
 
-def gated_store(store: UOp, positions: list[UOp]) -> UOp:
+def idle_threads(loops: tuple[UOp, ...], nests: list[Party], total: int) -> list[UOp]:
+  """What holds for one thread of those that would store the same."""
+  every = UOp(Ops.SPECIAL, dtypes.index, (), ("thread", total))
+  own = [nest for nest in nests if any(r in loops for d in nest.dims for r in d.ranges)]
+  if not own: return [every < 1] if total > 1 else []
+  return [gate for nest in own for gate in others(loops, nest.dims) + [every < nest.threads] * (nest.threads < total)]
+
+def gated_store(store: UOp, first: list[UOp]) -> UOp:
   address, value = store.src
-  first = [p < 1 for p in positions]
   gate = first[0]
   for g in first[1:]: gate = gate & g
   memory, position, *gates = address.src

@@ -18,9 +18,9 @@ simplify_kernel = collapse_onehot + simplify_index
 def find_places(plan: Plan, target: Target) -> Plan:
   """The plan with stores to computed places, where the target adds to memory in order, or by threads at once."""
   def found(store: Store) -> list[Store]:
-    if target.scratch_bytes: return added_up(one_element(store), plan)
-    if store.value.dtype not in target.atomic_adds: return [store]
-    return [with_addition(s) for s in added_up(store, plan)]
+    if target.scratch_bytes and not target.local_bytes: return added_up(one_element(store), plan)
+    if store.value.dtype not in target.atomic_adds: return [one_element(store)] if target.local_bytes else [store]
+    return [with_addition(s) for s in added_up(one_element(store), plan)]
   return plan._replace(stores=[s for store in plan.stores for s in found(store)])
 
 def with_addition(store: Store) -> Store:

@@ -17,6 +17,7 @@ from picograd.ops.uop import UOp, toposort
 Nest = list[Store]                                # stores over the same ranges
 
 LONGEST_RUN = 24         # nests of one run: compilers take more than linear time
+BLOCK_WORK = 1 << 19     # steps of loops for one block of GPU threads: some microseconds
 SMALL_WORK = 1 << 15     # points of a loop nest under which one thread is always best
 
 def join_rows(nests: list[Nest], needs: list[set[int]], plan: Plan, target: Target) -> list[Run]:
@@ -143,11 +144,23 @@ class Rows:
     for n in range(min(map(len, loops)), 0, -1):
       if any(e[:n] != extents[0][:n] for e in extents): continue
       if sum(len(e) == n for e in extents) > 1: continue               # nests without a loop of their own have no order
-      if self.keeps_threads_busy(extents, n) and self.is_right(members, n) and self.fits(members, n): return n
+      if self.keeps_threads_busy(members, extents, n) and self.is_right(members, n) and self.fits(members, n): return n
     return 0
 
-  def keeps_threads_busy(self, extents: list[list[int]], n: int) -> bool:
+  def keeps_threads_busy(self, members: list[int], extents: list[list[int]], n: int) -> bool:
+    """Whether there is a step for every thread, or little work. On GPUs each step is a block of threads: it has to be
+    done before other kernels would have begun."""
+    if self.target.local_bytes: return sum(map(self.work, members)) <= BLOCK_WORK * prod(extents[0][:n])
     return prod(extents[0][:n]) >= self.target.threads or sum(map(prod, extents)) <= SMALL_WORK
+
+  def work(self, nest: int) -> int:
+    """Steps of a nest's loops and of its reductions'."""
+    total = 0
+    for store in self.nests[nest]:
+      total += prod(r.bound.arg for r in store.ranges)
+      for u in toposort([store.value]):
+        if u.op is Ops.REDUCE: total += prod(r.bound.arg for r in {*u.src[1:], *store.ranges} & set(toposort([u])))
+    return total
 
   def is_right(self, members: list[int], n: int) -> bool:
     """Whether all that passes from one nest to another stays in a step of the outer loops, and no nest is a contraction

@@ -78,6 +78,8 @@ class Gpu(NamedTuple):
   flops: int                                    # of a processor's matrix unit in one clock, 16-bit floats
   matrix: str = "mma"                           # "wgmma": whole warpgroups multiply from shared memory
 
+SHARED_ROWS = 32 << 10   # bytes of rows that the nests of a kernel pass on; shared memory is 48 KB for who does not ask
+
 GPUS = {(8, 0): Gpu("sm_80", 163 << 10, 2048), (8, 6): Gpu("sm_86", 99 << 10, 512),
         (8, 9): Gpu("sm_89", 99 << 10, 1024), (9, 0): Gpu("sm_90a", 227 << 10, 4096, "wgmma"),
         (10, 0): Gpu("sm_100", 227 << 10, 8192)}
@@ -88,7 +90,8 @@ def cuda_target(capability: tuple[int, int], units: int) -> Target:
     raise ValueError(f"compute capability {capability} is not in target.GPUS: {', '.join(map(str, GPUS))}")
   gpu = GPUS[capability]
   return Target(f"cuda-{gpu.arch}", "linear", vector_bytes=16, registers=255, local_bytes=gpu.local_bytes,
-                position=dtypes.int32, stream_bytes=1 << 62, missing_ops=frozenset({Ops.SIN}), missing_dtypes=HALF,
+                scratch_bytes=SHARED_ROWS, position=dtypes.int32, stream_bytes=1 << 62,
+                missing_ops=frozenset({Ops.SIN}), missing_dtypes=HALF,
                 casts_by_bits=frozenset(), cheap_ops=48, row_bytes=16,
                 atomic_adds=frozenset({dtypes.float32, dtypes.int32}), division_traps=True, units=units,
                 matrix=gpu.matrix)

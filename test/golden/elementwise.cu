@@ -14,7 +14,7 @@ __device__ __forceinline__ void body(float* __restrict__ p0, const float* __rest
   const Vec<float, 4> v11 = {{(float)(v10.v[0] ? 0.0f : v6.v[0]), (float)(v10.v[1] ? 0.0f : v6.v[1]), (float)(v10.v[2] ? 0.0f : v6.v[2]), (float)(v10.v[3] ? 0.0f : v6.v[3])}};
   store<4>(p0 + v4, v11);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) kernel0(float* p0, const float* p1) {
+extern "C" __global__ void __launch_bounds__(256, 1) kernel0(float* p0, const float* p1) {
   wait_for_earlier_kernels();
   body(now(p0), now(p1));
 }

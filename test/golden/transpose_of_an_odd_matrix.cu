@@ -82,7 +82,7 @@ __device__ __forceinline__ void body(float* __restrict__ p0, const float* __rest
   if (v57) p0[v62] = v66;
   if (v57) p0[v67] = v71;
 }
-extern "C" __global__ void __launch_bounds__(256, 4) kernel0(float* p0, const float* p1, const float* p2) {
+extern "C" __global__ void __launch_bounds__(256, 1) kernel0(float* p0, const float* p1, const float* p2) {
   wait_for_earlier_kernels();
   body(now(p0), now(p1), now(p2));
 }
