@@ -164,6 +164,14 @@ def test_rows_of_a_matrix_are_read_one_after_the_other(capsys):
   with DEBUG.set(3): (picograd.tensor(random(96, 1024)) @ picograd.tensor(random(1024))).realize()
   assert "UPCAST" not in capsys.readouterr().out
 
+def test_windows_are_reduced_without_a_loop(capsys):
+  """Lanes along two elements would be combined one by one for every result."""
+  x = random(5, 12, 10)
+  with DEBUG.set(3): found = picograd.nn.functional.max_pool2d(picograd.tensor(x), 2).numpy()
+  text = capsys.readouterr().out
+  assert text.count("UNROLL") == 2 and "VECTOR" not in text
+  np.testing.assert_array_equal(found, x.reshape(5, 6, 2, 5, 2).max((2, 4)))
+
 # ---- what is computed before the loops that read it ------------------------------------------------------------------
 
 def normed_product(rows: int, columns: int) -> UOp:

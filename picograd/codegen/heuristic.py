@@ -22,6 +22,7 @@ LINE = 64                        # bytes of memory that are written at once
 SHUFFLED = 16                    # bytes within which every machine can move elements about
 PAGE = 4096                      # bytes
 SHORTEST_STRIP = 8               # vectors
+WINDOW = 16                      # elements that are reduced without a loop
 
 def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
   """Opts for a kernel: those of a contraction, or those of each of its loop nests, then threads."""
@@ -86,14 +87,21 @@ def stride(access: UOp, r: UOp) -> int | None:
 
 def vector_opts(shape: KernelShape, target: Target) -> list[Opt]:
   """One output range whose neighbours lie next to each other in memory, and for each reduction that does not depend
-  on it one of its own ranges."""
+  on it one of its own ranges. A reduction of a few elements that fill no vector is written out instead."""
   output = output_lanes(shape, target)
   chosen = [] if output is None else [output]
   for reduce in shape.reduces:
     if output is not None and shape.depends(reduce, output.number): continue
     lanes = reduce_lanes(shape, reduce, target)
-    if lanes is not None and lanes not in chosen: chosen.append(lanes)
-  return chosen
+    if lanes is not None: chosen += written_out(reduce) if is_window(reduce) else [lanes]
+  return dedup(chosen)
+
+def is_window(reduce: UOp) -> bool:
+  """Whether a reduction has few elements, and of those that may be neighbours fewer still: a window of pooling."""
+  sizes = [size(r) for r in reduce.src[1:]]
+  return max(sizes) < SHORTEST_LANES and prod(sizes) <= WINDOW
+
+def written_out(reduce: UOp) -> list[Opt]: return [Opt(Axis.UNROLL, r.arg[0], size(r)) for r in reduce.src[1:]]
 
 def output_lanes(shape: KernelShape, target: Target) -> Opt | None:
   for r in reversed(shape.outputs):
