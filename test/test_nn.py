@@ -366,3 +366,14 @@ def test_clip_grad_norm(kind):
   norms = nn.utils.clip_grad_norm_(ours, 1.5, kind), torch.nn.utils.clip_grad_norm_(theirs, 1.5, kind)
   assert norms[0].item() == pytest.approx(norms[1].item(), rel=1e-5)
   for p, q in zip(ours, theirs): np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-5)
+
+@pytest.mark.parametrize("name", ["softplus", "logsigmoid"])
+def test_gradient_at_zero_is_half(name):
+  x = picograd.zeros(3, requires_grad=True)
+  getattr(F, name)(x).sum().backward()
+  assert x.grad.tolist() == [0.5] * 3
+
+def test_gradient_of_a_logit_of_zero():
+  x = picograd.zeros(2, requires_grad=True)
+  F.binary_cross_entropy_with_logits(x, picograd.tensor([0.0, 1.0]), reduction="sum").backward()
+  assert x.grad.tolist() == [0.5, -0.5]

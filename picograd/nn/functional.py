@@ -11,7 +11,7 @@ from picograd.ops.windows import Steps, correlate, windows as windows_of, with_z
 from picograd.tensor import common_device, moved_to, result, result_type
 from picograd.random import Generator, rand
 from picograd.library.reductions import standardised
-from picograd.library import Tensor, arange, no_grad, ones, tensor, where
+from picograd.library import Tensor, arange, no_grad, ones, tensor, where, zeros_like
 
 Ints = int | Sequence[int]
 
@@ -66,8 +66,9 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
   return where(input > 0, input, alpha * (input.clamp(max=0).exp() - 1))
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-  """log(1 + exp(beta*x))/beta = max(x,0) + log(1 + exp(-|beta*x|))/beta; x itself where beta*x > threshold."""
-  smooth = input.relu() + (input * beta).abs().neg().exp().log1p() / beta
+  """log(1 + exp(beta*x))/beta = max(x,0) + log(1 + exp(-|beta*x|))/beta; x itself where beta*x > threshold.
+  The maximum shares its gradient where x is 0, as the smooth function needs."""
+  smooth = input.maximum(zeros_like(input)) + (input * beta).abs().neg().exp().log1p() / beta
   return where(input * beta > threshold, input, smooth)
 
 def logsigmoid(input: Tensor) -> Tensor: return -softplus(-input)
@@ -444,7 +445,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
   """(1-t)*x + w*softplus(-x), w = 1 + (pos_weight-1)*t and softplus(-x) = max(-x,0) + log(1 + exp(-|x|))."""
   input, target = for_sums(input, target)
   same_shape(input, target)
-  softened = (-input).relu() + input.abs().neg().exp().log1p()
+  softened = (-input).maximum(zeros_like(input)) + input.abs().neg().exp().log1p()
   if pos_weight is not None: softened = softened * (1 + (pos_weight - 1) * target)
   loss = (1 - target) * input + softened
   return reduce_loss(loss if weight is None else loss * weight, reduction)
