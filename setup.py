@@ -26,6 +26,7 @@ setup(
     "cuda": ["pycuda", "nvidia-cuda-nvrtc", "cuda-bindings"],
     "riscv": ["unicorn"],
     "llama": llama,
+    "examples": ["tqdm", "matplotlib", "scikit-learn"],
     "test": test + llama,
     "bench": ["torch", "tinygrad", "tqdm"],
   },
