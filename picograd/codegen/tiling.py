@@ -81,10 +81,10 @@ class Tile(NamedTuple):
   vectors: int
   lanes: int
 
-def tile_cycles(rows: int, vectors: int) -> float:
-  """Cycles of one step of the reduction for a tile."""
-  loads = rows + vectors
-  return max(rows * vectors / FMA_UNITS, loads / LOAD_UNITS, FMA_LATENCY) + loads * LOAD_CYCLES + LOOP_CYCLES
+def tile_cycles(rows: int, vectors: int, lines: int) -> float:
+  """Cycles of one step of the reduction for a tile whose operands lie in so many places."""
+  arithmetic = max(rows * vectors / FMA_UNITS, (rows + vectors) / LOAD_UNITS, FMA_LATENCY)
+  return arithmetic + lines * LOAD_CYCLES + LOOP_CYCLES
 
 def choose_tile(c: Contraction, target: Target) -> Tile | None:
   """As many accumulators as registers allow beside the operands, in the shape that takes the fewest cycles, those of
@@ -103,8 +103,10 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
 
 def step_cycles(c: Contraction, tile: Tile) -> float:
   """Cycles of one step of the reduction for all rows and columns."""
+  side_by_side = all(step(u, c.rows[-1]) in (0, 1) for u in c.broadcast)
   parts = [(times, ceildiv(n, tile.lanes)) for times, n in cut(size(c.columns), tile.vectors * tile.lanes)]
-  return sum(i * j * tile_cycles(rows, vectors) for i, rows in cut(size(c.rows[-1]), tile.rows) for j, vectors in parts)
+  return sum(i * j * tile_cycles(rows, vectors, vectors + (1 if side_by_side else rows))
+             for i, rows in cut(size(c.rows[-1]), tile.rows) for j, vectors in parts)
 
 def rows_collide(c: Contraction) -> bool:
   """Whether rows are so far apart that a line of each would fall into one set of the L1 cache."""
@@ -176,6 +178,8 @@ def opts_of(c: Contraction, tile: Tile, kernel: UOp, target: Target) -> list[Any
   plan.tile(c.rows[-1], tile.rows, 1)
   share_out(plan, c, tile, target)
   if target.l2_bytes and not block(plan, c, tile, target): return None
+  if size(c.rows[-1]) % tile.rows:                     # the tiles at the edge of a row follow at once
+    for r in c.rows[:-1]: plan.add(Opt(Axis.BLOCK, r.arg[0], 1))
   return plan.opts
 
 def work(c: Contraction) -> int:
