@@ -76,6 +76,7 @@ CASES = {
   "softmax of odd rows": lambda: leaf(77, 131).softmax(-1),
   "softmax of long rows": lambda: leaf(4, 1 << 17).softmax(-1),
   "layernorm": lambda: F.layer_norm(leaf(64, 512), (512,), leaf(512), leaf(512)),
+  "sums of several sizes": lambda: sum((leaf(*shape) * 2).sum() for shape in ((384,), (65, 384), (256, 384), (3,))),
   "sum of rows": lambda: leaf(64, 8192).sum(1),
   "sum of columns": lambda: leaf(8192, 8192).sum(0),
   "sum of halves": lambda: half(64, 8192).sum(1),

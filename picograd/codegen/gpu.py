@@ -50,8 +50,8 @@ class Chooser:
     self.block = 1                                # threads so far
 
   def take(self, axis: Axis, r: UOp, amount: int) -> None:
-    """An Opt, unless it would change nothing."""
-    if amount > 1 or (axis is Axis.GLOBAL and amount == 1 and self.left[r.arg[0]] > 1):
+    """An Opt, unless it would change nothing: earlier ones may have left nothing of the range."""
+    if self.left[r.arg[0]] > 1 and (amount > 1 or axis is Axis.GLOBAL):
       self.opts.append(Opt(axis, r.arg[0], amount))
       self.left[r.arg[0]] = ceildiv(self.left[r.arg[0]], amount)
 
