@@ -6,7 +6,7 @@ import itertools, weakref
 from typing import Any, Callable, Iterable, NamedTuple, Sequence
 import numpy as np
 from picograd.dtype import DType, dtypes
-from picograd.helpers import argsort, dedup
+from picograd.helpers import DEVICE, argsort, dedup
 from picograd.ops.ops import Ops
 from picograd.ops.shape import Shape
 from picograd.ops.uop import UOp, fresh, substitute, toposort
@@ -294,7 +294,7 @@ def realize(storages: Iterable[Storage]) -> None:
   requests: list[Request] = [(s, s.uop) for s in wanted]
   lost = add_readers(requests)
   checks[:] = [check for check in checks if check not in due]
-  values = [kept(u, lost) for _, u in requests]
+  values = [placed(kept(u, lost), s.device) for s, u in requests]
   memories = runtime.realize(values + [bad for bad, _ in due])
   for (storage, _), memory in zip(requests, memories): storage.land(memory)
   if lost: forget_assignments()
@@ -326,6 +326,10 @@ def add_readers(requests: list[Request]) -> set[UOp]:
 def kept(u: UOp, lost: set[UOp]) -> UOp:
   """u, copied if its value lies, or will lie, where it will be overwritten."""
   return unique_leaf(u) if place_of(u) in lost else u
+
+def placed(u: UOp, device: str) -> UOp:
+  """u, copied to a device that is not the default one if nothing below it lies anywhere."""
+  return u if device == DEVICE.value or u.device else UOp(Ops.COPY, u.dtype, (u,), device)
 
 def readers_of_old(requests: Sequence[Request], lost: set[UOp], requested: set[UOp]) -> list[Request]:
   """The storages besides the requests whose value is, or depends on, one that will be overwritten. requested: the nodes

@@ -1,6 +1,7 @@
-# Memory of the host: freed memory serves requests of nearly its size, and does not pile up.
+# Memory of the host: freed memory serves requests of nearly its size, and does not pile up; values land where asked.
 import numpy as np
 import pytest
+import picograd
 from picograd.runtime.device import CHUNK, HostDevice, PAGE, device
 
 @pytest.mark.parametrize("make", [lambda: HostDevice("HOST"), lambda: device("CPU")], ids=["host", "CPU"])
@@ -44,3 +45,9 @@ def test_pieces_of_a_chunk_do_not_overlap():
   pieces = [host.allocate(nbytes) for nbytes in (1 << 20, 70_000, 3 << 20, 99_999) * 12]
   for number, piece in enumerate(pieces): piece[:] = number
   assert all((piece == number).all() and piece.ctypes.data % 64 == 0 for number, piece in enumerate(pieces))
+
+@pytest.mark.parametrize("name", ["numpy", "python"])
+def test_what_is_made_of_no_memory_lands_on_the_device_that_was_asked_for(name):
+  for t in (picograd.arange(6, device=name) * 2, picograd.zeros(6, device=name)):
+    assert t.realize().storage.in_memory().buffer.device.name == name.upper() and t.device.type == name
+  assert (t + picograd.tensor([1.0, 2, 3, 4, 5, 6], device=name)).tolist() == [1, 2, 3, 4, 5, 6]
