@@ -6,7 +6,7 @@ import pytest
 from graphs import close, leaf, matmul, random, softmax2, softmax2_numpy, total, value
 from picograd import codegen
 from picograd.codegen.heuristic import choose_opts
-from picograd.codegen.optimize import Opt, apply_opts, ranges_in
+from picograd.codegen.optimize import Opt, apply_opts, computed_again, ranges_in
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import llvm_target
 from picograd.dtype import dtypes
@@ -201,3 +201,12 @@ def test_precomputed_operands_have_the_same_values(rows, columns):
   x, w, m = random(columns).astype(np.float64), random(columns, seed=1), random(rows, columns, seed=2)
   want = m.astype(np.float64) @ (x / np.sqrt((x * x).mean()) * w)
   close(value(normed_product(rows, columns)), want.reshape(rows, 1), 1e-4)
+
+def test_deep_sharing_is_searched_once():
+  """A value of 2^60 paths: each node of it is looked at once."""
+  rows, reduce_range = UOp.range(8, Axis.LOOP), UOp.range(64, Axis.REDUCE)
+  x = (rows * 64 + reduce_range).cast(dtypes.int32)
+  for _ in range(60): x = x * 3 + x
+  total = UOp(Ops.REDUCE, dtypes.int32, (x, reduce_range), (Ops.ADD, ()))
+  store = UOp(Ops.PARAM, dtypes.int32, (), 0).index(rows).store(total)
+  assert computed_again(UOp.sink(UOp(Ops.END, dtypes.void, (store, rows))), 1 << 14) == []

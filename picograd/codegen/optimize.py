@@ -352,8 +352,11 @@ def computed_again(kernel: UOp, most: int) -> list[UOp]:
   for reduce in toposort([kernel]):
     if reduce.op is not Ops.REDUCE or all(r.axis is not Axis.LOOP for r in inside[reduce]): continue
     own, waiting = frozenset(reduce.src[1:]), [reduce.src[0]]
+    seen: set[UOp] = set()
     while waiting:
       u = waiting.pop()
+      if u in seen: continue
+      seen.add(u)
       is_own = bool(inside[u]) and inside[u] <= own and u.op in ALU and u.dtype.kind == "f"
       if is_own and length_of(inside[u]) * u.dtype.itemsize <= most: found.append(u)
       elif not inside[u].isdisjoint(own): waiting += [s for s in u.src if s.op in ALU]
