@@ -48,7 +48,8 @@ def combine_copies(u: UOp, src: tuple[UOp, ...]) -> UOp:
   copies = copies_of(src)
   loops = copies[0][1]
   if not any(r.axis is Axis.STRIP for r in toposort(src[:1]) if r.op is Ops.RANGE):
-    return joined([UOp(Ops.REDUCE, u.dtype, (value, *loops), u.arg) for value, loops in copies], u.arg[0])
+    return joined([UOp(Ops.REDUCE, u.dtype, (value, *loops), u.arg) if loops else value for value, loops in copies],
+                  u.arg[0])
   return UOp(Ops.REDUCE, u.dtype, (joined([value for value, _ in copies], u.arg[0]), *loops), u.arg)
 
 def joined(values: list[UOp], op: Ops) -> UOp:
