@@ -99,11 +99,11 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
     return rows * vectors + vectors + (2 if target.loads_fold else rows) <= target.registers
   tiles = [Tile(rows, vectors, lanes) for vectors in range(1, min(MOST_VECTORS, ceildiv(n, lanes)) + 1)
            for rows in range(1, min(m, most_rows) + 1) if fits(rows, vectors)]
-  return min(tiles, key=lambda tile: (step_cycles(c, tile), tile.rows))
-
-def step_cycles(c: Contraction, tile: Tile) -> float:
-  """Cycles of one step of the reduction for all rows and columns."""
   side_by_side = all(step(u, c.rows[-1]) in (0, 1) for u in c.broadcast)
+  return min(tiles, key=lambda tile: (step_cycles(c, tile, side_by_side), tile.rows))
+
+def step_cycles(c: Contraction, tile: Tile, side_by_side: bool = False) -> float:
+  """Cycles of one step of the reduction for all rows and columns. side_by_side: a tile's rows share lines."""
   parts = [(times, ceildiv(n, tile.lanes)) for times, n in cut(size(c.columns), tile.vectors * tile.lanes)]
   return sum(i * j * tile_cycles(rows, vectors, vectors + (1 if side_by_side else rows))
              for i, rows in cut(size(c.rows[-1]), tile.rows) for j, vectors in parts)
