@@ -26,7 +26,8 @@ def command(program, *flags):
   return [str(EXAMPLES / name), *map(str, [*own, *flags])]
 
 def skip_without(program):
-  if not NAMES.exists() or not TEXT.exists(): pytest.skip(f"{DATA} is absent")
+  missing = [path for path in PROGRAMS[program] if isinstance(path, Path) and not path.exists()]
+  if missing: pytest.skip(f"{missing[0]} is absent")
 
 def losses(program, path, *flags, start=(), **environment):
   line = [sys.executable, *start, *command(program, "--losses", path, *flags)]
