@@ -326,6 +326,8 @@ class Emitter:
   def single(self, bits: int, to: int) -> None: self.float_bits(bits, 32, to)
   def double(self, bits: int, to: int) -> None: self.float_bits(bits, 64, to)
   def float_bits(self, bits: int, width: int, to: int) -> None:
+    """Also into an integer register: those take what is passed beyond eight floats."""
+    if to < F0: return self.section.number(to, signed(bits, width))
     if bits: self.section.number(T6, signed(bits, width))
     self.section.emit("fmv.w.x" if width == 32 else "fmv.d.x", to - F0, T6 if bits else 0)
 
