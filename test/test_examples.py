@@ -1,6 +1,6 @@
 # test_examples.py: the programs in examples/ run with picograd and with torch from equal first weights to equal losses,
-# eager and compiled.
-import json, os, subprocess, sys
+# eager and compiled; a run that is killed and resumed has the losses of one that was not.
+import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pytest
@@ -15,6 +15,8 @@ PROGRAMS = {
   "ffn": ["ffn.py", "--data", NAMES, "--hidden", 16, "--batch", 8],
   **{kind: ["makemore.py", *SMALL_MAKEMORE, "--type", kind]
      for kind in ("bigram", "bow", "mlp", "rnn")},
+  "nanogpt": ["nanogpt.py", "--data", EXAMPLES.parent / "README.md", "--layers", 1, "--heads", 2, "--embd", 16,
+              "--block", 8, "--batch", 4, "--warmup", 5, "--eval-batches", 0, "--sample", 0],
   "dpo": ["dpo.py", "--data", TEXT, "--pairs", 2, "--block", 8],
 }
 EAGER = {"logistic", "ffn", "bigram", "mlp"}                # the interpreter of one op at a time is slower
@@ -48,3 +50,18 @@ def test_losses_are_those_of_torch(program, tmp_path):
   for name, flags, environment in runs(program):
     ours = losses(program, tmp_path / f"{name}.json", *flags, **environment)
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, err_msg=name)
+
+@pytest.mark.parametrize("flags", [[], ["--compile"]], ids=["plain", "compiled"])
+def test_a_killed_run_resumes_to_the_same_bits(flags, tmp_path):
+  flags = [*flags, "--dropout", 0.1]
+  whole = losses("nanogpt", tmp_path / "whole.json", *flags)
+  checkpoint = tmp_path / "run" / "last.pt"
+  keep = [*flags, "--checkpoint", checkpoint, "--checkpoint-every", 1, "--resume", checkpoint]
+  process = subprocess.Popen([sys.executable, *command("nanogpt", "--losses", tmp_path / "killed.json", *keep)])
+  while not checkpoint.exists() and process.poll() is None: time.sleep(0.01)
+  time.sleep(np.random.default_rng().uniform(0, 0.3))
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  assert checkpoint.exists()
+  resumed = losses("nanogpt", tmp_path / "resumed.json", *keep)
+  assert len(whole) == STEPS and resumed.tolist() == whole.tolist()
