@@ -492,7 +492,7 @@ def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
     if kind is Tensor:
       storage = x.storage
       held = storage.held or storage.in_memory()
-      if held is None or storage.history or x.grad is not None or held.buffer in memory: return None, []
+      if held is None or storage.history or x.kept_grad is not None or held.buffer in memory: return None, []
       memory.append(held.buffer)
       key.append((held.shape, held.dtype, storage.device, x.steps, x.requires, x.leaf, x.detached))
     elif isinstance(x, Tensor) or kind is slice: return None, []

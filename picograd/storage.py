@@ -103,10 +103,10 @@ class Storage:
   leads to leaves that require grad. leaf: a tensor on it is such a leaf. shared: others may have built on uop. former:
   nodes that were the leaf before it was overwritten. written: changed in place since it was last in memory. users: the
   tensors on it, weakly."""
-  __slots__ = ("uop", "memory", "history", "leaf", "shared", "former", "written", "users", "device", "serial",
+  __slots__ = ("node", "place", "history", "leaf", "shared", "former", "written", "users", "device", "serial",
                "held", "__weakref__")
-  uop: UOp
-  memory: UOp | None
+  node: UOp | None               # the two that uop and memory give
+  place: UOp | None
   held: Held | None
   waiting: "weakref.WeakValueDictionary[int, Storage]" = weakref.WeakValueDictionary()   # without own memory, by serial
   owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
@@ -126,24 +126,25 @@ class Storage:
     self = cls.__new__(cls)
     self.device, self.history, self.leaf, self.shared, self.written = device, False, False, False, False
     self.users, self.former, self.serial, self.held = [], (), next(fresh), value
+    self.node = None
     return self
 
-  def __getattr__(self, name: str) -> Any:
-    """uop and memory of a storage that holds memory which has no node yet."""
-    if name not in ("uop", "memory"): raise AttributeError(name)
+  @property
+  def uop(self) -> UOp: return self.make_node() if self.node is None else self.node
+  @property
+  def memory(self) -> UOp | None:
+    if self.node is None: self.make_node()
+    return self.place
+
+  def make_node(self) -> UOp:
+    """Of a storage that holds memory which has no node yet."""
     assert self.held is not None, "a storage has a value or holds memory"
     buffer, shape, dtype = self.held
     if buffer.version: changes.count += 1                            # from now on others may share what is overwritten
-    leaf = buffer_named(buffer, dtype)
-    self.uop, self.memory = leaf.reshape(shape), leaf
-    Storage.owners[leaf] = weakref.ref(self)
-    return self.uop if name == "uop" else leaf
-
-  def has_node(self) -> bool:
-    """Whether anybody has asked for the node of what I hold."""
-    try: object.__getattribute__(self, "uop")
-    except AttributeError: return False
-    return True
+    self.place = buffer_named(buffer, dtype)
+    self.node = self.place.reshape(shape)
+    Storage.owners[self.place] = weakref.ref(self)
+    return self.node
 
   def in_memory(self) -> Held | None:
     """My memory, shape and dtype; None where my value has to be computed."""
@@ -162,9 +163,9 @@ class Storage:
     self.name(uop)
 
   def name(self, uop: UOp) -> None:
-    self.uop, self.held = uop, None
-    self.memory = memory_of(uop)
-    if self.memory is not None and self.owns_memory(): Storage.waiting.pop(self.serial, None)
+    self.node, self.held = uop, None
+    self.place = memory_of(uop)
+    if self.place is not None and self.owns_memory(): Storage.waiting.pop(self.serial, None)
     else: Storage.waiting[self.serial] = self
 
   def overwritten(self, count: int) -> None:
@@ -172,8 +173,7 @@ class Storage:
     held = self.in_memory()
     assert held is not None, "a replay writes into memory"
     held.buffer.version += count
-    if self.has_node():
-      del self.uop, self.memory
+    self.node = None
 
   def is_known(self) -> bool:
     """Whether the host may look at my value now: it is in memory, and what is seen is not made part of a capture."""
@@ -181,7 +181,7 @@ class Storage:
 
   def owns_memory(self) -> bool:
     """Whether my memory may be overwritten: no other storage holds its value there. Unowned memory becomes mine."""
-    if not self.has_node(): return True
+    if self.node is None: return True
     assert self.memory is not None
     owner = Storage.owners.get(self.memory)
     living = owner() if owner is not None else None
@@ -224,10 +224,10 @@ class Storage:
   def land(self, memory: UOp) -> None:
     """My value is in memory. A graph that no gradient needs is dropped, so that a loop's graph does not grow."""
     if self.memory is not None: changes.count += 1                   # else nobody has looked at it
-    before, self.memory, self.written, self.held = self.uop, memory, False, None
+    before, self.place, self.written, self.held = self.uop, memory, False, None
     if not self.has_history():
       self.history = False
-      self.uop = memory.reshape(self.uop.shape)
+      self.node = memory.reshape(self.uop.shape)
       if before.op is Ops.CONTIGUOUS and before.arg is not None: Storage.landed[before] = self.uop
     if self.owns_memory(): Storage.waiting.pop(self.serial, None)
 
@@ -305,7 +305,7 @@ def realize(storages: Iterable[Storage]) -> None:
 def forget_assignments() -> None:
   """What has run leaves the graphs that wait: each step of a loop would lead to all steps before it else."""
   waiting = waiting_by_age()
-  for storage, uop in zip(waiting, runtime.resolve([s.uop for s in waiting])): storage.uop = uop
+  for storage, uop in zip(waiting, runtime.resolve([s.uop for s in waiting])): storage.node = uop
 
 def add_readers(requests: list[Request]) -> set[UOp]:
   """Adds who reads a buffer as it was before an assignment in the requests. Returns what is assigned to. Every graph is

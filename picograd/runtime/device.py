@@ -97,7 +97,7 @@ class HostDevice(Device):
     return -(-nbytes // step) * step
 
   def allocate(self, nbytes: int) -> np.ndarray:
-    room = self.room(nbytes)
+    room = nbytes if nbytes < LARGE else self.room(nbytes)
     waiting = self.spare.get(room)
     if waiting: self.spare_bytes -= room
     block = waiting.pop() if waiting else self.fresh(room)
@@ -114,10 +114,10 @@ class HostDevice(Device):
     return piece
 
   def free(self, memory: np.ndarray, nbytes: int) -> None:
-    room = self.room(nbytes)
+    room = nbytes if nbytes < LARGE else self.room(nbytes)
     if room > nbytes: memory = widened(memory, room)
     if len(memory) < room: return                      # it came from elsewhere
-    waiting = self.spare.pop(room, [])
+    waiting = self.spare.pop(room, None) or []
     waiting.append(memory)
     self.spare[room] = waiting
     self.spare_bytes += room
