@@ -88,6 +88,22 @@ def test_a_peer_that_takes_too_long_is_ended_and_starts_again():
   assert worker.ask(60, "prepare", "exp")["seconds"] > 0
   worker.close()
 
+class Dying(Worker):
+  """Prepares, then dies in its first turn."""
+  def ask(self, limit, *command):
+    if command[0] == "time": raise TooLong("the worker died")
+    return {"seconds": 1e-3, "kernels": 1}
+
+@pytest.mark.parametrize("name", ["exp", "import"])                  # of several turns, and of one
+def test_a_peer_that_dies_while_it_is_timed_is_named(name):
+  found = bench.measure(workloads.workloads(workloads.TINY)[name], [Dying("numpy", 1, "TINY")], 0.01, 1)
+  assert not found.samples["numpy"] and found.troubles == [f"numpy, {name}: error: the worker died"]
+
+def test_an_exception_while_a_call_is_timed_is_an_answer():
+  session = Session("numpy", workloads.TINY)
+  session.task = session.task._replace(call=lambda: 1 / 0)
+  assert session.time(0.001) == {"error": "ZeroDivisionError: division by zero"}
+
 def test_tables_in_a_page_are_replaced(tmp_path):
   page = tmp_path / "page.md"
   page.write_text("before\n<!-- bench 1 threads -->\nold\n<!-- end -->\nafter\n<!-- end -->\n")

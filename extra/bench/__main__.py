@@ -37,11 +37,14 @@ def measure(workload: Workload, workers: list[Worker], seconds: float, limit: fl
     time.sleep(PAUSE if worker.threads > 1 else 0)
     answer = attempt(worker, "time", share)
     if isinstance(answer, list): found.samples[worker.peer] += [Sample(*s) for s in answer]
-    else: once.pop(worker.peer)               # it died
+    else: once.pop(worker.peer)
+    note(worker, answer)
+  def note(worker: Worker, answer: Any) -> None:
+    for kind in {"wrong", "error"}.intersection(answer if isinstance(answer, dict) else ()):
+      found.troubles.append(f"{worker.peer}, {workload.name}: {kind}: {answer[kind]}")
   for worker in workers:
     answer = attempt(worker, "prepare", workload.name)
-    for kind in set(answer) & {"wrong", "error"}:
-      found.troubles.append(f"{worker.peer}, {workload.name}: {kind}: {answer[kind]}")
+    note(worker, answer)
     if "seconds" not in answer: continue
     once[worker.peer], found.samples[worker.peer] = answer["seconds"], []
     if answer["kernels"]: found.kernels[worker.peer] = answer["kernels"]

@@ -2,7 +2,7 @@
 # JSON each: ["prepare", workload], ["time", seconds], ["release"]. Out: a line of JSON with the answer. Worker is the
 # parent's end of the two pipes.
 from __future__ import annotations
-import contextlib, gc, json, os, select, signal, subprocess, sys, time
+import contextlib, ctypes, gc, json, os, select, signal, subprocess, sys, time
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 import numpy as np
@@ -41,9 +41,10 @@ class Session:
     self.release()
 
   def release(self) -> None:
-    """Frees the workload's memory."""
+    """Frees the workload's memory, and gives it back: a worker may have computed a reference in float64, too."""
     self.task, self.repeat = IDLE, 1
     gc.collect()
+    with contextlib.suppress(AttributeError): ctypes.CDLL(None).malloc_trim(0)
 
   def prepare(self, name: str) -> dict[str, Any]:
     """Builds, checks and warms a workload: {"seconds": of a call, "kernels": of a call}, {"wrong": text},
@@ -63,8 +64,9 @@ class Session:
     self.task, self.repeat = task, 1 if task.seconds else max(1, int(SHORTEST / first))
     return {"seconds": first, "kernels": launched}
 
-  def time(self, seconds: float) -> list[Sample]:
-    return samples(self.task, self.peer.kernel_clock, seconds, self.repeat)
+  def time(self, seconds: float) -> list[Sample] | dict[str, Any]:
+    try: return samples(self.task, self.peer.kernel_clock, seconds, self.repeat)
+    except Exception as e: return {"error": f"{type(e).__name__}: {e}"}
 
 def serve(peer: str, sizes: str) -> None:
   """Answers until standard input ends. What a library prints goes to standard error."""
