@@ -56,6 +56,7 @@ def runs_of(starts: list[int], lanes: int) -> list[tuple[int, int]]:
 LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit into the nearer caches
 LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
 AHEAD = 4096                                   # bytes that a loop's fetches are ahead of its loads, of all it reads
+SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
 class Pass(NamedTuple):
   """Loads of one memory, by a loop that goes along it."""
@@ -70,7 +71,7 @@ def fetch_ahead(kernel: UOp, target: Target) -> UOp:
   table = rows_ahead(kernel, found, target)
   for p in found:
     again = sum(q.memory is p.memory for q in found) > 1
-    if not again and is_read_once(p) and reach(p) >= target.stream_bytes: table.update(bytes_ahead(p, found))
+    if not again and is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, found))
   return kernel.substitute(table)
 
 def passes_of(kernel: UOp) -> list[Pass]:
