@@ -117,6 +117,6 @@ def test_faults_of_the_compiler_name_the_function_and_the_line(tmp_path, monkeyp
   with monkeypatch.context() as m, pytest.raises(Broken, match=r"in function 'main', .*steps.c:10\)"):
     m.setattr("extra.c2r5.lower.Lowering.compute", fail)
     compile_module(str(tmp_path / "steps.c"), settings, out)
-  with monkeypatch.context() as m, pytest.raises(Broken, match=r"reading .*steps.c:3\)"):
-    m.setattr("extra.c2r5.tree.Trees.binary", fail)
+  with monkeypatch.context() as m, pytest.raises(Broken, match=r"reading .*steps.c:9\)"):
+    m.setattr("extra.c2r5.tree.Trees.step", fail)
     compile_module(str(tmp_path / "steps.c"), settings, out)

@@ -47,6 +47,7 @@ def preprocess(path: str, settings: Settings, diagnostics: Diagnostics) -> tuple
   cpp = Preprocessor(diagnostics, options)
   own = [os.path.join(HERE, name) for name in ("common.h", settings.platform.machine.name + ".h")]
   files = [cpp.load(path, True, None) for path in (*own, BUILTINS)]
+  cpp.builtins = {t.text for t in files[-1].tokens}
   optimizing = ["#define __OPTIMIZE__ 1"] if settings.level else []
   files.append(SourceFile("<command-line>", "\n".join([*optimizing, *settings.defines]) + "\n", True))
   asked = "".join(f'#include "{name}"\n' for name in settings.included)

@@ -84,6 +84,7 @@ class Preprocessor:
     self.guards: dict[str, str] = {}         # path -> the macro that, if defined, makes the file empty
     self.found_in: dict[str, int] = {}       # path -> the directory it was found in, for #include_next
     self.includes: list[SourceFile] = []     # files that are open, the innermost last
+    self.builtins: set[str] = set()          # names that have a meaning before any #include
     self.counter = 0
     now = time.localtime()
     month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[now.tm_mon - 1]
@@ -579,16 +580,10 @@ def copy_named(token: Token, text: str) -> Token: return Token(token.kind, text,
 ATTRIBUTES = frozenset("""aligned packed noreturn unused used weak section alias always_inline noinline const pure
   constructor destructor visibility format malloc cold hot deprecated nonnull warn_unused_result may_alias mode
   transparent_union fallthrough cleanup""".split())
-BUILTINS = frozenset("""expect unreachable trap constant_p types_compatible_p choose_expr offsetof va_start va_end
-  va_copy va_arg alloca memcpy memset memcmp strlen bswap16 bswap32 bswap64 clz clzl clzll ctz ctzl
-  ctzll popcount popcountl
-  popcountll ffs huge_val inf nan isnan isinf add_overflow sub_overflow mul_overflow prefetch assume_aligned
-  frame_address return_address""".split())
-
 def has_attribute(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
   return bool(inside) and inside[-1].text.strip("_") in ATTRIBUTES
 def has_builtin(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
-  return bool(inside) and inside[0].text.removeprefix("__builtin_") in BUILTINS
+  return bool(inside) and inside[0].text in cpp.builtins
 
 QUERIES = {"__has_include": has_include, "__has_include_next": has_include, "__has_attribute": has_attribute,
            "__has_builtin": has_builtin, "__has_c_attribute": lambda cpp, name, inside: False,

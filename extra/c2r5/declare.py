@@ -75,7 +75,6 @@ class Declarations(Expressions):
     super().__init__(tokens, machine, diagnostics)
     self.pack: list[int | None] = [None]              # of #pragma pack, the innermost last
     self.counter = 0
-    self.va_list = va_list_type(machine)
 
   # ---- specifiers ----
 
@@ -105,7 +104,7 @@ class Declarations(Expressions):
       elif text == "__attribute__": self.attribute(attributes)
       elif text in ("struct", "union"): found = self.record()
       elif text == "enum": found = self.enumeration()
-      elif text == "typeof": found = self.type_of()
+      elif text in ("typeof", "__typeof_unqual__"): found = self.type_of()
       elif text == "__auto_type":
         self.advance()
         found = AUTO
@@ -127,7 +126,6 @@ class Declarations(Expressions):
       self.trees.warn(start, "type defaults to 'int' in declaration")
       return INT
     if words == ["char"]: return self.char
-    if words == ["__builtin_va_list"]: return self.va_list
     if "_Complex" in words: raise Failure(start, "complex numbers are not supported")
     key = tuple(sorted(words))
     if key in LONG_DOUBLES: return self.machine.long_double
@@ -141,12 +139,12 @@ class Declarations(Expressions):
     return t
 
   def type_of(self) -> Type:
-    """typeof = "typeof" "(" ( type-name | expression ) ")" """
-    self.advance()
+    """typeof = ( "typeof" | "__typeof_unqual__" ) "(" ( type-name | expression ) ")" """
+    word = self.advance().text
     self.expect("(")
     t = self.type_name() if self.starts_type(self.token) else self.expression().type
     self.expect(")")
-    return t
+    return t if word == "typeof" else t.plain
 
   def alignas(self, attributes: Attributes) -> None:
     """alignment = "_Alignas" "(" ( type-name | constant-expression ) ")" """
@@ -669,12 +667,3 @@ def qualify(t: Type, const: bool, volatile: bool, atomic: bool) -> Type:
     other = Array(qualify(t.of, const, volatile, atomic), t.length, t.count)
     return other
   return t.qualified(const, volatile or atomic, atomic)
-
-def va_list_type(machine: Machine) -> Type:
-  """lp64d: a pointer to the next argument. x86-64 System V: one structure, as an array."""
-  if machine.name == "riscv64": return Pointer(VOID)
-  t = Record("struct", "__va_list_tag")
-  names = (("gp_offset", UNSIGNED), ("fp_offset", UNSIGNED), ("overflow_arg_area", Pointer(VOID)),
-           ("reg_save_area", Pointer(VOID)))
-  lay_out(t, [Field(name, of) for name, of in names], False, 1, None)
-  return Array(t, 1)

@@ -2,7 +2,8 @@
 # tokens. Out: typed nodes (tree.py). What an expression contains of types, initialisers and statements is read by the
 # classes that build on this one: declare.py and parse.py. Above each function stands the rule it reads.
 from __future__ import annotations
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from .abi import assigner
 from .constant import NotConstant, constant_value, integer_constant, round_to
 from .ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, INT, Integer, LONG, LONG_LONG, Machine, Pointer,
                     Type, UNSIGNED, UNSIGNED_LONG, UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible)
@@ -12,19 +13,18 @@ from .tree import Label, Node, Object, Trees, bit_width
 
 # ---- words -----------------------------------------------------------------------------------------------------------
 
-SPELLINGS = {"__const": "const", "__const__": "const", "__volatile": "volatile", "__volatile__": "volatile",
-             "__inline": "inline", "__inline__": "inline", "__restrict": "restrict", "__restrict__": "restrict",
-             "__signed": "signed", "__signed__": "signed", "__attribute": "__attribute__", "__asm": "asm",
-             "__asm__": "asm", "__typeof": "typeof", "__typeof__": "typeof", "__alignof": "_Alignof",
-             "__alignof__": "_Alignof",
-             "__thread": "_Thread_local", "__label__": "__label__", "__real": "__real__", "__imag": "__imag__"}
+SPELLINGS = {
+  **{f"__{word}{end}": word for end in ("", "__")
+     for word in ("const", "volatile", "inline", "restrict", "signed", "asm", "typeof")},
+  "__attribute": "__attribute__", "__alignof": "_Alignof", "__alignof__": "_Alignof", "__thread": "_Thread_local",
+  "__real": "__real__", "__imag": "__imag__"}
 STORAGE = frozenset({"typedef", "extern", "static", "auto", "register", "_Thread_local"})
 QUALIFIERS = frozenset({"const", "volatile", "restrict", "_Atomic"})
 BASIC = frozenset({"void", "_Bool", "char", "short", "int", "long", "float", "double", "signed", "unsigned",
-                   "_Float128", "__float128", "_Float64x", "_Float64", "_Float32x", "_Float32",
-                   "__builtin_va_list", "_Complex"})
-TYPE_WORDS = STORAGE | QUALIFIERS | BASIC | {"struct", "union", "enum", "typeof", "inline", "_Noreturn", "_Alignas",
-                                             "__attribute__", "_Static_assert", "__auto_type"}
+                   "_Float128", "__float128", "_Float64x", "_Float64", "_Float32x", "_Float32", "_Complex"})
+TYPE_WORDS = STORAGE | QUALIFIERS | BASIC | {
+  "struct", "union", "enum", "typeof", "__typeof_unqual__", "inline", "_Noreturn", "_Alignas", "__attribute__",
+  "_Static_assert", "__auto_type"}
 STATEMENT_WORDS = frozenset({"if", "else", "while", "do", "for", "switch", "case", "default", "break", "continue",
                              "goto", "return", "asm"})
 RESERVED = TYPE_WORDS | STATEMENT_WORDS | {"sizeof", "_Alignof", "_Generic"}
@@ -386,39 +386,14 @@ class Expressions(Reader):
     self.expect("(")
     return token
 
-  def offset_of(self) -> Node:
-    """"__builtin_offsetof" "(" type-name "," name { "." name | "[" expression "]" } ")" """
+  def argument_class(self) -> Node:
+    """"__builtin_va_class" "(" type-name ")": a letter for each register that a variable argument of the type takes, f
+    for floats, i for others; nothing if it goes on the stack."""
     token = self.begin_builtin()
-    t = self.type_name()
-    self.expect(",")
-    zero = self.trees.number(0, Pointer(t), token)
-    node = self.trees.member(self.trees.dereference(zero, token), self.advance(), token)
-    while self.text != ")":
-      if self.accept("."): node = self.trees.member(node, self.advance(), token)
-      else:
-        self.expect("[")
-        node = self.trees.index(node, self.expression(), token)
-        self.expect("]")
+    passing = assigner(self.machine).argument(self.type_name(), True)
     self.expect(")")
-    return self.trees.cast(Node("address", Pointer(node.type), token, (node,)), UNSIGNED_LONG)
-
-  def variable_argument(self) -> Node:
-    """"__builtin_va_arg" "(" assignment "," type-name ")" """
-    token = self.begin_builtin()
-    source = self.trees.value(self.assignment())
-    self.expect(",")
-    t = self.type_name()
-    self.expect(")")
-    if not t.is_complete: raise Failure(token, f"second argument to 'va_arg' is of incomplete type '{t}'")
-    return Node("va_arg", t.plain, token, (source,))
-
-  def types_compatible(self) -> Node:
-    token = self.begin_builtin()
-    a = self.type_name()
-    self.expect(",")
-    b = self.type_name()
-    self.expect(")")
-    return self.trees.number(int(compatible(a, b)), INT, token)
+    letters = [] if passing.on_stack else ["f" if p.dtype.kind == "f" else "i" for p in passing.pieces]
+    return self.trees.variable(self.string_object([*map(ord, letters), 0], self.char, token), token)
 
   def choose(self) -> Node:
     """"__builtin_choose_expr" "(" constant "," assignment "," assignment ")" """
@@ -432,6 +407,7 @@ class Expressions(Reader):
     return yes if test else no
 
   def is_constant(self) -> Node:
+    """"__builtin_constant_p" "(" expression ")" """
     token = self.begin_builtin()
     node = self.trees.value(self.expression())
     self.expect(")")
@@ -439,48 +415,9 @@ class Expressions(Reader):
     except (NotConstant, Failure): known = False
     return self.trees.number(int(known), INT, token)
 
-  def intrinsic(self) -> Node:
-    """A builtin of fixed type that lower.py writes out, with its arguments converted."""
-    token = self.begin_builtin()
-    given = [self.trees.value(a) for a in self.arguments()]
-    name = token.text.removeprefix("__builtin_")
-    result, params = INTRINSICS[name]
-    if len(given) < len(params): raise Failure(token, f"too few arguments to function '{token.text}'")
-    fixed = [self.trees.assigned(a, p, a.token, f"passing argument of '{token.text}' to parameter of type")
-             if p is not None else a for a, p in zip(given, params)]
-    if result is None: result = self.pointed(given[0]) if name in POINTED else given[0].type
-    return Node("builtin", result.plain, token, (*fixed, *given[len(params):]), name)
-
-  def pointed(self, node: Node) -> Type:
-    if not isinstance(node.type, Pointer): raise Failure(node.token, f"a pointer is needed, not '{node.type}'")
-    return node.type.to.plain
-
-VA_LIST: Any = Pointer(VOID)
-ANY = None
-# name -> (result, parameters); None: the first argument's type, or what it points to
-INTRINSICS: dict[str, tuple[Type | None, tuple[Type | None, ...]]] = {
-  "va_start": (VOID, (ANY,)), "va_end": (VOID, (ANY,)), "va_copy": (VOID, (ANY, ANY)),
-  "alloca": (Pointer(VOID), (UNSIGNED_LONG,)), "trap": (VOID, ()), "unreachable": (VOID, ()),
-  "frame_address": (Pointer(VOID), (UNSIGNED,)), "return_address": (Pointer(VOID), (UNSIGNED,)),
-  "prefetch": (VOID, (ANY,)), "fabs": (DOUBLE, (DOUBLE,)), "fabsf": (FLOAT, (FLOAT,)),
-  "sqrt": (DOUBLE, (DOUBLE,)), "sqrtf": (FLOAT, (FLOAT,)),
-  **{f"{op}_overflow": (INT, (ANY, ANY, ANY)) for op in ("add", "sub", "mul")},
-  "__sync_synchronize": (VOID, ()), "__atomic_thread_fence": (VOID, (INT,)), "__atomic_signal_fence": (VOID, (INT,)),
-  **{f"__sync_fetch_and_{op}": (None, (ANY, ANY)) for op in ("add", "sub", "and", "or", "xor")},
-  **{f"__sync_{op}_and_fetch": (None, (ANY, ANY)) for op in ("add", "sub", "and", "or", "xor")},
-  **{f"__atomic_fetch_{op}": (None, (ANY, ANY, ANY)) for op in ("add", "sub", "and", "or", "xor")},
-  **{f"__atomic_{op}_fetch": (None, (ANY, ANY, ANY)) for op in ("add", "sub", "and", "or", "xor")},
-  "__sync_lock_test_and_set": (None, (ANY, ANY)), "__sync_lock_release": (VOID, (ANY,)),
-  "__sync_bool_compare_and_swap": (INT, (ANY, ANY, ANY)), "__sync_val_compare_and_swap": (None, (ANY, ANY, ANY)),
-  "__atomic_load_n": (None, (ANY, ANY)), "__atomic_store_n": (VOID, (ANY, ANY, ANY)),
-  "__atomic_exchange_n": (None, (ANY, ANY, ANY)), "__atomic_compare_exchange_n": (INT, (ANY,) * 6),
-}
-POINTED = frozenset(name for name in INTRINSICS if name.startswith(("__sync", "__atomic")))
 UNARY = frozenset({"++", "--", "&", "*", "+", "-", "~", "!", "&&", "sizeof", "_Alignof", "__real__", "__imag__"})
 POSTFIX = frozenset({"[", "(", ".", "->", "++", "--"})
 FUNCTION_NAMES = frozenset({"__func__", "__FUNCTION__", "__PRETTY_FUNCTION__"})
 PRIMARY_WORDS = {
-  "_Generic": Expressions.generic, "__builtin_offsetof": Expressions.offset_of,
-  "__builtin_va_arg": Expressions.variable_argument, "__builtin_types_compatible_p": Expressions.types_compatible,
-  "__builtin_choose_expr": Expressions.choose, "__builtin_constant_p": Expressions.is_constant,
-  **{("" if name.startswith("__") else "__builtin_") + name: Expressions.intrinsic for name in INTRINSICS}}
+  "_Generic": Expressions.generic, "__builtin_choose_expr": Expressions.choose,
+  "__builtin_constant_p": Expressions.is_constant, "__builtin_va_class": Expressions.argument_class}

@@ -580,6 +580,8 @@ class Lowering:
 
   def call(self, node: Node) -> UOp:
     callee, *arguments = node.src
+    name = callee.src[0].arg.symbol if callee.kind == "decay" and callee.src[0].kind == "variable" else ""
+    if name in BUILTINS: return BUILTINS[name](self, *self.argument_values(arguments))
     if copied_bytes(node) is not None: return self.copy_few(arguments, copied_bytes(node) or 0)
     t: FunctionType = node.arg
     target = self.value(callee)
@@ -688,143 +690,15 @@ class Lowering:
 
   # ---- builtins ----
 
-  def builtin(self, node: Node) -> UOp:
-    name = node.arg
-    if name.startswith(("__sync", "__atomic")): return self.atomic(node)
-    if name.endswith("_overflow"): return self.overflow(node)
-    if name in ("va_start", "va_copy"): return self.va_builtin(node)
-    values = [self.value(s) for s in node.src]
-    if name in ("fabs", "fabsf"): return self.absolute(values[0])
-    if name in ("sqrt", "sqrtf"): return UOp(Ops.SQRT, values[0].dtype, (values[0],))
-    if name in ("alloca", "frame_address", "return_address"):
-      return self.build.call("__builtin_" + name, *values, dtype=dtypes.ptr)
-    if name in ("trap", "unreachable"):
-      if name == "trap": self.build.call("abort")
-      self.build.ret(*[const(p.dtype, 0) for p in self.result.pieces if not self.result.by_reference])
-    return const(dtypes.int32, 0)
-
   def absolute(self, x: UOp) -> UOp:
     """|x| without its sign bit, NaN too."""
-    bits = dtypes.uint64 if x.dtype.bits == 64 else dtypes.uint32
-    without_sign = low_bits(UOp(Ops.BITCAST, bits, (x,)), bits.bits - 1)
-    return UOp(Ops.BITCAST, x.dtype, (without_sign,))
+    bits = UNSIGNED_OF_SIZE[x.dtype.itemsize]
+    return UOp(Ops.BITCAST, x.dtype, (low_bits(UOp(Ops.BITCAST, bits, (x,)), bits.bits - 1),))
 
-  def atomic(self, node: Node) -> UOp:
-    """One thread: plain, volatile accesses."""
-    if not node.src or "fence" in node.arg: return self.barrier()
-    t = node.src[0].type
-    assert isinstance(t, Pointer), "the parser has checked it"
-    place = Place(self.value(node.src[0]), t.to.qualified(volatile=True))
-    rest = [self.convert(self.value(s), s.type, t.to) if k == 0 and "compare" not in node.arg else self.value(s)
-            for k, s in enumerate(node.src[1:])]
-    name = node.arg
-    if "compare" in name: return self.compare_exchange(node, place, t.to, rest)
-    if name == "__sync_lock_release": rest = [const(dtype_of(t.to), 0)]
-    old = self.read(place) if "store" not in name and "release" not in name else rest[0]
-    if "load" in name: return old
-    operation = next((op for op in ("add", "sub", "and", "or", "xor") if f"_{op}" in name), None)
-    new = self.compute(operation, old, rest[0], t.to) if operation else rest[0]
-    self.write(place, new)
-    return new if name.endswith("_fetch") else old
+  def square_root(self, x: UOp) -> UOp: return UOp(Ops.SQRT, x.dtype, (x,))
 
-  def compare_exchange(self, node: Node, place: Place, t: Type, rest: list[UOp]) -> UOp:
-    is_sync = node.arg.startswith("__sync")
-    expected = Place(rest[0], t)
-    wanted = cast(rest[0], dtype_of(t)) if is_sync else self.read(expected)
-    new = cast(rest[1], dtype_of(t))
-    old = self.read(place)
-    same, store, other, out = inverse(differs(old, wanted)), new_label(), new_label(), new_label()
-    self.build.branch(same, store, other)
-    self.build.begin(store)
-    self.write(place, new)
-    self.build.jump(out)
-    self.build.begin(other)
-    if not is_sync: self.write(expected, old)
-    self.build.jump(out)
-    self.build.begin(out)
-    return old if "val" in node.arg else cast(same, dtypes.int32)
-
-  def overflow(self, node: Node) -> UOp:
-    """__builtin_add_overflow(x, y, &z): z = x + y, and whether that is not the sum of integers, by 128 bits."""
-    kind = node.arg.partition("_")[0]
-    x, y, to = node.src
-    a, b = [self.value(s) for s in (x, y)]
-    pointer = self.value(to)
-    assert isinstance(to.type, Pointer) and isinstance(to.type.to, Integer), "a pointer to an integer is needed"
-    t = to.type.to
-    low, exact = wide_result(kind, (a, x.type), (b, y.type))
-    self.write(Place(pointer, t), cast(low, t.dtype))
-    return cast(binary(Ops.OR, exact(t), const(dtypes.bool, False)), dtypes.int32)
-
-  def va_builtin(self, node: Node) -> UOp:
-    """The address of a va_list: on x86-64 it is an array, on RISC-V a pointer."""
-    addresses = [self.value(s) if self.machine.name == "x86_64" else self.address(s) for s in node.src[:2]]
-    if node.arg == "va_start": self.build.call("__builtin_va_start", addresses[0])
-    else:
-      size = 24 if self.machine.name == "x86_64" else 8
-      for k in range(0, size, 8):
-        self.build.store(add(addresses[0], long(k)), self.build.load(add(addresses[1], long(k)), dtypes.int64))
-    return const(dtypes.int32, 0)
-
-  def va_arg(self, node: Node) -> UOp:
-    t = node.type
-    address = self.va_arg_x86(node) if self.machine.name == "x86_64" else self.va_arg_riscv(node)
-    return self.read(Place(address, t))
-
-  def va_arg_riscv(self, node: Node) -> UOp:
-    """The arguments lie in a row, eight bytes each; what is aligned to 16 begins at an even one; large ones are
-    addresses."""
-    t = node.type
-    place = self.address(node.src[0])
-    at = self.build.load(place, dtypes.ptr)
-    size = t.size or 0
-    if t.align == 16 and size <= 16:
-      at = cast(binary(Ops.AND, cast(add(at, long(15)), dtypes.int64), long(-16)), dtypes.ptr)
-    self.build.store(place, add(at, long(8 if size > 16 else -(-size // 8) * 8)))
-    return self.build.load(at, dtypes.ptr) if size > 16 else at
-
-  def va_arg_x86(self, node: Node) -> UOp:
-    """From the registers that the function saved, if all of it went there, else from the stack."""
-    t = node.type
-    ap = self.value(node.src[0])
-    passing = assigner(self.machine).argument(t, True)
-    overflow = add(ap, long(8))
-    size, align = stack_size(t)
-    def from_stack() -> UOp:
-      at = self.build.load(overflow, dtypes.ptr)
-      if align > 8: at = cast(binary(Ops.AND, cast(add(at, long(align - 1)), dtypes.int64), long(-align)), dtypes.ptr)
-      self.build.store(overflow, add(at, long(size)))
-      return at
-    if passing.on_stack: return from_stack()
-    counts = {kind: [p for p in passing.pieces if (p.dtype.kind == "f") == (kind == "f")] for kind in "if"}
-    place = {"i": ap, "f": add(ap, long(4))}
-    at = {kind: self.build.load(place[kind], dtypes.uint32) for kind in "if" if counts[kind]}
-    fits = const(dtypes.bool, True)
-    for kind, offset in at.items():
-      limit = 48 + 1 - 8 * len(counts["i"]) if kind == "i" else 176 + 1 - 16 * len(counts["f"])
-      fits = binary(Ops.AND, less(offset, const(dtypes.uint32, limit)), fits)
-    result, copy = self.slot(8), self.new_slot(t)
-    registers, stack, out = new_label(), new_label(), new_label()
-    self.build.branch(fits, registers, stack)
-    self.build.begin(registers)
-    area = self.build.load(add(ap, long(16)), dtypes.ptr)
-    values = []
-    for piece in passing.pieces:
-      kind = "f" if piece.dtype.kind == "f" else "i"
-      values.append(self.build.load(add(area, cast(at[kind], dtypes.int64)), piece.dtype))
-      at[kind] = add(at[kind], const(dtypes.uint32, 16 if kind == "f" else 8))
-    for kind, offset in at.items(): self.build.store(place[kind], offset)
-    self.store_pieces(copy, t, passing, values)
-    self.build.store(result, copy)
-    self.build.jump(out)
-    self.build.begin(stack)
-    self.build.store(result, from_stack())
-    self.build.jump(out)
-    self.build.begin(out)
-    return self.build.load(result, dtypes.ptr)
-
-  def barrier(self) -> UOp:
-    self.build.emit(UOp(Ops.BARRIER, dtypes.void, (self.build.state,)))
+  def unreachable(self) -> UOp:
+    self.build.ret(*[const(p.dtype, 0) for p in self.result.pieces if not self.result.by_reference])
     return const(dtypes.int32, 0)
 
   # ---- statements ----
@@ -1066,7 +940,7 @@ class Lowering:
     for k, output in enumerate(outputs):
       tied = next((values[str(i)] for i, o in enumerate(inputs) if o.constraint == str(k)), None)
       if tied is not None: self.write(self.place(output.node), tied)
-    self.barrier()
+    self.build.emit(UOp(Ops.BARRIER, dtypes.void, (self.build.state,)))
 
 SIMPLE = frozenset({"number", "variable", "dereference", "member", "decay", "cast", "lnot", "lt", "gt", "le", "ge",
                     "eq", "ne", "add", "sub", "mul", "and", "land", "lor", "pointer_add"})
@@ -1138,51 +1012,16 @@ def to_bits(value: UOp, t: Type) -> UOp:
 
 UNSIGNED_OF_SIZE = {1: dtypes.uint8, 2: dtypes.uint16, 4: dtypes.uint32, 8: dtypes.uint64}
 
-# ---- arithmetic that must not overflow -------------------------------------------------------------------------------
-
-Typed = tuple[UOp, Type]
-
-def wide_result(kind: str, x: Typed, y: Typed) -> tuple[UOp, Callable[[Integer], UOp]]:
-  """(the low 64 bits of x op y as integers, a function: whether a type cannot hold the whole)"""
-  (low_x, high_x), (low_y, high_y) = [halves(*v) for v in (x, y)]
-  zero = const(dtypes.uint64, 0)
-  if kind == "add":
-    low = binary(Ops.ADD, low_x, low_y)
-    high = binary(Ops.ADD, binary(Ops.ADD, high_x, high_y), cast(less(low, low_x), dtypes.int64))
-  elif kind == "sub":
-    low = binary(Ops.ADD, low_x, negative(low_y))
-    high = subtract(subtract(high_x, high_y), cast(less(low_x, low_y), dtypes.int64))
-  else:
-    low = binary(Ops.MUL, low_x, low_y)
-    high = cast(high_product(low_x, low_y), dtypes.int64)
-    high = binary(Ops.ADD, high, binary(Ops.MUL, high_x, cast(low_y, dtypes.int64)))
-    high = binary(Ops.ADD, high, binary(Ops.MUL, high_y, cast(low_x, dtypes.int64)))
-  def is_lost(t: Integer) -> UOp:
-    kept = cast(cast(low, t.dtype), dtypes.int64 if t.signed else dtypes.uint64)
-    sign = binary(Ops.SHR, cast(kept, dtypes.int64), long(63)) if t.signed else long(0)
-    return binary(Ops.OR, differs(cast(kept, dtypes.uint64), low), differs(high, sign))
-  return (low if low is not zero else zero), is_lost
-
-def halves(value: UOp, t: Type) -> tuple[UOp, UOp]:
-  """An integer in 128 bits: the low ones unsigned, the high ones its sign."""
-  assert isinstance(t, Integer), "integers only"
-  if not t.signed: return cast(value, dtypes.uint64), long(0)
-  wide = cast(value, dtypes.int64)
-  return cast(wide, dtypes.uint64), binary(Ops.SHR, wide, long(63))
-
-def high_product(x: UOp, y: UOp) -> UOp:
-  """The upper 64 bits of a product of unsigned numbers, from products of their halves."""
-  mask = const(dtypes.uint64, 0xffffffff)
-  a, b, c, d = shift_right(x, 32), binary(Ops.AND, x, mask), shift_right(y, 32), binary(Ops.AND, y, mask)
-  middle = binary(Ops.ADD, binary(Ops.MUL, a, d), shift_right(binary(Ops.MUL, b, d), 32))
-  other = binary(Ops.ADD, binary(Ops.MUL, b, c), binary(Ops.AND, middle, mask))
-  return binary(Ops.ADD, binary(Ops.ADD, binary(Ops.MUL, a, c), shift_right(middle, 32)), shift_right(other, 32))
-
 # ---- tables: kind of node -> how it is lowered -----------------------------------------------------------------------
 
 COMPARE: dict[str, Callable[[UOp, UOp], UOp]] = {
   "lt": less, "gt": lambda x, y: less(y, x), "le": lambda x, y: inverse(less(y, x)),
   "ge": lambda x, y: inverse(less(x, y)), "eq": lambda x, y: inverse(differs(x, y)), "ne": differs}
+
+# functions of builtins.h that are no calls
+BUILTINS: dict[str, Callable[..., UOp]] = {
+  "__builtin_fabs": Lowering.absolute, "__builtin_fabsf": Lowering.absolute, "__builtin_sqrt": Lowering.square_root,
+  "__builtin_sqrtf": Lowering.square_root, "__builtin_unreachable": Lowering.unreachable}
 
 VALUES: dict[str, Callable[[Lowering, Node], UOp]] = {
   "number": Lowering.number, "variable": Lowering.load, "dereference": Lowering.load, "member": Lowering.load,
@@ -1190,7 +1029,7 @@ VALUES: dict[str, Callable[[Lowering, Node], UOp]] = {
   "neg": Lowering.negate, "not": Lowering.invert, "lnot": Lowering.logical_not, "land": Lowering.logical,
   "lor": Lowering.logical, "conditional": Lowering.conditional, "once": Lowering.remembered, "comma": Lowering.comma,
   "statements": Lowering.statements, "assign": Lowering.assign, "update": Lowering.update, "postfix": Lowering.update,
-  "call": Lowering.call, "builtin": Lowering.builtin, "va_arg": Lowering.va_arg, "union_cast": Lowering.union_cast,
+  "call": Lowering.call, "union_cast": Lowering.union_cast,
   "pointer_add": Lowering.pointer_offset, "pointer_sub": Lowering.pointer_offset, "size_of": Lowering.size_of,
   "pointer_difference": Lowering.pointer_difference, **dict.fromkeys(COMPARE, Lowering.compare_as_int),
   **dict.fromkeys(("add", "sub", "mul", "div", "mod", "and", "or", "xor", "shl", "shr"), Lowering.arithmetic)}

@@ -11,7 +11,7 @@ class Node:
   """kind is one of the words below; src are its operands, arg what is not an operand.
     values      number(value)  decay  address  cast  neg  not  lnot  land  lor  conditional  comma  statements([..])
                 add sub mul div mod and or xor shl shr  lt gt le ge eq ne  pointer_add  pointer_sub
-                assign  update(op, type)  postfix(op, type)  call  builtin(name)  label_address(Label)  va_arg
+                assign  update(op, type)  postfix(op, type)  call  label_address(Label)
     places      variable(Object)  dereference  member(Member)  compound(Object)
     statements  block([..])  expression  if  for(scope)  while  do  switch  case  label  goto  computed_goto  break
                 continue  return  declare(Object)  asm  empty"""
