@@ -4,9 +4,10 @@
 # name that begins with __builtin_; docs/ir.md lists these.
 from __future__ import annotations
 import math
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import reduce
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 from picograd.codegen.flat import Builder, Convention, Function, Line, new_label
 from picograd.dtype import DType, dtypes, nearest
 from picograd.ops.ops import Lifetime, Ops
@@ -60,7 +61,7 @@ def cast(x: UOp, to: DType) -> UOp:
 def is_aggregate(t: Type) -> bool:
   """Whether a value of the type is the address of it: structures, and long double where the machine has no such
   registers."""
-  return t.is_record or t.is_array or (isinstance(t, Floating) and t.dtype is None)
+  return t.is_record or t.is_array or is_quad(t)
 
 def dtype_of(t: Type) -> DType:
   if is_aggregate(t) or t.is_function: return dtypes.ptr
@@ -70,6 +71,15 @@ def is_scattered(t: Type, offset: int) -> bool:
   """Whether a member of a packed structure is not where its type's alignment wants it."""
   return not t.is_record and not t.is_array and offset % (t.size or 1) != 0
 
+def chunks(size: int, align: int) -> list[tuple[int, int]]:
+  """(offset, width) of the widest accesses that make up an object."""
+  found, offset = [], 0
+  while offset < size:
+    width = next(w for w in (8, 4, 2, 1) if w <= min(align, size - offset))
+    found.append((offset, width))
+    offset += width
+  return found
+
 def is_double(value: Any) -> bool:
   """Whether a float64 is exactly this number."""
   if not isinstance(value, Fraction): return True
@@ -77,16 +87,23 @@ def is_double(value: Any) -> bool:
   return math.isfinite(near) and Fraction(near) == value
 
 class Place(NamedTuple):
-  """Where an lvalue is. member: if it is a bit-field, or not aligned; then address is that of the record."""
+  """Where an lvalue is. width: of a bit-field, or of what is not aligned, which starts at this bit of the record there,
+  whose alignment is the type's."""
   address: UOp
   type: Type
-  member: Member | None = None
+  bit: int = 0
+  width: int | None = None
+
+def bits_of(record: UOp, t: Type, member: Member) -> Place:
+  if member.width is not None: return Place(record, t, member.bit, member.width)
+  return Place(record, t, 8 * member.offset, 8 * (member.type.size or 0))
 
 COPY_LIMIT = 64                         # bytes of a structure that are copied one by one; more is a call of memcpy
 
 OPS = {"add": Ops.ADD, "mul": Ops.MUL, "and": Ops.AND, "or": Ops.OR, "xor": Ops.XOR, "mod": Ops.MOD}
 # libgcc's functions on quadruple floats (lp64d): operator -> name
 QUAD = {"add": "__addtf3", "sub": "__subtf3", "mul": "__multf3", "div": "__divtf3"}
+MODES = {("f", 4): "sf", ("f", 8): "df", ("f", 16): "tf", ("i", 4): "si", ("i", 8): "di"}
 QUAD_COMPARE = {"lt": "__lttf2", "gt": "__gttf2", "le": "__letf2", "ge": "__getf2", "eq": "__eqtf2", "ne": "__netf2"}
 
 class Jumps(NamedTuple):
@@ -229,14 +246,14 @@ class Lowering:
   def read(self, place: Place) -> UOp:
     """The value at a place; of an aggregate its address."""
     t = place.type
-    if place.member is not None: return self.read_scattered(place)
+    if place.width is not None: return self.read_bits(place, place.width)
     if is_aggregate(t): return place.address
     load = UOp(Ops.LOAD, dtype_of(t), (place.address, self.build.state))
     return self.build.emit(self.volatile(load, t))
 
   def write(self, place: Place, value: UOp) -> None:
     t = place.type
-    if place.member is not None: return self.write_scattered(place, value)
+    if place.width is not None: return self.write_bits(place, place.width, value)
     if is_aggregate(t): return self.copy(place.address, value, t)
     store = UOp(Ops.STORE, dtypes.void, (place.address, value, self.build.state))
     self.build.emit(self.volatile(store, t))
@@ -261,65 +278,36 @@ class Lowering:
       parts.append((offset, dtype_of(s)))
       end = offset + (s.size or 0)
     if end == size and t.align >= max(d.itemsize for _, d in parts): return parts
-    width = min(8, t.align)
-    parts = [(k, UNSIGNED_OF_SIZE[width]) for k in range(0, size - size % width, width)]
-    return parts + [(k, dtypes.uint8) for k in range(size - size % width, size)]
+    return [(offset, UNSIGNED_OF_SIZE[width]) for offset, width in chunks(size, t.align)]
 
   def fill_zero(self, address: UOp, size: int, align: int) -> None:
     if size > COPY_LIMIT:
       self.build.call("memset", address, const(dtypes.int32, 0), long(size))
       return
-    offset, width = 0, 8
-    while offset < size:
-      while width > min(align, size - offset): width //= 2
+    for offset, width in chunks(size, align):
       self.build.store(add(address, long(offset)), const(UNSIGNED_OF_SIZE[width], 0))
-      offset += width
 
   # bit-fields, and members of packed structures that are not aligned
 
-  def bytes_of(self, place: Place) -> list["Part"]:
-    """The pieces of memory that hold a bit-field: one if an aligned word has all of it, else bytes."""
-    member = place.member
-    assert member is not None and member.type.size is not None, "callers have a bit-field"
-    first = member.bit if member.width is not None else 8 * member.offset
-    width = member.width if member.width is not None else 8 * member.type.size
-    for size in (1, 2, 4, 8):
-      start = first // (8 * size) * size
-      if first + width <= 8 * (start + size) and size <= place.type.align:
-        return [Part(start, size, first - 8 * start, width, 0)]
-    parts, done = [], 0
-    while done < width:
-      bit = first + done
-      n = min(8 - bit % 8, width - done)
-      parts.append(Part(bit // 8, 1, bit % 8, n, done))
-      done += n
-    return parts
-
-  def read_scattered(self, place: Place) -> UOp:
-    member = place.member
-    assert member is not None, "callers have a member"
+  def read_bits(self, place: Place, width: int) -> UOp:
     total = const(dtypes.uint64, 0)
-    for part in self.bytes_of(place):
+    for part in parts_of(place, width):
       word = self.load_part(place, part)
       if part.width < 8 * part.size:
         word = low_bits(shift_right(cast(word, dtypes.uint64), part.shift), part.width)
       word = shift_left(cast(word, dtypes.uint64), part.position)
       total = word if part.position == 0 else binary(Ops.OR, total, word)
-    width = member.width if member.width is not None else 8 * (member.type.size or 0)
-    return from_bits(total, width, member.type)
+    return from_bits(total, width, place.type)
 
   def load_part(self, place: Place, part: "Part") -> UOp:
     load = UOp(Ops.LOAD, UNSIGNED_OF_SIZE[part.size], (add(place.address, long(part.offset)), self.build.state))
     return self.build.emit(self.volatile(load, place.type))
 
-  def write_scattered(self, place: Place, value: UOp) -> None:
-    member = place.member
-    assert member is not None, "callers have a member"
-    bits = to_bits(value, member.type)
-    for part in self.bytes_of(place):
+  def write_bits(self, place: Place, width: int, value: UOp) -> None:
+    bits = to_bits(value, place.type)
+    for part in parts_of(place, width):
       word = shift_right(bits, part.position)
-      whole = part.width == 8 * part.size
-      if not whole:
+      if part.width < 8 * part.size:
         mask = (1 << part.width) - 1
         word = shift_left(binary(Ops.AND, word, const(dtypes.uint64, mask)), part.shift)
         old = cast(self.load_part(place, part), dtypes.uint64)
@@ -345,14 +333,10 @@ class Lowering:
     return Place(self.value(node), node.type)
 
   def member(self, node: Node) -> Place:
-    member = node.arg
-    outer = self.place(node.src[0])
-    base = outer.address
-    if outer.member is not None: base = add(base, long(outer.member.offset))           # in a record that is not aligned
+    member, base = node.arg, self.place(node.src[0]).address
     if member.width is None and not is_scattered(member.type, member.offset):
       return Place(add(base, long(member.offset)), node.type)
-    record = node.src[0].type
-    return Place(base, node.type.aligned(record.align) if not node.type.is_record else node.type, member)
+    return bits_of(base, node.type.aligned(node.src[0].type.align), member)
 
   def address_of_object(self, object: Object) -> UOp:
     if object.storage == "automatic":
@@ -362,7 +346,7 @@ class Lowering:
 
   def address(self, node: Node) -> UOp:
     place = self.place(node)
-    return add(place.address, long(place.member.offset)) if place.member is not None else place.address
+    return add(place.address, long(place.bit // 8))
 
   # ---- values ----
 
@@ -391,11 +375,8 @@ class Lowering:
 
   def convert(self, value: UOp, source: Type, to: Type) -> UOp:
     if to.is_void or to.is_record: return value
-    if is_quad(source) or is_quad(to):
-      return self.convert_quad(value, source, to)
-    if isinstance(source, Integer) and isinstance(to, Floating) and to.dtype is None:
-      return self.convert_quad(value, source, to)
-    if isinstance(to, Integer) and to.is_bool: return cast(self.truth(value, source), dtypes.uint8)
+    if to.is_bool: return cast(self.truth(value, source), dtypes.uint8)
+    if is_quad(source) or is_quad(to): return self.convert_quad(value, source, to)
     target = dtype_of(to)
     if source.is_floating and isinstance(to, Integer) and to.size < 4: return cast(cast(value, dtypes.int32), target)
     return cast(value, target)
@@ -403,8 +384,7 @@ class Lowering:
   def truth(self, value: UOp, t: Type) -> UOp:
     """value != 0"""
     if value.op is Ops.CAST and value.src[0].dtype is dtypes.bool: return value.src[0]
-    if isinstance(t, Floating) and t.dtype is None:
-      return self.compare_quads("ne", value, self.quad_zero())
+    if is_quad(t): return self.compare_quads("ne", value, self.constant_bytes(bytes(16)), t)
     return differs(value, const(value.dtype, 0))
 
   def condition(self, node: Node) -> UOp:
@@ -419,26 +399,30 @@ class Lowering:
     return self.compare(node.kind, x, y, t)
 
   def compare(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
-    if isinstance(t, Floating):
-      if t.dtype is None: return self.compare_quads(kind, x, y)
-      if kind in ("le", "ge"):                                          # not the inverse of <, because of NaN
-        if kind == "ge": x, y = y, x
-        return binary(Ops.OR, less(x, y), inverse(differs(x, y)))
+    if is_quad(t): return self.compare_quads(kind, x, y, t)
+    if t.is_floating and kind in ("le", "ge"):                          # not the inverse of <, because of NaN
+      if kind == "ge": x, y = y, x
+      return binary(Ops.OR, less(x, y), inverse(differs(x, y)))
     return COMPARE[kind](x, y)
 
   def compare_as_int(self, node: Node) -> UOp: return cast(self.comparison(node), dtypes.int32)
   def logical_not(self, node: Node) -> UOp: return cast(self.condition(node), dtypes.int32)
 
   def logical(self, node: Node) -> UOp:
-    yes, no, out = new_label(), new_label(), new_label()
-    result = self.slot(8)
-    self.branch(node, yes, no)
-    for label, number in ((yes, 1), (no, 0)):
+    return self.either(node, INT, lambda: const(dtypes.int32, 1), lambda: const(dtypes.int32, 0))
+
+  def either(self, test: Node, t: Type, yes: Callable[[], UOp], no: Callable[[], UOp]) -> UOp:
+    """One of two values, of which only that one is computed."""
+    labels = new_label(), new_label()
+    out, result = new_label(), None if t.is_void else self.slot(16 if t.is_floating else 8)
+    self.branch(test, *labels)
+    for label, compute in zip(labels, (yes, no)):
       self.build.begin(label)
-      self.build.store(result, const(dtypes.int32, number))
+      value = compute()
+      if result is not None: self.build.store(result, value)
       self.build.jump(out)
     self.build.begin(out)
-    return self.build.load(result, dtypes.int32)
+    return const(dtypes.int32, 0) if result is None else self.build.load(result, dtype_of(t))
 
   def arithmetic(self, node: Node) -> UOp:
     x, y = self.value(node.src[0]), self.value(node.src[1])
@@ -446,7 +430,7 @@ class Lowering:
 
   def compute(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
     """An operator on values of type t; of pointers with an int64, in bytes."""
-    if isinstance(t, Floating) and t.dtype is None: return self.quad_call(QUAD[kind], self.quads(x, y))
+    if is_quad(t): return self.library(QUAD[kind], t, (x, t), (y, t))
     if kind == "add": return add(x, y) if x.dtype.kind != "f" else binary(Ops.ADD, x, y)
     if kind == "sub": return subtract(x, y) if x.dtype.kind != "f" else binary(Ops.ADD, x, negative(y))
     if kind == "div": return binary(Ops.FDIV if x.dtype.kind == "f" else Ops.IDIV, x, y)
@@ -460,8 +444,7 @@ class Lowering:
 
   def negate(self, node: Node) -> UOp:
     value = self.value(node.src[0])
-    if isinstance(node.type, Floating) and node.type.dtype is None: return self.negate_quad(value)
-    return negative(value)
+    return self.negate_quad(value, node.type) if is_quad(node.type) else negative(value)
 
   def invert(self, node: Node) -> UOp:
     value = self.value(node.src[0])
@@ -506,16 +489,7 @@ class Lowering:
     test, yes, no = node.src
     known = is_true(test)
     if known is not None: return self.value(yes if known else no)
-    labels = new_label(), new_label()
-    out, result = new_label(), None if node.type.is_void else self.slot(16 if node.type.is_floating else 8)
-    self.branch(test, *labels)
-    for label, arm in zip(labels, (yes, no)):
-      self.build.begin(label)
-      value = self.value(arm)
-      if result is not None: self.build.store(result, value)
-      self.build.jump(out)
-    self.build.begin(out)
-    return const(dtypes.int32, 0) if result is None else self.build.load(result, dtype_of(node.type))
+    return self.either(test, node.type, lambda: self.value(yes), lambda: self.value(no))
 
   def remembered(self, node: Node) -> UOp:
     """The operand of ?: that is both test and value: computed when it is first met, which is the test."""
@@ -535,8 +509,7 @@ class Lowering:
   def written(self, place: Place, value: UOp) -> UOp:
     """The value of an assignment: what the place holds after it; of a bit-field, what fits."""
     if is_aggregate(place.type): return place.address
-    if place.member is None or place.member.width is None: return value
-    return from_bits(to_bits(value, place.member.type), place.member.width, place.member.type)
+    return value if place.width is None else from_bits(to_bits(value, place.type), place.width, place.type)
 
   def update(self, node: Node) -> UOp:
     """place op= operand, ++place, place++"""
@@ -557,17 +530,15 @@ class Lowering:
 
   def statements(self, node: Node) -> UOp:
     """GNU: ({ .. })"""
-    value: UOp = const(dtypes.int32, 0)
-    depth = len(self.cleanups)
-    for k, s in enumerate(node.arg):
-      while s.kind == "label" and k == len(node.arg) - 1:
-        self.begin_label(s)
-        s = s.src[0]
-      if k == len(node.arg) - 1 and s.kind == "expression": value = self.value(s.src[0])
-      else: self.statement(s)
-    self.run_cleanups(depth)
-    del self.cleanups[depth:]
-    return value
+    with self.scope():
+      for s in node.arg[:-1]: self.statement(s)
+      last = node.arg[-1] if node.arg else None
+      while last is not None and last.kind == "label":
+        self.begin_label(last)
+        last = last.src[0]
+      if last is not None and last.kind == "expression": return self.value(last.src[0])
+      if last is not None: self.statement(last)
+    return const(dtypes.int32, 0)
 
   def union_cast(self, node: Node) -> UOp:
     whole = self.new_slot(node.type)
@@ -583,44 +554,50 @@ class Lowering:
     name = callee.src[0].arg.symbol if callee.kind == "decay" and callee.src[0].kind == "variable" else ""
     if name in BUILTINS: return BUILTINS[name](self, *self.argument_values(arguments))
     if copied_bytes(node) is not None: return self.copy_few(arguments, copied_bytes(node) or 0)
-    t: FunctionType = node.arg
-    target = self.value(callee)
-    passing = assigner(self.machine).result(t.result)
-    assign = assigner(self.machine)
+    target, values = self.value(callee), self.argument_values(arguments)
+    return self.call_function(target, node.arg, values, [a.type for a in arguments])
+
+  def call_function(self, target: UOp, t: FunctionType, values: Sequence[UOp], types: Sequence[Type]) -> UOp:
+    """Passes the arguments as the ABI says, and puts the result together."""
+    passing, assign = assigner(self.machine).result(t.result), assigner(self.machine)
     given: list[UOp] = []
-    result: UOp | None = None
     if passing.by_reference:
-      result = self.new_slot(t.result)
-      given.append(result)
+      given.append(self.new_slot(t.result))
       assign.free_integers -= 1
-    values = self.argument_values(arguments)
     memory: list[tuple[int, int, int]] = []
     fixed = None
-    for k, (argument, value) in enumerate(zip(arguments, values)):
+    for k, (value, own) in enumerate(zip(values, types)):
       is_variable = t.variadic and k >= len(t.params)
       if is_variable and fixed is None: fixed = len(given)
-      place = assign.argument(argument.type, is_variable)
+      place = assign.argument(own, is_variable)
       given += [long(0)] * place.padding
-      if place.on_stack: memory.append((len(given), *stack_size(argument.type)))
-      given += self.pass_value(value, argument.type, place)
+      if place.on_stack: memory.append((len(given), *stack_size(own)))
+      given += self.pass_value(value, own, place)
     if (t.variadic or not t.has_prototype) and fixed is None: fixed = len(given)
-    return self.finish_call(target, given, t.result, passing, Convention(fixed, (), tuple(memory)), result)
+    results = () if passing.by_reference else tuple([p.dtype for p in passing.pieces])
+    convention = Convention(fixed, results if len(results) > 1 else (), tuple(memory))
+    called = self.build.call(target, *given, dtype=results[0] if len(results) == 1 else dtypes.void,
+                             convention=convention)
+    if passing.by_reference: return given[0]
+    if not is_aggregate(t.result): return cast(called, dtype_of(t.result)) if results else const(dtypes.int32, 0)
+    pieces = [called] if len(results) == 1 else [UOp(Ops.INDEX, dt, (called, long(k))) for k, dt in enumerate(results)]
+    slot = self.new_slot(t.result)
+    self.store_pieces(slot, t.result, passing, pieces)
+    return slot
 
   def copy_few(self, arguments: Sequence[Node], size: int) -> UOp:
     """memcpy and memmove: all is loaded, then stored, in pieces as wide as what is known of the addresses allows."""
     to, source, _ = self.argument_values(arguments)
     wide_to, wide_from = [known_alignment(a) for a in arguments[:2]]
-    chunks, offset = [], 0
-    while offset < size:
-      store, load = [next(w for w in (8, 4, 2, 1) if w <= min(align, size - offset)) for align in (wide_to, wide_from)]
-      width = max(store, load)
-      pieces = [self.build.load(add(source, long(at)), UNSIGNED_OF_SIZE[load])
-                for at in range(offset, offset + width, load)]
-      chunks.append((offset, width, store, joined(pieces)))
-      offset += width
-    for offset, width, store, value in chunks:
-      for at in range(0, width, store):
-        self.build.store(add(to, long(offset + at)), cast(shift_right(value, 8 * at), UNSIGNED_OF_SIZE[store]))
+    loaded = []
+    for offset, width in chunks(size, max(wide_to, wide_from)):
+      narrow = UNSIGNED_OF_SIZE[min(width, wide_from)]
+      steps = range(offset, offset + width, narrow.itemsize)
+      loaded.append(joined([self.build.load(add(source, long(at)), narrow) for at in steps]))
+    for (offset, width), value in zip(chunks(size, max(wide_to, wide_from)), loaded):
+      narrow = UNSIGNED_OF_SIZE[min(width, wide_to)]
+      for at in range(0, width, narrow.itemsize):
+        self.build.store(add(to, long(offset + at)), cast(shift_right(value, 8 * at), narrow))
     return to
 
   def argument_values(self, arguments: Sequence[Node]) -> list[UOp]:
@@ -628,65 +605,37 @@ class Lowering:
     if self.machine.last_argument_first: return [self.value(a) for a in reversed(arguments)][::-1]
     return [self.value(a) for a in arguments]
 
-  def finish_call(self, target: UOp, given: list[UOp], t: Type, passing: Passing, convention: Convention,
-                  result: UOp | None) -> UOp:
-    dts = [p.dtype for p in passing.pieces]
-    if result is not None or t.is_void or not dts:
-      self.build.call(target, *given, convention=convention)
-      return result if result is not None else self.new_slot(t) if t.is_record else const(dtypes.int32, 0)
-    if len(dts) == 1: values = [self.build.call(target, *given, dtype=dts[0], convention=convention)]
-    else:
-      called = self.build.call(target, *given, convention=convention._replace(results=tuple(dts)))
-      values = [UOp(Ops.INDEX, dt, (called, long(k))) for k, dt in enumerate(dts)]
-    if not is_aggregate(t): return cast(values[0], dtype_of(t))
-    slot = self.new_slot(t)
-    self.store_pieces(slot, t, passing, values)
-    return slot
-
   # ---- long double by libgcc ----
 
-  def quads(self, *addresses: UOp) -> list[UOp]:
-    """Quadruple floats in pairs of integers."""
-    return [self.build.load(add(a, long(k)), dtypes.int64) for a in addresses for k in (0, 8)]
+  def library(self, name: str, result: Type, *operands: tuple[UOp, Type]) -> UOp:
+    values, types = zip(*operands)
+    return self.call_function(symbol(name), FunctionType(result, types, False, True), values, types)
 
-  def quad_call(self, name: str, arguments: list[UOp]) -> UOp:
-    called = self.build.call(name, *arguments, convention=Convention(None, (dtypes.int64, dtypes.int64)))
-    slot = self.slot(16)
-    for k in range(2): self.build.store(add(slot, long(8 * k)), UOp(Ops.INDEX, dtypes.int64, (called, long(k))))
+  def negate_quad(self, address: UOp, t: Type) -> UOp:
+    slot = self.new_slot(t)
+    self.copy(slot, address, t)
+    high = add(slot, long(8))
+    self.build.store(high, binary(Ops.XOR, self.build.load(high, dtypes.int64), long(-1 << 63)))
     return slot
 
-  def quad_zero(self) -> UOp:
-    slot = self.slot(16)
-    self.fill_zero(slot, 16, 8)
-    return slot
-
-  def negate_quad(self, address: UOp) -> UOp:
-    low, high = self.quads(address)
-    slot = self.slot(16)
-    self.build.store(slot, low)
-    self.build.store(add(slot, long(8)), binary(Ops.XOR, high, long(-1 << 63)))
-    return slot
-
-  def compare_quads(self, kind: str, x: UOp, y: UOp) -> UOp:
-    result = self.build.call(QUAD_COMPARE[kind], *self.quads(x, y), dtype=dtypes.int32)
-    return COMPARE[kind](result, const(dtypes.int32, 0))
+  def compare_quads(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
+    return COMPARE[kind](self.library(QUAD_COMPARE[kind], INT, (x, t), (y, t)), const(dtypes.int32, 0))
 
   def convert_quad(self, value: UOp, source: Type, to: Type) -> UOp:
     """Between long double and other types (libgcc's names: sf df tf are floats, si di integers)."""
-    if isinstance(to, Integer) and to.is_bool: return cast(self.truth(value, source), dtypes.uint8)
     if isinstance(source, Integer):
       wide = source if source.size >= 4 else INT
-      name = f"__float{'' if wide.signed else 'un'}{'si' if wide.size == 4 else 'di'}tf"
-      return self.quad_call(name, [cast(value, wide.dtype)])
+      name = f"__float{'' if wide.signed else 'un'}{MODES['i', wide.size]}tf"
+      return self.library(name, to, (cast(value, wide.dtype), wide))
     assert isinstance(source, Floating), "numbers are converted"
     if isinstance(to, Integer):
       wide = to if to.size >= 4 else INT
-      name = f"__fix{'' if wide.signed else 'uns'}tf{'si' if wide.size == 4 else 'di'}"
-      return cast(self.build.call(name, *self.quads(value), dtype=wide.dtype), dtype_of(to))
+      name = f"__fix{'' if wide.signed else 'uns'}tf{MODES['i', wide.size]}"
+      return cast(self.library(name, wide, (value, source)), to.dtype)
     assert isinstance(to, Floating), "numbers are converted"
-    if to.dtype is None and source.dtype is None: return value
-    if to.dtype is None: return self.quad_call("__extendsftf2" if source.size == 4 else "__extenddftf2", [value])
-    return self.build.call("__trunctfsf2" if to.size == 4 else "__trunctfdf2", *self.quads(value), dtype=to.dtype)
+    if to.size == source.size: return value
+    word = "extend" if to.size > source.size else "trunc"
+    return self.library(f"__{word}{MODES['f', source.size]}{MODES['f', to.size]}2", to, (value, source))
 
   # ---- builtins ----
 
@@ -718,14 +667,19 @@ class Lowering:
     return Line(place.file, place.line)
 
   def block(self, node: Node) -> None:
-    depth = len(self.cleanups)
-    for s in node.arg: self.statement(s)
-    self.run_cleanups(depth)
-    del self.cleanups[depth:]
+    with self.scope(): self.sequence(node)
   def sequence(self, node: Node) -> None:
     for s in node.arg: self.statement(s)
   def expression(self, node: Node) -> None: self.value(node.src[0])
   def empty(self, node: Node) -> None: pass
+
+  @contextmanager
+  def scope(self) -> Iterator[None]:
+    """What was declared within is cleaned up at its end."""
+    depth = len(self.cleanups)
+    yield
+    self.run_cleanups(depth)
+    del self.cleanups[depth:]
 
   def run_cleanups(self, depth: int) -> None:
     for clean in reversed(self.cleanups[depth:]): clean()
@@ -766,16 +720,14 @@ class Lowering:
       if leaf.node.kind == "bytes": self.store_bytes(add(address, long(leaf.offset)), leaf.node.arg)
       elif leaf.member is not None:
         base = add(address, long(leaf.offset - leaf.member.offset))
-        self.write(Place(base, leaf.type, leaf.member), self.value(leaf.node))
-      else: self.store_leaf(add(address, long(leaf.offset)), leaf, t)
+        self.write(bits_of(base, leaf.type, leaf.member), self.value(leaf.node))
+      else: self.store_leaf(add(address, long(leaf.offset)), leaf)
 
-  def store_leaf(self, address: UOp, leaf: Leaf, t: Type) -> None:
-    value = self.value(leaf.node)
-    if is_scattered(leaf.type, leaf.offset) and not is_aggregate(leaf.type):
-      size = leaf.type.size or 0
-      member = Member(None, leaf.type, 0)
-      return self.write(Place(address, leaf.type.aligned(1), member._replace(bit=0, width=8 * size)), value)
-    self.write(Place(address, leaf.type.qualified()), value)
+  def store_leaf(self, address: UOp, leaf: Leaf) -> None:
+    value, own = self.value(leaf.node), leaf.type
+    is_apart = is_scattered(own, leaf.offset) and not is_aggregate(own)
+    place = Place(address, own.aligned(1), 0, 8 * (own.size or 0)) if is_apart else Place(address, own)
+    self.write(place, value)
 
   def store_bytes(self, address: UOp, contents: bytes) -> None:
     if len(contents) > COPY_LIMIT:
@@ -811,9 +763,10 @@ class Lowering:
     self.build.start(out)
 
   def for_(self, node: Node) -> None:
+    with self.scope(): self.loop(*node.arg)
+
+  def loop(self, first: list[Node], test: Node | None, step: Node | None, body: Node) -> None:
     """Rotated: the test stands at the end, and a simple one also before the loop."""
-    first, test, step, body = node.arg
-    depth = len(self.cleanups)
     for s in first: self.statement(s)
     head, again, check, out = new_label(), new_label(), new_label(), new_label()
     if test is not None and is_simple(test): self.branch(test, head, out)
@@ -830,8 +783,6 @@ class Lowering:
       self.branch(test, head, out)
     else: self.build.jump(head)
     self.build.begin(out)
-    self.run_cleanups(depth)
-    del self.cleanups[depth:]
 
   def do(self, node: Node) -> None:
     test, body = node.src
@@ -995,6 +946,20 @@ class Part(NamedTuple):
   shift: int
   width: int
   position: int
+
+def parts_of(place: Place, width: int) -> list[Part]:
+  """The pieces of memory that hold some bits: one if an aligned word has all of them, else bytes."""
+  for size in (1, 2, 4, 8):
+    start = place.bit // (8 * size) * size
+    if place.bit + width <= 8 * (start + size) and size <= place.type.align:
+      return [Part(start, size, place.bit - 8 * start, width, 0)]
+  parts, done = [], 0
+  while done < width:
+    bit = place.bit + done
+    n = min(8 - bit % 8, width - done)
+    parts.append(Part(bit // 8, 1, bit % 8, n, done))
+    done += n
+  return parts
 
 def from_bits(bits: UOp, width: int, t: Type) -> UOp:
   """The low bits of a uint64 as a value of a member's type."""
