@@ -1,6 +1,9 @@
 # flatopt.py, inline.py, memopt.py: random programs with loops and calls compute the same after these passes, and the
 # passes find what they are for.
+import functools
+from unittest import mock
 import pytest
+from picograd.codegen import memopt
 from picograd.codegen.flat import Builder, mem2reg, new_label
 from picograd.codegen.flatopt import simplify
 from picograd.codegen.inline import calls_of, inline_all
@@ -51,6 +54,21 @@ def test_a_load_of_what_was_stored_is_no_load():
   b.store(b.param(1), first)                                         # may be the same place
   b.ret(b.load(at(b.param(0), 8), i64) + first)
   assert len(listed(improve(b.finish()), Ops.LOAD)) == 1
+
+def test_a_call_that_gets_an_array_may_change_it():
+  b = Builder("f", [], i64)
+  given, kept = b.var(i64, 4), b.var(i64, 4)
+  for array in (given, kept): b.store(array, UOp.const(i64, 7))
+  offset = b.call("g", given, UOp(Ops.ADD, ptr, (kept, UOp.const(i64, 8))).cast(i64) * 0, dtype=i64)
+  b.ret(b.load(given, i64) + b.load(kept, i64) + offset)
+  loads = listed(improve(b.finish()), Ops.LOAD)
+  assert [u.src[0] for u in loads] == [given]
+
+def test_the_number_of_terms_of_a_sum_costs_no_squares():
+  """Of integers, as nothing but a pointer can lead to memory."""
+  b = Builder("f", [i32], i32)
+  b.ret(functools.reduce(lambda total, k: total + (b.param(0) ^ k), range(5000), b.param(0)))
+  with mock.patch.object(memopt, "address_of", side_effect=AssertionError): assert forward_loads(b.finish()).blocks
 
 @pytest.mark.parametrize("other, stays", [("x", False), ("y", True)])
 def test_a_load_leaves_a_loop_where_nothing_changes_it(other, stays):

@@ -31,7 +31,8 @@ class Aliases:
       for k, s in enumerate(u.src):
         is_access = u.op in (Ops.LOAD, Ops.STORE) and k == 0
         is_sum = u.op is Ops.ADD and u.dtype is dtypes.ptr and k == 0
-        if not is_access and not is_sum: self.taken.add(address_of(s, 0).root)
+        is_address = s.op is Ops.BUFFER or s.dtype is dtypes.ptr
+        if is_address and not is_access and not is_sum: self.taken.add(address_of(s, 0).root)
 
   def is_private(self, root: UOp) -> bool: return root.op is Ops.BUFFER and root not in self.taken
 
