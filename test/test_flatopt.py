@@ -2,12 +2,13 @@
 # passes find what they are for.
 import functools
 from unittest import mock
+import numpy as np
 import pytest
 from picograd.codegen import memopt
 from picograd.codegen.flat import Builder, mem2reg, new_label
 from picograd.codegen.flatopt import simplify
 from picograd.codegen.inline import calls_of, inline_all
-from picograd.codegen.memopt import forward_loads, hoist_loads
+from picograd.codegen.memopt import drop_stores, forward_loads, hoist_loads
 from picograd.codegen.place import place
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
@@ -16,9 +17,10 @@ from picograd.ops.uop import UOp
 from picograd.runtime.python import PythonProgram
 from test_riscv_fuzz import make_program, numbers_of
 
+SIZES = {"x": 8, "y": 16}                                            # of objects that tests name
 i32, i64, ptr = dtypes.int32, dtypes.int64, dtypes.ptr
 
-def improve(fn): return simplify(hoist_loads(forward_loads(simplify(fn))))
+def improve(fn): return simplify(hoist_loads(drop_stores(forward_loads(simplify(fn), SIZES), SIZES), SIZES))
 def listed(fn, op): return [u for block in fn.blocks.values() for u in block if u.op is op]
 
 @pytest.mark.parametrize("seed", range(2000, 2060))
@@ -68,7 +70,61 @@ def test_the_number_of_terms_of_a_sum_costs_no_squares():
   """Of integers, as nothing but a pointer can lead to memory."""
   b = Builder("f", [i32], i32)
   b.ret(functools.reduce(lambda total, k: total + (b.param(0) ^ k), range(5000), b.param(0)))
-  with mock.patch.object(memopt, "address_of", side_effect=AssertionError): assert forward_loads(b.finish()).blocks
+  with mock.patch.object(memopt, "address_of", side_effect=AssertionError): forward_loads(b.finish(), SIZES)
+
+def test_a_load_where_ways_join_is_what_was_known_on_each():
+  """if (c) p[i = 1] = 5; else p[i = 2] = 6; k = p[i]; do k += p[i]; while (k < 50);"""
+  b = Builder("f", [ptr, i64], i64)
+  at_i, k, yes, no, join, head, out = b.var(i64), b.var(i64), *[new_label() for _ in range(5)]
+  b.branch(b.param(1) < 7, yes, no)
+  for label, i in ((yes, 1), (no, 2)):
+    b.begin(label)
+    b.set(at_i, UOp.const(i64, i))
+    b.store(UOp(Ops.ADD, ptr, (b.param(0), b.get(at_i) * 8)), UOp.const(i64, i + 4))
+    b.jump(join)
+  b.begin(join)
+  first = b.load(UOp(Ops.ADD, ptr, (b.param(0), b.get(at_i) * 8)), i64)
+  b.set(k, first)
+  b.start(head)
+  b.set(k, b.get(k) + b.load(UOp(Ops.ADD, ptr, (b.param(0), b.get(at_i) * 8)), i64))
+  b.branch(b.get(k) < 50, head, out)
+  b.begin(out)
+  b.ret(b.get(k))
+  fn = improve(mem2reg(b.finish()))
+  assert not listed(fn, Ops.LOAD)
+  for given, want in ((3, 50), (9, 54)):
+    assert PythonProgram("f", [place(fn)]).run(np.zeros(32, np.uint8), given) == want
+
+@pytest.mark.parametrize("offset, there", [(8, False), (-12, False), (0, True), (-8, True)])
+def test_a_place_beyond_what_an_object_could_hold_is_not_in_it(offset, there):
+  b = Builder("f", [ptr], i64)
+  x = UOp(Ops.SYM, ptr, (), "x")                                     # has eight bytes
+  first = b.load(x, i64)
+  b.store(at(b.param(0), offset), UOp.const(i64, 3))
+  b.ret(first + b.load(x, i64))
+  assert len(listed(improve(b.finish()), Ops.LOAD)) == 1 + there
+
+@pytest.mark.parametrize("between, stays", [("nothing", 1), ("load", 2), ("call", 2), ("other", 1), ("branch", 1)])
+def test_a_store_before_another_to_the_same_place(between, stays):
+  b = Builder("f", [ptr], i64)
+  x, end, rest = UOp(Ops.SYM, ptr, (), "x"), new_label(), new_label()
+  b.store(x, UOp.const(i64, 3))
+  value = b.load(b.param(0), i64) if between in ("load", "branch") else UOp.const(i64, 0)
+  if between == "call": b.call("g")
+  if between == "other": value = b.load(UOp(Ops.SYM, ptr, (), "y"), i64)
+  if between == "branch":
+    b = Builder("f", [ptr], i64)
+    b.store(x, UOp.const(i64, 3))
+    b.branch(b.param(0).cast(i64) < 9, end, rest)
+    for label in (end, rest):
+      b.begin(label)
+      b.store(x, UOp.const(i64, 4))
+      b.ret(value.like(0))
+    stays = 2
+  else:
+    b.store(x, UOp.const(i64, 4))
+    b.ret(value)
+  assert len(listed(improve(b.finish()), Ops.STORE)) == stays
 
 @pytest.mark.parametrize("other, stays", [("x", False), ("y", True)])
 def test_a_load_leaves_a_loop_where_nothing_changes_it(other, stays):

@@ -48,7 +48,7 @@ LAYERS = {
   "codegen.place": ("codegen.flat",),
   "codegen.flatopt": ("codegen.flat", "ops.fold"),
   "codegen.inline": ("codegen.flat",),
-  "codegen.memopt": ("codegen.flat",),
+  "codegen.memopt": ("codegen.flatopt",),
   "codegen.cuda": ("codegen.matrix", "codegen.target", "ops.uop"),
   "codegen.llvmir": ("codegen.place",),
   "codegen.llvmmodule": ("codegen.llvmir",),                     # C programs

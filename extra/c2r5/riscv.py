@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterable
 from picograd.codegen.flat import Data, Function, Module, forward, mem2reg, without_beginnings
 from picograd.codegen.flatopt import simplify
 from picograd.codegen.inline import inline_all
-from picograd.codegen.memopt import forward_loads, hoist_loads
+from picograd.codegen.memopt import drop_stores, forward_loads, hoist_loads
 from picograd.codegen.riscv import assemble
 from picograd.codegen.rvobject import Assembled, Section, write_object
 from picograd.ops.ops import Ops
@@ -44,8 +44,11 @@ def optimized(module: Module) -> list[Function]:
   memory."""
   def start(fn: Function) -> Function:
     return without_beginnings(fn) if fn.returns_twice else simplify(lines_of_calls(mem2reg(fn)))
+  sizes = {data.name: data.size for data in module.data if data.name not in module.weak}
   def improve(fn: Function) -> Function:
-    return fn if fn.returns_twice else simplify(hoist_loads(forward_loads(simplify(lines_of_calls(fn)))))
+    if fn.returns_twice: return fn
+    fn = forward_loads(simplify(lines_of_calls(fn)), sizes)
+    return simplify(hoist_loads(drop_stores(fn, sizes), sizes))
   return inline_all(list(map(named(start), module.functions)), module.weak, named(improve))
 
 def named(work: Callable[[Function], Any]) -> Callable[[Function], Any]:

@@ -1,13 +1,15 @@
-# memopt.py: loads whose value is known are not loads; loads that every round of a loop repeats stand before it. In and
-# out: a Function after mem2reg, not placed. Addresses are a root and constants: two private arrays are apart, so are
-# two symbols, and a private array whose address nobody took is apart from whatever a pointer leads to.
+# memopt.py: loads whose value is known are not loads; loads that every round of a loop repeats stand before it; stores
+# that later ones overwrite are none. In and out: a Function after mem2reg, not placed. Addresses are a root and
+# constants: two private arrays are apart, so are two symbols, a private array whose address nobody took is apart from
+# whatever a pointer leads to, and an object is from what would not fit into it.
 from __future__ import annotations
 from dataclasses import replace
-from typing import NamedTuple
-from picograd.codegen.flat import Flow, Function, every_node, forward, homes
+from typing import Mapping, NamedTuple
+from picograd.codegen.flat import Flow, Function, every_node, forward, homes, phi, successors
+from picograd.codegen.flatopt import simplified
 from picograd.dtype import DType, dtypes
 from picograd.ops.ops import EFFECTS, Ops
-from picograd.ops.uop import Table, UOp
+from picograd.ops.uop import Table, UOp, toposort
 
 class Address(NamedTuple):
   """base + offset; root: what base is computed from, as far as pointers are added to."""
@@ -23,9 +25,13 @@ def address_of(pointer: UOp, size: int) -> Address:
   while root.op is Ops.ADD: root = root.src[0]
   return Address(base, offset, size, root)
 
+Sizes = Mapping[str, int]                  # symbol -> bytes of the object that it names
+GIVEN = frozenset({Ops.PARAM, Ops.LOAD, Ops.PHI, Ops.CALL})          # pointers that the program itself computes
+
 class Aliases:
   """What may overlap in a function. taken: the private arrays whose address is used for more than loads and stores."""
-  def __init__(self, fn: Function):
+  def __init__(self, fn: Function, sizes: Sizes):
+    self.sizes = sizes
     self.taken: set[UOp] = set()
     for u in every_node(fn):
       for k, s in enumerate(u.src):
@@ -42,7 +48,14 @@ class Aliases:
     named = (Ops.BUFFER, Ops.SYM)
     if a.root.op in named and b.root.op in named: return True
     if Ops.PARAM in (a.root.op, b.root.op) and Ops.BUFFER in (a.root.op, b.root.op): return True
-    return self.is_private(a.root) or self.is_private(b.root)
+    return self.is_private(a.root) or self.is_private(b.root) or self.is_outside(a, b) or self.is_outside(b, a)
+
+  def is_outside(self, a: Address, b: Address) -> bool:
+    """Whether a is so far from a pointer of the program that the pointer would not be to b's object."""
+    if a.base.op not in GIVEN: return False
+    if b.root.op is Ops.BUFFER: size = b.root.arg.size * b.root.dtype.itemsize
+    else: size = self.sizes.get(b.root.arg, 0) if b.root.op is Ops.SYM else 0
+    return size > 0 and not -size <= a.offset <= size - a.size
 
   def changes(self, effect: UOp, read: Address) -> bool:
     """Whether an effect may change what is read."""
@@ -56,35 +69,115 @@ def access(u: UOp) -> Address:
 
 Known = dict[tuple[UOp, DType], UOp]       # (address, dtype) -> the value there
 MANY = 64
+CHANGING = frozenset({Ops.PHI, Ops.LOAD, Ops.CALL})                  # what may be another value each time
 
 def is_plain(u: UOp) -> bool: return u.arg is None and len(u.src) == (2 if u.op is Ops.LOAD else 3)
 
-def forward_loads(fn: Function) -> Function:
-  """A load of what was stored or loaded there before, on the only way to it, is that value."""
+def forward_loads(fn: Function, sizes: Sizes) -> Function:
+  """A load of what was stored or loaded there before, on all ways to it, is that value."""
   while True:
-    table = known_loads(fn)
-    if not table: return fn
-    blocks = {label: [u for u in block if u not in table] for label, block in fn.blocks.items()}
-    fn = forward(replace(fn, blocks=blocks), table)
+    known = KnownLoads(fn, sizes)
+    if not known.table: return fn
+    blocks = {label: [u for u in block if u not in known.table] for label, block in fn.blocks.items()}
+    for label, values in known.passed.items():
+      blocks[label][-1] = blocks[label][-1].with_src((*blocks[label][-1].src, *values))
+    fn = forward(replace(fn, blocks=blocks), known.table)
 
-def known_loads(fn: Function) -> Table:
-  flow, aliases = Flow(fn), Aliases(fn)
-  at_end: dict[UOp, Known] = {}
-  table: Table = {}
-  for label in flow.order:
-    before = flow.before[label]
-    known = dict(at_end[before[0]]) if len(before) == 1 and before[0] in at_end else {}
-    for u in fn.blocks[label]:
+Start = tuple[UOp, UOp]                    # (block, address): what is there when the block begins
+Ways = dict[Start, list[UOp | Start]]      # the same, for each block before it
+
+class KnownLoads:
+  """table: load -> the value that is known. passed: block -> values that its jump passes in addition."""
+  def __init__(self, fn: Function, sizes: Sizes):
+    self.fn, self.flow, self.aliases = fn, Flow(fn), Aliases(fn, sizes)
+    self.at_end: dict[UOp, Known] = {}
+    self.table: Table = {}
+    self.passed: dict[UOp, list[UOp]] = {}
+    self.unknown: list[tuple[UOp, UOp]] = []                       # (load, its block), where nothing there changes it
+    for label in self.flow.order: self.enter(label)
+    if self.unknown and not self.table: self.join()
+
+  def enter(self, label: UOp) -> None:
+    before = self.flow.before[label]
+    known = dict(self.at_end[before[0]]) if len(before) == 1 and before[0] in self.at_end else {}
+    effects: list[UOp] = []
+    for u in self.fn.blocks[label]:
       if u.op is Ops.LOAD and is_plain(u):
         key = u.src[0], u.dtype
-        if key in known: table[u] = known[key]
-        else: known[key] = u
+        if key in known: self.table[u] = known[key]
+        else:
+          known[key] = u
+          if not self.is_changed(effects, *key): self.unknown.append((u, label))
       elif u.op in EFFECTS:
-        known = {(p, dt): v for (p, dt), v in known.items() if not aliases.changes(u, address_of(p, dt.itemsize))}
+        effects.append(u)
+        known = {(p, dt): v for (p, dt), v in known.items() if not self.aliases.changes(u, address_of(p, dt.itemsize))}
         if u.op is Ops.STORE and is_plain(u): known[u.src[0], u.src[1].dtype] = u.src[1]
       if len(known) > MANY: del known[next(iter(known))]
-    at_end[label] = known
-  return table
+    self.at_end[label] = known
+
+  def is_changed(self, effects: list[UOp], pointer: UOp, dtype: DType) -> bool:
+    read = address_of(pointer, dtype.itemsize)
+    return any(self.aliases.changes(e, read) for e in effects)
+
+  def join(self) -> None:
+    """A load whose value is known on all ways to it is a parameter where these join."""
+    self.home = homes(self.fn, self.flow)
+    self.effects = {label: [u for u in block if u.op in EFFECTS] for label, block in self.fn.blocks.items()}
+    self.made: dict[tuple[Start, DType], UOp] = {}                   # parameters
+    for u, label in self.unknown:
+      start = label, u.src[0]
+      ways = {} if (start, u.dtype) in self.made else self.ways_to(start, u.dtype)
+      if ways: self.add_parameters(ways, u.dtype)
+      if ways or (start, u.dtype) in self.made: self.table[u] = self.value(start, u.dtype, ways)
+
+  def add_parameters(self, ways: Ways, dtype: DType) -> None:
+    joins = [start for start, values in ways.items() if len(values) > 1]
+    for start in joins: self.made[start, dtype] = self.new_parameter(start[0], dtype)
+    for start in joins:
+      for p, v in zip(self.flow.before[start[0]], ways[start]): self.passed[p].append(self.value(v, dtype, ways))
+
+  def value(self, v: UOp | Start, dtype: DType, ways: Ways) -> UOp:
+    while not isinstance(v, UOp): v = self.made[v, dtype] if (v, dtype) in self.made else ways[v][0]
+    return v
+
+  def ways_to(self, start: Start, dtype: DType) -> Ways:
+    """What is at an address when a block begins: for each block before it a value, or what is at an address when that
+    one begins, and so on. Nothing if a way is unknown."""
+    ways: Ways = {}
+    waiting = [start]
+    while waiting:
+      label, pointer = start = waiting.pop()
+      if start in ways: continue
+      before = self.flow.before[label]
+      if not before or len(ways) > MANY or not self.is_ahead(pointer, label): return {}
+      ways[start] = []
+      for p in before:
+        there = self.passed_by(p, pointer)
+        known: UOp | Start | None = self.at_end[p].get((there, dtype), self.made.get(((p, there), dtype)))
+        if known is None:
+          if self.is_changed(self.effects[p], there, dtype): return {}
+          known = p, there
+          waiting.append(known)
+        ways[start].append(known)
+    return ways
+
+  def is_ahead(self, pointer: UOp, label: UOp) -> bool:
+    """Whether a pointer is made of the parameters of a block and of what stands before it."""
+    parts = [u for u in toposort([pointer], stop=lambda u: u.op in CHANGING) if u.op in CHANGING]
+    return all(u in self.home and self.flow.dominates(self.home[u], label) and
+               (self.home[u] is not label or u.op is Ops.PHI) for u in parts)
+
+  def passed_by(self, label: UOp, pointer: UOp) -> UOp:
+    """A pointer in terms of the block that jumps to where it is made of parameters."""
+    last = self.fn.blocks[label][-1]
+    if last.op is not Ops.JUMP or len(last.src) == 1: return pointer
+    return simplified(pointer.substitute({phi(last.src[0], k, v.dtype): v for k, v in enumerate(last.src[1:])}))
+
+  def new_parameter(self, label: UOp, dtype: DType) -> UOp:
+    before = self.flow.before[label]
+    k = len(self.fn.blocks[before[0]][-1].src) - 1 + len(self.passed.setdefault(before[0], []))
+    for p in before[1:]: self.passed.setdefault(p, [])
+    return phi(label, k, dtype)
 
 # ---- loads that a loop repeats ---------------------------------------------------------------------------------------
 
@@ -110,9 +203,9 @@ def loops_of(fn: Function, flow: Flow) -> list[Loop]:
     found.append(Loop(head, outside[0], [b for b in flow.order if b in body], leaves))
   return found
 
-def hoist_loads(fn: Function) -> Function:
+def hoist_loads(fn: Function, sizes: Sizes) -> Function:
   """A load that each round of a loop does, of what nothing in the loop changes, stands before the loop."""
-  flow, aliases = Flow(fn), Aliases(fn)
+  flow, aliases = Flow(fn), Aliases(fn, sizes)
   blocks = {label: list(block) for label, block in fn.blocks.items()}
   home = homes(fn, flow)
   table: Table = {}
@@ -138,3 +231,25 @@ def is_certain(u: UOp, read: Address, label: UOp, loop: Loop, flow: Flow) -> boo
   """Whether a load may be done before the loop: the loop would do it anyway, or it cannot go wrong."""
   if read.base.op is Ops.BUFFER: return 0 <= read.offset <= read.base.arg.size * read.base.dtype.itemsize - read.size
   return all(flow.dominates(label, leave) for leave in loop.leaves)
+
+# ---- stores that nothing reads ---------------------------------------------------------------------------------------
+
+Places = set[tuple[UOp, int]]              # (address, size)
+
+def drop_stores(fn: Function, sizes: Sizes) -> Function:
+  """Without stores to what is stored again, on all ways from there, before anything may read it."""
+  flow, aliases = Flow(fn), Aliases(fn, sizes)
+  at_start: dict[UOp, Places] = {}           # block -> what it writes before it may be read
+  table: Table = {}
+  for label in reversed(flow.order):
+    after = [at_start.get(s, set()) for s in successors(fn.blocks[label])]
+    written = set.intersection(*after) if after else set()
+    for u in reversed(fn.blocks[label]):
+      place = (u.src[0], access(u).size) if u.op in (Ops.LOAD, Ops.STORE) else None
+      if u.op is Ops.STORE and is_plain(u) and place in written: table[u] = u.src[-1]
+      elif u.op is Ops.STORE and is_plain(u) and place is not None: written.add(place)
+      elif u.op in (Ops.CALL, Ops.BARRIER): written = set()
+      elif place is not None: written = {w for w in written if aliases.apart(access(u), address_of(*w))}
+    at_start[label] = written
+  if not table: return fn
+  return forward(replace(fn, blocks={k: [u for u in block if u not in table] for k, block in fn.blocks.items()}), table)
