@@ -61,7 +61,7 @@ LAYERS = {
   "codegen.rvrules": ("codegen.rvvalue",),
   "codegen.rvselect": ("codegen.rvrules", "codegen.rvobject", "codegen.rvv", "ops.decompose"),
   "codegen.rvabi": ("codegen.regalloc", "codegen.rvobject", "codegen.rvvalue"),
-  "codegen.rvemit": ("codegen.rvabi", "codegen.rvv"),
+  "codegen.rvemit": ("codegen.rvabi", "codegen.rvrules", "codegen.rvv"),
   "codegen.riscv": ("codegen.rvemit", "codegen.rvselect", "codegen.rvlegal", "codegen.flatopt"),
   "codegen": ("codegen.*", "ops.spec", "ops.show"),
   "runtime": (),

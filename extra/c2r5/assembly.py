@@ -5,10 +5,10 @@ import os, re
 from typing import Any, Container, Iterator, Sequence
 from picograd.codegen.flat import Module
 from picograd.codegen.rvasm import decode
-from picograd.codegen.rvobject import (ABSOLUTE, Assembled, CALL, FAR, FLAGS, HIGH, HIGH_THREAD, LOW, Relocation,
-                                       WRITABLE)
+from picograd.codegen.rvobject import (ABSOLUTE, Assembled, CALL, FAR, FLAGS, HIGH, HIGH_THREAD, LOW, LOW_STORE,
+                                       Relocation, WRITABLE)
 
-OPERATORS = {HIGH: "%pcrel_hi", HIGH_THREAD: "%tls_ie_pcrel_hi", LOW: "%pcrel_lo"}
+OPERATORS = {HIGH: "%pcrel_hi", HIGH_THREAD: "%tls_ie_pcrel_hi", LOW: "%pcrel_lo", LOW_STORE: "%pcrel_lo"}
 LETTERS = {1: "w", 2: "a", 4: "x", 0x400: "T"}                       # of the bits in a section's flags
 LAST_NUMBER = re.compile(r"[.+\-\d]+(?=(\(\w+\))?$)")                # an immediate or a distance
 

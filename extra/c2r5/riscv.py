@@ -23,7 +23,8 @@ def assembly(module: Module, level: int) -> str:
 def sections(module: Module, level: int) -> list[Assembled]:
   """Code and data. Functions that call setjmp keep their variables in memory."""
   functions = optimized(module) if level else [without_beginnings(fn) for fn in module.functions]
-  try: code = assemble(functions, thread_local=module.thread_local)
+  constants = Section(".rodata.cst8", alignment=8)
+  try: code = assemble(functions, thread_local=module.thread_local, constants=constants)
   except Exception:
     for fn in functions: named(lambda fn: assemble([fn], thread_local=module.thread_local))(fn)
     raise
@@ -31,6 +32,7 @@ def sections(module: Module, level: int) -> list[Assembled]:
            ((".init_array", module.startup), (".fini_array", module.shutdown)) if listed]
   grouped: dict[str, list[Data]] = {}
   for data in module.data: grouped.setdefault(section_name(data), []).append(data)
+  if constants.last: lists.append(constants.finish())
   objects = [(zero_section if name in (".bss", ".tbss") else data_section)(name, group)
              for name, group in grouped.items()]
   for name, target in module.aliases:

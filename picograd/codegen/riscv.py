@@ -36,9 +36,10 @@ def without_pure(fn: Function) -> Function:
   return replace(fn, blocks=blocks)
 
 def assemble(functions: Iterable[Function], extensions: frozenset[str] = frozenset(),
-             thread_local: frozenset[str] = frozenset()) -> Assembled:
-  """The functions as one section of code. thread_local: symbols of which each thread has its own."""
-  section = Section(".text")
+             thread_local: frozenset[str] = frozenset(), constants: Section | None = None) -> Assembled:
+  """The functions as one section of code. thread_local: symbols of which each thread has its own. constants: a section
+  for large numbers, if they are to be loaded."""
+  section = Section(".text", constants=constants)
   with collector_paused():
     for fn in functions: Emitter(select(fn, extensions, thread_local), section, {}).write()
   return section.finish()

@@ -1,5 +1,6 @@
 # rvemit.py: a selected function is placed, gets registers and a frame, and is written into a section of code.
 from __future__ import annotations
+from collections import Counter
 from itertools import takewhile
 from typing import Any, Callable, Iterable
 from picograd.codegen.flat import Flow, Function, operands, phi, successors
@@ -10,7 +11,8 @@ from picograd.codegen.rvabi import (F0, FLOAT_SAVED, FT10, FT11, FT9, INT_SAVED,
                                     V24, V26, V28, V30, Incoming, Outgoing, abi_hints, argument_places, banks,
                                     parameters, result_places, variable_arguments)
 from picograd.codegen.rvasm import DYNAMIC, ROWS, Row
-from picograd.codegen.rvobject import INVERSE, RA, SP, Section, signed
+from picograd.codegen.rvobject import INVERSE, RA, SP, STORES, Section, load_number, signed
+from picograd.codegen.rvrules import LOADS
 from picograd.codegen.rvv import Lanes, vector_type
 from picograd.codegen.rvvalue import INT, VARIABLE_ARGUMENTS, class_of, in_float
 from picograd.dtype import dtypes
@@ -77,6 +79,25 @@ class Frame:
     assert isinstance(place, Incoming)
     return self.size + 8 * place.number, self.base
 
+ACCESSES = frozenset({*LOADS.values(), *STORES})
+
+def addresses_of_accesses(fn: Function, flow: Flow) -> list[UOp]:
+  """The addresses of symbols that cost no more as part of each load and store there, than in a register."""
+  cost: Counter[UOp] = Counter()                                     # an instruction more for each access, two less
+  for label, block in fn.blocks.items():
+    weight = 10 ** min(flow.depth[label], 6)
+    for u in block:
+      if is_symbol(u): cost[u] -= 2 * weight
+      *others, last = operands(u) or [u]
+      is_access = u.op is Ops.INS and u.arg[0] in ACCESSES
+      for s in operands(u):
+        if is_symbol(s): cost[s] += weight if is_access and s is last and s not in others else FORBIDDEN
+  return [u for u, total in cost.items() if total <= 0]
+
+def is_symbol(u: UOp) -> bool: return u.op is Ops.INS and u.arg[0] == "la"
+
+FORBIDDEN = 10 ** 9
+
 def following_results(body: list[UOp], call: UOp) -> list[UOp]:
   """The nodes that take a call's several results."""
   rest = body[body.index(call) + 1:] if call.arg.results else []
@@ -99,6 +120,7 @@ class Emitter:
     if self.has_slots:
       self.allocation = allocate(live, banks(fixed | SPILLING), hints, is_repeatable)
     self.places = self.allocation.places
+    self.places.update((u, u) for u in addresses_of_accesses(fn, flow))
     self.frame = Frame(fn, self.allocation)
     self.moves = {label: self.jump_moves(block[-1]) for label, block in fn.blocks.items()}
     self.names = {label: (fn.name, k) for k, label in enumerate(fn.blocks)}
@@ -244,6 +266,9 @@ class Emitter:
 
   def machine_row(self, row: str, sources: list[UOp], number: Any, to: int) -> None:
     if sources and sources[-1].op is Ops.BUFFER: return self.array_access(row, sources, number, to)
+    if row in ACCESSES and self.places.get(sources[-1]) is sources[-1] and is_symbol(sources[-1]):
+      value = self.read_all(sources[:-1])
+      return self.section.access(row, value[0] if value else to & 31, T6, sources[-1].arg[1], number)
     self.section.emit(row, *ARRANGE[row](to & 31, self.read_all(sources), number))
 
   def vector_row(self, row: str, sources: list[UOp], number: Any, to: int, lanes: Lanes) -> None:
@@ -328,7 +353,10 @@ class Emitter:
   def float_bits(self, bits: int, width: int, to: int) -> None:
     """Also into an integer register: those take what is passed beyond eight floats."""
     if to < F0: return self.section.number(to, signed(bits, width))
-    if bits: self.section.number(T6, signed(bits, width))
+    constants, value = self.section.constants, signed(bits, width)
+    if constants is not None and len(load_number(T6, value)) > 1:
+      return self.section.access("flw" if width == 32 else "fld", to - F0, T6, constants.constant(value))
+    if bits: self.section.number(T6, value)
     self.section.emit("fmv.w.x" if width == 32 else "fmv.d.x", to - F0, T6 if bits else 0)
 
   pseudos: dict[str, Callable[[Emitter, Any, int], None]] = {

@@ -48,10 +48,12 @@ class Relocation(NamedTuple):
   symbol: str
   addend: int = 0
 
-# R_RISCV_64, CALL_PLT, TLS_GOT_HI20, PCREL_HI20, PCREL_LO12_I
-ABSOLUTE, CALL, HIGH_THREAD, HIGH, LOW = 2, 19, 21, 23, 24
+# R_RISCV_64, CALL_PLT, TLS_GOT_HI20, PCREL_HI20, PCREL_LO12_I, PCREL_LO12_S
+ABSOLUTE, CALL, HIGH_THREAD, HIGH, LOW, LOW_STORE = 2, 19, 21, 23, 24, 25
 
 INVERSE = {"beq": "bne", "bne": "beq", "blt": "bge", "bge": "blt", "bltu": "bgeu", "bgeu": "bltu"}
+
+STORES = frozenset({"sb", "sh", "sw", "sd", "fsw", "fsd"})
 
 class Jump(NamedTuple):
   """A branch, a jump or a call whose length depends on how far away its label is. size: the least it may have, in
@@ -94,6 +96,7 @@ class Section:
   exported: list[str] = field(default_factory=list)
   alignment: int = 16
   zeros: int = 0                           # bytes of a section that holds nothing else
+  constants: Section | None = None         # where code finds numbers that would take it many instructions
 
   @property
   def last(self) -> bytearray: return self.items[-1]                 # type: ignore[return-value]
@@ -128,22 +131,35 @@ class Section:
   def relocate(self, kind: int, symbol: str, addend: int = 0) -> None:
     self.wanted.append((len(self.items) - 1, Relocation(len(self.last), kind, symbol, addend)))
   def number(self, rd: int, value: int) -> None:
-    for name, operands in load_number(rd, value): self.emit(name, *operands)
+    steps = load_number(rd, value)
+    if len(steps) > 3 and self.constants is not None: return self.access("ld", rd, rd, self.constants.constant(value))
+    for name, operands in steps: self.emit(name, *operands)
+  def constant(self, value: int) -> str:
+    """The label of eight bytes that hold a number."""
+    label = f".Lnumber{value & (1 << 64) - 1:x}"
+    if label not in self.labels:
+      self.label(label)
+      self.data(struct.pack("<Q", value & (1 << 64) - 1))
+    return label
+  def upper(self, kind: int, rd: int, symbol: str, addend: int = 0) -> str:
+    """auipc: all but the low 12 bits of the distance to a symbol, or to what holds it. The label that the instruction
+    with the low bits needs."""
+    here = f".Lhigh{len(self.labels)}"
+    self.label(here)
+    self.relocate(kind, symbol, addend)
+    self.last.extend(ROWS["auipc"].encode(rd, 0))
+    return here
   def address(self, rd: int, symbol: str, addend: int = 0) -> None:
     """rd = the address of a symbol (the pseudo-instruction la)."""
-    here = f".Lhigh{len(self.labels)}"
-    self.label(here)
-    self.relocate(HIGH, symbol, addend)
-    self.last.extend(ROWS["auipc"].encode(rd, 0))
-    self.relocate(LOW, here)
+    self.relocate(LOW, self.upper(HIGH, rd, symbol, addend))
     self.last.extend(ROWS["addi"].encode(rd, rd, 0))
+  def access(self, row: str, register: int, through: int, symbol: str, addend: int = 0) -> None:
+    """A load or store at the address of a symbol."""
+    self.relocate(LOW_STORE if row in STORES else LOW, self.upper(HIGH, through, symbol, addend))
+    self.last.extend(ROWS[row].encode(register, 0, through))
   def thread_address(self, rd: int, symbol: str) -> None:
     """rd = the address of a symbol of this thread's (la.tls.ie, then tp added)."""
-    here = f".Lhigh{len(self.labels)}"
-    self.label(here)
-    self.relocate(HIGH_THREAD, symbol)
-    self.last.extend(ROWS["auipc"].encode(rd, 0))
-    self.relocate(LOW, here)
+    self.relocate(LOW, self.upper(HIGH_THREAD, rd, symbol))
     self.last.extend(ROWS["ld"].encode(rd, 0, rd))
     self.emit("add", rd, rd, TP)
 
@@ -216,7 +232,7 @@ def patch(code: bytearray, at: int, name: str, value: int) -> None:
   code[at:at + 4] = word.to_bytes(4, "little")
 
 IMMEDIATE = {"auipc": lambda v: (split_offset(v)[0],), "addi": lambda v: (0, split_offset(v)[1]),
-             "jalr": lambda v: (split_offset(v)[1], 0)}
+             "sd": lambda v: (split_offset(v)[1], 0), "jalr": lambda v: (split_offset(v)[1], 0)}
 
 def link(sections: Sequence[Assembled], base: int, outside: dict[str, int]) -> tuple[bytes, dict[str, int]]:
   """The sections in one piece at an address, and where their symbols are. outside: symbols defined elsewhere."""
@@ -234,9 +250,9 @@ def link(sections: Sequence[Assembled], base: int, outside: dict[str, int]) -> t
       here, target = start + r.at, known[r.symbol] + r.addend
       at = here - base
       if r.kind == ABSOLUTE: image[at:at + 8] = (target & (1 << 64) - 1).to_bytes(8, "little")
-      elif r.kind == LOW:
+      elif r.kind in (LOW, LOW_STORE):
         high = highs[target]
-        patch(image, at, "addi", known[high.symbol] + high.addend - target)
+        patch(image, at, "addi" if r.kind == LOW else "sd", known[high.symbol] + high.addend - target)
       else:
         patch(image, at, "auipc", target - here)
         if r.kind == CALL: patch(image, at + 4, "jalr", target - here)
@@ -245,7 +261,7 @@ def link(sections: Sequence[Assembled], base: int, outside: dict[str, int]) -> t
 # ---- a relocatable object --------------------------------------------------------------------------------------------
 
 # SHF_WRITE 1, ALLOC 2, EXECINSTR 4, TLS 0x400
-FLAGS = {".text": 6, ".rodata": 2, ".tdata": 0x403, ".tbss": 0x403}
+FLAGS = {".text": 6, ".rodata": 2, ".rodata.cst8": 2, ".tdata": 0x403, ".tbss": 0x403}
 WRITABLE = 3                                                         # any other section
 PROGBITS, SYMTAB, STRTAB, RELA, NOBITS = 1, 2, 3, 4, 8
 FUNCTION, THREAD_LOCAL = 2, 6                                        # STT_FUNC, STT_TLS
