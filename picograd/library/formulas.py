@@ -118,6 +118,18 @@ def erf(x: UOp) -> UOp:
   outside = 1 - scaled_exp2(t * polynomial(t, ERF_Q) - t)
   return near.where(centre, with_sign_of(x, outside))
 
+# log2 P(|x|) = |x| T(|x|) - 1 for the part P of a normal distribution that lies beyond |x|: a minimax polynomial for
+# 0..6, which falls to minus infinity from there on
+NORMAL_T = (-3.42328010e-8, 9.69624790e-7, -1.18690354e-5, 8.01308144e-5, -2.87297371e-4, 6.60170177e-6, 6.94832791e-3,
+            -5.24472991e-2, -4.59217688e-1, -1.15110462)
+
+@in_float32
+def normal(x: UOp) -> UOp:
+  """The part of a normal distribution that lies below x. Within 1e-7, and below -1 within 1e-5 of itself down to -5."""
+  t = magnitude(x)
+  beyond = (t * polynomial(t, NORMAL_T) - 1).alu(Ops.EXP2)
+  return with_slope("normal", (x < 0).where(beyond, 1 - beyond), x)
+
 # ---- trigonometry ----------------------------------------------------------------------------------------------------
 
 sin = in_float32(lambda x: x.alu(Ops.SIN))

@@ -172,13 +172,19 @@ def grad_standardised(u, g):
   r = variance.like(1) / (variance + eps.arg).alu(Ops.SQRT)
   return r.expand(x.shape) * (g - mean(g).expand(x.shape) - u * mean(g * u).expand(x.shape))
 
-# DETACH(value, x, ..) with (one of these names, axes..) has a derivative by x that follows from the value y.
+def grad_normal(u, g):
+  """Of the normal distribution's integral: its density, exp(-x^2/2) / sqrt(2 pi)."""
+  x = u.src[1]
+  return g * ((x * x * (-0.5 / math.log(2))).alu(Ops.EXP2) * (1 / math.sqrt(2 * math.pi)))
+
+# DETACH(value, x, ..) with (one of these names, axes..) has a derivative by x that follows from the value y or from x.
 BY_VALUE: dict[str, Callable[[UOp, UOp], UOp]] = {
   "tanh": lambda y, g: g * (1 - y * y),
   "sigmoid": lambda y, g: g * (y * (1 - y)),
   "softmax": grad_softmax,
   "logsumexp": grad_logsumexp,
   "standardised": grad_standardised,
+  "normal": grad_normal,
 }
 
 def grad_detach(u, g):
