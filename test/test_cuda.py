@@ -181,8 +181,20 @@ def test_nests_of_a_joined_kernel_share_the_threads_of_a_block():
   """Each uses as many as it can; what one passes on to others is not read before all threads are there."""
   source, = sources(attention(leaf(8, 4, 64), leaf(8, 320, 64), leaf(8, 320, 64)))
   body = source[source.index("void body("):]
-  assert "grid 8 block 256" in source
+  assert "grid 8 block 512" in source
   assert body.count("__shared__") == 2 and body.count("__syncthreads();") == 2
+
+def test_threads_meet_once_for_sums_that_do_not_wait_for_each_other():
+  x, gate, up = leaf(4096), half(14336, 4096), half(14336, 4096)
+  normal = F.rms_norm(x, (4096,))
+  source, = sources(F.silu(gate.to(dtypes.float32) @ normal) * (up.to(dtypes.float32) @ normal))
+  body = source[source.index("void body("):]
+  assert body.count("over_threads<") == 2                                # of the norm; of both products
+  assert 0 < body[:body.index("over_threads<")].count("load<") - 8 <= 8  # some weights come while the norm is summed up
+
+def test_attention_of_one_token_is_one_kernel():
+  """Of a llama of 8 billion parameters: 8 heads of keys for 32 of queries."""
+  assert len(sources(attention(leaf(8, 4, 128), leaf(8, 320, 128), leaf(8, 320, 128)))) == 1
 
 def test_a_pointer_to_what_other_threads_store_is_not_restricted():
   """Else its loads might be moved above the barrier, or answered by what the thread itself has stored."""

@@ -49,7 +49,7 @@ LAYERS = {
   "codegen.flatopt": ("codegen.flat", "ops.fold"),
   "codegen.inline": ("codegen.flat",),
   "codegen.memopt": ("codegen.flatopt",),
-  "codegen.cuda": ("codegen.matrix", "codegen.target", "ops.uop"),
+  "codegen.cuda": ("codegen.grid", "codegen.matrix", "codegen.target", "ops.uop"),
   "codegen.llvmir": ("codegen.place",),
   "codegen.llvmmodule": ("codegen.llvmir",),                     # C programs
   "codegen.rvasm": (),

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math, struct
 from typing import Any, NamedTuple, Sequence
 from picograd.codegen import matrix
+from picograd.codegen.grid import is_meeting
 from picograd.dtype import DType, dtypes
+from picograd.helpers import ceildiv
 from picograd.ops.ops import ALU, Ops, Space
 from picograd.ops.uop import UOp, toposort
 
@@ -208,17 +210,53 @@ def without_order(u: UOp) -> UOp:
   while u.op is Ops.AFTER: u = u.src[0]
   return u
 
+# ---- loads before the meetings of threads ----------------------------------------------------------------------------
+
+def loads_early(code: Sequence[UOp], registers: int) -> list[UOp]:
+  """The list where what each block reads for itself does not wait for reductions over threads, as far as registers of
+  each thread suffice: the compiler moves no load over a meeting of threads."""
+  out: list[UOp] = []
+  part: list[UOp] = []
+  for u in code:
+    part.append(u)
+    if u.op not in EFFECTS: continue
+    out += part_loads_early(part, registers)
+    part = []
+  return out + part
+
+EFFECTS = frozenset({Ops.RANGE, Ops.END, Ops.STORE, Ops.BARRIER, Ops.WMMA})
+
+def part_loads_early(part: list[UOp], registers: int) -> list[UOp]:
+  """The same for a list with no effect but the last."""
+  first = next((k for k, u in enumerate(part) if is_meeting(u)), len(part))
+  early, late = set(part[:first]), set(part[first:])
+  for u in part[first:]:
+    if u.op is not Ops.LOAD or not is_of_a_block(without_order(u.src[0])): continue
+    needed = set(toposort([u], early.__contains__)) & late
+    registers -= ceildiv(u.dtype.itemsize, 4)
+    if registers < 0: break
+    if any(map(is_meeting, needed)): continue
+    early |= needed
+    late -= needed
+  return [u for u in part if u in early] + [u for u in part if u in late]
+
+def is_of_a_block(address: UOp) -> bool:
+  """Whether each block reads a part of memory of its own."""
+  in_memory = without_order(address.src[0]).op is Ops.PARAM
+  return in_memory and any(u.op is Ops.SPECIAL and u.arg[0] == "block" for u in toposort(address.src[1:]))
+
 # ---- one kernel ------------------------------------------------------------------------------------------------------
 
 class Renderer:
   """Writes the lines of one kernel; names[u] is how its operands are spelled."""
   def __init__(self, kernel: Listing):
-    self.name, self.code = kernel
+    self.name, code = kernel
     self.names: dict[UOp, str] = {}
     self.lines: list[str] = []
     self.depth = 1
+    self.sizes = {u.arg[0]: u.arg[1] for u in code if u.op is Ops.SPECIAL}
+    self.code = loads_early(code, self.registers // 8)
     self.exact = exact_nodes(self.code)
-    self.sizes = {u.arg[0]: u.arg[1] for u in self.code if u.op is Ops.SPECIAL}
     self.written = {self.memory(u.src[0]) for u in self.code if u.op is Ops.STORE}
 
   @property
@@ -230,21 +268,26 @@ class Renderer:
     return {f"p{u.arg}" for u in self.written & read if u.op is Ops.PARAM}
 
   @property
+  def grid(self) -> int: return self.sizes.get("block", 1)
+  @property
   def threads(self) -> int: return self.sizes.get("thread", 1)
+  @property
+  def resident(self) -> int: return max(self.threads, RESIDENT if self.grid > FEW_BLOCKS else 1)
+  @property
+  def registers(self) -> int: return min(matrix.MOST_REGISTERS, matrix.REGISTERS // self.resident)
 
   def memory(self, address: UOp) -> UOp: return without_order(without_order(address).src[0])
 
   def kernel(self) -> str:
     for u in self.code: self.write(u)
-    grid, tiles = self.sizes.get("block", 1), [u.arg for u in self.code if u.op is Ops.WMMA]
+    tiles = [u.arg for u in self.code if u.op is Ops.WMMA]
     shared = max(map(matrix.shared_bytes, tiles), default=0)
     functions = "".join(map(matrix.device_function, dict.fromkeys(tiles)))
     maps = [line + "\n" for tile in dict.fromkeys(tiles) for line in matrix.tensor_maps(tile)]
     parameters = self.parameters()
     pointers = [*parameters, *[("const TensorMap*", "maps")] * bool(maps)]
-    head = f"// {self.name} grid {grid} block {self.threads} shared {shared} arguments {len(parameters)}\n"
-    resident = RESIDENT if grid > FEW_BLOCKS else self.threads
-    blocks = max(map(matrix.blocks_at_once, tiles), default=max(1, resident // self.threads))
+    head = f"// {self.name} grid {self.grid} block {self.threads} shared {shared} arguments {len(parameters)}\n"
+    blocks = max(map(matrix.blocks_at_once, tiles), default=self.resident // self.threads)
     bounds = f"__launch_bounds__({self.threads}, {blocks})"
     inner = ", ".join(f"{kind}{'' if name in self.passed_on else ' __restrict__'} {name}" for kind, name in pointers)
     outer = ", ".join(f"{kind} {name}" for kind, name in pointers)

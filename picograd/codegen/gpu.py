@@ -16,7 +16,8 @@ WARP = 32
 GROUPED = 8              # rows of tiles that a wave of blocks walks down before it steps to the next column
 TILE = 32                # side of a tile that is turned in shared memory
 THREADS = 256            # of a block, where nothing asks for more
-AT_ONCE = 40             # results of a thread of a block that runs several nests, or four times the loads for one
+NEST_THREADS = 512       # of a block that runs several nests
+AT_ONCE = 20             # results of a thread of such a block, or twice the loads for one
 MOST_THREADS = 1024
 IN_REGISTERS = 64        # elements of a row that one thread keeps
 PER_THREAD = 40          # elements of rows for one thread, if threads suffice
@@ -24,8 +25,6 @@ LONG_ROW = 1 << 12       # elements of a row of which a rest of some lanes does 
 SHORT_ROW = 16           # elements that one thread reduces alone
 IN_FLIGHT = 8            # loads under way at once in a thread
 RESIDENT = 2048          # threads that one processor holds
-TOGETHER = (4, 2)        # rows of a matrix that one thread multiplies with the same vector
-ROUNDS = 6               # blocks for each processor that must remain
 COPIES = 4               # vectors that a thread of a map writes, so that loads overlap
 
 def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt | Turn | Contract]:
@@ -114,16 +113,6 @@ class Chooser:
     keep = ceildiv(longest, threads) <= IN_REGISTERS
     for r in ranges: self.take(Axis.UNROLL, r, self.left[r.arg[0]] if keep else IN_FLIGHT // 2)
     for r in again: self.take(Axis.UPCAST, r, self.left[r.arg[0]] if keep else 1)
-    if not again: self.rows_together()
-
-  def rows_together(self) -> None:
-    """Rows of one thread, where all of them meet the same operand, such as the vector of a matrix times a vector: it is
-    read, and what is computed of it is computed, once for all; and more loads are under way."""
-    r = next((r for r in reversed(self.shape.outputs) if not self.is_free(r)), None)
-    if r is None or all(stride(u, r) for u in self.shape.loads): return
-    blocks = prod(size(x) for x in self.shape.outputs) // max(1, THREADS // self.block)
-    amount = next((n for n in TOGETHER if size(r) % n == 0 and blocks // n >= ROUNDS * self.target.units), 1)
-    self.take(Axis.UPCAST, r, amount)
 
   def threads_for(self, length: int, arrays: int, parallel: int) -> int:
     """A warp for a short row; more for a long one, for rows of several arrays, and where there are few rows."""
@@ -236,6 +225,7 @@ class Chooser:
 
 class NestChooser(Chooser):
   """For a nest that is run by the threads of one block: all its rows are theirs, several at once for each thread."""
+  most = NEST_THREADS
   tallest = THREADS
 
   def threads_taken(self, offered: int) -> int:
@@ -246,7 +236,7 @@ class NestChooser(Chooser):
   def threads_wanted(self) -> int: return self.most
   def threads_for(self, length: int, arrays: int, parallel: int) -> int:
     return min(self.most, power_of_two_above(ceildiv(length, SHORT_ROW)))
-  def steps_at_once(self, r: UOp) -> int: return largest_divisor(self.left[r.arg[0]], AT_ONCE // 4)
+  def steps_at_once(self, r: UOp) -> int: return largest_divisor(self.left[r.arg[0]], AT_ONCE // 2)
   def contract(self) -> Contract | None: return None
   def turn(self) -> None: pass
 

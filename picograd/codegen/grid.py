@@ -8,7 +8,7 @@ from picograd.codegen.optimize import stores_of
 from picograd.dtype import dtypes
 from picograd.helpers import prod
 from picograd.ops.ops import Axis, Ops, Space
-from picograd.ops.uop import Table, UOp, ranges_inside, toposort
+from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
 
 IN_BLOCK = (Axis.LOCAL, Axis.GROUP)
 
@@ -138,3 +138,33 @@ def gated_store(store: UOp, first: list[UOp]) -> UOp:
 def over_threads(u: UOp, value: UOp, d: Dimension) -> UOp:
   total = next(s for s in toposort([d.position]) if s.op is Ops.SPECIAL)
   return UOp(Ops.REDUCE, u.dtype, (value, total), (u.arg[0], (), d.stride, d.size))
+
+# ---- threads meet once for several reductions ------------------------------------------------------------------------
+
+MOST_LANES = 16          # results of one meeting
+
+def meet_together(kernel: UOp) -> UOp:
+  """The kernel where reductions over the same threads that do not depend on one another are one, of a vector: a block's
+  threads wait for one another once, and what each computes for it before that is not kept in order by waiting."""
+  inside = ranges_inside(kernel)
+  depth: dict[UOp, int] = {}                      # how many meetings one after the other a node needs
+  groups: dict[tuple, list[UOp]] = {}
+  for u in toposort([kernel]):
+    depth[u] = max([depth[s] for s in u.src], default=0)
+    if not is_meeting(u) or u.dtype.count > 1: continue
+    depth[u] += 1
+    groups.setdefault((depth[u], inside[u], u.dtype, u.src[1:], u.arg), []).append(u)
+  lanes: Table = {}
+  for _, members in sorted(groups.items(), key=lambda group: group[0][0]):
+    for k in range(0, len(members), MOST_LANES): lanes.update(joined(members[k:k + MOST_LANES], lanes))
+  return kernel.substitute(lanes)
+
+def is_meeting(u: UOp) -> bool: return u.op is Ops.REDUCE and any(s.op is Ops.SPECIAL for s in u.src[1:])
+
+def joined(members: list[UOp], lanes: Table) -> Table:
+  """Reductions -> lanes of one of a vector, whose operands know of earlier ones."""
+  if len(members) == 1: return {}
+  first, values = members[0], substitute([u.src[0] for u in members], lanes)
+  dtype = first.dtype.vec(len(members))
+  every = UOp(Ops.REDUCE, dtype, (UOp(Ops.STACK, dtype, tuple(values)), *first.src[1:]), first.arg)
+  return {u: UOp(Ops.INDEX, u.dtype, (every, UOp.const(dtypes.index, k))) for k, u in enumerate(members)}

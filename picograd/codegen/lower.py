@@ -1,7 +1,7 @@
 # lower.py: kernel -> kernel in the target's own terms. After: no dtype index, no THREAD range, no op or dtype that the
 # target lacks, products added to sums are fused multiply-adds.   (chapter 3)
 from __future__ import annotations
-from picograd.codegen.grid import to_grid
+from picograd.codegen.grid import meet_together, to_grid
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
 from picograd.ops.decompose import lower_operations, make_defined
@@ -14,7 +14,7 @@ from picograd.ops.uop import Table, UOp, toposort
 def lower(kernel: UOp, target: Target) -> UOp:
   kernel = rewrite_top_down(kernel, make_defined(target.missing_ops, target.division_traps))
   kernel = threads_to_special(kernel)
-  if target.local_bytes: kernel = rewrite(to_grid(kernel), simplify_index)
+  if target.local_bytes: kernel = meet_together(rewrite(to_grid(kernel), simplify_index))
   kernel = index_to_int(kernel, position_type(kernel, target))
   kernel = fuse_products(rewrite(kernel, fold))
   return rewrite(kernel, lower_operations(target.missing_ops, target.missing_dtypes, target.casts_by_bits))

@@ -51,9 +51,11 @@ def room(stages: int, stage: int, results: int) -> int:
 
 def blocks_at_once(tile: Tile) -> int:
   """How many blocks a processor should hold, for which the compiler then leaves registers."""
-  return 2 if tile.unit == "fma" else max(1, REGISTERS // (MOST_REGISTERS * tile.threads))
+  if tile.unit == "fma": return 2
+  return max(1, min(REGISTERS // (MOST_REGISTERS * tile.threads), SHARED // (shared_bytes(tile) + 1024)))
 
 REGISTERS, MOST_REGISTERS = 1 << 16, 255         # of a processor, and of one thread
+SHARED = 228 << 10                               # bytes of a processor's shared memory
 
 def stage_bytes(tile: Tile) -> int: return (tile.rows + tile.columns) * tile.depth * tile.itemsize
 
