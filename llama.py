@@ -104,7 +104,7 @@ class Layer(nn.Module):
       keys[:, :, now.positions], values[:, :, now.positions] = k, v
       L = now.future.shape[1]
       k, v = keys[:, :, :L], values[:, :, :L]                                     # (B, n_kv_heads, L, head_dim)
-    scores = q @ k.unsqueeze(2).transpose(3, 4) / math.sqrt(c.head_dim)           # (B, n_kv_heads, group, T, L)
+    scores = q @ k.unsqueeze(2).transpose(3, 4) * c.head_dim**-0.5                # (B, n_kv_heads, group, T, L)
     weights = scores.masked_fill(now.future, -math.inf).softmax(dim=-1)
     mixed = weights @ v.unsqueeze(2)                                              # (B, n_kv_heads, group, T, head_dim)
     return self.wo(mixed.permute(0, 3, 1, 2, 4).contiguous().view(B, T, c.n_heads * c.head_dim))

@@ -17,7 +17,7 @@ from picograd.ops.uop import UOp, toposort
 Nest = list[Store]                                # stores over the same ranges
 
 LONGEST_RUN = 24         # nests of one run: compilers take more than linear time
-BLOCK_WORK = 1 << 18     # steps of loops for one block of GPU threads: some microseconds
+BLOCK_WORK = 1 << 19     # steps of loops for one block of GPU threads: some microseconds
 SMALL_WORK = 1 << 15     # points of a loop nest under which one thread is always best
 
 def join_rows(nests: list[Nest], needs: list[set[int]], plan: Plan, target: Target) -> list[Run]:
