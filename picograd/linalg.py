@@ -137,7 +137,8 @@ of_solution = rule("linalg.solve", solution_slope)
 
 def refuse_infinite(x: Tensor, message: str) -> None:
   """RuntimeError with the next realize() where x is not finite."""
-  check_later(x.detach().isfinite().logical_not().uop, RuntimeError("linalg." + message))
+  infinite = x.detach().isfinite().logical_not()
+  check_later(infinite.uop, infinite.storage.device, RuntimeError("linalg." + message))
 
 def solve(A: Tensor, B: Tensor, left: bool = True) -> Tensor:
   """The X of A @ X = B, for A (.., n, n) and B (.., n, m) or (.., n); with left=False of X @ A = B. RuntimeError, with

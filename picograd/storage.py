@@ -269,10 +269,11 @@ def waiting_by_age() -> list[Storage]:
 Check = tuple[UOp, Exception]           # a bool scalar that must turn out False, and what to raise if it does not
 checks: list[Check] = []
 
-def check_later(bad: UOp, error: Exception) -> None:
-  """error is raised by the next realize() if any element of bad is true."""
+def check_later(bad: UOp, device: str, error: Exception) -> None:
+  """error is raised by the next realize() if any element of bad, which is computed on the device, is true."""
   if 0 in bad.shape: return
-  checks.append((bad.cast(dtypes.int32).reduce(Ops.MAX, tuple(range(len(bad.shape)))).reshape((1,)), error))
+  some = bad.cast(dtypes.int32).reduce(Ops.MAX, tuple(range(len(bad.shape))))
+  checks.append((placed(some.reshape((1,)), device), error))
 
 traced: "weakref.WeakSet[UOp]" = weakref.WeakSet()                            # leaves that stand for no value: func's
 def is_traced(u: UOp) -> bool:

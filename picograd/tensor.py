@@ -94,7 +94,7 @@ def check_divisor(y) -> None:
   elif y.storage.is_known(): known = bool((y.host() == 0).any())
   elif constant_of(y.uop) is not None: known = constant_of(y.uop) == 0
   else:
-    st.check_later(y.uop.eq(0), error)
+    st.check_later(y.uop.eq(0), y.storage.device, error)
     known = False
   if known: raise error
 

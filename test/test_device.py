@@ -55,3 +55,9 @@ def test_what_is_made_of_no_memory_lands_on_the_device_that_was_asked_for(name):
   for t in (picograd.arange(6, device=name) * 2, picograd.zeros(6, device=name)):
     assert t.realize().storage.in_memory().buffer.device.name == name.upper() and t.device.type == name
   assert (t + picograd.tensor([1.0, 2, 3, 4, 5, 6], device=name)).tolist() == [1, 2, 3, 4, 5, 6]
+
+def test_a_captured_function_computes_where_its_operands_are():
+  """Also what depends on no memory: positions of an embedding, and the check that they are inside."""
+  weights = picograd.tensor(np.arange(12, dtype=np.float32).reshape(6, 2), device="python")
+  rows = picograd.jit(lambda w: w[picograd.arange(3, device="python") * 2] + 1)
+  for _ in range(3): assert rows(weights).tolist() == [[1, 2], [5, 6], [9, 10]]

@@ -58,7 +58,7 @@ def checked_index(index: Tensor, n: int, dim: int) -> UOp:
   constant = constant_of(u)
   if memory is None and constant is None:
     error = IndexError(f"index is out of bounds for dimension {dim} with size {n}")
-    check_later(outside(u, n), error)
+    check_later(outside(u, n), index.storage.device, error)
     return from_start(u, n)
   if memory is not None and memory not in bounds_known:
     bounds_known[memory] = extremes_of(host_copy(index.storage, (), index.dtype))

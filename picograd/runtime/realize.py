@@ -52,9 +52,10 @@ def strip(u: UOp) -> UOp:
 
 # ---- from any graph to buffers ---------------------------------------------------------------------------------------
 
-def realize(values: list[UOp]) -> list[UOp]:
-  """For each value a flat BUFFER leaf that holds it, computing what does not exist yet. Assignments (AFTER) run once.
-  RuntimeError where a value needs what an assignment has overwritten since."""
+def realize(values: list[UOp], device_of_none: str = "") -> list[UOp]:
+  """For each value a flat BUFFER leaf that holds it, computing what does not exist yet: on the named device, by default
+  the default one, where nothing below it lies anywhere. Assignments (AFTER) run once. RuntimeError where a value needs
+  what an assignment has overwritten since."""
   roots = [strip(v) for v in values]
   new = rebuild(roots, value_of)
   if any(u.op is Ops.COPY for u in new.values()): copy_between_devices(roots, new)
@@ -62,7 +63,7 @@ def realize(values: list[UOp]) -> list[UOp]:
     if 0 in r.shape: new[r] = UOp.buffer(r.dtype, 0, home(r))
   missing = [r for r in dedup(roots) if strip(new[r]).op is not Ops.BUFFER]
   if any(is_overwritten(u) for u in new.values()): check_versions([new[r] for r in missing])
-  homes = {r: home(new[r]) for r in missing}
+  homes = {r: new[r].device or device_of_none or DEVICE.value for r in missing}
   for name in dedup(homes.values()): run_on(device(name), [r for r in missing if homes[r] == name], new)
   return [strip(new[r]) for r in roots]
 
@@ -91,7 +92,10 @@ def copy_between_devices(roots: list[UOp], new: Table) -> None:
   for u in toposort([new[r] for r in roots]):
     if u.op is not Ops.COPY: continue
     below = u.src[0]
-    source, = realize([rebuild([below], done.get)[below]])
+    source, = realize([rebuild([below], done.get)[below]], u.arg)
+    if source.arg.device == u.arg:                      # it has been computed where it is wanted
+      done[u] = source.reshape(u.shape)
+      continue
     for w in watchers: w.copied(source.arg.device, u.arg)
     target = UOp.buffer(u.dtype, source.arg.size, u.arg)
     buffer = buffer_of(target)
