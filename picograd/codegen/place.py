@@ -5,9 +5,10 @@
 from __future__ import annotations
 from dataclasses import replace
 from picograd.dtype import dtypes
+from picograd.helpers import dedup
 from picograd.ops.ops import Ops
 from picograd.ops.uop import Table, UOp
-from picograd.codegen.flat import Flow, Function, LEAVES, every_node, operands
+from picograd.codegen.flat import Flow, Function, LEAVES, every_node, incoming, operands
 
 def place(fn: Function, flow: Flow | None = None) -> Function:
   """flow: what is known of fn's control flow already."""
@@ -19,8 +20,23 @@ def place(fn: Function, flow: Flow | None = None) -> Function:
   waiting: dict[UOp, list[UOp]] = {label: [] for label in fn.blocks}                 # pure nodes of each block
   for u in pure:
     if u in where: waiting[where[u]].append(u)
-  blocks = {label: order_block(block, label, waiting[label], where) for label, block in fn.blocks.items()}
+  last_uses = uses_before(fn, where)
+  blocks = {label: order_block(block, label, waiting[label], where, last_uses) for label, block in fn.blocks.items()}
   return replace(fn, blocks=blocks)
+
+def uses_before(fn: Function, where: Table) -> dict[UOp, list[UOp]]:
+  """What a loop passes for a parameter -> what uses the parameter in the same block, and should come first: then both
+  can be in one register."""
+  users: dict[UOp, list[UOp]] = {}
+  for u in where:
+    for s in operands(u):
+      if s.op is Ops.PHI and u not in users.setdefault(s, []): users[s].append(u)
+  out: dict[UOp, list[UOp]] = {}
+  for p, passed in incoming(fn).items():
+    for v in dedup(passed):
+      near = [u for u in users.get(p, ()) if v in where and where[u] is where[v] and u is not v and v not in u.src]
+      if near: out.setdefault(v, []).extend(near)
+  return out
 
 def earliest_blocks(flow: Flow, listed: Table, pure: list[UOp]) -> Table:
   """The first block where all operands exist: the operands' blocks dominate each other, the deepest one decides."""
@@ -138,12 +154,19 @@ def leave_loops(flow: Flow, label: UOp, early: UOp) -> UOp:
   while label in flow.head and flow.index[flow.head[label]] > flow.index[early]: label = flow.idom[flow.head[label]]
   return label
 
-def order_block(block: list[UOp], label: UOp, waiting: list[UOp], where: Table) -> list[UOp]:
-  """Pure nodes right before their first use; those that only later blocks use stand before the terminator."""
+def order_block(block: list[UOp], label: UOp, waiting: list[UOp], where: Table, first: dict[UOp, list[UOp]]
+                ) -> list[UOp]:
+  """Pure nodes right before their first use; those that only later blocks use stand before the terminator. first: node
+  -> others that should come before it, if they can."""
   out: list[UOp] = []
   done: set[UOp] = set()
+  entered: set[UOp] = set()
+  def before(u: UOp) -> list[tuple[UOp, bool]]:
+    wanted = [*operands(u)[::-1], *(first.get(u, ()) if u not in entered else ())]
+    entered.add(u)
+    return [(s, False) for s in wanted]
   def emit_operands(root: UOp) -> None:
-    stack = [(s, False) for s in reversed(operands(root))]
+    stack = before(root)
     while stack:
       u, ready = stack.pop()
       if u in done or where.get(u) is not label: continue
@@ -152,13 +175,13 @@ def order_block(block: list[UOp], label: UOp, waiting: list[UOp], where: Table) 
         out.append(u)
       else:
         stack.append((u, True))
-        stack.extend((s, False) for s in reversed(operands(u)))
+        stack += before(u)
   for u in block[:-1]:
     emit_operands(u)
     out.append(u)
   for u in waiting:
+    if u not in done: emit_operands(u)
     if u not in done:
-      emit_operands(u)
       done.add(u)
       out.append(u)
   emit_operands(block[-1])

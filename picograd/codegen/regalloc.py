@@ -201,11 +201,16 @@ class Scan:
     self.places[u] = chosen
 
   def choose(self, u: UOp, usable: tuple[int, ...], span: Span) -> int | None:
-    """A free register: one that saves a move, that of the first operand, else the first."""
-    for hint in (*self.hints.get(u, ()), *u.src[:1]):
+    """A free register: one that saves a move, that of the first operand, else the first. A value that no jump passes
+    leaves a parameter's register, if it can, to what jumps pass for that."""
+    hints = self.hints.get(u, ())
+    wanted = {self.places.get(s) for s in u.src if s.op is Ops.PHI and not hints}
+    for hint in (*hints, *u.src[:1]):
       place = self.places.get(hint) if isinstance(hint, UOp) else hint
-      if isinstance(place, int) and place in usable and self.registers[place].is_free(span): return place
-    return next((r for r in usable if self.registers[r].is_free(span)), None)
+      if not isinstance(place, int) or place not in usable or hint in u.src and place in wanted: continue
+      if self.registers[place].is_free(span): return place
+    free = [r for r in usable if self.registers[r].is_free(span)]
+    return next((r for r in free if r not in wanted), free[0] if free else None)
 
   def density(self, u: UOp) -> float:
     """How much a register is worth to u: uses for each position that it would hold it."""
