@@ -1,11 +1,12 @@
 # inline.py: calls of small functions become their blocks. In: a Module's functions, after mem2reg, not placed. Out: the
-# same functions; where one calls another that is short, or called only once, the callee's blocks stand.
+# same functions; where one calls another that is short, or called only once, the callee's blocks stand; so does an
+# instruction where one calls the library's sqrt.
 from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from typing import Callable, Iterable
-from picograd.codegen.flat import (Blocks, Function, STATEFUL, every_node, forward, in_order, new_label, operands, phi,
-                                   split_edges)
+from picograd.codegen.flat import (Blocks, Builder, Function, STATEFUL, every_node, forward, in_order, new_label,
+                                   operands, phi, split_edges)
 from picograd.dtype import DType, dtypes
 from picograd.ops.ops import EFFECTS, Ops
 from picograd.ops.uop import Table, UOp, fresh, substitute
@@ -60,7 +61,8 @@ def inline_all(functions: list[Function], replaceable: Iterable[str], improve: C
   """replaceable: names that another object may define differently. improve: what each function goes through once its
   callees are in it."""
   count, fixed = mentions(functions), set(replaceable)
-  bodies: dict[str, Function] = {}
+  own = {fn.name for fn in functions}
+  bodies = {name: square_root(name, dtype) for name, dtype in ROOTS.items() if name in count and name not in own}
   out: dict[str, Function] = {}
   for fn in callees_first(functions):
     done = improve(inline_calls(fn, bodies) if not fn.returns_twice and size_of(fn) <= LARGEST else improve(fn))
@@ -68,6 +70,19 @@ def inline_all(functions: list[Function], replaceable: Iterable[str], improve: C
     limit = ONCE if fn.is_local and count[fn.name] == 1 else SHORT
     if fn.name not in fixed and may_be_inlined(done) and size_of(done) <= limit: bodies[fn.name] = done
   return [out[fn.name] for fn in functions]
+
+ROOTS = {"sqrt": dtypes.float64, "sqrtf": dtypes.float32}
+
+def square_root(name: str, dtype: DType) -> Function:
+  """What C's function does, as far as an instruction can: the library's sets errno where the argument is negative."""
+  b = Builder(name, [dtype], dtype)
+  x, negative, other = b.param(0), new_label(), new_label()
+  b.branch(x < 0, negative, other)
+  b.begin(negative)
+  b.ret(b.call(name, x, dtype=dtype))
+  b.begin(other)
+  b.ret(UOp(Ops.SQRT, dtype, (x,)))
+  return b.finish()
 
 def fits(call: UOp, fn: Function) -> bool:
   """Whether a call passes and takes what the function's definition says."""
