@@ -1,12 +1,13 @@
 # flatopt.py, inline.py, memopt.py: random programs with loops and calls compute the same after these passes, and the
 # passes find what they are for.
 import functools
+from dataclasses import replace
 from unittest import mock
 import numpy as np
 import pytest
 from picograd.codegen import memopt
-from picograd.codegen.flat import Builder, mem2reg, new_label
-from picograd.codegen.flatopt import simplify
+from picograd.codegen.flat import Builder, every_node, mem2reg, new_label
+from picograd.codegen.flatopt import constants_last, simplify
 from picograd.codegen.inline import calls_of, inline_all
 from picograd.codegen.memopt import drop_stores, forward_loads, hoist_loads
 from picograd.codegen.place import place
@@ -103,6 +104,33 @@ def test_a_place_beyond_what_an_object_could_hold_is_not_in_it(offset, there):
   b.store(at(b.param(0), offset), UOp.const(i64, 3))
   b.ret(first + b.load(x, i64))
   assert len(listed(improve(b.finish()), Ops.LOAD)) == 1 + there
+
+@pytest.mark.parametrize("k, there", [(2, True), (1, False)])
+def test_fields_of_structures_in_an_array_are_apart(k, there):
+  """load p[i].first; p[j].second = 3, or j's first; load p[i].first"""
+  b = Builder("f", [ptr, i64, i64], i64)
+  def field(i, offset): return at(UOp(Ops.ADD, ptr, (b.param(0), b.param(i) * 24)), offset)
+  first = b.load(field(1, 8), i64)
+  b.store(field(2, 8 * k), UOp.const(i64, 3))
+  b.ret(first + b.load(field(1, 8), i64))
+  assert len(listed(improve(b.finish()), Ops.LOAD)) == 2 - there
+
+@pytest.mark.parametrize("is_lenient", [True, False])
+def test_constants_of_places_stand_last_where_counters_never_overflow(is_lenient):
+  b = Builder("f", [ptr, i32], i64)
+  address = UOp(Ops.ADD, ptr, (b.param(0), (b.param(1) + 1).cast(i64) * 8))
+  b.ret(b.load(address, i64))
+  load, = listed(constants_last(replace(b.finish(), is_lenient=is_lenient)), Ops.LOAD)
+  assert (load.src[0].src[1] is UOp.const(i64, 8)) is is_lenient
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_square_root_is_an_instruction_unless_the_program_has_its_own(own):
+  b, other = Builder("f", [dtypes.float64], dtypes.float64), Builder("sqrt", [dtypes.float64], dtypes.float64)
+  b.ret(b.call("sqrt", b.param(0), dtype=dtypes.float64))
+  other.ret(other.call("g", other.param(0), other.param(0), dtype=dtypes.float64))
+  fn, *_ = inline_all([b.finish(), other.finish()][:1 + own], ("sqrt",), improve)
+  roots = [u for u in every_node(fn) if u.op is Ops.SQRT]
+  assert len(roots) == (not own) and len(calls_of(fn)) == 1          # for negative numbers, or the program's
 
 @pytest.mark.parametrize("between, stays", [("nothing", 1), ("load", 2), ("call", 2), ("other", 1), ("branch", 1)])
 def test_a_store_before_another_to_the_same_place(between, stays):

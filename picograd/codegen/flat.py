@@ -45,6 +45,7 @@ class Function:
   convention: Convention = PLAIN
   is_local: bool = False                       # no other module sees it
   returns_twice: bool = False                  # it calls setjmp: its variables must stay in memory
+  is_lenient: bool = False                     # signed overflow, and floats that no integer is near, mean nothing (C)
   line: Line | None = None                     # where the program defines it
 
 class Data(NamedTuple):

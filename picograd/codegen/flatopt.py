@@ -71,9 +71,11 @@ def counted_loop(fn: Function, flow: Flow, head: UOp) -> Counted | None:
     if following.op is not Ops.ADD or following.src[0] is not p or following.src[1].op is not Ops.CONST: continue
     step = following.src[1].arg
     if p.dtype is dtypes.int64: variables[p] = start, step
-    elif p.dtype is dtypes.uint64 or stays_small(fn, flow, inside[0], start, following, step):
+    elif p.dtype is dtypes.uint64 or never_wraps(fn, p) or stays_small(fn, flow, inside[0], start, following, step):
       variables[p.cast(dtypes.int64)] = simplified(start.cast(dtypes.int64)), step
   return Counted(head, outside[0], inside[0], variables)
+
+def never_wraps(fn: Function, u: UOp) -> bool: return fn.is_lenient and u.dtype is dtypes.int32
 
 def stays_small(fn: Function, flow: Flow, back: UOp, start: UOp, following: UOp, step: int) -> bool:
   """Whether a counter of 32 bits never wraps: it begins with a number and goes on while i + 1 < bound."""
@@ -147,6 +149,30 @@ def only_for(u: UOp, found: dict[UOp, Pointer], users: dict[UOp, list[UOp]]) -> 
   return True
 
 # ---- addresses -------------------------------------------------------------------------------------------------------
+
+def constants_last(fn: Function) -> Function:
+  """Loads and stores take the constants of addresses."""
+  table = {u: new for u in every_node(fn) if (new := constant_last(fn, u)) is not u}
+  return simplify(forward(fn, table)) if table else fn
+
+def constant_last(fn: Function, u: UOp) -> UOp:
+  """p + (x + c)*k = (p + x*k) + c*k"""
+  if u.op is not Ops.ADD or u.dtype is not dtypes.ptr: return u
+  base, offset = u.src
+  if offset.op is Ops.CONST:
+    inner = constant_last(fn, base)
+    return u if inner is base else u.with_src((inner, offset))
+  rest, constant = split_constant(fn, offset)
+  return moved(moved(base, rest), constant) if constant else u
+
+def split_constant(fn: Function, u: UOp) -> tuple[UOp, int]:
+  """(x, c) with u = x + c, of 64 bits."""
+  if u.op in (Ops.MUL, Ops.SHL) and u.src[1].op is Ops.CONST:
+    rest, constant = split_constant(fn, u.src[0])
+    return u.with_src((rest, u.src[1])), constant * (u.src[1].arg if u.op is Ops.MUL else 1 << u.src[1].arg)
+  inner = u.src[0] if u.op is Ops.CAST and never_wraps(fn, u.src[0]) else u
+  if inner.op is not Ops.ADD or inner.src[1].op is not Ops.CONST: return u, 0
+  return inner.src[0].cast(dtypes.int64), inner.src[1].arg
 
 def outer_terms_first(fn: Function) -> Function:
   """(p + inner) + outer = (p + outer) + inner: what changes in outer loops alone is added there."""

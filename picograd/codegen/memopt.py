@@ -3,10 +3,11 @@
 # constants: two private arrays are apart, so are two symbols, a private array whose address nobody took is apart from
 # whatever a pointer leads to, and an object is from what would not fit into it.
 from __future__ import annotations
+import math
 from dataclasses import replace
 from typing import Mapping, NamedTuple
 from picograd.codegen.flat import Flow, Function, every_node, forward, homes, phi, successors
-from picograd.codegen.flatopt import simplified
+from picograd.codegen.flatopt import constant_last, simplified
 from picograd.dtype import DType, dtypes
 from picograd.ops.ops import EFFECTS, Ops
 from picograd.ops.uop import Table, UOp, toposort
@@ -44,7 +45,7 @@ class Aliases:
 
   def apart(self, a: Address, b: Address) -> bool:
     if a.base is b.base: return a.offset + a.size <= b.offset or b.offset + b.size <= a.offset
-    if a.root is b.root: return False
+    if a.root is b.root: return are_other_parts(a, b)
     named = (Ops.BUFFER, Ops.SYM)
     if a.root.op in named and b.root.op in named: return True
     if Ops.PARAM in (a.root.op, b.root.op) and Ops.BUFFER in (a.root.op, b.root.op): return True
@@ -62,6 +63,22 @@ class Aliases:
     if effect.op is Ops.CALL: return not self.is_private(read.root)
     if effect.op is Ops.STORE: return not self.apart(access(effect), read)
     return effect.op is Ops.BARRIER
+
+def are_other_parts(a: Address, b: Address) -> bool:
+  """Whether the places are different parts of what repeats from a root on: fields in an array of structures."""
+  step = math.gcd(step_of(a), step_of(b)) or 1
+  distance = (b.offset - a.offset) % step
+  return a.size <= distance <= step - b.size
+
+def step_of(a: Address) -> int:
+  """What divides the distance from a's root to its base."""
+  step, base = 0, a.base
+  while base is not a.root:
+    base, term = base.src
+    factor = term.src[1] if term.op in (Ops.MUL, Ops.SHL) else term
+    if factor.op is not Ops.CONST: return 1
+    step = math.gcd(step, 1 << factor.arg if term.op is Ops.SHL else factor.arg)
+  return step
 
 def access(u: UOp) -> Address:
   """What a load or store touches."""
@@ -171,7 +188,8 @@ class KnownLoads:
     """A pointer in terms of the block that jumps to where it is made of parameters."""
     last = self.fn.blocks[label][-1]
     if last.op is not Ops.JUMP or len(last.src) == 1: return pointer
-    return simplified(pointer.substitute({phi(last.src[0], k, v.dtype): v for k, v in enumerate(last.src[1:])}))
+    passed = simplified(pointer.substitute({phi(last.src[0], k, v.dtype): v for k, v in enumerate(last.src[1:])}))
+    return simplified(constant_last(self.fn, passed))
 
   def new_parameter(self, label: UOp, dtype: DType) -> UOp:
     before = self.flow.before[label]

@@ -145,7 +145,7 @@ class Selector(VectorSelection):
   def float_to_int(self, u: UOp, x: UOp, letter: str) -> UOp:
     """Towards zero; the instruction gives the nearest in range, as we want, but NaN should give 0."""
     converted = ins(f"fcvt.{integer_letters(u.dtype)}.{letter}", x, number=TO_ZERO)
-    if is_within_int64(u.src[0]): return converted
+    if self.fn.is_lenient or is_within_int64(u.src[0]): return converted
     return ins("and", converted, ins("sub", ZERO, ins(f"feq.{letter}", x, x)))
 
   def extend(self, x: UOp, source: DType, to: DType) -> UOp:
@@ -187,10 +187,12 @@ class Selector(VectorSelection):
     return ins("sltu", ZERO, value) if u.dtype.kind == "b" else value
 
   def store(self, u: UOp) -> UOp:
+    """Only the low bits of a value matter."""
     pointer, value, state = u.src
+    while value.op is Ops.CAST and keeps_bits(value): value = value.src[0]
     base, offset = self.address(pointer)
     integer = class_of(value.dtype) is INT or is_positive_zero(value)
-    row = STORES[value.dtype.itemsize] if integer else {4: "fsw", 8: "fsd"}[value.dtype.itemsize]
+    row = STORES[u.src[1].dtype.itemsize] if integer else {4: "fsw", 8: "fsd"}[value.dtype.itemsize]
     source = ZERO if is_positive_zero(value) else self.new[value]
     return ins(row, source, base, self.after(state), number=offset, dtype=dtypes.void)
 
@@ -249,6 +251,10 @@ def is_small(u: UOp) -> bool:
   if u.op is Ops.CAST: return u.src[0].dtype.kind in "ub" and u.src[0].dtype.bits < 32
   if u.op is Ops.SHR: return u.dtype.is_unsigned and is_number(u.src[1]) and u.src[1].arg > 0
   return u.op is Ops.AND and is_number(u.src[1]) and 0 <= u.src[1].arg < 1 << 31
+
+def keeps_bits(u: UOp) -> bool:
+  """Whether a cast leaves as many low bits as it has alone."""
+  return u.dtype.is_int and u.src[0].dtype.is_int and u.src[0].dtype.bits >= u.dtype.bits
 
 def is_less_or_equal(u: UOp) -> bool:
   """x < y or x = y, of floats."""
