@@ -40,6 +40,7 @@ LAYERS = {
   "codegen.gpu": ("codegen.heuristic", "codegen.tiles"),
   "codegen.grid": ("codegen.optimize",),
   "codegen.shuffle": ("ops.index",),
+  "codegen.border": ("codegen.optimize",),
   "codegen.expand": ("codegen.optimize", "codegen.grid", "codegen.shuffle", "ops.movement"),
   "codegen.stream": ("codegen.optimize", "codegen.target"),
   "codegen.lower": ("ops.decompose", "codegen.grid", "codegen.target"),

@@ -10,7 +10,7 @@ from picograd.codegen.target import Target
 from picograd.dtype import dtypes
 from picograd.helpers import argsort, ceildiv, prod
 from picograd.ops.movement import linear, push
-from picograd.ops.ops import ALU, Axis, MOVEMENT, Ops, TRANSCENDENTAL
+from picograd.ops.ops import ALU, Axis, Border, MOVEMENT, Ops, TRANSCENDENTAL
 from picograd.ops.shape import Shape
 from picograd.ops.uop import Table, UOp, consumers, substitute, toposort
 
@@ -258,7 +258,9 @@ class Rangeifier:
       leaf = s if s.op in LEAVES else places.get(s)
       if leaf is None: return values[s, request]
       gate = None if request.gate is TRUE else request.gate
-      return param(leaf).index(linear(request.at, self.shape_in_memory(s)), gate).load()
+      shape = self.shape_in_memory(s)
+      address = param(leaf).index(linear(request.at, shape), gate)
+      return (address.replace(arg=border_of(s, shape)) if s.op is Ops.PAD else address).load()
 
     for u in self.order:
       if u.op in LEAVES: continue
@@ -324,6 +326,20 @@ def is_border_asked_for_again(u: UOp, request: Request, scope: Scope) -> bool:
   if not scope.contraction or size_of(loops_of(scope.ranges - ranges_of(request.at))) == 1: return False
   _, valid = push(u, request.at)
   return valid is not None and is_reduced(ranges_of((valid,)))
+
+def border_of(pad: UOp, shape: Shape) -> Border:
+  """Of PADs of PADs that are stored, in this shape."""
+  lows = [0] * len(shape)
+  while pad.op is Ops.PAD:
+    lows = [low + more for low, (more, _) in zip(lows, pad.arg)]
+    pad = unshaped(pad.src[0])
+  return Border(shape, tuple([(low, low + n) for low, n in zip(lows, pad.shape)]))
+
+def unshaped(u: UOp) -> UOp:
+  """u without reshapes that undo each other."""
+  below = u
+  while below.op is Ops.RESHAPE: below = below.src[0]
+  return below if below.shape == u.shape else u
 
 def is_narrowed(u: UOp, request: Request, scope: Scope) -> bool:
   """Whether a CAST makes a matrix narrower which a contraction's loops read again and again: matrix units read the

@@ -55,6 +55,11 @@ class Fetch(NamedTuple):
   """arg of a LOAD: what lies so many bytes from here will be wanted soon."""
   ahead: int
 
+class Border(NamedTuple):
+  """arg of an INDEX: the memory has this shape, and holds 0 outside of these bounds, low and high in each dimension."""
+  shape: tuple[int, ...]
+  inner: tuple[tuple[int, int], ...]
+
 class Lifetime(enum.Enum):
   """arg of a STORE to a private array."""
   BEGINS = 0      # a variable that holds no value yet: whatever it held before is gone
