@@ -85,20 +85,22 @@ def row(name: str, unit: str, ours: float, peer: str, theirs: float, ratio: floa
   return cells
 
 def tensors(torch: Any, pg: Any, *shapes: tuple[int, ...], dtype: str = "float32") -> tuple[list[Any], list[Any]]:
-  """Fresh random tensors of torch and the same ones of picograd."""
+  """Fresh random tensors of torch, and picograd's of the same memory."""
   theirs = [torch.randn(*shape, device="cuda").to(getattr(torch, dtype)) for shape in shapes]
-  ours = [pg.tensor(t.float().cpu().numpy(), dtype=getattr(pg, dtype), device="CUDA").realize() for t in theirs]
-  return ours, theirs
+  torch.cuda.synchronize()
+  return [pg.from_dlpack(t) for t in theirs], theirs
 
 def error(torch: Any, ours: Any, theirs: Any) -> float:
   """Relative Frobenius distance."""
-  got, want = torch.from_numpy(ours.float().numpy()).double(), theirs.double().cpu()
+  got, want = torch.from_dlpack(ours).double(), theirs.double()
   return float((got - want).norm() / want.norm())
 
 def measured(torch: Any, name: str, ours: Callable[[], Any], theirs: Callable[[], Any], tolerance: float,
              count: int = 10) -> Pair:
   """The times of both sides. RuntimeError where the results differ."""
-  off = error(torch, ours(), theirs())
+  found = ours().realize()
+  device("CUDA").synchronize()
+  off = error(torch, found, theirs())
   if not off < tolerance: raise RuntimeError(f"{name}: the result is off by {off:.1e}")
   return side_by_side(torch, recorded(lambda: ours().realize()), theirs, count)
 
