@@ -91,7 +91,7 @@ class Declarations(Expressions):
         self.advance()
       elif text in QUALIFIERS:
         self.advance()
-        if text == "_Atomic" and self.text == "(": found = self.parenthesized_type()
+        if text == "_Atomic" and self.text == "(": found = self.parenthesized(self.type_name)
         flags.add(text)
       elif text in STORAGE:
         if text == "_Thread_local": flags.add(text)
@@ -132,28 +132,19 @@ class Declarations(Expressions):
     if key not in TYPES: raise Failure(start, f"'{' '.join(words)}' is not a type")
     return TYPES[key]
 
-  def parenthesized_type(self) -> Type:
-    self.expect("(")
-    t = self.type_name()
-    self.expect(")")
-    return t
-
   def type_of(self) -> Type:
     """typeof = ( "typeof" | "__typeof_unqual__" ) "(" ( type-name | expression ) ")" """
     word = self.advance().text
-    self.expect("(")
-    t = self.type_name() if self.starts_type(self.token) else self.expression().type
-    self.expect(")")
+    t = self.parenthesized(lambda: self.type_name() if self.starts_type(self.token) else self.expression().type)
     return t if word == "typeof" else t.plain
 
   def alignas(self, attributes: Attributes) -> None:
     """alignment = "_Alignas" "(" ( type-name | constant-expression ) ")" """
     self.advance()
-    self.expect("(")
-    if self.starts_type(self.token): align = self.type_name().align
-    else: align = self.constant_expression("alignment")
-    self.expect(")")
-    self.set_alignment(attributes, align)
+    self.set_alignment(attributes, self.parenthesized(self.alignment))
+
+  def alignment(self) -> int:
+    return self.type_name().align if self.starts_type(self.token) else self.constant_expression("alignment")
 
   def set_alignment(self, attributes: Attributes, align: int) -> None:
     if align < 0 or align & (align - 1) or align > 1 << 28:
@@ -166,9 +157,7 @@ class Declarations(Expressions):
       if self.text == "__attribute__": self.attribute(into)
       elif self.text == "asm" and self.peek().text == "(":
         self.advance()
-        self.advance()
-        into.symbol = self.text_of_strings()
-        self.expect(")")
+        into.symbol = self.parenthesized(self.text_of_strings)
       else: return into
 
   def text_of_strings(self) -> str:
@@ -212,13 +201,9 @@ class Declarations(Expressions):
   def record(self) -> Type:
     """record = ( "struct" | "union" ) { attribute } ( [ name ] "{" { member-declaration } "}" { attribute } | name )"""
     kind = self.advance().text
-    attributes = self.attributes(Attributes())
-    tag = self.advance() if self.token.kind is IDENTIFIER else None
-    if tag is None and self.text != "{": raise self.unexpected(f"expected '{{' or a tag after '{kind}'")
-    t = self.tagged(tag, self.text in ("{", ";"), lambda: Record(kind, tag.text if tag else None))
+    t, attributes = self.tagged(kind, lambda tag: Record(kind, tag))
     if not isinstance(t, Record) or t.body.kind != kind:
-      assert tag is not None, "what has no tag is new"
-      raise Failure(tag, f"'{tag.text}' defined as wrong kind of tag")
+      raise Failure(self.token, f"'{t}' defined as wrong kind of tag")
     if self.text != "{": return t
     if t.size is not None: raise Failure(self.token, f"redefinition of '{t}'")
     self.advance()
@@ -231,15 +216,16 @@ class Declarations(Expressions):
     lay_out(t, fields, "packed" in attributes.words, attributes.align or 1, self.pack[-1])
     return t
 
-  def tagged(self, tag: Token | None, is_new: bool, make: Callable[[], Type]) -> Type:
-    """The type of a tag. is_new: the innermost scope gets its own."""
-    if tag is None: return make()
-    scopes = self.scopes[-1:] if is_new else self.scopes[::-1]
-    for scope in scopes:
-      if tag.text in scope.tags: return scope.tags[tag.text]
-    t = make()
-    self.scopes[-1].tags[tag.text] = t
-    return t
+  def tagged(self, kind: str, make: Callable[[str | None], Type]) -> tuple[Type, Attributes]:
+    """{ attribute } [ name ]: a type with a tag, or a new one. The innermost scope gets its own where it is defined."""
+    attributes = self.attributes(Attributes())
+    if self.token.kind is not IDENTIFIER:
+      if self.text != "{": raise self.unexpected(f"expected '{{' or a tag after '{kind}'")
+      return make(None), attributes
+    tag = self.advance().text
+    scopes = self.scopes[-1:] if self.text in ("{", ";") else self.scopes[::-1]
+    known = next((scope.tags[tag] for scope in scopes if tag in scope.tags), None)
+    return known or self.scopes[-1].tags.setdefault(tag, make(tag)), attributes
 
   def members(self, record: Record, fields: list[Field]) -> None:
     """member-declaration = specifiers [ member { "," member } ] ";" | static-assertion"""
@@ -253,8 +239,7 @@ class Declarations(Expressions):
       self.check_names(fields, list(base.type.body.fields))
       fields.append(Field(None, base.type))
     if self.text not in (";", "}"):
-      fields.append(self.one_member(base, fields))
-      while self.accept(","): fields.append(self.one_member(base, fields))
+      self.listed(lambda: fields.append(self.one_member(base, fields)))
     if self.text == "}": self.trees.warn(self.token, "no semicolon at end of struct or union")
     else: self.expect(";")
 
@@ -299,12 +284,8 @@ class Declarations(Expressions):
 
   def enumeration(self) -> Type:
     """enumeration = "enum" { attribute } ( [ name ] "{" enumerator { "," enumerator } [ "," ] "}" | name )"""
-    self.advance()
-    attributes = self.attributes(Attributes())
-    tag = self.advance() if self.token.kind is IDENTIFIER else None
-    if tag is None and self.text != "{": raise self.unexpected("expected '{' or a tag after 'enum'")
-    t = self.tagged(tag, self.text in ("{", ";"), lambda: Enum(tag.text if tag else None))
-    if not isinstance(t, Enum): raise Failure(self.token, "defined as wrong kind of tag")
+    t, attributes = self.tagged(self.advance().text, Enum)
+    if not isinstance(t, Enum): raise Failure(self.token, f"'{t}' defined as wrong kind of tag")
     if not self.accept("{"): return t
     if t.complete: raise Failure(self.token, f"redefinition of '{t}'")
     following, values = 0, list[int]()
@@ -442,8 +423,7 @@ class Declarations(Expressions):
     self.scopes.append(scope)
     if self.text == "void" and self.peek().text == ")": self.advance()
     elif self.text != ")" and not self.starts_type(self.token) and self.token.kind is IDENTIFIER:
-      names.append(self.advance())
-      while self.accept(","): names.append(self.advance())
+      names = self.listed(self.advance)
     elif self.text != ")":
       while True:
         if self.accept("..."):

@@ -2,7 +2,7 @@
 # tokens. Out: typed nodes (tree.py). What an expression contains of types, initialisers and statements is read by the
 # classes that build on this one: declare.py and parse.py. Above each function stands the rule it reads.
 from __future__ import annotations
-from typing import NamedTuple
+from typing import Callable, NamedTuple, TypeVar
 from .abi import assigner
 from .constant import NotConstant, constant_value, integer_constant, round_to
 from .ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, INT, Integer, LONG, LONG_LONG, Machine, Pointer,
@@ -46,6 +46,8 @@ def respelled(t: Token) -> Token:
   """A new token: those of headers serve several programs."""
   return Token(t.kind, SPELLINGS[t.text], t.file, t.at, t.space)
 
+T = TypeVar("T")
+
 # ---- reading tokens --------------------------------------------------------------------------------------------------
 
 class Reader:
@@ -79,6 +81,17 @@ class Reader:
   def expect(self, text: str) -> Token:
     if self.text != text: raise self.unexpected(f"expected '{text}'")
     return self.advance()
+  def parenthesized(self, read: Callable[[], T]) -> T:
+    """"(" .. ")" """
+    self.expect("(")
+    found = read()
+    self.expect(")")
+    return found
+  def listed(self, read: Callable[[], T]) -> list[T]:
+    """.. { "," .. }"""
+    found = [read()]
+    while self.accept(","): found.append(read())
+    return found
   def unexpected(self, wanted: str) -> Failure:
     """At the end of the line before, where it is usually missing."""
     what = f"'{self.text}'" if self.text else self.token.kind
@@ -182,10 +195,9 @@ class Expressions(Reader):
   def cast(self) -> Node:
     """cast = "(" type-name ")" ( cast | compound-literal ) | unary"""
     if self.text != "(" or not self.starts_type(self.peek()): return self.unary()
-    token = self.advance()
+    token = self.token
     self.enter()
-    t = self.type_name()
-    self.expect(")")
+    t = self.parenthesized(self.type_name)
     if self.text == "{": node = self.postfix(self.compound_literal(t, token))
     else: node = self.trees.explicit_cast(self.cast(), t, token)
     self.leave()
@@ -215,9 +227,7 @@ class Expressions(Reader):
 
   def measure(self, token: Token) -> Node:
     if self.text == "(" and self.starts_type(self.peek()):
-      self.advance()
-      t = self.type_name()
-      self.expect(")")
+      t = self.parenthesized(self.type_name)
       if self.text == "{": t = self.postfix(self.compound_literal(t, token)).type
     else:
       node = self.unary()
@@ -260,11 +270,8 @@ class Expressions(Reader):
 
   def arguments(self) -> list[Node]:
     """arguments = [ assignment { "," assignment } ] ")" """
-    given: list[Node] = []
     self.enter()
-    if self.text != ")":
-      given.append(self.assignment())
-      while self.accept(","): given.append(self.assignment())
+    given = [] if self.text == ")" else self.listed(self.assignment)
     self.leave()
     self.expect(")")
     return given
@@ -285,15 +292,14 @@ class Expressions(Reader):
       if prefix: return self.trees.number(self.characters[prefix].wrap(value), self.characters[prefix], token)
       return self.trees.number(self.char.wrap(value) if value < 256 else INT.wrap(value), INT, token)
     if token.text != "(": raise self.unexpected("expected expression")
-    self.advance()
     self.enter()
-    node = self.statement_expression(token) if self.text == "{" else self.expression()
+    node = self.parenthesized(self.statement_expression if self.peek().text == "{" else self.expression)
     self.leave()
-    self.expect(")")
     return node
 
-  def statement_expression(self, token: Token) -> Node:
+  def statement_expression(self) -> Node:
     """GNU: ({ statements }) has the value of its last expression."""
+    token = self.token
     if self.function is None: raise Failure(token, "braced-group within expression allowed only inside a function")
     block = self.compound_statement()
     last = block.arg[-1] if block.arg else None
@@ -381,23 +387,18 @@ class Expressions(Reader):
 
   # ---- builtins that are no functions: they take types, or are part of the machine ----
 
-  def begin_builtin(self) -> Token:
-    token = self.advance()
-    self.expect("(")
-    return token
-
   def argument_class(self) -> Node:
     """"__builtin_va_class" "(" type-name ")": a letter for each register that a variable argument of the type takes, f
     for floats, i for others; nothing if it goes on the stack."""
-    token = self.begin_builtin()
-    passing = assigner(self.machine).argument(self.type_name(), True)
-    self.expect(")")
+    token = self.advance()
+    passing = assigner(self.machine).argument(self.parenthesized(self.type_name), True)
     letters = [] if passing.on_stack else ["f" if p.dtype.kind == "f" else "i" for p in passing.pieces]
     return self.trees.variable(self.string_object([*map(ord, letters), 0], self.char, token), token)
 
   def choose(self) -> Node:
     """"__builtin_choose_expr" "(" constant "," assignment "," assignment ")" """
-    self.begin_builtin()
+    self.advance()
+    self.expect("(")
     test = self.constant_expression("first argument of '__builtin_choose_expr'")
     self.expect(",")
     yes = self.assignment()
@@ -408,9 +409,8 @@ class Expressions(Reader):
 
   def is_constant(self) -> Node:
     """"__builtin_constant_p" "(" expression ")" """
-    token = self.begin_builtin()
-    node = self.trees.value(self.expression())
-    self.expect(")")
+    token = self.advance()
+    node = self.trees.value(self.parenthesized(self.expression))
     try: known = isinstance(constant_value(node), (int, float)) or node.type.is_floating
     except (NotConstant, Failure): known = False
     return self.trees.number(int(known), INT, token)

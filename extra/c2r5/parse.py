@@ -2,6 +2,7 @@
 # function a Definition, given to a callback as soon as it is read; at the end a Unit with all objects of the file. An
 # error is reported, then reading goes on after the statement or declaration it was in, so that one run shows many.
 from __future__ import annotations
+from functools import partial
 from typing import Callable, NamedTuple
 from .ctype import Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite, decayed
 from .declare import AUTO, Attributes, Declarations, Declarator, Leaf, Parameter, Signature, Specifiers
@@ -108,9 +109,7 @@ class Parser(Declarations):
   def file_assembly(self) -> None:
     self.advance()
     while self.text in ("volatile", "goto"): self.advance()
-    self.expect("(")
-    self.assembly.append(self.text_of_strings())
-    self.expect(")")
+    self.assembly.append(self.parenthesized(self.text_of_strings))
     self.expect(";")
 
   # ---- declarations ----
@@ -313,10 +312,8 @@ class Parser(Declarations):
     while self.text != "{":
       if not self.starts_type(self.token): raise self.unexpected("expected declaration specifiers")
       base = self.specifiers()
-      while self.text != ";":
-        declared = self.declarator(base.type)
+      for declared in self.listed(partial(self.declarator, base.type)) if self.text != ";" else ():
         if declared.name is not None: types[declared.name.text] = decayed(declared.type)
-        if not self.accept(","): break
       self.expect(";")
     params = []
     for name in signature.names:
@@ -438,11 +435,7 @@ class Parser(Declarations):
     node.src = (self.after_label(),)
     return node
 
-  def condition(self) -> Node:
-    self.expect("(")
-    node = self.trees.condition(self.expression())
-    self.expect(")")
-    return node
+  def condition(self) -> Node: return self.trees.condition(self.parenthesized(self.expression))
 
   def if_(self) -> Node:
     """"if" "(" expression ")" statement [ "else" statement ]; a chain of else-ifs is a list of arms, so that it may be
@@ -460,9 +453,7 @@ class Parser(Declarations):
   def switch(self) -> Node:
     """"switch" "(" expression ")" statement"""
     token = self.advance()
-    self.expect("(")
-    node = self.trees.promote(self.expression())
-    self.expect(")")
+    node = self.trees.promote(self.parenthesized(self.expression))
     if not isinstance(node.type, Integer): raise Failure(token, "switch quantity is not an integer")
     switch = Switch(node.type)
     self.switches.append(switch)
@@ -524,17 +515,13 @@ class Parser(Declarations):
     self.expect(";")
     return node
 
-  def break_(self) -> Node:
+  def jump(self) -> Node:
+    """( "break" | "continue" ) ";" """
     token = self.advance()
-    if not self.breakable: raise Failure(token, "break statement not within loop or switch")
+    if not (self.loops if token.text == "continue" else self.breakable):
+      raise Failure(token, f"{token.text} statement not within a loop{' or switch' * (token.text == 'break')}")
     self.expect(";")
-    return Node("break", VOID, token)
-
-  def continue_(self) -> Node:
-    token = self.advance()
-    if not self.loops: raise Failure(token, "continue statement not within a loop")
-    self.expect(";")
-    return Node("continue", VOID, token)
+    return Node(token.text, VOID, token)
 
   def return_(self) -> Node:
     """"return" [ expression ] ";" """
@@ -561,9 +548,7 @@ class Parser(Declarations):
     sections: list[list[Operand]] = [[], []]
     for section in sections:
       if not self.accept(":"): break
-      while self.token.kind is STRING or self.text == "[":
-        section.append(self.asm_operand())
-        if not self.accept(","): break
+      if self.token.kind is STRING or self.text == "[": section += self.listed(self.asm_operand)
     while self.text != ")" and self.token.kind is not END: self.advance()                 # clobbers
     self.expect(")")
     self.expect(";")
@@ -574,10 +559,7 @@ class Parser(Declarations):
       self.advance()
       self.expect("]")
     constraint = self.text_of_strings()
-    self.expect("(")
-    node = self.expression()
-    self.expect(")")
-    return Operand(constraint, node)
+    return Operand(constraint, self.parenthesized(self.expression))
 
   def fallthrough(self) -> Node:
     token = self.token
@@ -607,5 +589,5 @@ class Parser(Declarations):
 
 STATEMENTS: dict[str, Callable[[Parser], Node]] = {
   "if": Parser.if_, "switch": Parser.switch, "while": Parser.while_, "do": Parser.do, "for": Parser.for_,
-  "case": Parser.case, "default": Parser.default, "goto": Parser.goto, "break": Parser.break_,
-  "continue": Parser.continue_, "return": Parser.return_, "asm": Parser.asm, "__attribute__": Parser.fallthrough}
+  "case": Parser.case, "default": Parser.default, "goto": Parser.goto, "break": Parser.jump,
+  "continue": Parser.jump, "return": Parser.return_, "asm": Parser.asm, "__attribute__": Parser.fallthrough}
