@@ -170,11 +170,11 @@ class KnownLoads:
       ways[start] = []
       for p in before:
         there = self.passed_by(p, pointer)
-        known: UOp | Start | None = self.at_end[p].get((there, dtype), self.made.get(((p, there), dtype)))
+        known: UOp | Start | None = self.at_end[p].get((there, dtype))
         if known is None:
           if self.is_changed(self.effects[p], there, dtype): return {}
           known = p, there
-          waiting.append(known)
+          if (known, dtype) not in self.made: waiting.append(known)
         ways[start].append(known)
     return ways
 
