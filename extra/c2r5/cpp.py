@@ -4,6 +4,7 @@
 # expanded over segments with hide sets (Prosser's algorithm, on which the standard's words are based).
 from __future__ import annotations
 import os, sys, time
+from itertools import count
 from typing import Callable, Iterable, Iterator, NamedTuple
 from .constant import integer_constant
 from .ctype import INT, LONG, RISCV64, UNSIGNED_LONG
@@ -21,7 +22,7 @@ class Macro(NamedTuple):
   body: Tokens
   params: tuple[str, ...] | None = None      # None: an object-like macro
   variadic: bool = False                     # the last parameter takes all arguments that are left
-  dynamic: Callable[[Token], Token] | None = None
+  dynamic: Callable[[Token], str] | None = None      # the text of a string or number that depends on the place
 
 class Group(NamedTuple):
   """An open #if: where it began, and whether one of its branches has been taken."""
@@ -78,31 +79,23 @@ class Preprocessor:
     self.directories = [*options.quoted, *options.angled, *options.system]
     self.first_angled = len(options.quoted)
     self.first_system = len(options.quoted) + len(options.angled)
-    self.macros: dict[str, Macro] = {}
     self.dependencies: list[str] = []
     self.once: set[str] = set()
     self.guards: dict[str, str] = {}         # path -> the macro that, if defined, makes the file empty
     self.found_in: dict[str, int] = {}       # path -> the directory it was found in, for #include_next
     self.includes: list[SourceFile] = []     # files that are open, the innermost last
     self.builtins: set[str] = set()          # names that have a meaning before any #include
-    self.counter = 0
+    self.counter = count()
+    self.saved: dict[str, list[Macro | None]] = {}             # by #pragma push_macro
     now = time.localtime()
     month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[now.tm_mon - 1]
     date, clock = f'"{month} {now.tm_mday:2} {now.tm_year}"', time.strftime('"%H:%M:%S"', now)
-    self.dynamic("__FILE__", lambda t: quoted(t, t.file.place(t.at).file))
-    self.dynamic("__LINE__", lambda t: Token(NUMBER, str(t.line), t.file, t.at, t.space))
-    self.dynamic("__COUNTER__", self.count)
-    self.dynamic("__DATE__", lambda t: Token(STRING, date, t.file, t.at, t.space))
-    self.dynamic("__TIME__", lambda t: Token(STRING, clock, t.file, t.at, t.space))
-    self.dynamic("__BASE_FILE__", lambda t: quoted(t, self.includes[0].name))
-    self.dynamic("__INCLUDE_LEVEL__",
-                 lambda t: Token(NUMBER, str(len(self.includes) - 1), t.file, t.at, t.space))
-
-  def dynamic(self, name: str, make: Callable[[Token], Token]) -> None:
-    self.macros[name] = Macro(name, [], dynamic=make)
-  def count(self, token: Token) -> Token:
-    self.counter += 1
-    return Token(NUMBER, str(self.counter - 1), token.file, token.at, token.space)
+    dynamic: dict[str, Callable[[Token], str]] = {
+      "__FILE__": lambda t: quoted(t.file.place(t.at).file), "__LINE__": lambda t: str(t.line),
+      "__COUNTER__": lambda t: str(next(self.counter)), "__DATE__": lambda t: date, "__TIME__": lambda t: clock,
+      "__BASE_FILE__": lambda t: quoted(self.includes[0].name),
+      "__INCLUDE_LEVEL__": lambda t: str(len(self.includes) - 1)}
+    self.macros = {name: Macro(name, [], dynamic=text) for name, text in dynamic.items()}
 
   def run(self, files: Iterable[SourceFile]) -> Tokens:
     """The tokens of the files, one after the other, with an END."""
@@ -232,10 +225,6 @@ class Preprocessor:
         if old is None: self.macros.pop(name, None)
         else: self.macros[name] = old
 
-  @property
-  def saved(self) -> dict[str, list[Macro | None]]:
-    return self.__dict__.setdefault("saved_macros", {})
-
   # ---- #include ----
 
   def find_include(self, name: Token, rest: Tokens) -> SourceFile | None:
@@ -324,7 +313,10 @@ class Preprocessor:
 
   def replace(self, token: Token, macro: Macro, feed: Feed) -> bool:
     """Puts what a macro stands for on the stack; false if it is a function-like one without arguments."""
-    if macro.dynamic is not None: feed.push([copy_of(macro.dynamic(token), token.hide | {macro.name}, token.space)])
+    if macro.dynamic is not None:
+      text = sys.intern(macro.dynamic(token))
+      kind = STRING if text.startswith('"') else NUMBER
+      feed.push([Token(kind, text, token.file, token.at, token.space, token.hide | {macro.name})])
     elif macro.params is None:
       hide = token.hide | {macro.name}
       body = self.substitute(macro, {}, token) if any(t.text == "##" for t in macro.body) else macro.body
@@ -449,9 +441,8 @@ def line_end(tokens: Tokens, start: int) -> int:
   while tokens[end].space != FIRST: end += 1
   return end
 
-def quoted(token: Token, text: str) -> Token:
-  escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-  return Token(STRING, sys.intern(f'"{escaped}"'), token.file, token.at, token.space)
+def escaped(text: str) -> str: return text.replace("\\", "\\\\").replace('"', '\\"')
+def quoted(text: str) -> str: return f'"{escaped(text)}"'
 
 def guard_of(file: SourceFile) -> str | None:
   """The X of a file that is all #ifndef X .. #endif."""
@@ -502,8 +493,7 @@ def place_at(use: Token, body: Tokens, hide: frozenset[str]) -> Tokens:
 def stringize(hash_sign: Token, argument: Tokens) -> Token:
   parts = []
   for i, token in enumerate(argument):
-    text = token.text
-    if token.kind is STRING or token.kind is CHARACTER: text = text.replace("\\", "\\\\").replace('"', '\\"')
+    text = escaped(token.text) if token.kind is STRING or token.kind is CHARACTER else token.text
     parts.append((" " if i and token.space else "") + text)
   return Token(STRING, sys.intern('"' + "".join(parts) + '"'), hash_sign.file, hash_sign.at, hash_sign.space)
 
@@ -573,9 +563,7 @@ def has_include(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
   """Whether #include of it would find a file."""
   header, is_angled = cpp.header_name(name, inside)
   word = "include_next" if name.text.endswith("next") else "include"
-  return cpp.search(header, is_angled, copy_named(name, word)) is not None
-
-def copy_named(token: Token, text: str) -> Token: return Token(token.kind, text, token.file, token.at, token.space)
+  return cpp.search(header, is_angled, Token(name.kind, word, name.file, name.at, name.space)) is not None
 
 ATTRIBUTES = frozenset("""aligned packed noreturn unused used weak section alias always_inline noinline const pure
   constructor destructor visibility format malloc cold hot deprecated nonnull warn_unused_result may_alias mode
