@@ -85,10 +85,10 @@ def row(name: str, unit: str, ours: float, peer: str, theirs: float, ratio: floa
   return cells
 
 def tensors(torch: Any, pg: Any, *shapes: tuple[int, ...], dtype: str = "float32") -> tuple[list[Any], list[Any]]:
-  """Fresh random tensors of torch, and picograd's of the same memory."""
+  """Fresh random tensors of torch and picograd's copies: of memory that it shares each operation would run at once."""
   theirs = [torch.randn(*shape, device="cuda").to(getattr(torch, dtype)) for shape in shapes]
   torch.cuda.synchronize()
-  return [pg.from_dlpack(t) for t in theirs], theirs
+  return [pg.from_dlpack(t).clone().realize() for t in theirs], theirs
 
 def error(torch: Any, ours: Any, theirs: Any) -> float:
   """Relative Frobenius distance."""
