@@ -15,5 +15,6 @@ int main(void) {
   printf("%d %d %ld\n", first.next->v, second.next->next->v, diff); printf("%zu %d %zu %x %x %zu\n", wcslen(wide), wide[5], sizeof sixteen, sixteen[0], sixteen[1], sizeof utf8);
   printf("%d %d %c %c %zu\n", esc[0], esc[2], esc[3], esc[4], sizeof esc); volatile int v = 1; int r = setjmp(env); if (!r) { v = 2; thrower(3); } printf("%d %d\n", r, v);
   int a[] = {5, 3, 9, 1}; qsort(a, 4, sizeof *a, cmp); for (int i = 0; i < 4; i++) printf("%d ", a[i]); char buf[20]; strcpy(buf, "abc"); strcat(buf, "def"); printf("%s %zu %c %d\n", buf, strlen(buf), "index"[2], *"s");
-  printf("%d %s %d\n", chosen(9, 4), deep[1], tentative); char *s = buf; while (*s) { if (*s >= 'a' && *s <= 'z') *s -= 32; s++; } puts(buf); printf("%s\n", __FILE__ ? "file" : ""); printf("%d\n", (int)(&a[3] - a)); return a[0] == 1 ? 3 : 4;
+  printf("%d %s %d\n", chosen(9, 4), deep[1], tentative); char *s = buf; while (*s) { if (*s >= 'a' && *s <= 'z') *s -= 32; s++; } puts(buf); printf("%s\n", __FILE__ ? "file" : ""); printf("%d\n", (int)(&a[3] - a));
+  printf("%d %d\n", "\xfff"[0] & 255, (unsigned char)'\x1fe'); return a[0] == 1 ? 3 : 4;
 }
