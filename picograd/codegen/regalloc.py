@@ -57,7 +57,7 @@ class Liveness:
     self.before = [[index[p] for p in flow.before[label]] for label in fn.blocks]
     parameters = defaultdict(list)
     for p in incoming(fn): parameters[p.src[0]].append(p)
-    weights = [10 ** min(flow.depth[label], 6) for label in fn.blocks]
+    self.weights = weights = [10 ** min(flow.depth[label], 6) for label in fn.blocks]
     self.bounds = self.number(fn, weights, parameters)               # (start, end) of each block
     for k, block in enumerate(fn.blocks.values()):
       position = self.bounds[k][0]
@@ -81,6 +81,8 @@ class Liveness:
       position += 2
       bounds.append((first, position))
     return bounds
+
+  def frequency(self, u: UOp) -> int: return self.weights[self.home[u]]
 
   def define(self, u: UOp, block: int, position: int, weight: int) -> None:
     self.home[u], self.start[u], self.end[u] = block, position, position + 1
@@ -188,17 +190,31 @@ class Scan:
     self.saved = {kind: tuple([r for r in bank.registers if r in bank.saved]) for kind, bank in banks.items()}
     self.idle_slots: list[tuple[int, int]] = []                      # (end of what it held, number)
     self.slots = 0
-    for u in live.order: self.visit(u)
+    for u in sorted(live.order, key=self.turn): self.visit(u)
+
+  def turn(self, u: UOp) -> tuple[int, bool]:
+    """By their starts; of a block's parameters first those that would like the register of what is passed."""
+    start = self.live.start[u]
+    known = [h for h in self.hints.get(u, ()) if isinstance(h, int) or self.live.start.get(h, start) < start]
+    return start, not known
 
   def visit(self, u: UOp) -> None:
     kind = bank_of(u)
     span = self.live.spans[u]
     usable = self.saved[kind] if span.crosses_call(self.live) else self.banks[kind].registers
-    chosen = self.choose(u, usable, span)
+    chosen = self.choose(u, self.saved[kind], span) if self.passes_calls(u, span) else None
+    if chosen is None: chosen = self.choose(u, usable, span)
     if chosen is None: chosen = self.evict(u, usable, span)
     if chosen is None: return self.spill(u)
     self.registers[chosen].take(u, span)
     self.places[u] = chosen
+
+  def passes_calls(self, u: UOp, span: Span) -> bool:
+    """Whether what comes later, as deep in loops, and would like u's register is kept across calls."""
+    live = self.live
+    later = [h for h in self.hints.get(u, ()) if h in live.spans and h not in self.places]
+    return any(live.frequency(h) >= live.frequency(u) and live.spans[h].crosses_call(live) and
+               not span.meets(live.spans[h]) for h in later)
 
   def choose(self, u: UOp, usable: tuple[int, ...], span: Span) -> int | None:
     """A free register: one that saves a move, that of the first operand, else the first. A value that no jump passes
