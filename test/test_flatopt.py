@@ -6,11 +6,11 @@ from unittest import mock
 import numpy as np
 import pytest
 from picograd.codegen import memopt
-from picograd.codegen.flat import Builder, every_node, mem2reg, new_label
-from picograd.codegen.flatopt import constants_last, simplify
+from picograd.codegen.flat import Builder, Flow, every_node, incoming, mem2reg, new_label
+from picograd.codegen.flatopt import constants_last, reduce_strength, simplify, thread_jumps
 from picograd.codegen.inline import calls_of, inline_all
 from picograd.codegen.memopt import drop_stores, forward_loads, hoist_loads
-from picograd.codegen.place import place
+from picograd.codegen.place import place, separate_cases
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
 from picograd.ops.spec import verify
@@ -96,6 +96,25 @@ def test_a_load_where_ways_join_is_what_was_known_on_each():
   for given, want in ((3, 50), (9, 54)):
     assert PythonProgram("f", [place(fn)]).run(np.zeros(32, np.uint8), given) == want
 
+def test_what_a_loop_changes_after_its_start_is_read_again():
+  """first = p[0]; do { p[0] = p[1]; p[1] = 0; total += p[0]; } while (p[0]): the value at the start of a round is no
+  value at its end."""
+  b = Builder("f", [ptr], i64)
+  total, head, more, out = b.var(i64), new_label(), new_label(), new_label()
+  b.set(total, b.load(b.param(0), i64))
+  b.start(head)
+  b.set(total, b.get(total) + b.load(b.param(0), i64) * 10)
+  b.store(at(b.param(0), 8 * 2), b.load(at(b.param(0), 8), i64))
+  b.call("g", b.param(0))
+  b.start(more)
+  b.branch(b.load(b.param(0), i64).ne(0), head, out)
+  b.begin(out)
+  b.ret(b.get(total))
+  g = Builder("g", [ptr], dtypes.void)
+  g.store(g.param(0), g.load(g.param(0), i64) + -1)
+  functions = [improve(mem2reg(b.finish())), g.finish()]
+  assert PythonProgram("f", [place(fn) for fn in functions]).run(np.array([3, 0, 0], np.int64).view(np.uint8)) == 63
+
 @pytest.mark.parametrize("offset, there", [(8, False), (-12, False), (0, True), (-8, True)])
 def test_a_place_beyond_what_an_object_could_hold_is_not_in_it(offset, there):
   b = Builder("f", [ptr], i64)
@@ -114,6 +133,70 @@ def test_fields_of_structures_in_an_array_are_apart(k, there):
   b.store(field(2, 8 * k), UOp.const(i64, 3))
   b.ret(first + b.load(field(1, 8), i64))
   assert len(listed(improve(b.finish()), Ops.LOAD)) == 2 - there
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_jump_to_a_question_whose_answer_is_known_goes_on(is_read):
+  """yes = p < 5 ? p < 3 : 0; return yes ? 7 : 8, or 8 + yes"""
+  b = Builder("f", [i64], i64)
+  yes, labels = b.var(i64), [new_label() for _ in range(5)]
+  small, large, join, then, otherwise = labels
+  b.branch(b.param(0) < 5, small, large)
+  for label, value in ((small, (b.param(0) < 3).cast(i64)), (large, UOp.const(i64, 0))):
+    b.begin(label)
+    b.set(yes, value)
+    b.jump(join)
+  b.begin(join)
+  b.branch(b.get(yes).ne(0), then, otherwise)
+  b.begin(then)
+  b.ret(UOp.const(i64, 7))
+  b.begin(otherwise)
+  b.ret(b.get(yes) + 8 if is_read else UOp.const(i64, 8))
+  before = simplify(mem2reg(b.finish()))
+  fn = thread_jumps(before)
+  verify("flat", fn)
+  for given, want in ((2, 7), (4, 8), (9, 8)): assert PythonProgram("f", [place(fn)]).run(given) == want
+  assert (fn is before) is is_read
+
+@pytest.mark.parametrize("always", [True, False])
+def test_what_both_sides_of_a_branch_need_only_at_times_is_not_computed_before(always):
+  b = Builder("f", [i64, i64], i64)
+  product = b.param(0) * b.param(1)
+  sides = [new_label(), new_label()]
+  b.branch(b.param(0) < 5, *sides)
+  for k, label in enumerate(sides):
+    b.begin(label)
+    rare, often = new_label(), new_label()
+    if not always:
+      b.branch(b.param(1) < k, rare, often)
+      b.begin(often)
+      b.ret(UOp.const(i64, k))
+      b.begin(rare)
+    b.ret(product + k)
+  fn = b.finish()
+  first, *_ = place(separate_cases(fn, Flow(fn))).blocks.values()
+  assert any(u.op is Ops.MUL for u in first) is always
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("step, start, want", [(1, 0, 21), (1, 2, 18), (1, 5, 6), (-1, 7, 36), (-1, 0, 1)])
+def test_a_counter_that_only_finds_places_is_a_pointer(step, start, want, is_known):
+  """i = start; if (i < bound) do total += p[i]; while (++i < bound), or while (--i >= 0); p[i] = i + 1, bound = 6"""
+  b = Builder("f", [ptr, i32], i64)
+  total, i, enter, head, out = b.var(i64), b.var(i32), new_label(), new_label(), new_label()
+  bound = UOp.const(i32, 6) if is_known else b.param(1)
+  b.set(total, UOp.const(i64, 0))
+  b.set(i, UOp.const(i32, start))
+  b.branch(b.get(i) < bound if step > 0 else (b.param(1) < 0).ne(True), enter, out)
+  b.start(enter)
+  b.start(head)
+  b.set(total, b.get(total) + b.load(UOp(Ops.ADD, ptr, (b.param(0), b.get(i).cast(i64) * 8)), i64))
+  b.set(i, b.get(i) + step)
+  b.branch(b.get(i) < bound if step > 0 else (b.get(i) < 0).ne(True), head, out)
+  b.begin(out)
+  b.ret(b.get(total))
+  fn = reduce_strength(replace(simplify(mem2reg(b.finish())), is_lenient=True))
+  memory = np.arange(1, 11, dtype=np.int64).view(np.uint8)
+  assert PythonProgram("f", [place(fn)]).run(memory, 6) == want
+  assert not [p for p in incoming(fn) if p.dtype is i32]
 
 @pytest.mark.parametrize("is_lenient", [True, False])
 def test_constants_of_places_stand_last_where_counters_never_overflow(is_lenient):

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Callable, Iterable
 from picograd.codegen.flat import Data, Function, Module, forward, mem2reg, without_beginnings
-from picograd.codegen.flatopt import constants_last, simplify
+from picograd.codegen.flatopt import constants_last, simplify, thread_jumps
 from picograd.codegen.inline import inline_all
 from picograd.codegen.memopt import drop_stores, forward_loads, hoist_loads
 from picograd.codegen.riscv import assemble
@@ -50,7 +50,7 @@ def optimized(module: Module) -> list[Function]:
   sizes = {data.name: data.size for data in module.data if data.name not in module.weak}
   def improve(fn: Function) -> Function:
     if fn.returns_twice: return fn
-    fn = forward_loads(constants_last(simplify(lines_of_calls(fn))), sizes)
+    fn = forward_loads(constants_last(thread_jumps(simplify(lines_of_calls(fn)))), sizes)
     return simplify(hoist_loads(drop_stores(fn, sizes), sizes))
   return inline_all(list(map(named(start), module.functions)), module.weak, named(improve))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
-from picograd.codegen.flat import Flow, Function, every_node, forward, homes, in_order, phi, prune
+from picograd.codegen.flat import (STATEFUL, Flow, Function, every_node, forward, homes, in_order, phi, prune,
+                                   split_edges)
 from picograd.dtype import dtypes
 from picograd.helpers import dedup
 from picograd.ops.fold import fold_alu
 from picograd.ops.match import rewrite
-from picograd.ops.ops import Ops
+from picograd.ops.ops import TERMINATORS, Ops
 from picograd.ops.uop import Table, UOp, consumers
 
 # ---- constants and identities ----------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ def add_parameters(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Poi
     enter, back = blocks[loop.enter], blocks[loop.back]
     table[u] = phi(loop.head, len(enter[-1].src) - 1, dtypes.ptr)
     from_base = start.op is Ops.CONST and start.arg == 0 and base.dtype is dtypes.ptr         # an array's dtype is not
-    first = base if from_base else moved(base, start * scale)
+    first = base if from_base else moved(base, simplified(start * scale))
     enter[-1] = enter[-1].with_src((*enter[-1].src, first))
     back[-1] = back[-1].with_src((*back[-1].src, moved(table[u], step * scale)))
     if scale > 0: made.setdefault(variable, u)
@@ -119,24 +120,44 @@ def moved(pointer: UOp, offset: "UOp | int") -> UOp:
 
 def compared_pointers(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Pointer], table: Table,
                       made: dict[UOp, UOp]) -> Table:
-  """i + 1 < bound -> pointer + scale != end, for variables that nothing but the loop and its pointers use, from a
-  constant below a constant bound: i + 1 then meets the bound."""
+  """i + 1 < bound -> pointer + scale != end, and i - 1 >= bound likewise, for variables that nothing but the loop and
+  its pointers use, where the first value is within the bound: then the variable meets what is next to the last."""
   users = consumers(every_node(fn))
+  flow = Flow(fn)
+  home = homes(fn, flow)
   out: Table = {}
   for variable, u in made.items():
     loop = owner[variable]
     start, step = loop.variables[variable]
     counter = counter_of(variable)
     following = counter + step
-    tests = [s for s in users.get(following, ()) if s.op is Ops.CMPLT]
-    if step != 1 or start.op is not Ops.CONST or len(tests) != 1: continue
-    counts = {following, fn.blocks[loop.back][-1], fn.blocks[loop.enter][-1], tests[0]}
+    tests = [s for s in users.get(following, ()) if s.op is Ops.CMPLT and s.src[0] is following]
+    if abs(step) != 1 or len(tests) != 1: continue
+    test, bound = tests[0], tests[0].src[1]
+    counts = {following, fn.blocks[loop.back][-1], fn.blocks[loop.enter][-1], test}
     others = [s for s in users[counter] + users[following] if s not in counts and not only_for(s, found, users)]
-    bound = tests[0].src[1]
-    if others or bound.op is not Ops.CONST or tests[0].src[0] is not following or start.arg >= bound.arg: continue
+    if others or home[bound] is loop.head or not flow.dominates(home[bound], loop.head): continue
     base, _, scale = found[u]
-    out[tests[0]] = moved(table[u], scale).ne(moved(base, bound.arg * scale))
+    following_pointer = moved(table[u], step * scale)
+    if step == 1 and is_below(fn, flow, loop, start, bound):
+      last = simplified(bound.cast(dtypes.int64) * scale)
+      out[test] = following_pointer.ne(moved(base, last))
+    negated = test.ne(True)
+    if step == -1 and users[test] == [negated] and is_number(start) and is_number(bound) and start.arg >= bound.arg:
+      out[negated] = following_pointer.ne(moved(base, (bound.arg - 1) * scale))
   return out
+
+def is_number(u: UOp) -> bool: return u.op is Ops.CONST
+
+def is_below(fn: Function, flow: Flow, loop: Counted, start: UOp, bound: UOp) -> bool:
+  """Whether a loop is entered with a start below the bound: both are numbers, or a branch on the way asked."""
+  if is_number(start) and is_number(bound): return start.arg < bound.arg
+  before = flow.before[loop.enter]
+  test = fn.blocks[before[0]][-1] if len(before) == 1 else None
+  if test is None or test.op is not Ops.BRANCH or test.src[1] is not loop.enter or test.src[0].op is not Ops.CMPLT:
+    return False
+  asked, limit = test.src[0].src
+  return limit is bound and simplified(asked.cast(dtypes.int64)) is start
 
 def only_for(u: UOp, found: dict[UOp, Pointer], users: dict[UOp, list[UOp]]) -> bool:
   """Whether u is used for nothing but pointers that became parameters."""
@@ -188,3 +209,35 @@ def outer_terms_first(fn: Function) -> Function:
     base, inner = first.src
     if depth(outer) < depth(inner) and depth(base) < depth(inner): table[u] = moved(moved(base, outer), inner)
   return outer_terms_first(forward(fn, table)) if table else fn
+
+# ---- branches that are decided where a jump comes from ---------------------------------------------------------------
+
+def thread_jumps(fn: Function) -> Function:
+  """A jump to a block that does nothing but ask about what is passed, where that is a number, goes where the answer
+  leads."""
+  users = consumers(every_node(fn))
+  askers = {label: block[0] for label, block in fn.blocks.items()
+            if block[0].op is Ops.BRANCH and not is_read_elsewhere(label, block[0], users)}
+  blocks = dict(fn.blocks)
+  for label, block in fn.blocks.items():
+    jump = block[-1]
+    if jump.op is not Ops.JUMP or jump.src[0] not in askers: continue
+    target = answer(jump, askers[jump.src[0]])
+    if target is not None: blocks[label] = [*block[:-1], UOp(Ops.JUMP, dtypes.void, (target,))]
+  return fn if blocks == fn.blocks else prune(split_edges(in_order(replace(fn, blocks=blocks))))
+
+def answer(jump: UOp, branch: UOp) -> UOp | None:
+  """Where a branch leads that a jump passes its parameters to."""
+  label, *values = jump.src
+  if all(v.op is not Ops.CONST for v in values): return None
+  condition = simplified(branch.src[0].substitute({phi(label, k, v.dtype): v for k, v in enumerate(values)}))
+  return branch.src[1 if condition.arg else 2] if condition.op is Ops.CONST else None
+
+def is_read_elsewhere(label: UOp, branch: UOp, users: dict[UOp, list[UOp]]) -> bool:
+  """Whether more than a block's branch depends on its parameters."""
+  waiting = [u for u in users.get(label, ()) if u.op is Ops.PHI]
+  while waiting:
+    u = waiting.pop()
+    if u.op in STATEFUL | TERMINATORS and u is not branch: return True
+    if u is not branch: waiting += users[u]
+  return False

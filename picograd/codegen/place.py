@@ -4,6 +4,7 @@
 # name them. The order is a function of the graph alone.
 from __future__ import annotations
 from dataclasses import replace
+from typing import Iterable
 from picograd.dtype import dtypes
 from picograd.helpers import dedup
 from picograd.ops.ops import Ops
@@ -64,12 +65,12 @@ def best_blocks(fn: Function, flow: Flow, pure: list[UOp], early: Table) -> Tabl
     for s in operands(u): use(s, where[u])
   return where
 
-# ---- what some cases of a switch need --------------------------------------------------------------------------------
+# ---- what some ways need ---------------------------------------------------------------------------------------------
 
 def separate_cases(fn: Function, flow: Flow) -> Function:
-  """What several cases of a switch need, and others do not, is computed in these cases, not before the switch. In and
-  out: instructions. Copies differ by a label among their sources, which says nothing."""
-  if not any(block[-1].op is Ops.SWITCH for block in fn.blocks.values()): return fn
+  """What several cases of a switch need, and others do not, is computed in these cases, not before the switch; so is
+  what both sides of a branch need, but not always. In and out: instructions. Copies differ by a label among their
+  sources, which says nothing."""
   return Separator(fn, flow).function()
 
 class Separator:
@@ -96,16 +97,29 @@ class Separator:
       for label in uses[u]: late = self.flow.meet(late, label)
       blocks = dict.fromkeys(uses[u])
       is_fixed = leave_loops(self.flow, late, early[u]) is not late           # computed before the loop around
-      if self.fn.blocks[late][-1].op is Ops.SWITCH and late not in blocks and not is_fixed:
+      cases = {} if late in blocks or is_fixed else self.cases_of(late, blocks)
+      if cases:
         self.switch[u] = late
-        for label in blocks:
-          key = u, self.case_of(late, label)
-          self.where[key] = self.flow.meet(self.where.get(key, label), label)
-        places = [self.where[u, self.case_of(late, label)] for label in blocks]
+        self.where.update(((u, case), label) for case, label in cases.items())
+        places = list(cases.values())
       else:
         self.where[u, None] = late
         places = [late]
       for s in operands(u): uses.setdefault(s, []).extend(dict.fromkeys(places))
+
+  def cases_of(self, late: UOp, blocks: Iterable[UOp]) -> Table:
+    """Each case of a switch, or side of a branch -> the block in it before what uses a node. None if that is no better
+    than one place."""
+    last = self.fn.blocks[late][-1]
+    cases: Table = {}
+    if last.op not in (Ops.SWITCH, Ops.BRANCH): return cases
+    for label in blocks:
+      case = self.case_of(late, label)
+      cases[case] = self.flow.meet(cases.get(case, label), label)
+    if last.op is Ops.SWITCH: return cases
+    is_better = any(case is not label for case, label in cases.items())
+    is_possible = all(case in last.src and not is_way_back(self.flow, case, self.fn.blocks[case]) for case in cases)
+    return cases if is_better and is_possible else {}
 
   def case_of(self, switch: UOp, label: UOp) -> UOp:
     while self.flow.idom[label] is not switch: label = self.flow.idom[label]

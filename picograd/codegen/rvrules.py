@@ -31,14 +31,16 @@ def low_bits(u: UOp) -> Shaped | None:
   """A power of two: what to AND with for the remainder."""
   return ((), int(u.arg) - 1) if power(u) and u.arg <= 2048 else None
 def number(u: UOp) -> Shaped | None: return ((), int(u.arg)) if is_number(u) else None
-def minus_one(u: UOp) -> Shaped | None: return ((), None) if u.op is Ops.CONST and u.arg == -1 else None
+def is_minus_one(u: UOp) -> bool:
+  return u.op is Ops.CONST and u.arg == (u.dtype.max if u.dtype.is_unsigned else -1)
+def minus_one(u: UOp) -> Shaped | None: return ((), None) if is_minus_one(u) else None
 def whole(u: UOp) -> Shaped | None:
   """A value in an integer register."""
   return ((u,), None) if class_of(u.dtype) is INT else None
 
 def negated(u: UOp) -> Shaped | None:
   """-x, which is x * -1: the x."""
-  if u.op is not Ops.MUL or u.src[1].op is not Ops.CONST or u.src[1].arg != -1: return None
+  if u.op is not Ops.MUL or not is_minus_one(u.src[1]): return None
   return (u.src[0],), None
 def product(k: int) -> Shape:
   """x * 2^k: the x."""
@@ -51,7 +53,7 @@ def masked(u: UOp) -> Shaped | None:
   """A shift count AND the width less 1: the instruction does that."""
   return ((u.src[0],), None) if u.op is Ops.AND and is_number(u.src[1]) and u.src[1].arg in (31, 63) else None
 def inverted(u: UOp) -> Shaped | None:
-  return ((u.src[0],), None) if u.op is Ops.XOR and u.src[1].op is Ops.CONST and u.src[1].arg == -1 else None
+  return ((u.src[0],), None) if u.op is Ops.XOR and is_minus_one(u.src[1]) else None
 def compared(op: Ops, kinds: str, right: Shape = reg) -> Shape:
   """A comparison of such operands: they."""
   def shape(u: UOp) -> Shaped | None:
