@@ -27,6 +27,8 @@ def arguments():
 
 def train(model, args):
   tokens = np.fromfile(args.data, np.uint8 if args.data.suffix == ".txt" else np.uint16)
+  if tokens.max() >= model.config.vocab:
+    raise SystemExit(f"{args.data} has a token {tokens.max()}, the model knows {model.config.vocab}: see --vocab")
   kind = "cpu" if args.device is None else args.device
   precision = (lambda: torch.autocast(kind, dtype=torch.bfloat16)) if args.bf16 else contextlib.nullcontext
   optimizer = gpt.adamw(model, args.lr, 0.1, (0.9, 0.95))

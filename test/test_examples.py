@@ -1,6 +1,6 @@
 # test_examples.py: the programs in examples/ run with picograd and with torch from equal first weights to equal losses,
 # eager and compiled; a run that is killed and resumed has the losses of one that was not.
-import json, os, signal, subprocess, sys, time
+import functools, json, os, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pytest
@@ -9,17 +9,28 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DATA = Path(os.environ.get("PICOGRAD_DATA") or EXAMPLES.parents[1] / "shared" / "data")
 NAMES, TEXT = DATA / "names.txt", DATA / "tinyshakespeare.txt"
 STEPS = 20
+README = EXAMPLES.parent / "README.md"                      # a text that is always there
 SMALL_MAKEMORE = ["--data", NAMES, "--layers", 1, "--heads", 2, "--embd", 16, "--embd2", 16, "--batch", 8, "--no-test"]
+SMALL_GPT = ["--layers", 1, "--heads", 2, "--embd", 16, "--block", 8, "--batch", 4, "--warmup", 5]
 PROGRAMS = {
-  "logistic": ["linear.py"], "softmax": ["linear.py", "--classes", 4],
+  "logistic": ["linear.py"], "softmax": ["linear.py", "--classes", 4], "digits": ["digits.py", "--batch", 8],
   "ffn": ["ffn.py", "--data", NAMES, "--hidden", 16, "--batch", 8],
   **{kind: ["makemore.py", *SMALL_MAKEMORE, "--type", kind]
-     for kind in ("bigram", "bow", "mlp", "rnn")},
-  "nanogpt": ["nanogpt.py", "--data", EXAMPLES.parent / "README.md", "--layers", 1, "--heads", 2, "--embd", 16,
-              "--block", 8, "--batch", 4, "--warmup", 5, "--eval-batches", 0, "--sample", 0],
+     for kind in ("bigram", "bow", "mlp", "rnn", "gru", "lstm", "transformer")},
+  "nanogpt": ["nanogpt.py", "--data", README, *SMALL_GPT, "--eval-batches", 0, "--sample", 0],
+  "gpt2": ["gpt2.py", "--data", TEXT, *SMALL_GPT, "--vocab", 128, "--accumulate", 2],
   "dpo": ["dpo.py", "--data", TEXT, "--pairs", 2, "--block", 8],
 }
-EAGER = {"logistic", "ffn", "bigram", "mlp"}                # the interpreter of one op at a time is slower
+MODES = {"default": ([], {}), "eager": ([], {"EAGER": "1"}), "compiled": (["--compile"], {})}
+QUICK = {"logistic", "softmax", "ffn", "bigram", "bow", "mlp", "rnn", "nanogpt", "dpo"}
+QUICK_MODES = {"logistic": MODES, "ffn": MODES, "mlp": MODES, "nanogpt": ("default", "compiled")}
+
+def cases():
+  """Every program in every mode: with -m examples those too that take long."""
+  for program in PROGRAMS:
+    for mode in MODES:
+      is_quick = program in QUICK and mode in QUICK_MODES.get(program, ("default",))
+      yield pytest.param(program, mode, marks=[] if is_quick else pytest.mark.examples, id=f"{program}-{mode}")
 
 def command(program, *flags):
   """The program's command line, and its environment where it runs on torch or on picograd."""
@@ -28,6 +39,7 @@ def command(program, *flags):
   return [str(EXAMPLES / name), *map(str, [*own, *flags])]
 
 def skip_without(program):
+  if program == "digits": pytest.importorskip("sklearn")
   missing = [path for path in PROGRAMS[program] if isinstance(path, Path) and not path.exists()]
   if missing: pytest.skip(f"{missing[0]} is absent")
 
@@ -37,19 +49,18 @@ def losses(program, path, *flags, start=(), **environment):
   assert result.returncode == 0, result.stderr
   return np.array(json.loads(path.read_text()))
 
-def runs(program):
-  yield "default", [], {}
-  if program in EAGER: yield "eager", [], {"EAGER": "1"}
+@functools.cache
+def torchs(program, path): return losses(program, path, start=[str(EXAMPLES / "with_torch.py")])
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_losses_are_those_of_torch(program, tmp_path):
+@pytest.mark.parametrize("program,mode", cases())
+def test_losses_are_those_of_torch(program, mode, tmp_path, tmp_path_factory):
   pytest.importorskip("torch")
   skip_without(program)
-  theirs = losses(program, tmp_path / "torch.json", start=[str(EXAMPLES / "with_torch.py")])
+  theirs = torchs(program, tmp_path_factory.getbasetemp() / f"{program}.json")
+  flags, environment = MODES[mode]
+  ours = losses(program, tmp_path / "picograd.json", *flags, **environment)
   assert len(theirs) == STEPS
-  for name, flags, environment in runs(program):
-    ours = losses(program, tmp_path / f"{name}.json", *flags, **environment)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3, err_msg=name)
+  np.testing.assert_allclose(ours, theirs, rtol=1e-3)
 
 @pytest.mark.parametrize("flags", [[], ["--compile"]], ids=["plain", "compiled"])
 def test_a_killed_run_resumes_to_the_same_bits(flags, tmp_path):
@@ -65,3 +76,16 @@ def test_a_killed_run_resumes_to_the_same_bits(flags, tmp_path):
   assert checkpoint.exists()
   resumed = losses("nanogpt", tmp_path / "resumed.json", *keep)
   assert len(whole) == STEPS and resumed.tolist() == whole.tolist()
+
+def test_a_gpt2_of_hugging_faces_gives_its_logits(tmp_path, monkeypatch):
+  torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+  save_file = pytest.importorskip("safetensors.torch").save_file
+  monkeypatch.syspath_prepend(EXAMPLES)
+  import gpt
+  import picograd
+  sizes = {"vocab_size": 97, "n_positions": 32, "n_embd": 128, "n_layer": 2, "n_head": 2}
+  theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+  save_file({name: t for name, t in theirs.state_dict().items() if name != "lm_head.weight"}, tmp_path / "m.safetensors")
+  tokens = np.arange(20)[None] * 5 % 97
+  ours = gpt.load_hf(tmp_path / "m.safetensors")(picograd.tensor(tokens))
+  np.testing.assert_allclose(ours.detach().numpy(), theirs(torch.tensor(tokens)).logits.detach().numpy(), atol=1e-5)
