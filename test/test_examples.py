@@ -85,7 +85,8 @@ def test_a_gpt2_of_hugging_faces_gives_its_logits(tmp_path, monkeypatch):
   import picograd
   sizes = {"vocab_size": 97, "n_positions": 32, "n_embd": 128, "n_layer": 2, "n_head": 2}
   theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
-  save_file({name: t for name, t in theirs.state_dict().items() if name != "lm_head.weight"}, tmp_path / "m.safetensors")
+  weights = {name: t for name, t in theirs.state_dict().items() if name != "lm_head.weight"}       # the head is shared
+  save_file(weights, tmp_path / "m.safetensors")
   tokens = np.arange(20)[None] * 5 % 97
   ours = gpt.load_hf(tmp_path / "m.safetensors")(picograd.tensor(tokens))
   np.testing.assert_allclose(ours.detach().numpy(), theirs(torch.tensor(tokens)).logits.detach().numpy(), atol=1e-5)
