@@ -4,7 +4,7 @@
 # a prompt. Out: the text on standard output as it is made, tokens/s on standard error. With no flags: the model that
 # ships with picograd. Shapes: B sequences, T positions of this pass, L positions in the cache.
 from __future__ import annotations
-import argparse, io, json, math, os, struct, sys, time
+import argparse, contextlib, io, itertools, json, math, os, signal, struct, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, NoReturn
@@ -522,6 +522,18 @@ def prepare(args: argparse.Namespace) -> tuple[Llama, Tokenizer, list[int], int]
   room = min(config.context, -(-positions // CACHE_STEP) * CACHE_STEP)
   return load_model(args.model, config, room, args.weights), tokenizer, prompt, positions
 
+@contextlib.contextmanager
+def interrupts() -> Iterator[list[int]]:
+  """A list to which the first Ctrl-C adds. An exception might come while memory is freed, where Python prints it and
+  goes on; the second Ctrl-C is one."""
+  seen: list[int] = []
+  def note(number: int, frame: Any) -> None:
+    seen.append(number)
+    signal.signal(number, signal.default_int_handler)
+  before = signal.signal(signal.SIGINT, note)
+  try: yield seen
+  finally: signal.signal(signal.SIGINT, before)
+
 def run(args: argparse.Namespace) -> int:
   """The program's exit status."""
   try: model, tokenizer, prompt, positions = prepare(args)
@@ -529,8 +541,12 @@ def run(args: argparse.Namespace) -> int:
   except ValueError as error: fail(error)
   sampler = Sampler(args.temperature, args.top_k, args.top_p, np.random.default_rng(args.seed))
   meter, status = Meter(), 0
-  try: stream(generate(model, prompt, positions, sampler, meter), tokenizer.decode)
-  except KeyboardInterrupt: status = 130                  # what a shell reports for a program that SIGINT ended
+  try:
+    with interrupts() as seen:
+      tokens = generate(model, prompt, positions, sampler, meter)
+      stream(itertools.takewhile(lambda token: not seen, tokens), tokenizer.decode)
+      if seen: status = 130                               # what a shell reports for a program that SIGINT ended
+  except KeyboardInterrupt: status = 130
   except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())    # as in llama.py | head
   except OSError as error: fail(f"cannot write the text: {error.strerror}")               # a full disk
   print(f"{meter} (seed {args.seed})", file=sys.stderr)
