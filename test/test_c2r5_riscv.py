@@ -70,6 +70,14 @@ def test_several_files_are_compiled_at_once(tmp_path):
   failed = command(tmp_path, "-j", "-c", "a.c", "b.c")
   assert failed.returncode == 1 and "b.c:1:" in failed.stderr and (tmp_path / "a.o").exists()
 
+@pytest.mark.parametrize("flag", ["-fwrapv", "-fno-strict-overflow"])
+def test_signed_numbers_wrap_where_they_are_told_to(flag, tmp_path):
+  (tmp_path / "wrap.c").write_text("""int printf(const char *, ...);
+    __attribute__((noinline)) char *next(char *at, int i) { return at + (i + 1); }
+    volatile int last = 2147483647;
+    int main(void) { static char here; printf("%ld", (long)(next(&here, last) - &here)); }""")
+  assert command(tmp_path, "-O2", flag, "-static", "--run", "wrap.c").stdout == "-2147483648"
+
 def test_assembly_outside_of_functions_is_kept(tmp_path):
   text = 'asm(".globl five\\nfive: li a0, 5\\nret");\nint five(void);\nint main(void) { return five(); }\n'
   (tmp_path / "a.c").write_text(text)

@@ -34,6 +34,7 @@ class Command:
   jobs: int = 1                                          # files that are compiled at once
   quiet: bool = False
   strict: bool = False                                   # -Werror
+  wraps: bool = False                                    # -fwrapv
   debug: bool = False                                    # -g
   searched: bool = True                                  # system headers; not with -nostdinc
   standard: str = "gnu17"
@@ -79,6 +80,7 @@ def define(text: str) -> str:
 FLAGS: dict[str, tuple[str, object]] = {
   "-c": ("stage", "c"), "-S": ("stage", "S"), "-E": ("stage", "E"), "-emit-llvm": ("stage", "llvm"),
   "-fsyntax-only": ("stage", "syntax"), "-w": ("quiet", True), "-Werror": ("strict", True), "--host": ("host", True),
+  "-fwrapv": ("wraps", True), "-fno-strict-overflow": ("wraps", True),
   "--run": ("run", True), "-nostdinc": ("searched", False), "-ansi": ("standard", "c90"), "-MP": ("phony", True),
   **{f"-{word}": ("dependencies", word) for word in ("M", "MM", "MD", "MMD")}, "-j": ("jobs", os.cpu_count() or 1)}
 # option with a value -> the field that it sets, or the list that it is added to
@@ -194,7 +196,7 @@ def compile_file(command: Command, path: str, target: str, diagnostics: Diagnost
   if command.stage in ("E", "M") or diagnostics.errors: return
   module = compile_tokens(path, tokens, settings, diagnostics)
   if module is None or command.stage == "syntax": return
-  if not command.host: return write_riscv(command, module, target)
+  if not command.host: return write_riscv(command, module._replace(wraps=command.wraps), target)
   text = host_text(module, command.level)
   if command.stage == "llvm": return write(target, text.encode())
   host = Host(command.level)

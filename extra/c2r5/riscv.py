@@ -22,7 +22,7 @@ def assembly(module: Module, level: int) -> str:
 
 def sections(module: Module, level: int) -> list[Assembled]:
   """Code and data. Functions that call setjmp keep their variables in memory."""
-  module = module._replace(functions=[replace(fn, is_lenient=True) for fn in module.functions])
+  module = module._replace(functions=[replace(fn, is_lenient=not module.wraps) for fn in module.functions])
   functions = optimized(module) if level else [without_beginnings(fn) for fn in module.functions]
   constants = Section(".rodata.cst8", alignment=8)
   try: code = assemble(functions, thread_local=module.thread_local, constants=constants)
