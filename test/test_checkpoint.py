@@ -31,7 +31,7 @@ def recomputed(blocks, x):
 
 def test_gradients_are_the_same_and_memory_is_less():
   (want, much), (got, less) = gradients(plain), gradients(recomputed)
-  assert got == want and (EAGER or less < 0.8 * much)                  # each operation is kept as it is made
+  assert got == want and (EAGER or less < 0.85 * much)                 # each operation is kept as it is made
 
 def test_segments():
   want, _ = gradients(plain)
