@@ -22,6 +22,11 @@ def parser(description, steps, seed=1337):
   p.add_argument("--quiet", action="store_true", help="no progress bar")
   return p
 
+def existing(name):
+  """The type of an argument that is a file to read."""
+  if not Path(name).is_file(): raise argparse.ArgumentTypeError(f"there is no file {name}")
+  return Path(name)
+
 def same_weights(model, seed):
   """Weights that depend on nothing but the seed, their names' order and shapes: uniform, within 1/sqrt(fan in)."""
   random = np.random.default_rng(seed)
@@ -67,7 +72,8 @@ class Run:
     os.replace(temporary, path)
 
   def restore(self, path):
-    state = torch.load(str(path))
+    try: state = torch.load(str(path))
+    except Exception as e: raise SystemExit(f"{path} is no checkpoint: {e}") from None
     self.model.load_state_dict(state["model"])
     self.optimizer.load_state_dict(state["optimizer"])
     if self.scheduler is not None: self.scheduler.load_state_dict(state["scheduler"])

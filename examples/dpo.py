@@ -83,7 +83,7 @@ def margins(model, reference, idx_BT, beta):
 
 def main():
   p = common.parser("Direct preference optimisation of a small llama.", steps=100)
-  p.add_argument("--data", type=Path, required=True)
+  p.add_argument("--data", type=common.existing, required=True)
   p.add_argument("--pairs", type=int, default=8)
   p.add_argument("--block", type=int, default=48)
   p.add_argument("--lr", type=float, default=1e-4)

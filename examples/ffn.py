@@ -3,7 +3,6 @@
 # each means what it means in torch. Dimension key: B examples, T characters before, E embedding, H hidden, V characters
 import picograd as torch
 import picograd.nn.functional as F
-from pathlib import Path
 import numpy as np
 import common
 
@@ -22,7 +21,7 @@ def contexts(words, T):
 
 def main():
   p = common.parser("Bengio's network of 2003.", steps=2000)
-  p.add_argument("--data", type=Path, required=True)
+  p.add_argument("--data", type=common.existing, required=True)
   p.add_argument("--context", type=int, default=3)
   p.add_argument("--embd", type=int, default=10)
   p.add_argument("--hidden", type=int, default=100)

@@ -3,14 +3,13 @@
 # on after --prompt. Dimension key: see gpt.py
 import picograd as torch
 import contextlib
-from pathlib import Path
 import numpy as np
 import common, gpt
 
 def arguments():
   p = common.parser("GPT-2: load, train, generate.", steps=0)
-  p.add_argument("--weights", type=Path, metavar="SAFETENSORS")
-  p.add_argument("--data", type=Path)
+  p.add_argument("--weights", type=common.existing, metavar="SAFETENSORS")
+  p.add_argument("--data", type=common.existing)
   p.add_argument("--vocab", type=int, default=50257)
   for name, value in (("layers", 12), ("heads", 12), ("embd", 768), ("block", 1024), ("batch", 4)):
     p.add_argument(f"--{name}", type=int, default=value)

@@ -4,7 +4,6 @@
 import picograd as torch
 import picograd.nn as nn
 import picograd.nn.functional as F
-from pathlib import Path
 import numpy as np
 import common
 
@@ -126,7 +125,7 @@ def sample(model, characters, T, args, count=10):
 
 def main():
   p = common.parser("Makes more words like those of a file.", steps=5000, seed=3407)
-  p.add_argument("--data", type=Path, required=True)
+  p.add_argument("--data", type=common.existing, required=True)
   p.add_argument("--type", choices=MODELS, default="transformer")
   p.add_argument("--layers", type=int, default=4)
   p.add_argument("--heads", type=int, default=4)

@@ -4,7 +4,6 @@
 # Dimension key: see gpt.py
 import picograd as torch
 import contextlib, time
-from pathlib import Path
 import numpy as np
 import common, gpt
 
@@ -26,7 +25,7 @@ def validation_loss(model, tokens, batches, args, precision):
 
 def arguments():
   p = common.parser("A GPT of characters.", steps=None)
-  p.add_argument("--data", type=Path, required=True)
+  p.add_argument("--data", type=common.existing, required=True)
   p.add_argument("--recipe", choices=RECIPES, default="cpu")
   for name in ("layers", "heads", "embd", "block", "batch"): p.add_argument(f"--{name}", type=int)
   p.add_argument("--dropout", type=float)

@@ -90,3 +90,10 @@ def test_a_gpt2_of_hugging_faces_gives_its_logits(tmp_path, monkeypatch):
   tokens = np.arange(20)[None] * 5 % 97
   ours = gpt.load_hf(tmp_path / "m.safetensors")(picograd.tensor(tokens))
   np.testing.assert_allclose(ours.detach().numpy(), theirs(torch.tensor(tokens)).logits.detach().numpy(), atol=1e-5)
+
+def test_wrong_files_get_a_sentence(tmp_path):
+  (tmp_path / "bad.pt").write_text("no checkpoint")
+  for program, flags in (("makemore.py", ["--data", "absent.txt"]), ("linear.py", ["--resume", tmp_path / "bad.pt"])):
+    line = [sys.executable, str(EXAMPLES / program), "--steps", "1", "--quiet", *map(str, flags)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode and "Traceback" not in done.stderr and str(flags[1]) in done.stderr, done.stderr

@@ -73,7 +73,7 @@ class Module(NamedTuple):
   shutdown: tuple[str, ...] = ()               # and after it
   assembly: tuple[str, ...] = ()
   source: str | None = None                    # the C file, if debuggers are to know its lines
-  wraps: bool = False                              # signed overflow does mean something: -fwrapv
+  wraps: bool = False                          # signed overflow does mean something: -fwrapv
 
 STATEFUL = frozenset({Ops.LOAD, Ops.STORE, Ops.CALL})        # their last source is the memory state
 LEAVES = frozenset({Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.SYM, Ops.LABEL, Ops.PHI})   # are in no block's list
