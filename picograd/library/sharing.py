@@ -13,7 +13,7 @@ from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.runtime import realize as runtime
 from picograd.runtime.device import Buffer, buffer_from_host, buffer_named, device, numpy_dtype
-from picograd.storage import Held, Steps, Storage, buffer_under, realize
+from picograd.storage import Held, Steps, Storage, buffer_under, moment, realize
 from picograd.tensor import Tensor, zeros
 
 # ---- storages whose memory others see --------------------------------------------------------------------------------
@@ -31,14 +31,18 @@ class Shared(Storage):
     return copy
 
   def now(self) -> UOp:
-    """What the memory holds, in memory of its own."""
+    """What the memory holds, in memory of its own. One operation gets one copy."""
+    if self in moment.copies: return moment.copies[self]
     held = in_memory(self)
     copy = Buffer(held.buffer.device, held.buffer.nbytes)
     if copy.nbytes: copy.device.copy(copy.memory, held.buffer.memory, copy.nbytes)
-    return buffer_named(copy, held.dtype).reshape(held.shape)
+    value = buffer_named(copy, held.dtype).reshape(held.shape)
+    if moment.depth: moment.copies[self] = value
+    return value
 
   def is_known(self) -> bool: return False               # what was known of the values may be true no more
   def write(self, steps: Steps, value: UOp) -> None:
+    moment.copies.pop(self, None)
     super().write(steps, value)
     if not runtime.watchers: realize([self])
   def set(self, uop: UOp) -> None:
