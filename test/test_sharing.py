@@ -7,6 +7,7 @@ import picograd
 import picograd.nn.functional as F
 from picograd import storage
 from picograd.library import sharing
+from picograd.runtime.device import device
 
 DTYPES = "bool uint8 int8 int16 int32 int64 float16 float32 float64".split()
 torch_only = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is the other side")
@@ -84,6 +85,18 @@ def test_memory_with_gaps_is_copied_or_refused():
     assert picograd.from_dlpack(part).tolist() == part.tolist()
     with pytest.raises(BufferError, match="gaps"): picograd.from_dlpack(part, copy=False)
   assert picograd.from_dlpack(np.zeros((0, 3))).shape == (0, 3)
+
+def test_memory_that_begins_where_kernels_cannot_read_it_is_copied_or_refused(monkeypatch):
+  monkeypatch.setattr(type(device(picograd.zeros(1).storage.device)), "alignment", 64)
+  raw = np.zeros(128, np.uint8)
+  start = -raw.ctypes.data % 64
+  whole, part = raw[start:start + 16].view(np.float32), raw[start + 4:start + 20].view(np.float32)
+  part[:] = 1, 2, 3, 4
+  assert picograd.from_dlpack(whole, copy=False).tolist() == [0, 1, 2, 3]
+  t = picograd.from_dlpack(part.reshape(2, 2).T)
+  part[:] = 0
+  assert t.tolist() == [[1, 3], [2, 4]]
+  with pytest.raises(BufferError, match="multiple of 64"): picograd.from_dlpack(part, copy=False)
 
 # ---- results are those of the moment ---------------------------------------------------------------------------------
 
@@ -280,3 +293,15 @@ def test_torch_and_picograd_see_the_same_memory_of_a_gpu():
   b += 10
   torch.cuda.synchronize()
   assert own.tolist() == b.tolist() and own[0, 0].item() == 10
+
+@torch_only
+@pytest.mark.cuda
+@pytest.mark.skipif(not picograd.cuda.is_available(), reason="there is no GPU")
+def test_a_part_of_a_gpus_memory_may_begin_anywhere():
+  import torch
+  whole = torch.arange(4097.0, device="cuda")
+  torch.cuda.synchronize()
+  double = picograd.compile(lambda t: t * 2)
+  for part in (whole[1:], whole[4:], whole[3:10]):
+    t = picograd.from_dlpack(part)
+    for _ in range(3): assert double(t).tolist() == (part * 2).tolist()

@@ -250,8 +250,9 @@ def dtype_of(code: DLDataType) -> DType:
 
 def from_dlpack(x: Any, device=None, copy: bool | None = None) -> Tensor:
   """A tensor over the memory of an object that has __dlpack__ (of NumPy, torch, JAX, ..), or of a capsule: a write on
-  either side is seen on the other. Memory that has gaps or may not be written to is copied. BufferError for dtypes and
-  devices that do not exist here, and where copy=False cannot be kept."""
+  either side is seen on the other. Memory that has gaps, that may not be written to, or that begins where the device's
+  kernels cannot read vectors is copied. BufferError for dtypes and devices that do not exist here, and where copy=False
+  cannot be kept."""
   owner = taken(capsule_of(x) if hasattr(x, "__dlpack__") else x)
   source = owner.managed.tensor
   dtype, home = dtype_of(source.dtype), home_of(source.device)
@@ -263,8 +264,15 @@ def from_dlpack(x: Any, device=None, copy: bool | None = None) -> Tensor:
   if not dense or getattr(owner.managed, "flags", 0) & READ_ONLY or not prod(shape):
     if copy is False: raise BufferError("Unable to avoid a copy: the memory has gaps or may not be written to")
     return copied(owner, shape, strides, dtype, home)
-  t = seen(owner, base, dtype, home).permute(argsort(order))
-  return t.clone().realize() if copy else t if device is None else t.to(device=device)
+  t = seen(owner, base, dtype, home)
+  buffer = in_memory(t.storage).buffer
+  is_aligned = address_of(buffer.memory) % buffer.device.alignment == 0
+  if not is_aligned and copy is False:
+    raise BufferError(f"Unable to avoid a copy: {home} needs memory that begins at a multiple of "
+                      f"{buffer.device.alignment} bytes")
+  t = t.permute(argsort(order))
+  if copy or not is_aligned: t = t.clone().realize()
+  return t if device is None else t.to(device=device)
 
 def capsule_of(x: Any) -> Any:
   """With our stream, which waits for what has been asked of the memory."""

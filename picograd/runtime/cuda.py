@@ -50,6 +50,7 @@ class Memory(NamedTuple):
   address: int
 
 class CudaDevice(Device):
+  alignment = 16                       # of wide accesses and of the matrices that bulk copies read
   def __init__(self, name: str, driver: Any, number: int, count: int):
     self.name, self.driver, self.count = name, driver, count
     gpu = driver.Device(number)
