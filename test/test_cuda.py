@@ -158,6 +158,11 @@ def test_a_row_is_read_once():
   assert source[source.index("void body("):].count("load<") == 8192 // 1024 // 4
   assert "grid 64 block 1024" in source
 
+def test_a_row_that_is_written_too_has_more_threads():
+  written, = sources(F.layer_norm(leaf(8192, 8192), (8192,), leaf(8192), leaf(8192)))
+  read, = sources(leaf(8192, 8192).logsumexp(1))
+  assert "grid 8192 block 512" in written and "grid 8192 block 256" in read
+
 def test_operands_of_a_matrix_unit_come_in_bulk_where_they_are_matrices():
   aligned, = sources(CASES["matrix unit, transposed"]())
   odd, = sources(CASES["matrix unit, odd shape"]())

@@ -140,11 +140,9 @@ def store_pair(tile: Tile, place: str, low: str, high: str) -> str:
   if tile.result == "float32": return f"*(float2*)({place}) = make_float2({low}, {high});"
   return f"*(unsigned int*)({place}) = rounded_pair({low}, {high});"
 
-def store_one(tile: Tile, place: str, value: str) -> str:
-  return f"{place} = {value if tile.result == 'float32' else f'to_{tile.result}({value})'};"
-
 def rounding(tile: Tile) -> str:
-  """rounded_pair: two results in 16 bits each."""
+  """rounded_pair: two results in 16 bits each. Both at once: the assembler makes pairs of conversions of one number each,
+  and has moved them above the wait for wgmma, which makes those numbers."""
   if tile.result == "float32": return ""
   return f"""
 __device__ __forceinline__ unsigned int rounded_pair(float low, float high) {{
@@ -229,12 +227,11 @@ def mma(tile: Tile) -> str:
     #pragma unroll
     for (int j = 0; j < {ni}; j++)
       #pragma unroll
-      for (int h = 0; h < 2; h++)
-        {{
-          auto* place = results + (wm + i * 16 + h * 8 + l / 4) * {tile.pitch} + wn + j * 8 + l % 4 * 2;
-          float low = d[(i * {ni} + j) * 4 + h * 2], high = d[(i * {ni} + j) * 4 + h * 2 + 1];
-          {store_pair(tile, "place", "low", "high")}
-        }}
+      for (int h = 0; h < 2; h++) {{
+        auto* place = results + (wm + i * 16 + h * 8 + l / 4) * {tile.pitch} + wn + j * 8 + l % 4 * 2;
+        float low = d[(i * {ni} + j) * 4 + h * 2], high = d[(i * {ni} + j) * 4 + h * 2 + 1];
+        {store_pair(tile, "place", "low", "high")}
+      }}
 }}
 """
 
@@ -293,8 +290,7 @@ TURNED_ROW = "w % 4 / 2 * 32 + (w % 2 * 2 + h + l / 16 * 4) * 4 + l / 4 % 4"
 def stores_of_two(tile: Tile, turned: str) -> str:
   """Neighbours of a row of the product; where operands have changed sides, of a column."""
   if turned != "b": return store_pair(tile, f"results + row * {tile.pitch} + column", "low", "high")
-  places = [f"results[{column} * {tile.pitch} + row]" for column in ("column", "(column + 1)")]
-  return " ".join(store_one(tile, place, value) for place, value in zip(places, ("low", "high")))
+  return f"results[column * {tile.pitch} + row] = low; results[(column + 1) * {tile.pitch} + row] = high;"
 
 def descriptor(tile: Tile, operand: Operand) -> int:
   """What describes an operand in shared memory, without its address."""
@@ -362,9 +358,9 @@ def bulk_steps(tile: Tile) -> Steps:
     pipeline.phases ^= 1u << {slot_of(tile, "t")};""", "",
           f"""    __syncthreads();
     if (threadIdx.x == 0 && t + {ahead} < total) copy_stage(here, t + {ahead});""",
-          """  __syncthreads();
-  pipeline.filled = next < 0 ? 0 : EARLY;
-  for (int i = 0; i < pipeline.filled; i++) if (threadIdx.x == 0) copy_stage(corner(next), i);""".replace("EARLY", str(early)))
+          f"""  __syncthreads();
+  pipeline.filled = next < 0 ? 0 : {early};
+  for (int i = 0; i < pipeline.filled; i++) if (threadIdx.x == 0) copy_stage(corner(next), i);""")
 
 TENSOR_MAPS = r"""
 struct __align__(64) TensorMap { char bytes[128]; };

@@ -118,8 +118,10 @@ def contract(kernel: UOp, opt: Contract) -> UOp:
   m, n = range_numbered(kernel, opt.m), range_numbered(kernel, opt.n)
   a, b = (product.a, product.b) if stride(product.a, m) else (product.b, product.a)
   operands = operand_of(a, m, product.k), operand_of(b, n, product.k)
-  pitch = results_pitch(opt.columns, by_registers(a.dtype.itemsize, *operands) if opt.unit == "wgmma" else "")
-  sums = summed(kernel, product.reduce) if opt.unit != "fma" else product.reduce
+  turned = by_registers(a.dtype.itemsize, *operands) if opt.unit == "wgmma" else ""
+  pitch = results_pitch(opt.columns, turned)
+  in_pairs = opt.unit != "fma" and turned != "b"           # neighbours of a row are one thread's: it may round them
+  sums = summed(kernel, product.reduce) if in_pairs else product.reduce
   splits = splits_of(opt, WIDEST // max(sums.dtype.itemsize, widest_store(kernel)), pitch)
   start: Table = {product.k: m.like(0)}
   sides: dict[str, UOp] = {}                               # side -> where in it a tile begins
@@ -148,7 +150,7 @@ def contract(kernel: UOp, opt: Contract) -> UOp:
   addresses = [rewrite(u.src[0].substitute(start), simplify_index) for u in (a, b)]
   filled = UOp(Ops.WMMA, dtypes.void, (results, *addresses, sides["m"], sides["n"]), tile)
   now, = [u for u in toposort([kernel]) if u.op is Ops.REDUCE]
-  if opt.unit != "fma": now = summed(kernel, now)
+  if in_pairs: now = summed(kernel, now)
   return kernel.substitute({now: results.after(filled).index(place).load()})
 
 def summed(kernel: UOp, reduce: UOp) -> UOp:
