@@ -20,7 +20,7 @@ NEST_THREADS = 512       # of a block that runs several nests
 AT_ONCE = 20             # results of a thread of such a block, or twice the loads for one
 MOST_THREADS = 1024
 IN_REGISTERS = 64        # elements of a row that one thread keeps
-PER_THREAD = 40          # elements of rows for one thread, if threads suffice
+PER_THREAD = 40          # elements of rows that one thread reads, or reads and writes, if threads suffice
 LONG_ROW = 1 << 12       # elements of a row of which a rest of some lanes does not matter
 SHORT_ROW = 16           # elements that one thread reduces alone
 IN_FLIGHT = 8            # loads under way at once in a thread
@@ -106,7 +106,7 @@ class Chooser:
     for r in [*ranges, *again]: self.take(Axis.VECTOR, r, self.lanes(r))
     kept = [u for reduce in self.shape.reduces for u in self.shape.loads_below(reduce)] if again else []
     arrays = {u.src[0].src[0] for u in kept if any(stride(u, r) == 1 for r in ranges)}
-    threads = self.threads_for(longest, max(1, len(arrays)), parallel)
+    threads = self.threads_for(longest, max(len(arrays), 2 if again else 1), parallel)
     for r in ranges: self.take(Axis.GROUP, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
     for r in again: self.take(Axis.LOCAL, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
     self.block = self.threads_taken(threads)
