@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterable
 from picograd.codegen.flat import Data, Function, Module, forward, mem2reg, without_beginnings
 from picograd.codegen.flatopt import constants_last, simplify, thread_jumps
 from picograd.codegen.inline import inline_all
-from picograd.codegen.memopt import drop_stores, forward_loads, hoist_loads
+from picograd.codegen.memopt import improve_memory
 from picograd.codegen.riscv import assemble
 from picograd.codegen.rvobject import Assembled, Section, write_object
 from picograd.ops.ops import Ops
@@ -50,8 +50,7 @@ def optimized(module: Module) -> list[Function]:
   sizes = {data.name: data.size for data in module.data if data.name not in module.weak}
   def improve(fn: Function) -> Function:
     if fn.returns_twice: return fn
-    fn = forward_loads(constants_last(thread_jumps(simplify(lines_of_calls(fn)))), sizes)
-    return simplify(hoist_loads(drop_stores(fn, sizes), sizes))
+    return simplify(improve_memory(constants_last(thread_jumps(simplify(lines_of_calls(fn)))), sizes))
   return inline_all(list(map(named(start), module.functions)), module.weak, named(improve))
 
 def named(work: Callable[[Function], Any]) -> Callable[[Function], Any]:
