@@ -13,6 +13,7 @@ from picograd.ops.ops import Ops
 from picograd.ops.uop import Table
 from .assembly import assembly_of
 from .lex import doing
+from .tree import JUMPS
 
 def object_code(module: Module, level: int) -> bytes:
   return write_object(sections(module, level), module.weak, module.thread_local)
@@ -36,6 +37,8 @@ def sections(module: Module, level: int) -> list[Assembled]:
   if constants.last: lists.append(constants.finish())
   objects = [(zero_section if name in (".bss", ".tbss") else data_section)(name, group)
              for name, group in grouped.items()]
+  for r in [r for section in (code, *objects) for r in section.relocations if r.symbol.startswith(JUMPS)]:
+    code.labels.setdefault(r.symbol, code.labels[r.symbol.removeprefix(JUMPS)])      # of a function that jumps nowhere
   for name, target in module.aliases:
     home = next(section for section in (code, *objects) if target in section.labels)
     home.labels[name] = home.labels[target]

@@ -127,11 +127,15 @@ class Builder:
     """A call of a function by name or address."""
     target = UOp(Ops.SYM, dtypes.ptr, (), callee) if isinstance(callee, str) else callee
     return self.emit(UOp(Ops.CALL, dtype, (target, *arguments, self.state), convention))
-  def terminate(self, op: Ops, *src: UOp) -> None:
-    self.emit(UOp(op, dtypes.void, src))
+  def terminate(self, op: Ops, *src: UOp, arg: str | None = None) -> None:
+    self.emit(UOp(op, dtypes.void, src, arg))
     self.begin(new_label())
   def jump(self, label: UOp, *values: UOp) -> None: self.terminate(Ops.JUMP, label, *values)
   def branch(self, condition: UOp, yes: UOp, no: UOp) -> None: self.terminate(Ops.BRANCH, condition, yes, no)
+  def switch(self, index: UOp, labels: Iterable[UOp], table: str | None = None) -> None:
+    """To the index-th label; with a table, index is the address of one of the jumps of four bytes in the table of that
+    name, which the program may ask for."""
+    self.terminate(Ops.SWITCH, index, *labels, arg=table)
   def ret(self, *values: UOp) -> None: self.terminate(Ops.RET, *values)
 
 # ---- a structured kernel becomes blocks ------------------------------------------------------------------------------

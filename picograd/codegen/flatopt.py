@@ -25,7 +25,7 @@ def simplify(fn: Function) -> Function:
 
 def decided(u: UOp) -> UOp:
   """A branch whose condition is known as a jump."""
-  if u.op not in (Ops.BRANCH, Ops.SWITCH) or u.src[0].op is not Ops.CONST: return u
+  if u.op not in (Ops.BRANCH, Ops.SWITCH) or u.src[0].op is not Ops.CONST or u.arg is not None: return u
   k = u.src[0].arg if u.op is Ops.SWITCH else 0 if u.src[0].arg else 1
   return UOp(Ops.JUMP, dtypes.void, (u.src[1 + k],)) if 0 <= k < len(u.src) - 1 else u
 
