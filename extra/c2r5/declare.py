@@ -142,6 +142,7 @@ class Declarations(Expressions):
     """alignment = "_Alignas" "(" ( type-name | constant-expression ) ")" """
     self.advance()
     self.set_alignment(attributes, self.parenthesized(self.alignment))
+    attributes.words.add("_Alignas")
 
   def alignment(self) -> int:
     return self.type_name().align if self.starts_type(self.token) else self.constant_expression("alignment")
