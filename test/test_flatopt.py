@@ -9,7 +9,7 @@ from picograd.codegen import memopt
 from picograd.codegen.flat import Builder, Flow, every_node, incoming, mem2reg, new_label
 from picograd.codegen.flatopt import constants_last, reduce_strength, simplify, thread_jumps
 from picograd.codegen.inline import calls_of, inline_all
-from picograd.codegen.memopt import improve_memory
+from picograd.codegen.memopt import Sizes, improve_memory
 from picograd.codegen.place import place, separate_cases
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
@@ -18,7 +18,7 @@ from picograd.ops.uop import UOp
 from picograd.runtime.python import PythonProgram
 from test_riscv_fuzz import make_program, numbers_of
 
-SIZES = {"x": 8, "y": 16}                                            # of objects that tests name
+SIZES = Sizes({"x": 8, "y": 16})                                            # of objects that tests name
 i32, i64, ptr = dtypes.int32, dtypes.int64, dtypes.ptr
 
 def improve(fn): return simplify(improve_memory(simplify(fn), SIZES))

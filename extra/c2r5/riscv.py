@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterable
 from picograd.codegen.flat import Data, Function, Module, forward, mem2reg, without_beginnings
 from picograd.codegen.flatopt import constants_last, simplify, thread_jumps
 from picograd.codegen.inline import inline_all
-from picograd.codegen.memopt import improve_memory
+from picograd.codegen.memopt import Sizes, improve_memory
 from picograd.codegen.riscv import assemble
 from picograd.codegen.rvobject import Assembled, Section, write_object
 from picograd.ops.ops import Ops
@@ -50,7 +50,8 @@ def optimized(module: Module) -> list[Function]:
   memory."""
   def start(fn: Function) -> Function:
     return without_beginnings(fn) if fn.returns_twice else simplify(lines_of_calls(mem2reg(fn)))
-  sizes = {data.name: data.size for data in module.data if data.name not in module.weak}
+  sizes = Sizes({data.name: data.size for data in module.data if data.name not in module.weak},
+                frozenset(name for pair in module.aliases for name in pair))
   def improve(fn: Function) -> Function:
     if fn.returns_twice: return fn
     return simplify(improve_memory(constants_last(thread_jumps(simplify(lines_of_calls(fn)))), sizes))

@@ -26,7 +26,11 @@ def address_of(pointer: UOp, size: int) -> Address:
   while root.op is Ops.ADD: root = root.src[0]
   return Address(base, offset, size, root)
 
-Sizes = Mapping[str, int]                  # symbol -> bytes of the object that it names
+class Sizes(NamedTuple):
+  """Symbol -> bytes of the object that it names; the symbols whose object may have several names."""
+  bytes: Mapping[str, int]
+  shared: frozenset[str] = frozenset()
+
 GIVEN = frozenset({Ops.PARAM, Ops.LOAD, Ops.PHI, Ops.CALL})          # pointers that the program itself computes
 
 class Aliases:
@@ -45,7 +49,7 @@ class Aliases:
     if a.base is b.base: return a.offset + a.size <= b.offset or b.offset + b.size <= a.offset
     if a.root is b.root: return are_other_parts(a, b)
     named = (Ops.BUFFER, Ops.SYM)
-    if a.root.op in named and b.root.op in named: return True
+    if a.root.op in named and b.root.op in named: return not {a.root.arg, b.root.arg} <= self.sizes.shared
     if Ops.PARAM in (a.root.op, b.root.op) and Ops.BUFFER in (a.root.op, b.root.op): return True
     return self.is_private(a.root) or self.is_private(b.root) or self.is_outside(a, b) or self.is_outside(b, a)
 
@@ -53,7 +57,7 @@ class Aliases:
     """Whether a is so far from a pointer of the program that the pointer would not be to b's object."""
     if a.base.op not in GIVEN: return False
     if b.root.op is Ops.BUFFER: size = b.root.arg.size * b.root.dtype.itemsize
-    else: size = self.sizes.get(b.root.arg, 0) if b.root.op is Ops.SYM else 0
+    else: size = self.sizes.bytes.get(b.root.arg, 0) if b.root.op is Ops.SYM else 0
     return size > 0 and not -size <= a.offset <= size - a.size
 
   def changes(self, effect: UOp, read: Address) -> bool:
