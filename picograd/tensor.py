@@ -210,7 +210,8 @@ class Tensor:
   @property
   def sizes(self) -> Ints:
     if not self.steps: return self.storage.uop.shape
-    return (self.uop if self.looked is None else self.looked[1]).shape
+    if self.looked is None: self.looked = (self.storage.uop, st.look(self.storage.uop, self.steps))
+    return self.looked[1].shape
   @property
   def shape(self) -> Size: return Size(self.sizes)
   @property
@@ -669,8 +670,10 @@ class Tensor:
     else: values = self.over(formula, axis, True)
     return Extremes(values, indices) if keepdim else Extremes(values.squeeze(axis), indices.squeeze(axis))
 
+  @st.at_one_moment
   def argmax(self, dim=None, keepdim=False) -> Tensor:
     return self.position(ar.arg_max, dim, keepdim)
+  @st.at_one_moment
   def argmin(self, dim=None, keepdim=False) -> Tensor:
     return self.position(ar.arg_min, dim, keepdim)
   def position(self, where_is: Formula, dim, keepdim) -> Tensor:

@@ -164,6 +164,18 @@ def test_operands_of_a_matrix_unit_come_in_bulk_where_they_are_matrices():
   assert "cp.async.bulk.tensor" in aligned and "// map slot" in aligned
   assert "wgmma" in odd and "// map slot" not in odd
 
+def test_sums_that_are_only_rounded_leave_a_tile_in_16_bits():
+  for text in sources(half(512, 128) @ half(512, 128).T) + sources(F.linear(half(512, 128), half(512, 128), half(512))):
+    assert "rounded_pair(low, high)" in text and "unsigned short* results" in text
+  exact, = sources(CASES["tf32"]())
+  assert "rounded_pair" not in exact and "float* results" in exact
+
+def test_blocks_take_tiles_in_turn_and_copy_for_the_next_one_early():
+  source, = sources(half(4096, 4096) @ half(4096, 4096).T)
+  assert "grid 512 block 256" in source and "in turn 1\n" in source
+  assert "block < 512; block += gridDim.x" in source and "block + gridDim.x < 512" in source
+  assert "copy_stage(corner(next), i)" in source
+
 def test_rounded_products_use_the_matrix_unit_and_exact_ones_do_not():
   (rough,), (exact,) = sources(CASES["tf32"]()), sources(CASES["fma"]())
   assert "k8.f32.tf32.tf32" in rough and "cp.async.bulk.tensor" in rough
@@ -290,11 +302,10 @@ def test_rounded_products_on_the_gpu(shape, batch):
   def both(x):
     turned = pg.tensor(x.swapaxes(-1, -2).copy(), device="CUDA")
     return [pg.tensor(x, device="CUDA"), turned.transpose(-1, -2)]
-  def product(x, y): return (x @ y).numpy()
+  def products(x, y): return (x @ y).numpy(), (x @ y).half().numpy().astype(np.float64)
   for x in both(a):
     for y in both(b):
-      got = roughly(partial(product, x, y))
-      assert np.linalg.norm(got - want) / np.linalg.norm(want) < 1.5e-3
+      for got in roughly(partial(products, x, y)): assert np.linalg.norm(got - want) / np.linalg.norm(want) < 1.5e-3
 
 @pytest.mark.cuda
 def test_the_second_gpu_computes_too():

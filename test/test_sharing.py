@@ -4,7 +4,10 @@ import copy, gc, importlib.util, pickle, sys, weakref
 import numpy as np
 import pytest
 import picograd
+import picograd.nn.functional as F
+from picograd import storage
 from picograd.library import sharing
+from picograd.runtime.device import device
 
 DTYPES = "bool uint8 int8 int16 int32 int64 float16 float32 float64".split()
 torch_only = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is the other side")
@@ -83,6 +86,18 @@ def test_memory_with_gaps_is_copied_or_refused():
     with pytest.raises(BufferError, match="gaps"): picograd.from_dlpack(part, copy=False)
   assert picograd.from_dlpack(np.zeros((0, 3))).shape == (0, 3)
 
+def test_memory_that_begins_where_kernels_cannot_read_it_is_copied_or_refused(monkeypatch):
+  monkeypatch.setattr(type(device(picograd.zeros(1).storage.device)), "alignment", 64)
+  raw = np.zeros(128, np.uint8)
+  start = -raw.ctypes.data % 64
+  whole, part = raw[start:start + 16].view(np.float32), raw[start + 4:start + 20].view(np.float32)
+  part[:] = 1, 2, 3, 4
+  assert picograd.from_dlpack(whole, copy=False).tolist() == [0, 1, 2, 3]
+  t = picograd.from_dlpack(part.reshape(2, 2).T)
+  part[:] = 0
+  assert t.tolist() == [[1, 3], [2, 4]]
+  with pytest.raises(BufferError, match="multiple of 64"): picograd.from_dlpack(part, copy=False)
+
 # ---- results are those of the moment ---------------------------------------------------------------------------------
 
 def test_what_was_asked_for_before_a_write_has_the_values_of_before():
@@ -95,6 +110,44 @@ def test_what_was_asked_for_before_a_write_has_the_values_of_before():
   with picograd.no_grad(): view = t[1:]
   a[1] = 7
   assert view.tolist() == [7, 1] and view.sum().item() == 8
+
+COMPOSED = {
+  "gelu": lambda t: F.gelu(t), "silu": lambda t: F.silu(t), "elu": lambda t: F.elu(t), "frac": lambda t: t.frac(),
+  "leaky_relu": lambda t: F.leaky_relu(t), "rms_norm": lambda t: F.rms_norm(t, (4,)), "square": lambda t: t.square(),
+  "group_norm": lambda t: F.group_norm(t, 2), "norm": lambda t: t.norm(3), "softplus": lambda t: F.softplus(t),
+  "bicubic": lambda t: F.interpolate(t.reshape(1, 1, 3, 4), (6, 8), mode="bicubic"), "roll": lambda t: t.roll(1, 0),
+  "reflect": lambda t: F.pad(t, (1, 1, 1, 1), mode="reflect"), "topk": lambda t: t.topk(2).values,
+  "nan_to_num": lambda t: t.nan_to_num(), "trace": lambda t: t.trace(), "sort": lambda t: t.sort().values,
+  "batch_norm": lambda t: F.batch_norm(t, None, None, training=True), "lerp": lambda t: t.lerp(t, t),
+  "cross_entropy": lambda t: F.cross_entropy(t, picograd.tensor([0, 2, 1])), "argmax": lambda t: t.argmax(1),
+  "attention": lambda t: F.scaled_dot_product_attention(t, t, t), "one_hot": lambda t: F.one_hot(t.abs().long(), 9),
+}
+@pytest.mark.parametrize("name", COMPOSED)
+def test_an_operation_copies_what_others_write_to_once(name, monkeypatch):
+  copies = []
+  class Counted(sharing.Buffer):
+    def __init__(self, *arguments):
+      copies.append(arguments)
+      super().__init__(*arguments)
+  monkeypatch.setattr(sharing, "Buffer", Counted)
+  a = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+  t = picograd.from_dlpack(a)
+  for _ in range(2):                                                   # the next operation reads what is there then
+    copies.clear()
+    got = COMPOSED[name](t)
+    assert len(copies) == 1
+    assert np.array_equal(got.numpy(), COMPOSED[name](picograd.tensor(a)).numpy(), equal_nan=True)
+    a += 1
+  assert not storage.moment.copies and not storage.moment.depth
+
+def test_an_operation_that_writes_sees_what_it_has_written():
+  @storage.at_one_moment
+  def write_and_read(t):
+    before = t + 0
+    t.fill_(7)
+    return before, t + 0
+  a = np.ones(3, np.float32)
+  assert [x.tolist() for x in write_and_read(picograd.from_dlpack(a))] == [[1, 1, 1], [7, 7, 7]]
 
 def test_an_index_that_changed_is_checked_again():
   i = np.array([0, 1])
@@ -240,3 +293,15 @@ def test_torch_and_picograd_see_the_same_memory_of_a_gpu():
   b += 10
   torch.cuda.synchronize()
   assert own.tolist() == b.tolist() and own[0, 0].item() == 10
+
+@torch_only
+@pytest.mark.cuda
+@pytest.mark.skipif(not picograd.cuda.is_available(), reason="there is no GPU")
+def test_a_part_of_a_gpus_memory_may_begin_anywhere():
+  import torch
+  whole = torch.arange(4097.0, device="cuda")
+  torch.cuda.synchronize()
+  double = picograd.compile(lambda t: t * 2)
+  for part in (whole[1:], whole[4:], whole[3:10]):
+    t = picograd.from_dlpack(part)
+    for _ in range(3): assert double(t).tolist() == (part * 2).tolist()

@@ -3,6 +3,7 @@ import os, subprocess, sys
 import numpy as np
 import pytest
 from graphs import leaf, random, softmax2
+import picograd
 from picograd import codegen
 from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.schedule import schedule
@@ -39,6 +40,22 @@ def test_values(n):
   x = random(n)
   out, = realize([leaf(x) * 2])
   assert np.array_equal(to_host(out), x * 2)
+
+@pytest.mark.parametrize("offset", [0, 4, 16, 36])
+def test_memory_of_others_begins_anywhere(offset):
+  """NumPy's large arrays begin 16 bytes after a page: a store past the caches would end the process."""
+  raw = np.zeros(4 * LARGE + 128, np.uint8)
+  start = -raw.ctypes.data % 64 + offset
+  a = raw[start:start + 4 * LARGE].view(np.float32)
+  t, x = picograd.from_dlpack(a), picograd.tensor(random(LARGE))
+  t.copy_(x * 2)
+  assert np.array_equal(a, x.numpy() * 2)
+  write = picograd.compile(lambda t, x: t.copy_(x * 3))
+  for _ in range(3):
+    a[:] = 0
+    write(t, x)
+    assert np.array_equal(a, x.numpy() * 3)
+  assert not raw[:start].any() and not raw[start + 4 * LARGE:].any()
 
 def test_code_is_of_the_machine():
   """LLVM has an instruction for such a store, and a fence ends the kernel."""

@@ -40,12 +40,11 @@ class Type:
 
   # questions that the grammar of types asks often
   is_integer = is_floating = is_pointer = is_array = is_function = is_record = is_void = is_bool = False
+  is_variable = False                                         # a variable length array, or an array of them
   @property
   def is_arithmetic(self) -> bool: return self.is_integer or self.is_floating
   @property
   def is_scalar(self) -> bool: return self.is_integer or self.is_floating or self.is_pointer
-  @property
-  def is_variable(self) -> bool: return False                # a variable length array, or an array of them
   @property
   def is_complete(self) -> bool: return self.size is not None
 
@@ -107,15 +106,16 @@ class Array(Type):
     self.of, self.length, self.count, self.align = of, length, count, of.align
     self.slot: Any = None                                     # lower.py: where a variable array's size is kept
   @property
-  def is_variable(self) -> bool: return self.count is not None or self.of.is_variable
+  def is_variable(self) -> bool: return self.count is not None or self.of.is_variable          # type: ignore[override]
   @property
   def size(self) -> int | None:                               # type: ignore[override]
     if self.length is None or self.of.size is None or self.is_variable: return None
     return self.length * self.of.size
-  def __copy__(self) -> "Array":
-    other = Array(self.of, self.length, self.count)
-    other.__dict__.update(self.__dict__)
-    return other
+  def qualified(self, const: bool = False, volatile: bool = False, atomic: bool = False) -> "Type":
+    """Qualifiers of an array are its elements' (C11 6.7.3p9)."""
+    of, other = self.of.qualified(const, volatile, atomic), copy.copy(self)
+    other.of = of
+    return self if of is self.of else other
 
 class FunctionType(Type):
   """has_prototype: parameters were declared. Without, any arguments may be given."""
@@ -213,22 +213,17 @@ def compatible(a: Type, b: Type) -> bool:
     return compatible(a.of, b.of) and (None in (a.length, b.length) or a.length == b.length)
   if isinstance(a, FunctionType) and isinstance(b, FunctionType): return compatible_functions(a, b)
   if isinstance(a, Record) and isinstance(b, Record): return a.body is b.body
-  if isinstance(a, Enum) and isinstance(b, Enum): return a.plain is b.plain
-  if isinstance(a, Enum) or isinstance(b, Enum): return isinstance(a, Integer) and isinstance(b, Integer) and \
-    (a.size, a.signed, a.rank) == (b.size, b.signed, b.rank)
-  return isinstance(a, Void) and isinstance(b, Void)
+  if not isinstance(a, Integer) or not isinstance(b, Integer): return False
+  return isinstance(a, Enum) is not isinstance(b, Enum) and (a.signed, a.rank) == (b.signed, b.rank)
 
 def same_qualifiers(a: Type, b: Type) -> bool: return (a.const, a.volatile) == (b.const, b.volatile)
 
 def compatible_functions(a: FunctionType, b: FunctionType) -> bool:
   if not compatible(a.result, b.result): return False
-  if not a.has_prototype or not b.has_prototype:
-    known = a if a.has_prototype else b
-    other = b if a.has_prototype else a
-    if not known.has_prototype or not other.params: return not known.variadic or True
-    return len(known.params) == len(other.params)
+  if not a.has_prototype or not b.has_prototype:                        # a definition of K&R's has parameters without
+    return a.has_prototype is b.has_prototype or not (a.params and b.params) or len(a.params) == len(b.params)
   if len(a.params) != len(b.params) or a.variadic != b.variadic: return False
-  return all(compatible(x, y) for x, y in zip(a.params, b.params))
+  return all(map(compatible, a.params, b.params))
 
 def composite(a: Type, b: Type) -> Type:
   """A type compatible with both that knows what either knows."""

@@ -2,7 +2,7 @@
 # In: tokens. Out: types and Objects in scopes; an initialiser as a flat list of Leafs, in the order they were written.
 from __future__ import annotations
 from dataclasses import dataclass, field as default
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Container, NamedTuple
 from .constant import NotConstant, constant_value
 from .ctype import (Array, BOOL, DOUBLE, Enum, FLOAT, Field, FunctionType, INT, Integer, LONG, LONG_LONG, Machine,
                     Member, Pointer, Record, SHORT, SIGNED_CHAR, Type, UNSIGNED, UNSIGNED_CHAR, UNSIGNED_LONG,
@@ -41,6 +41,7 @@ class Signature(NamedTuple):
   variadic: bool
   names: list[Token]                                  # of a K&R definition
   scope: Scope
+  has_prototype: bool
 
 class Declarator(NamedTuple):
   name: Token | None
@@ -59,7 +60,7 @@ class Leaf(NamedTuple):
 # specifier words, sorted -> type
 TYPES: dict[tuple[str, ...], Type] = {
   ("void",): VOID, ("_Bool",): BOOL, ("char", "signed"): SIGNED_CHAR, ("char", "unsigned"): UNSIGNED_CHAR,
-  ("float",): FLOAT, ("double",): DOUBLE, ("_Float32",): FLOAT, ("_Float32x",): DOUBLE, ("_Float64",): DOUBLE,
+  ("float",): FLOAT, ("double",): DOUBLE,
   **{tuple(sorted(words + extra)): t for words, t in (
       (("short",), SHORT), ((), INT), (("long",), LONG), (("long", "long"), LONG_LONG))
      for extra in (("int",), ("int", "signed"), ("signed",), ())},
@@ -74,7 +75,9 @@ class Declarations(Expressions):
   def __init__(self, tokens: list[Token], machine: Machine, diagnostics: Diagnostics):
     super().__init__(tokens, machine, diagnostics)
     self.pack: list[int | None] = [None]              # of #pragma pack, the innermost last
-    self.counter = 0
+    words = dict(zip(("_Float128", "__float128", "_Float64x"), 3 * [machine.long_double])) | {
+      "_Float32": FLOAT, "_Float32x": DOUBLE, "_Float64": DOUBLE, "__auto_type": AUTO}
+    self.scopes[0].names.update((word, Typedef(t)) for word, t in words.items())
 
   # ---- specifiers ----
 
@@ -86,28 +89,20 @@ class Declarations(Expressions):
     start = self.token
     while self.token.kind is IDENTIFIER:
       text = self.text
-      if text in BASIC:
-        words.append(text)
-        self.advance()
-      elif text in QUALIFIERS:
-        self.advance()
+      if text in BASIC: words.append(self.advance().text)
+      elif text in FLAGS:
+        flags.add(self.advance().text)
         if text == "_Atomic" and self.text == "(": found = self.parenthesized(self.type_name)
-        flags.add(text)
       elif text in STORAGE:
-        if text == "_Thread_local": flags.add(text)
-        elif storage and storage != text:
-          raise Failure(self.token, "multiple storage classes in declaration specifiers")
-        else: storage = text
-        self.advance()
-      elif text in ("inline", "_Noreturn"): flags.add(self.advance().text)
-      elif text == "_Alignas": self.alignas(attributes)
-      elif text == "__attribute__": self.attribute(attributes)
+        if storage not in ("", text): raise Failure(self.token, "multiple storage classes in declaration specifiers")
+        storage = self.advance().text
+      elif self.accept("_Alignas"):
+        self.set_alignment(attributes, self.parenthesized(self.alignment))
+        attributes.words.add("_Alignas")
+      elif self.accept("__attribute__"): self.attribute(attributes)
       elif text in ("struct", "union"): found = self.record()
       elif text == "enum": found = self.enumeration()
       elif text in ("typeof", "__typeof_unqual__"): found = self.type_of()
-      elif text == "__auto_type":
-        self.advance()
-        found = AUTO
       else:
         meaning = None if found is not None or words else self.find(text)
         if type(meaning) is not Typedef: break
@@ -115,8 +110,7 @@ class Declarations(Expressions):
         self.advance()
     t = self.basic_type(words, found, start)
     if attributes.mode is not None and isinstance(t, Integer): t = MODES["i" if t.signed else "u", attributes.mode]
-    if flags & QUALIFIERS: t = qualify(t, "const" in flags, "volatile" in flags, "_Atomic" in flags)
-    return Specifiers(t, storage, frozenset(flags - QUALIFIERS), attributes)
+    return Specifiers(qualified_by(flags, t), storage, frozenset(flags - QUALIFIERS), attributes)
 
   def basic_type(self, words: list[str], found: Type | None, start: Token) -> Type:
     if found is not None:
@@ -128,7 +122,7 @@ class Declarations(Expressions):
     if words == ["char"]: return self.char
     if "_Complex" in words: raise Failure(start, "complex numbers are not supported")
     key = tuple(sorted(words))
-    if key in LONG_DOUBLES: return self.machine.long_double
+    if key == ("double", "long"): return self.machine.long_double
     if key not in TYPES: raise Failure(start, f"'{' '.join(words)}' is not a type")
     return TYPES[key]
 
@@ -138,13 +132,8 @@ class Declarations(Expressions):
     t = self.parenthesized(lambda: self.type_name() if self.starts_type(self.token) else self.expression().type)
     return t if word == "typeof" else t.plain
 
-  def alignas(self, attributes: Attributes) -> None:
-    """alignment = "_Alignas" "(" ( type-name | constant-expression ) ")" """
-    self.advance()
-    self.set_alignment(attributes, self.parenthesized(self.alignment))
-    attributes.words.add("_Alignas")
-
   def alignment(self) -> int:
+    """alignment = "_Alignas" "(" ( type-name | constant-expression ) ")" """
     return self.type_name().align if self.starts_type(self.token) else self.constant_expression("alignment")
 
   def set_alignment(self, attributes: Attributes, align: int) -> None:
@@ -155,7 +144,7 @@ class Declarations(Expressions):
   def attributes(self, into: Attributes) -> Attributes:
     """attributes = { "__attribute__" "(" "(" [ attribute { "," attribute } ] ")" ")" | "asm" "(" string ")" }"""
     while True:
-      if self.text == "__attribute__": self.attribute(into)
+      if self.accept("__attribute__"): self.attribute(into)
       elif self.text == "asm" and self.peek().text == "(":
         self.advance()
         into.symbol = self.parenthesized(self.text_of_strings)
@@ -168,7 +157,6 @@ class Declarations(Expressions):
     return bytes(units).decode("utf-8", "surrogateescape")
 
   def attribute(self, into: Attributes) -> None:
-    self.advance()
     self.expect("(")
     self.expect("(")
     while self.text != ")":
@@ -182,8 +170,7 @@ class Declarations(Expressions):
   def attribute_argument(self, name: str, into: Attributes) -> None:
     self.expect("(")
     if name == "aligned": self.set_alignment(into, self.constant_expression("alignment"))
-    elif name == "section": into.section = self.text_of_strings()
-    elif name == "alias": into.alias = self.text_of_strings()
+    elif name in ("section", "alias"): setattr(into, name, self.text_of_strings())
     elif name == "cleanup": into.cleanup = self.advance()
     elif name == "mode": into.mode = self.advance().text.strip("_")
     elif name == "vector_size": raise Failure(self.token, "vector types are not supported")
@@ -203,11 +190,8 @@ class Declarations(Expressions):
     """record = ( "struct" | "union" ) { attribute } ( [ name ] "{" { member-declaration } "}" { attribute } | name )"""
     kind = self.advance().text
     t, attributes = self.tagged(kind, lambda tag: Record(kind, tag))
-    if not isinstance(t, Record) or t.body.kind != kind:
-      raise Failure(self.token, f"'{t}' defined as wrong kind of tag")
-    if self.text != "{": return t
-    if t.size is not None: raise Failure(self.token, f"redefinition of '{t}'")
-    self.advance()
+    assert isinstance(t, Record), "what is tagged is of its kind"
+    if not self.accept("{"): return t
     fields: list[Field] = []
     while self.text != "}": self.members(t, fields)
     self.check_flexible(t, fields)
@@ -226,7 +210,10 @@ class Declarations(Expressions):
     tag = self.advance().text
     scopes = self.scopes[-1:] if self.text in ("{", ";") else self.scopes[::-1]
     known = next((scope.tags[tag] for scope in scopes if tag in scope.tags), None)
-    return known or self.scopes[-1].tags.setdefault(tag, make(tag)), attributes
+    t = known or self.scopes[-1].tags.setdefault(tag, make(tag))
+    if str(t) != f"{kind} {tag}": raise Failure(self.token, f"'{t}' defined as wrong kind of tag")
+    if self.text == "{" and t.is_complete: raise Failure(self.token, f"redefinition of '{t}'")
+    return t, attributes
 
   def members(self, record: Record, fields: list[Field]) -> None:
     """member-declaration = specifiers [ member { "," member } ] ";" | static-assertion"""
@@ -286,13 +273,11 @@ class Declarations(Expressions):
   def enumeration(self) -> Type:
     """enumeration = "enum" { attribute } ( [ name ] "{" enumerator { "," enumerator } [ "," ] "}" | name )"""
     t, attributes = self.tagged(self.advance().text, Enum)
-    if not isinstance(t, Enum): raise Failure(self.token, f"'{t}' defined as wrong kind of tag")
+    assert isinstance(t, Enum), "what is tagged is of its kind"
     if not self.accept("{"): return t
-    if t.complete: raise Failure(self.token, f"redefinition of '{t}'")
-    following, values = 0, list[int]()
+    values: list[int] = []
     while not values or self.text != "}":
-      following = self.enumerator(following) + 1
-      values.append(following - 1)
+      values.append(self.enumerator(values[-1] + 1 if values else 0))
       if not self.accept(","): break
     self.expect("}")
     self.attributes(attributes)
@@ -305,8 +290,7 @@ class Declarations(Expressions):
 
   def enumerator(self, value: int) -> int:
     """enumerator = name { attribute } [ "=" constant-expression ]"""
-    if self.token.kind is not IDENTIFIER: raise self.unexpected("expected identifier")
-    name = self.advance()
+    name = self.word()
     self.attributes(Attributes())
     if self.accept("="): value = self.constant_expression(f"enumerator value for '{name.text}'")
     t = next((b for b in (INT, UNSIGNED, LONG) if b.least <= value <= b.largest), UNSIGNED_LONG)
@@ -350,18 +334,14 @@ class Declarations(Expressions):
   def declarator_steps(self) -> tuple[Token | None, list[Wrap], Signature | None]:
     """(name, the steps that lead from the specifiers' type to the declared one, the parameters of the function that the
     name is, if it is one)"""
-    self.enter()
     pointers: list[Wrap] = []
     while self.text in ("*", "__attribute__"):
-      if self.text == "__attribute__": self.attribute(Attributes())
+      if self.accept("__attribute__"): self.attribute(Attributes())
       else: pointers.append(self.pointer())
     name, signature = None, None
     inner: list[Wrap] = []
     if self.text == "(" and self.opens_declarator():
-      self.advance()
-      self.attributes(Attributes())
-      name, inner, signature = self.declarator_steps()
-      self.expect(")")
+      name, inner, signature = self.nested(lambda: self.parenthesized(self.declarator_steps))
     elif self.token.kind is IDENTIFIER and self.text not in RESERVED: name = self.advance()
     suffixes: list[Wrap] = []
     while self.text in ("[", "("):
@@ -370,7 +350,6 @@ class Declarations(Expressions):
         own = self.parameters()
         if not inner and not suffixes: signature = own
         suffixes.append(self.function_suffix(own))
-    self.leave()
     return name, [*pointers, *reversed(suffixes), *inner], signature
 
   def opens_declarator(self) -> bool:
@@ -383,18 +362,14 @@ class Declarations(Expressions):
     self.advance()
     found = set()
     while self.text in QUALIFIERS: found.add(self.advance().text)
-    const, volatile, atomic = "const" in found, "volatile" in found, "_Atomic" in found
-    return lambda t: Pointer(t).qualified(const, volatile, atomic)
+    return lambda t: qualified_by(found, Pointer(t))
 
   def array_suffix(self) -> Wrap:
     """"[" { "static" | qualifier } [ assignment | "*" ] "]" """
     token = self.expect("[")
     while self.text == "static" or self.text in QUALIFIERS: self.advance()
-    if self.text == "]" or (self.text == "*" and self.peek().text == "]"):
-      unknown = self.text == "]"
-      if not unknown: self.advance()
-      self.advance()
-      return lambda t: self.array_of(t, None, token)
+    if self.peek().text == "]": self.accept("*")
+    if self.accept("]"): return lambda t: self.array_of(t, None, token)
     node = self.trees.value(self.assignment())
     self.expect("]")
     if not node.type.is_integer: raise Failure(token, f"size of array has non-integer type '{node.type}'")
@@ -426,17 +401,14 @@ class Declarations(Expressions):
     elif self.text != ")" and not self.starts_type(self.token) and self.token.kind is IDENTIFIER:
       names = self.listed(self.advance)
     elif self.text != ")":
-      while True:
-        if self.accept("..."):
-          variadic = True
-          break
-        found.append(self.parameter(scope))
-        if not self.accept(","): break
-    is_prototype = self.tokens[self.at - 1].text != "("
+      found.append(self.parameter(scope))
+      while not variadic and self.accept(","):
+        variadic = self.accept("...")
+        if not variadic: found.append(self.parameter(scope))
+    is_empty = self.tokens[self.at - 1].text == "("
     self.scopes.pop()
     self.expect(")")
-    if not is_prototype: return Signature([], False, EMPTY_NAMES, scope)
-    return Signature(found, variadic, names, scope)
+    return Signature(found, variadic, names, scope, not is_empty and not names)
 
   def parameter(self, scope: Scope) -> Parameter:
     """parameter = specifiers declarator"""
@@ -456,11 +428,10 @@ class Declarations(Expressions):
 
   def function_suffix(self, signature: Signature) -> Wrap:
     params = tuple(p.type for p in signature.params)
-    has_prototype = not signature.names and signature.names is not EMPTY_NAMES
     token = self.token
     def wrap(t: Type) -> Type:
       if t.is_function or t.is_array: raise Failure(token, f"function returns '{t}'")
-      return FunctionType(t.qualified(), params, signature.variadic, has_prototype)
+      return FunctionType(t.qualified(), params, signature.variadic, signature.has_prototype)
     return wrap
 
   def type_name(self) -> Type:
@@ -480,7 +451,7 @@ class Declarations(Expressions):
     reader = Initializers(self)
     reader.element(t, 0)
     if isinstance(t, Array) and t.length is None and not t.is_variable:
-      t = Array(t.of, reader.extent // max(t.of.size or 1, 1)).qualified(t.const, t.volatile)
+      t = Array(t.of, reader.extent // max(t.of.size or 1, 1))
     return t, reader.leaves
 
 class Initializers:
@@ -497,7 +468,7 @@ class Initializers:
   def element(self, t: Type, offset: int, member: Member | None = None) -> None:
     """initializer = assignment | "{" [ elements ] "}" | string, for an object of type t at offset"""
     p = self.parser
-    if p.text == "{": return self.braced(t, offset, member)
+    if p.text == "{": return p.nested(lambda: self.braced(t, offset, member))
     if isinstance(t, Array) and self.starts_string(t): return self.string(t, offset)
     token = p.token
     node = p.assignment()
@@ -534,7 +505,6 @@ class Initializers:
   def braced(self, t: Type, offset: int, member: Member | None = None) -> None:
     p = self.parser
     token = p.expect("{")
-    p.enter()
     if isinstance(t, (Array, Record)):
       if isinstance(t, Array) and self.starts_string(t):
         self.string(t, offset)
@@ -545,7 +515,6 @@ class Initializers:
     if p.accept(",") and p.text != "}": self.excess()
     elif p.text != "}": raise p.unexpected("expected '}'")
     p.expect("}")
-    p.leave()
 
   def excess(self) -> None:
     p = self.parser
@@ -638,13 +607,9 @@ class Initializers:
     p.accept("=") or p.accept(":")
     self.undesignated(t, offset, member, None)
 
-EMPTY_NAMES: list[Token] = []                          # of a declarator f(): no prototype
 AUTO = Integer("__auto_type", 4, True, 4)
-LONG_DOUBLES = frozenset({("double", "long"), ("_Float128",), ("__float128",), ("_Float64x",)})
+FLAGS = QUALIFIERS | {"inline", "_Noreturn", "_Thread_local"}
 
-def qualify(t: Type, const: bool, volatile: bool, atomic: bool) -> Type:
-  """Qualifiers of an array are its elements' (C11 6.7.3p9)."""
-  if isinstance(t, Array):
-    other = Array(qualify(t.of, const, volatile, atomic), t.length, t.count)
-    return other
-  return t.qualified(const, volatile or atomic, atomic)
+def qualified_by(words: Container[str], t: Type) -> Type:
+  atomic = "_Atomic" in words
+  return t.qualified("const" in words, atomic or "volatile" in words, atomic)

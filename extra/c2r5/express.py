@@ -2,7 +2,7 @@
 # tokens. Out: typed nodes (tree.py). What an expression contains of types, initialisers and statements is read by the
 # classes that build on this one: declare.py and parse.py. Above each function stands the rule it reads.
 from __future__ import annotations
-from typing import Callable, NamedTuple, TypeVar
+from typing import Any, Callable, NamedTuple, TypeVar
 from .abi import assigner
 from .constant import NotConstant, constant_value, integer_constant, round_to
 from .ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, INT, Integer, LONG, LONG_LONG, Machine, Pointer,
@@ -18,13 +18,13 @@ SPELLINGS = {
      for word in ("const", "volatile", "inline", "restrict", "signed", "asm", "typeof")},
   "__attribute": "__attribute__", "__alignof": "_Alignof", "__alignof__": "_Alignof", "__thread": "_Thread_local",
   "__real": "__real__", "__imag": "__imag__"}
-STORAGE = frozenset({"typedef", "extern", "static", "auto", "register", "_Thread_local"})
+STORAGE = frozenset({"typedef", "extern", "static", "auto", "register"})
 QUALIFIERS = frozenset({"const", "volatile", "restrict", "_Atomic"})
 BASIC = frozenset({"void", "_Bool", "char", "short", "int", "long", "float", "double", "signed", "unsigned",
-                   "_Float128", "__float128", "_Float64x", "_Float64", "_Float32x", "_Float32", "_Complex"})
+                   "_Complex"})
 TYPE_WORDS = STORAGE | QUALIFIERS | BASIC | {
-  "struct", "union", "enum", "typeof", "__typeof_unqual__", "inline", "_Noreturn", "_Alignas", "__attribute__",
-  "_Static_assert", "__auto_type"}
+  "struct", "union", "enum", "typeof", "__typeof_unqual__", "inline", "_Noreturn", "_Alignas", "_Thread_local",
+  "__attribute__", "_Static_assert"}
 STATEMENT_WORDS = frozenset({"if", "else", "while", "do", "for", "switch", "case", "default", "break", "continue",
                              "goto", "return", "asm"})
 RESERVED = TYPE_WORDS | STATEMENT_WORDS | {"sizeof", "_Alignof", "_Generic"}
@@ -97,10 +97,17 @@ class Reader:
     what = f"'{self.text}'" if self.text else self.token.kind
     return Failure(self.token, f"{wanted} before {what}")
 
-  def enter(self) -> None:
+  def word(self) -> Token:
+    if self.token.kind is not IDENTIFIER: raise self.unexpected("expected identifier")
+    return self.advance()
+
+  def nested(self, read: Callable[[], T]) -> T:
+    """Reads what may contain its like: up to so many levels."""
     self.depth += 1
     if self.depth > self.MAX_DEPTH: raise Failure(self.token, "nested too deeply")
-  def leave(self) -> None: self.depth -= 1
+    found = read()
+    self.depth -= 1
+    return found
 
   def find(self, name: str) -> Meaning | None:
     for scope in reversed(self.scopes):
@@ -116,10 +123,7 @@ class Reader:
 LEVELS = {"||": 1, "&&": 2, "|": 3, "^": 4, "&": 5, "==": 6, "!=": 6, "<": 7, "<=": 7, ">": 7, ">=": 7, "<<": 8,
           ">>": 8, "+": 9, "-": 9, "*": 10, "/": 10, "%": 10}
 ASSIGNMENTS = frozenset({"=", "+=", "-=", "*=", "/=", "%=", "<<=", ">>=", "&=", "|=", "^="})
-INTEGERS = {"": (INT, LONG, LONG_LONG), "l": (LONG, LONG_LONG), "ll": (LONG_LONG,), "u": (UNSIGNED, UNSIGNED_LONG),
-            "ul": (UNSIGNED_LONG,), "ull": (UNSIGNED_LONG_LONG,)}
-NOT_DECIMAL = {"": (INT, UNSIGNED, LONG, UNSIGNED_LONG), "l": (LONG, UNSIGNED_LONG),
-               "ll": (LONG_LONG, UNSIGNED_LONG_LONG)}
+INTEGERS = (INT, UNSIGNED, LONG, UNSIGNED_LONG, LONG_LONG, UNSIGNED_LONG_LONG)
 FLOATINGS = {"": DOUBLE, "f": FLOAT, "f32": FLOAT, "f64": DOUBLE, "f32x": DOUBLE}
 
 class Expressions(Reader):
@@ -154,9 +158,7 @@ class Expressions(Reader):
     left = self.conditional()
     if self.text not in ASSIGNMENTS: return left
     token = self.advance()
-    self.enter()
-    right = self.assignment()
-    self.leave()
+    right = self.nested(self.assignment)
     if token.text == "=": return self.trees.assign(left, right, token)
     self.trees.modifiable(left, token, "left operand of assignment")
     return self.trees.updated("update", token.text[:-1], left, right, token)
@@ -166,19 +168,12 @@ class Expressions(Reader):
     test = self.binary(1)
     if self.text != "?": return test
     token = self.advance()
-    self.enter()
-    if self.text == ":": yes, test = self.remembered(test, token)        # GNU: x ?: y
-    else: yes = self.expression()
+    if self.text != ":": yes = self.nested(self.expression)
+    else:                                                                # GNU: x ?: y
+      test = self.trees.value(test)
+      yes = test = Node("once", test.type, token, (test,))
     self.expect(":")
-    no = self.conditional()
-    self.leave()
-    return self.trees.conditional(test, yes, no, token)
-
-  def remembered(self, test: Node, token: Token) -> tuple[Node, Node]:
-    """(the value of an operand that is needed twice, the operand)"""
-    test = self.trees.value(test)
-    once = Node("once", test.type, token, (test,))
-    return once, once
+    return self.trees.conditional(test, yes, self.nested(self.conditional), token)
 
   def constant_expression(self, what: str) -> int:
     """constant-expression = conditional"""
@@ -197,30 +192,20 @@ class Expressions(Reader):
     """cast = "(" type-name ")" ( cast | compound-literal ) | unary"""
     if self.text != "(" or not self.starts_type(self.peek()): return self.unary()
     token = self.token
-    self.enter()
-    t = self.parenthesized(self.type_name)
-    if self.text == "{": node = self.postfix(self.compound_literal(t, token))
-    else: node = self.trees.explicit_cast(self.cast(), t, token)
-    self.leave()
-    return node
+    t = self.nested(lambda: self.parenthesized(self.type_name))
+    if self.text == "{": return self.postfix(self.compound_literal(t, token))
+    return self.trees.explicit_cast(self.nested(self.cast), t, token)
 
   def unary(self) -> Node:
     """unary = postfix | ("++" | "--") unary | ("&" | "*" | "+" | "-" | "~" | "!") cast | "&&" label
     | ("sizeof" | "_Alignof") ( unary | "(" type-name ")" )"""
     token = self.token
     if token.text not in UNARY or token.kind is STRING: return self.postfix(self.primary())
-    self.advance()
-    self.enter()
-    node = self.unary_operator(token)
-    self.leave()
-    return node
-
-  def unary_operator(self, token: Token) -> Node:
-    operator = token.text
+    operator = self.advance().text
     if operator in ("sizeof", "_Alignof"): return self.measure(token)
     if operator == "&&": return self.label_address(token)
-    if operator in ("++", "--"): return self.trees.step("update", operator[0], self.unary(), token)
-    node = self.cast()
+    if operator in ("++", "--"): return self.trees.step("update", operator[0], self.nested(self.unary), token)
+    node = self.nested(self.cast)
     if operator == "*": return self.trees.dereference(node, token)
     if operator == "&": return self.trees.address(node, token)
     if operator in ("__real__", "__imag__"): raise Failure(token, "complex numbers are not supported")
@@ -231,7 +216,7 @@ class Expressions(Reader):
       t = self.parenthesized(self.type_name)
       if self.text == "{": t = self.postfix(self.compound_literal(t, token)).type
     else:
-      node = self.unary()
+      node = self.nested(self.unary)
       if bit_width(node) is not None: raise Failure(token, f"'{token.text}' applied to a bit-field")
       t = node.type
       own = node.arg.align if node.kind == "variable" else 0
@@ -243,7 +228,7 @@ class Expressions(Reader):
 
   def label_address(self, token: Token) -> Node:
     """GNU: the address of a label: of a jump to it, or where LLVM makes the code a number that `goto *` understands."""
-    name = self.advance()
+    name = self.word()
     if self.function is None: raise Failure(token, "label address outside of a function")
     label = self.labels.setdefault(name.text, Label(name.text, name))
     if label not in self.addressed:
@@ -260,24 +245,18 @@ class Expressions(Reader):
     while self.text in POSTFIX and self.token.kind is not STRING:
       token = self.advance()
       if token.text == "[":
-        self.enter()
-        position = self.expression()
-        self.leave()
+        node = self.trees.index(node, self.nested(self.expression), token)
         self.expect("]")
-        node = self.trees.index(node, position, token)
       elif token.text == "(": node = self.trees.call(node, self.arguments(), token)
       elif token.text in ("++", "--"): node = self.trees.step("postfix", token.text[0], node, token)
       else:
         if token.text == "->": node = self.trees.dereference(node, token)
-        if self.token.kind is not IDENTIFIER: raise self.unexpected("expected identifier")
-        node = self.trees.member(node, self.advance(), token)
+        node = self.trees.member(node, self.word(), token)
     return node
 
   def arguments(self) -> list[Node]:
     """arguments = [ assignment { "," assignment } ] ")" """
-    self.enter()
-    given = [] if self.text == ")" else self.listed(self.assignment)
-    self.leave()
+    given = [] if self.text == ")" else self.listed(lambda: self.nested(self.assignment))
     self.expect(")")
     return given
 
@@ -297,10 +276,8 @@ class Expressions(Reader):
       if prefix: return self.trees.number(self.characters[prefix].wrap(value), self.characters[prefix], token)
       return self.trees.number(self.char.wrap(value) if value < 256 else INT.wrap(value), INT, token)
     if token.text != "(": raise self.unexpected("expected expression")
-    self.enter()
-    node = self.parenthesized(self.statement_expression if self.peek().text == "{" else self.expression)
-    self.leave()
-    return node
+    read = self.statement_expression if self.peek().text == "{" else self.expression
+    return self.nested(lambda: self.parenthesized(read))
 
   def statement_expression(self) -> Node:
     """GNU: ({ statements }) has the value of its last expression."""
@@ -339,11 +316,13 @@ class Expressions(Reader):
     return self.trees.number(round_to(t, number.value), t, token)
 
   def integer(self, number: Number, token: Token) -> Node:
-    fitting = INTEGERS[number.suffix] if number.decimal or "u" in number.suffix else NOT_DECIMAL[number.suffix]
-    for t in fitting:
-      if number.value <= t.largest: return self.trees.number(int(number.value), t, token)
+    least, is_unsigned = INT.rank + number.suffix.count("l"), "u" in number.suffix
+    for t in INTEGERS:                                                   # C11 6.4.4.1p5
+      fits = t.rank >= least and number.value <= t.largest
+      if fits and (not is_unsigned if t.signed else is_unsigned or not number.decimal):
+        return self.trees.number(int(number.value), t, token)
     if number.value > UNSIGNED_LONG.largest: self.trees.warn(token, "integer constant is too large for its type")
-    return self.trees.number(fitting[-1].wrap(int(number.value)), UNSIGNED_LONG, token)
+    return self.trees.number(UNSIGNED_LONG.wrap(int(number.value)), UNSIGNED_LONG, token)
 
   def string(self) -> Node:
     """string = string-literal { string-literal }"""
@@ -358,13 +337,18 @@ class Expressions(Reader):
     assert isinstance(of, Integer), "strings are made of characters"
     key = (of.name, of.const, tuple(units))
     if key not in self.strings:
-      object = Object("", Array(of, len(units)), token, "static")
-      object.symbol, object.is_local_symbol, object.is_defined = f".str.{len(self.strings)}", True, True
-      object.data = b"".join((unit & (1 << 8 * of.size) - 1).to_bytes(of.size, "little") for unit in units)
-      object.attributes.add("string")
-      self.strings[key] = object
-      self.statics.append(object)
+      data = b"".join((unit & (1 << 8 * of.size) - 1).to_bytes(of.size, "little") for unit in units)
+      self.strings[key] = self.static_object("", ".str", Array(of, len(units)), token, data)
+      self.strings[key].attributes.add("string")
     return self.strings[key]
+
+  def static_object(self, name: str, symbol: str, t: Type, token: Token, data: Any = None) -> Object:
+    """What is in the object file under a name of ours."""
+    object = Object(name, t, token, "static")
+    object.symbol, object.is_local_symbol = f"{symbol}.{len(self.statics)}", True
+    object.data, object.is_defined = data, data is not None
+    self.statics.append(object)
+    return object
 
   def generic(self) -> Node:
     """generic = "_Generic" "(" assignment { "," ( type-name | "default" ) ":" assignment } ")" """

@@ -117,9 +117,6 @@ class Parser(Declarations):
   def declaration(self) -> list[Node]:
     """declaration = specifiers [ declarator [ "=" initializer ] { "," .. } ] ";" ; gives the statements that
     initialise"""
-    if self.text == "_Static_assert":
-      self.static_assertion()
-      return []
     base = self.specifiers()
     statements: list[Node] = []
     if not self.accept(";"): self.declared_list(base, self.declarator(base.type), statements)
@@ -144,13 +141,11 @@ class Parser(Declarations):
     if t.is_void: raise Failure(name, f"variable or field '{name.text}' declared void")
     if "_Alignas" in attributes.words and 0 < (attributes.align or 0) < t.align:
       raise Failure(name, f"'_Alignas' specifiers cannot reduce alignment of '{name.text}'")
-    own = base.storage in ("static", "extern") or statements is None
-    if "_Thread_local" in base.words and (t.is_function or not own) or statements is None and base.storage in (
-        "auto", "register") and attributes.symbol is None:
+    is_automatic = statements is not None and not t.is_function and base.storage not in ("static", "extern")
+    is_wrong = statements is None and base.storage in ("auto", "register") and attributes.symbol is None
+    if is_wrong or "_Thread_local" in base.words and (t.is_function or is_automatic):
       raise Failure(name, f"'{name.text}' cannot have this storage class here")
-    if statements is None or base.storage == "extern" or t.is_function or base.storage == "static":
-      return self.declare_static(base, name, t, attributes, statements)
-    self.declare_automatic(base, name, t, attributes, statements)
+    (self.declare_automatic if is_automatic else self.declare_static)(base, name, t, attributes, statements)
 
   def declare_type(self, name: Token, t: Type, attributes: Attributes, statements: list[Node] | None) -> None:
     if attributes.align is not None: t = t.qualified().aligned(attributes.align)
@@ -161,22 +156,20 @@ class Parser(Declarations):
     if t.is_variable and statements is not None: statements.append(Node("measure", VOID, name, (), t))
 
   def declare_automatic(self, base: Specifiers, name: Token, t: Type, attributes: Attributes,
-                        statements: list[Node]) -> None:
+                        statements: list[Node] | None) -> None:
+    assert statements is not None, "automatic objects are in functions"
     object = Object(name.text, t, name, "automatic")
     object.is_register = base.storage == "register"
     object.align = max(attributes.align or 0, t.align)
     object.cleanup = self.cleanup_function(attributes)
     self.check_new(name)
     self.scopes[-1].names[name.text] = object
+    leaves = None
     if t is AUTO:
       self.expect("=")
       node = self.trees.value(self.assignment())
-      object.type = node.type
-      object.align = node.type.align
-      statements.append(Node("declare", VOID, name, (), (object, [Leaf(0, node.type, node)])))
-      return
-    leaves = None
-    if self.accept("="): object.type, leaves = self.initializer(t)
+      object.type, object.align, leaves = node.type, node.type.align, [Leaf(0, node.type, node)]
+    elif self.accept("="): object.type, leaves = self.initializer(t)
     if not object.type.is_complete and not t.is_variable:
       raise Failure(name, f"storage size of '{name.text}' isn't known")
     statements.append(Node("declare", VOID, name, (), (object, leaves)))
@@ -194,12 +187,10 @@ class Parser(Declarations):
     is_local = statements is not None and base.storage == "static" and not t.is_function
     object = self.local_static(name, t) if is_local else self.linked(base, name, t)
     self.decorate(object, base, attributes)
-    if self.text != "=":
-      if t.is_function or base.storage == "extern": return
-      object.is_defined = True
-      if statements is not None and not t.is_complete: raise Failure(name, f"storage size of '{name.text}' isn't known")
+    if not self.accept("="):
+      if not t.is_function and base.storage != "extern": object.is_defined = True
+      if is_local and not t.is_complete: raise Failure(name, f"storage size of '{name.text}' isn't known")
       return
-    self.advance()
     if t.is_function: raise Failure(name, f"function '{name.text}' is initialized like a variable")
     if statements is not None and base.storage == "extern":
       raise Failure(name, f"'{name.text}' has both 'extern' and initializer")
@@ -209,11 +200,7 @@ class Parser(Declarations):
 
   def local_static(self, name: Token, t: Type) -> Object:
     self.check_new(name)
-    object = Object(name.text, t, name, "static")
-    self.counter += 1
-    object.symbol, object.is_local_symbol = f"{name.text}.{self.counter}", True
-    self.scopes[-1].names[name.text] = object
-    self.statics.append(object)
+    object = self.scopes[-1].names[name.text] = self.static_object(name.text, name.text, t, name)
     return object
 
   def linked(self, base: Specifiers, name: Token, t: Type) -> Object:
@@ -257,17 +244,11 @@ class Parser(Declarations):
   def declare_implicitly(self, name: Token) -> Object:
     """C89: a function that was not declared returns int, unless it is one that every C compiler knows."""
     known = self.find("__builtin_" + name.text)
-    if isinstance(known, Object):
-      self.trees.warn(name, f"incompatible implicit declaration of built-in function '{name.text}'")
-      t: Type = known.type
-    else:
-      self.trees.warn(name, f"implicit declaration of function '{name.text}'")
-      t = FunctionType(INT, (), False, False)
-    object = self.externals.get(name.text)
-    if object is None:
-      object = Object(name.text, t, name, "function")
-      object.attributes.add("implicit")
-      self.externals[name.text] = object
+    t = known.type if isinstance(known, Object) else FunctionType(INT, (), False, False)
+    what = "incompatible implicit declaration of built-in" if known else "implicit declaration of"
+    self.trees.warn(name, f"{what} function '{name.text}'")
+    object = self.externals.setdefault(name.text, Object(name.text, t, name, "function"))
+    if object.token is name: object.attributes.add("implicit")
     self.scopes[0].names[name.text] = object
     return object
 
@@ -331,7 +312,6 @@ class Parser(Declarations):
     """compound-statement = "{" { declaration | statement } "}" """
     token = self.expect("{")
     self.scopes.append(Scope())
-    self.enter()
     statements: list[Node] = []
     while self.text != "}" and self.token.kind is not END:
       before, scopes, depth = self.at, len(self.scopes), self.depth
@@ -341,21 +321,20 @@ class Parser(Declarations):
         self.depth = depth
         self.recover_inside(e, before)
     self.scopes.pop()
-    self.leave()
     if self.token.kind is END: raise Failure(self.token, "expected declaration or statement at end of input")
     self.advance()
     return Node("block", VOID, token, (), statements)
 
   def block_item(self, statements: list[Node]) -> None:
-    if self.starts_type(self.token) and self.peek().text != ":" or self.text == "_Static_assert":
-      if self.is_attribute_statement(): statements.append(self.statement())
-      else: statements += self.declaration()
+    if self.text == "_Static_assert": self.static_assertion()
+    elif self.opens_declaration(): statements += self.declaration()
     elif self.text == "__label__": self.local_labels()
     else: statements.append(self.statement())
 
-  def is_attribute_statement(self) -> bool:
-    """__attribute__((fallthrough));"""
-    return self.text == "__attribute__" and "fallthrough" in self.tokens[min(self.at + 3, len(self.tokens) - 1)].text
+  def opens_declaration(self) -> bool:
+    """A label may be called as a type is, and __attribute__((fallthrough)); is a statement."""
+    if not self.starts_type(self.token) or self.peek().text == ":": return False
+    return self.text != "__attribute__" or "fallthrough" not in self.tokens[min(self.at + 3, len(self.tokens) - 1)].text
 
   def local_labels(self) -> None:
     self.advance()
@@ -377,23 +356,26 @@ class Parser(Declarations):
       self.advance()
       if depth <= 0 and text in (";", "}") and self.at >= reached: return
 
-  def statement(self) -> Node:
-    """statement = labelled | compound | selection | loop | jump | asm | [ expression ] ";" """
-    self.enter()
-    if self.token.kind is PRAGMA:
+  def statement(self) -> Node: return self.nested(self.one_statement)
+
+  def one_statement(self) -> Node:
+    """statement = labelled | compound | selection | loop | ( jump | asm | [ expression ] ) ";" """
+    token = self.token
+    if token.kind is PRAGMA:
       self.pragma()
-      node = Node("empty", VOID, self.token) if self.text == "}" else self.statement()
-    elif self.text == "{": node = self.compound_statement()
-    elif self.token.kind is IDENTIFIER and self.peek().text == ":" and self.text not in ("default", "case"):
-      node = self.labelled()
-    elif self.text in STATEMENTS: node = STATEMENTS[self.text](self)
-    elif self.text == ";": node = Node("empty", VOID, self.advance())
-    else:
-      token = self.token
-      node = Node("expression", VOID, token, (self.trees.value(self.expression()),))
-      self.expect(";")
-    self.leave()
+      return Node("empty", VOID, self.token) if self.text == "}" else self.statement()
+    if self.text == "{": return self.compound_statement()
+    if token.kind is IDENTIFIER and self.peek().text == ":" and self.text not in ("default", "case"):
+      return self.labelled()
+    if self.text in STATEMENTS: return STATEMENTS[self.text](self, self.advance())
+    if self.text == ";": node = Node("empty", VOID, token)
+    elif self.text in JUMPS: node = JUMPS[self.text](self, self.advance())
+    else: node = self.expression_statement()
+    self.expect(";")
     return node
+
+  def expression_statement(self) -> Node:
+    return Node("expression", VOID, self.token, (self.trees.value(self.expression()),))
 
   def labelled(self) -> Node:
     """labelled = name ":" statement"""
@@ -402,19 +384,17 @@ class Parser(Declarations):
     label = self.labels.setdefault(name.text, Label(name.text, name))
     if label.is_defined: raise Failure(name, f"duplicate label '{name.text}'")
     label.is_defined = True
-    while self.text == "__attribute__": self.attribute(Attributes())
+    while self.accept("__attribute__"): self.attribute(Attributes())
     return Node("label", VOID, name, (self.after_label(),), label)
 
   def after_label(self) -> Node:
     """The statement after a label; C23 allows none, or a declaration."""
     if self.text == "}": return Node("empty", VOID, self.token)
-    if self.starts_type(self.token) and self.peek().text != ":":
-      if not self.is_attribute_statement(): return Node("sequence", VOID, self.token, (), self.declaration())
+    if self.opens_declaration(): return Node("sequence", VOID, self.token, (), self.declaration())
     return self.statement()
 
-  def case(self) -> Node:
+  def case(self, token: Token) -> Node:
     """"case" constant [ "..." constant ] ":" statement"""
-    token = self.advance()
     if not self.switches: raise Failure(token, "case label not within a switch statement")
     switch = self.switches[-1]
     low = high = switch.type.wrap(self.constant_expression("case label"))
@@ -427,9 +407,8 @@ class Parser(Declarations):
     node.src = (self.after_label(),)
     return node
 
-  def default(self) -> Node:
+  def default(self, token: Token) -> Node:
     """"default" ":" statement"""
-    token = self.advance()
     self.expect(":")
     if not self.switches: raise Failure(token, "'default' label not within a switch statement")
     if self.switches[-1].default is not None: raise Failure(token, "multiple default labels in one switch")
@@ -439,22 +418,17 @@ class Parser(Declarations):
 
   def condition(self) -> Node: return self.trees.condition(self.parenthesized(self.expression))
 
-  def if_(self) -> Node:
+  def if_(self, token: Token) -> Node:
     """"if" "(" expression ")" statement [ "else" statement ]; a chain of else-ifs is a list of arms, so that it may be
     long"""
-    token = self.token
-    arms: list[tuple[Node, Node]] = []
-    otherwise = None
-    while otherwise is None:
-      self.advance()
-      arms.append((self.condition(), self.statement()))
-      if not self.accept("else"): break
-      if self.text != "if": otherwise = self.statement()
+    arms, otherwise = [(self.condition(), self.statement())], None
+    while otherwise is None and self.accept("else"):
+      if self.accept("if"): arms.append((self.condition(), self.statement()))
+      else: otherwise = self.statement()
     return Node("if", VOID, token, (), (arms, otherwise))
 
-  def switch(self) -> Node:
+  def switch(self, token: Token) -> Node:
     """"switch" "(" expression ")" statement"""
-    token = self.advance()
     node = self.trees.promote(self.parenthesized(self.expression))
     if not isinstance(node.type, Integer): raise Failure(token, "switch quantity is not an integer")
     switch = Switch(node.type)
@@ -472,30 +446,23 @@ class Parser(Declarations):
     self.breakable -= 1
     return node
 
-  def while_(self) -> Node:
+  def while_(self, token: Token) -> Node:
     """"while" "(" expression ")" statement"""
-    token = self.advance()
-    test = self.condition()
-    return Node("for", VOID, token, (), ([], test, None, self.body(1)))
+    return Node("for", VOID, token, (), ([], self.condition(), None, self.body(1)))
 
-  def do(self) -> Node:
-    """"do" statement "while" "(" expression ")" ";" """
-    token = self.advance()
+  def do(self, token: Token) -> Node:
+    """"do" statement "while" "(" expression ")" """
     body = self.body(1)
     self.expect("while")
-    test = self.condition()
-    self.expect(";")
-    return Node("do", VOID, token, (test, body))
+    return Node("do", VOID, token, (self.condition(), body))
 
-  def for_(self) -> Node:
+  def for_(self, token: Token) -> Node:
     """"for" "(" ( declaration | [ expression ] ";" ) [ expression ] ";" [ expression ] ")" statement"""
-    token = self.advance()
     self.expect("(")
     self.scopes.append(Scope())
-    first: list[Node] = []
     if self.starts_type(self.token): first = self.declaration()
     else:
-      if self.text != ";": first = [Node("expression", VOID, self.token, (self.trees.value(self.expression()),))]
+      first = [] if self.text == ";" else [self.expression_statement()]
       self.expect(";")
     test = None if self.text == ";" else self.trees.condition(self.expression())
     self.expect(";")
@@ -505,45 +472,33 @@ class Parser(Declarations):
     self.scopes.pop()
     return Node("for", VOID, token, (), (first, test, step, body))
 
-  def goto(self) -> Node:
-    """"goto" ( name | "*" expression ) ";" """
-    token = self.advance()
+  def goto(self, token: Token) -> Node:
+    """"goto" ( name | "*" expression )"""
     if self.accept("*"):
-      node = Node("computed_goto", VOID, token, (self.trees.cast(self.trees.value(self.expression()), LONG),))
-    else:
-      if self.token.kind is not IDENTIFIER: raise self.unexpected("expected identifier")
-      name = self.advance()
-      node = Node("goto", VOID, token, (), self.labels.setdefault(name.text, Label(name.text, name)))
-    self.expect(";")
-    return node
+      return Node("computed_goto", VOID, token, (self.trees.cast(self.trees.value(self.expression()), LONG),))
+    name = self.word()
+    return Node("goto", VOID, token, (), self.labels.setdefault(name.text, Label(name.text, name)))
 
-  def jump(self) -> Node:
-    """( "break" | "continue" ) ";" """
-    token = self.advance()
+  def jump(self, token: Token) -> Node:
+    """"break" | "continue" """
     if not (self.loops if token.text == "continue" else self.breakable):
       raise Failure(token, f"{token.text} statement not within a loop{' or switch' * (token.text == 'break')}")
-    self.expect(";")
     return Node(token.text, VOID, token)
 
-  def return_(self) -> Node:
-    """"return" [ expression ] ";" """
-    token = self.advance()
+  def return_(self, token: Token) -> Node:
+    """"return" [ expression ] """
     assert self.function is not None and isinstance(self.function.type, FunctionType), "statements are in functions"
     result = self.function.type.result
-    if self.text == ";":
-      self.advance()
-      return Node("return", VOID, token)
+    if self.text == ";": return Node("return", VOID, token)
     node = self.trees.value(self.expression())
-    self.expect(";")
     if result.is_void:
       if not node.type.is_void: self.trees.warn(token, "'return' with a value, in function returning void")
       node = self.trees.explicit_cast(node, VOID, token)
     else: node = self.trees.assigned(node, result, token, "returning")
     return Node("return", VOID, token, (node,))
 
-  def asm(self) -> Node:
-    """"asm" { "volatile" | "goto" | "inline" } "(" string [ ":" outputs [ ":" inputs [ ":" clobbers ] ] ] ")" ";" """
-    token = self.advance()
+  def asm(self, token: Token) -> Node:
+    """"asm" { "volatile" | "goto" | "inline" } "(" string [ ":" outputs [ ":" inputs [ ":" clobbers ] ] ] ")" """
     while self.text in ("volatile", "goto", "inline"): self.advance()
     self.expect("(")
     template = self.text_of_strings()
@@ -553,7 +508,6 @@ class Parser(Declarations):
       if self.token.kind is STRING or self.text == "[": section += self.listed(self.asm_operand)
     while self.text != ")" and self.token.kind is not END: self.advance()                 # clobbers
     self.expect(")")
-    self.expect(";")
     return Node("asm", VOID, token, (), (template, *sections))
 
   def asm_operand(self) -> Operand:
@@ -563,10 +517,8 @@ class Parser(Declarations):
     constraint = self.text_of_strings()
     return Operand(constraint, self.parenthesized(self.expression))
 
-  def fallthrough(self) -> Node:
-    token = self.token
+  def fallthrough(self, token: Token) -> Node:
     self.attribute(Attributes())
-    self.expect(";")
     return Node("empty", VOID, token)
 
   # ---- for the grammar of expressions ----
@@ -580,16 +532,14 @@ class Parser(Declarations):
     if type.is_variable: raise Failure(token, "compound literal has variable size")
     type, leaves = self.initializer(type)
     if not type.is_complete: raise Failure(token, f"invalid use of incomplete type '{type}'")
-    object = Object("", type, token, "automatic" if self.function is not None else "static")
+    if self.function is None: object = self.static_object("", ".compound", type, token, leaves)
+    else: object = Object("", type, token, "automatic")
     object.align = type.align
-    if object.storage == "static":
-      self.counter += 1
-      object.symbol, object.is_local_symbol, object.is_defined = f".compound.{self.counter}", True, True
-      object.data = leaves
-      self.statics.append(object)
     return Node("compound", type, token, (), (object, leaves))
 
-STATEMENTS: dict[str, Callable[[Parser], Node]] = {
-  "if": Parser.if_, "switch": Parser.switch, "while": Parser.while_, "do": Parser.do, "for": Parser.for_,
-  "case": Parser.case, "default": Parser.default, "goto": Parser.goto, "break": Parser.jump,
-  "continue": Parser.jump, "return": Parser.return_, "asm": Parser.asm, "__attribute__": Parser.fallthrough}
+Read = Callable[[Parser, Token], Node]
+STATEMENTS: dict[str, Read] = {"if": Parser.if_, "switch": Parser.switch, "while": Parser.while_, "for": Parser.for_,
+                               "case": Parser.case, "default": Parser.default}
+JUMPS: dict[str, Read] = {                                              # and others that a semicolon ends
+  "do": Parser.do, "goto": Parser.goto, "break": Parser.jump, "continue": Parser.jump, "return": Parser.return_,
+  "asm": Parser.asm, "__attribute__": Parser.fallthrough}

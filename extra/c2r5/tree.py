@@ -4,7 +4,7 @@
 from __future__ import annotations
 from typing import Any, NamedTuple, Sequence
 from .ctype import (Array, common, compatible, composite, decayed, DOUBLE, Floating, FunctionType, INT, Integer, LONG,
-                    Machine, Member, Pointer, promoted, Record, Type, UNSIGNED_CHAR, UNSIGNED_LONG, VOID)
+                    Machine, Pointer, promoted, Record, Type, UNSIGNED_LONG, VOID)
 from .lex import Diagnostics, Failure, Token
 
 class Node:
@@ -116,8 +116,7 @@ class Trees:
     """node converted as if by assignment (C11 6.5.16.1); what names the place in messages."""
     node = self.value(node)
     have = node.type
-    if to.is_arithmetic and have.is_arithmetic: return self.cast(node, to)
-    if to.is_bool and have.is_pointer: return self.cast(node, to)
+    if have.is_arithmetic and to.is_arithmetic or have.is_pointer and to.is_bool: return self.cast(node, to)
     if to.is_record and have.is_record and compatible(to, have): return node
     if isinstance(to, Record) and to.body.transparent:
       for member in to.members:
@@ -128,11 +127,10 @@ class Trees:
       elif (have.to.const and not to.to.const) or (have.to.volatile and not to.to.volatile):
         self.warn(token, f"{what} '{to}' discards a qualifier from pointer target type")
       return self.cast(node, to)
-    if to.is_pointer and have.is_integer:
-      if not is_zero(node): self.warn(token, f"{what} '{to}' from '{have}' makes pointer from integer without a cast")
-      return self.cast(node, to)
-    if to.is_integer and have.is_pointer:
-      self.warn(token, f"{what} '{to}' from '{have}' makes integer from pointer without a cast")
+    if to.is_pointer and have.is_integer or to.is_integer and have.is_pointer:
+      makes = "pointer from integer" if to.is_pointer else "integer from pointer"
+      if have.is_pointer or not is_zero(node):
+        self.warn(token, f"{what} '{to}' from '{have}' makes {makes} without a cast")
       return self.cast(node, to)
     raise Failure(token, f"incompatible types: {what} '{to}' from '{have}'")
 
@@ -284,13 +282,9 @@ class Trees:
     if not node.type.is_complete: raise Failure(token, f"invalid use of incomplete type '{node.type}'")
     path = node.type.body.fields.get(name.text)
     if path is None: raise Failure(name, f"'{node.type}' has no member named '{name.text}'")
-    for member in path: node = self.one_member(node, member, name)
+    for member in path:
+      node = Node("member", member.type.qualified(node.type.const, node.type.volatile), name, (node,), member)
     return node
-
-  def one_member(self, node: Node, member: Member, token: Token) -> Node:
-    t = member.type
-    if node.type.const or node.type.volatile: t = t.qualified(node.type.const, node.type.volatile)
-    return Node("member", t, token, (node,), member)
 
   def call(self, callee: Node, arguments: Sequence[Node], token: Token) -> Node:
     callee = self.value(callee)
@@ -339,4 +333,3 @@ class Address(NamedTuple):
   object: "Object | Label"
   offset: int
 
-BYTE = UNSIGNED_CHAR

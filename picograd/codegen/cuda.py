@@ -1,7 +1,8 @@
 # cuda.py: a structured list as CUDA C, one table row per op. In: the list of linearize.py for a target with threads of
 # its own. Out: the text of one `extern "C" __global__` function, whose first line says how it is launched:
-# `// NAME grid G block B shared S arguments N`: pointers to the first N slots; lines `// map ..` after it describe the
-# tensor maps that a last argument points to. Numbers are as PYTHON defines them: no contraction (told so), no
+# `// NAME grid G block B shared S arguments N`: pointers to the first N slots; `in turn R` after it: of the G blocks of
+# work at most R are launched for each processor, which take the others in turn; lines `// map ..` describe the tensor
+# maps that a last argument points to. Numbers are as PYTHON defines them: no contraction (told so), no
 # undefined overflow but in positions, which bounds have proven to fit. 16-bit floats are their bits; arithmetic on them
 # was lowered to float32. Vectors are structs whose lanes have constant indices, so that they live in registers.
 from __future__ import annotations
@@ -258,6 +259,7 @@ class Renderer:
     self.code = loads_early(code, self.registers // 8)
     self.exact = exact_nodes(self.code)
     self.written = {self.memory(u.src[0]) for u in self.code if u.op is Ops.STORE}
+    self.in_turn = any(u.op is Ops.WMMA and u.arg.bulk for u in self.code)
 
   @property
   def passed_on(self) -> set[str]:
@@ -286,14 +288,19 @@ class Renderer:
     maps = [line + "\n" for tile in dict.fromkeys(tiles) for line in matrix.tensor_maps(tile)]
     parameters = self.parameters()
     pointers = [*parameters, *[("const TensorMap*", "maps")] * bool(maps)]
-    head = f"// {self.name} grid {self.grid} block {self.threads} shared {shared} arguments {len(parameters)}\n"
     blocks = max(map(matrix.blocks_at_once, tiles), default=self.resident // self.threads)
+    turns = f" in turn {blocks}" if self.in_turn else ""
+    head = f"// {self.name} grid {self.grid} block {self.threads} shared {shared} arguments {len(parameters)}{turns}\n"
     bounds = f"__launch_bounds__({self.threads}, {blocks})"
     inner = ", ".join(f"{kind}{'' if name in self.passed_on else ' __restrict__'} {name}" for kind, name in pointers)
     outer = ", ".join(f"{kind} {name}" for kind, name in pointers)
     names = ", ".join(f"now({name})" for _, name in pointers)
-    body = f"__device__ __forceinline__ void body({inner}) {{\n" + "\n".join(self.lines) + "\n}\n"
     entry = f'extern "C" __global__ void {bounds} {self.name}({outer}) {{\n  wait_for_earlier_kernels();\n'
+    if self.in_turn:
+      inner, names = f"int block, Pipeline& pipeline, {inner}", f"block, pipeline, {names}"
+      entry += "  Pipeline pipeline = {};\n"
+      entry += f"  for (int block = blockIdx.x; block < {self.grid}; block += gridDim.x)\n  "
+    body = f"__device__ __forceinline__ void body({inner}) {{\n" + "\n".join(self.lines) + "\n}\n"
     return head + "".join(maps) + PRELUDE + functions + body + entry + f"  body({names});\n}}\n"
 
   def parameters(self) -> list[tuple[str, str]]:
@@ -357,7 +364,8 @@ class Renderer:
     if (source.name, result.name) in CASTS: return CASTS[source.name, result.name].format(operand)
     return f"{operand} != 0" if result.kind == "b" else f"({scalar_type(result)}){operand}"
 
-  def special(self, u: UOp) -> None: self.define(u, {"block": "blockIdx.x", "thread": "threadIdx.x"}[u.arg[0]])
+  def special(self, u: UOp) -> None:
+    self.define(u, {"block": "block" if self.in_turn else "blockIdx.x", "thread": "threadIdx.x"}[u.arg[0]])
 
   def range(self, u: UOp) -> None:
     name, kind = self.fresh(u), type_of(u.dtype)
@@ -372,7 +380,8 @@ class Renderer:
 
   def buffer(self, u: UOp) -> None:
     if any(v.op is Ops.WMMA and v.src[0] is u for v in self.code) and u.arg.space is Space.LOCAL:
-      return self.put(f"float* {self.fresh(u)} = (float*)(raw + (-shared_address(raw) & 1023));")
+      kind = f"{type_of(u.dtype)}*"
+      return self.put(f"{kind} {self.fresh(u)} = ({kind})(raw + (-shared_address(raw) & 1023));")
     where = "__shared__ __align__(16) " if u.arg.space is Space.LOCAL else ""
     self.put(f"{where}{type_of(u.dtype)} {self.fresh(u)}[{u.arg.size}];")
 
@@ -443,9 +452,23 @@ class Renderer:
 
   def tile(self, u: UOp) -> None:
     results, a, b, row, column = u.src
-    operands = [f"maps, {self.name_of(a.src[1])}", self.name_of(b.src[1])] if u.arg.bulk else map(self.name_of, (a, b))
-    names = [self.name_of(results), *operands, self.name_of(row), self.name_of(column)]
+    if u.arg.bulk: return self.tile_of_blocks(u, [a.src[1], b.src[1], row, column])
+    names = map(self.name_of, (results, a, b, row, column))
     self.put(f"{matrix.function_name(u.arg)}({', '.join(names)});")
+
+  def tile_of_blocks(self, u: UOp, corner: list[UOp]) -> None:
+    """Where a block's tile begins is a function, so that the copies for the next one can start early; not where loops
+    in the block say it."""
+    nodes = toposort(corner)
+    depends = any(v.op is Ops.RANGE for v in nodes)
+    self.put("auto corner = [&](int block) {")
+    outer, self.names, self.depth = self.names, self.names if depends else {}, self.depth + 1
+    for v in nodes if not depends else []: self.write(v)
+    self.put(f"return Corner{{{', '.join(map(self.name_of, corner))}}}; }};")
+    self.names, self.depth = outer, self.depth - 1
+    next_block = "-1" if depends else f"block + gridDim.x < {self.grid} ? block + gridDim.x : -1"
+    results = self.name_of(u.src[0])
+    self.put(f"{matrix.function_name(u.arg)}({results}, maps, corner, block, {next_block}, pipeline);")
 
   def barrier(self, u: UOp) -> None: self.put("__syncthreads();")
 

@@ -5,11 +5,12 @@
 # to float32. The text depends on the graph alone, never on ids: equal kernels share a cache entry.
 from __future__ import annotations
 import itertools, math, struct
+from dataclasses import replace
 from typing import Sequence
 from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv, dedup
 from picograd.ops.ops import Fetch, Ops, Space, Streaming
-from picograd.ops.uop import Table, UOp
+from picograd.ops.uop import Table, UOp, toposort
 from picograd.codegen.flat import Convention, Function, entry, every_node, incoming
 
 # op -> {kinds of the first operand, of WHERE's second: instructions}. {d} is the result, {d}a and {d}b are temporaries,
@@ -308,8 +309,10 @@ class Renderer:
     if gates:
       rest = f"{at}, i32 {align}, {self.typed(gates[0])}"
       self.put(f"call void @llvm.masked.store.{suffix(memory)}.p0({text}, {rest})")
-    elif u.arg is Streaming.STORE: self.put(f"store {text}, {at}, align {memory.itemsize}, !nontemporal !0")
+    elif self.is_streamed(u): self.put(f"store {text}, {at}, align {memory.itemsize}, !nontemporal !0")
     else: self.put(f"store{volatile(u)} {text}, {at}, align {align}")
+
+  def is_streamed(self, u: UOp) -> bool: return u.arg is Streaming.STORE
 
   def call(self, u: UOp) -> None:
     callee, *arguments, _ = u.src
@@ -346,7 +349,7 @@ class Renderer:
     self.put(f"switch i64 {self.name(index)}, label {self.names[targets[0]]} [ {cases} ]")
   def ret(self, u: UOp) -> None:
     """What went past the caches arrives before anybody is told that the kernel has ended."""
-    if any(s.arg is Streaming.STORE for block in self.fn.blocks.values() for s in block): self.put("fence seq_cst")
+    if any(map(self.is_streamed, streamed(self.fn))): self.put("fence seq_cst")
     if len(u.src) < 2: return self.put(f"ret {self.typed(u.src[0]) if u.src else 'void'}")
     t, whole = "{ " + ", ".join(type_of(s.dtype) for s in u.src) + " }", "poison"
     for k, s in enumerate(u.src):
@@ -432,10 +435,21 @@ def render(fn: Function, helpers: Sequence[Function] = ()) -> str:
   """The text of a module: fn, the functions it calls, declarations of all other names, and fn's entry if it is a
   kernel."""
   renderers = [Renderer(f) for f in (fn, *helpers)]
+  if is_kernel(fn) and streamed(fn): renderers.append(Anywhere(replace(fn, name=fn.name + ANYWHERE)))
   bodies = [r.function() for r in renderers]
   defined = {f.name for f in (fn, *helpers)}
   outside = {name: text for r in renderers for name, text in r.called.items() if name not in defined}
   return "\n".join([*outside.values(), *bodies, *([entry_text(fn)] if is_kernel(fn) else []), ATTRIBUTES])
+
+def streamed(fn: Function) -> list[UOp]:
+  """The stores past the caches."""
+  return [u for block in fn.blocks.values() for u in block if u.arg is Streaming.STORE]
+
+ANYWHERE = "_anywhere"
+class Anywhere(Renderer):
+  """The function for memory that begins anywhere, as others may share it: stores past the caches are of aligned
+  vectors alone."""
+  def is_streamed(self, u: UOp) -> bool: return False
 
 def is_kernel(fn: Function) -> bool:
   """Pointers and a thread number, no result."""
@@ -451,5 +465,20 @@ def entry_text(fn: Function) -> str:
                   for i in range(pointers))
   if scratch: loads += f"  %o = mul i64 %thread, {scratch}\n  %s = getelementptr i8, ptr %p{n}, i64 %o\n"
   arguments = ", ".join([*(f"ptr %p{i}" for i in range(n)), "i64 %thread", *(["ptr %s"] if scratch else [])])
+  calls = [f'  tail call void @"{fn.name}{suffix}"({arguments})\n  ret void\n' for suffix in ("", ANYWHERE)]
+  body = f"{alignment_test(fn)}ALIGNED:\n{calls[0]}ANYWHERE:\n{calls[1]}" if streamed(fn) else calls[0]
   return (f'define void @"{fn.name}_entry"(ptr %table, i64 %thread) #0 "threads"="{fn.threads}" "scratch"="{scratch}"'
-          f' {{\n{loads}  tail call void @"{fn.name}"({arguments})\n  ret void\n}}\n')
+          f' {{\n{loads}{body}}}\n')
+
+def alignment_test(fn: Function) -> str:
+  """Whether the memory that is written past the caches begins at a multiple of the vectors."""
+  written = sorted({u.arg for store in streamed(fn) for u in toposort([store.src[0]])
+                    if u.op is Ops.PARAM and u.dtype is dtypes.ptr})
+  lines = "".join(f"  %i{k} = ptrtoint ptr %p{k} to i64\n" for k in written)
+  together = f"%i{written[0]}"
+  for k in written[1:]:
+    lines += f"  %m{k} = or i64 {together}, %i{k}\n"
+    together = f"%m{k}"
+  vector = max(store.src[1].dtype.itemsize for store in streamed(fn))
+  return (f"{lines}  %r = and i64 {together}, {vector - 1}\n  %whole = icmp eq i64 %r, 0\n"
+          "  br i1 %whole, label %ALIGNED, label %ANYWHERE\n")

@@ -4,10 +4,12 @@
 #   fma     one multiply-add per element, 8x8 results in each thread's registers (float32)
 #   mma     mma.sync of a warp, fed by ldmatrix (sm_80 and later)
 #   wgmma   wgmma of four warps, which reads swizzled shared memory by itself (sm_90a)
-# The results of the last two go to shared memory, where the stages were: who stores them takes them row by row.
-# Copies are bulk tensor copies, started by one thread, where the operand is a matrix to them; else cp.async of as many
-# bytes as are known to be aligned. Outside the operand they read zeros. (PTX ISA 8.x, chapters on mma, wgmma, cp.async
-# and tensor maps; swizzles so that no two lanes meet in a bank.)   (chapter 3)
+# The results of the last two go to shared memory, where the stages were: who stores them takes them row by row. They are
+# rounded there already where that is all that follows. Copies are bulk tensor copies, started by one thread, where the
+# operand is a matrix to them; the block then takes several tiles in turn, and what the next one multiplies first comes
+# while the results of the last are stored. Else copies are cp.async of as many bytes as are known to be aligned. Outside
+# the operand they read zeros. (PTX ISA 8.x, chapters on mma, wgmma, cp.async and tensor maps; swizzles so that no two
+# lanes meet in a bank.)   (chapter 3)
 from __future__ import annotations
 from picograd.helpers import ceildiv
 from picograd.ops.ops import Operand, Tile
@@ -43,11 +45,14 @@ def results_pitch(columns: int, turned: str) -> int:
 
 def shared_bytes(tile: Tile) -> int:
   """Dynamic shared memory that the tile needs."""
-  return 0 if tile.unit == "fma" else room(tile.stages, stage_bytes(tile), tile.rows * tile.pitch)
+  return 0 if tile.unit == "fma" else room(tile.stages, stage_bytes(tile), results_bytes(tile))
 
 def room(stages: int, stage: int, results: int) -> int:
-  """Bytes of stages and a barrier for each, later of as many results; room to round the start up to 1024 included."""
-  return 1024 + max(stages * (stage + 8), 4 * results)
+  """Bytes of stages, later of results, and of a barrier for each stage; room to round the start up to 1024 included."""
+  return 1024 + max(stages * stage, results) + 8 * stages
+
+def results_bytes(tile: Tile) -> int: return tile.rows * tile.pitch * RESULT_BYTES[tile.result]
+RESULT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 def blocks_at_once(tile: Tile) -> int:
   """How many blocks a processor should hold, for which the compiler then leaves registers."""
@@ -59,7 +64,7 @@ SHARED = 228 << 10                               # bytes of a processor's shared
 
 def stage_bytes(tile: Tile) -> int: return (tile.rows + tile.columns) * tile.depth * tile.itemsize
 
-def device_function(tile: Tile) -> str: return PRELUDE + {"fma": fma, "mma": mma, "wgmma": wgmma}[tile.unit](tile)
+def device_function(tile: Tile) -> str: return PRELUDE + rounding(tile) + {"fma": fma, "mma": mma, "wgmma": wgmma}[tile.unit](tile)
 
 def tensor_maps(tile: Tile) -> list[str]:
   """What a kernel's launch must describe for bulk copies: slot, type, and for the nearer and the farther dimension the
@@ -128,11 +133,31 @@ def staging(tile: Tile) -> str:
 {copy(tile, tile.b, tile.columns, "b", "n0", tile.n)}
   }};"""
 
+RESULT_TYPES = {"float32": "float", "float16": "unsigned short", "bfloat16": "unsigned short"}
+
+def store_pair(tile: Tile, place: str, low: str, high: str) -> str:
+  """The statement that stores neighbours of a row of results."""
+  if tile.result == "float32": return f"*(float2*)({place}) = make_float2({low}, {high});"
+  return f"*(unsigned int*)({place}) = rounded_pair({low}, {high});"
+
+def store_one(tile: Tile, place: str, value: str) -> str:
+  return f"{place} = {value if tile.result == 'float32' else f'to_{tile.result}({value})'};"
+
+def rounding(tile: Tile) -> str:
+  """rounded_pair: two results in 16 bits each."""
+  if tile.result == "float32": return ""
+  return f"""
+__device__ __forceinline__ unsigned int rounded_pair(float low, float high) {{
+  unsigned int y; asm("cvt.rn.{PTX_TYPES[tile.result]}x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low)); return y;
+}}
+"""
+
 def signature(tile: Tile) -> str:
+  if tile.bulk: return f"""template<typename Function> __device__ __forceinline__
+void {function_name(tile)}({RESULT_TYPES[tile.result]}* results, const TensorMap* maps, Function corner, int block, int next, Pipeline& pipeline) {{"""
   kind = "float" if tile.itemsize == 4 else "unsigned short"
-  results = "float (&d)[64]" if tile.unit == "fma" else "float* results"
-  operands = "const TensorMap* maps, int at_a, int at_b" if tile.bulk else f"const {kind}* a, const {kind}* b"
-  return f"__device__ __forceinline__ void {function_name(tile)}({results}, {operands}, int m0, int n0) {{"
+  results = "float (&d)[64]" if tile.unit == "fma" else f"{RESULT_TYPES[tile.result]}* results"
+  return f"__device__ __forceinline__ void {function_name(tile)}({results}, const {kind}* a, const {kind}* b, int m0, int n0) {{"
 
 # ---- mma.sync --------------------------------------------------------------------------------------------------------
 
@@ -205,8 +230,11 @@ def mma(tile: Tile) -> str:
     for (int j = 0; j < {ni}; j++)
       #pragma unroll
       for (int h = 0; h < 2; h++)
-        *(float2*)(results + (wm + i * 16 + h * 8 + l / 4) * {tile.pitch} + wn + j * 8 + l % 4 * 2) =
-          make_float2(d[(i * {ni} + j) * 4 + h * 2], d[(i * {ni} + j) * 4 + h * 2 + 1]);
+        {{
+          auto* place = results + (wm + i * 16 + h * 8 + l / 4) * {tile.pitch} + wn + j * 8 + l % 4 * 2;
+          float low = d[(i * {ni} + j) * 4 + h * 2], high = d[(i * {ni} + j) * 4 + h * 2 + 1];
+          {store_pair(tile, "place", "low", "high")}
+        }}
 }}
 """
 
@@ -218,7 +246,7 @@ def wgmma(tile: Tile) -> str:
   turned = by_registers(tile.itemsize, tile.a, tile.b)
   part, whole = tile.warp[::-1] if turned == "b" else tile.warp
   mi, count = part // 64, whole // 2
-  start, ready, more, copied = bulk_steps(tile) if tile.bulk else thread_steps(tile)
+  start, ready, more, copied, end = bulk_steps(tile) if tile.bulk else thread_steps(tile)
   fragments, products = from_registers(tile, turned, mi, count) if turned else ("", from_memory(tile, mi, count))
   sets = f"unsigned int (&x)[{mi * STEPS * 4}]" if turned else "int"
   loop = """  for (int t = 0; t < total; t += 2) { multiply_step(t, x[0]); if (t + 1 < total) multiply_step(t + 1, x[1]); }""" \
@@ -231,7 +259,7 @@ def wgmma(tile: Tile) -> str:
   int w = threadIdx.x / 32, l = threadIdx.x % 32;
   auto multiply_step = [&](int t, {sets}) {{
 {ready}
-    unsigned int sa = base + t % {tile.stages} * {stage_bytes(tile)}, sb = sa + {tile.rows * tile.depth * tile.itemsize};
+    unsigned int sa = base + {slot_of(tile, "t")} * {stage_bytes(tile)}, sb = sa + {tile.rows * tile.depth * tile.itemsize};
 {fragments}
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 {products}
@@ -244,8 +272,7 @@ def wgmma(tile: Tile) -> str:
 {loop}
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 {keep(mi * count)}
-  copies_wait<0>();
-  __syncthreads();
+{end}
   #pragma unroll
   for (int i = 0; i < {mi}; i++)
     #pragma unroll
@@ -265,8 +292,9 @@ TURNED_ROW = "w % 4 / 2 * 32 + (w % 2 * 2 + h + l / 16 * 4) * 4 + l / 4 % 4"
 
 def stores_of_two(tile: Tile, turned: str) -> str:
   """Neighbours of a row of the product; where operands have changed sides, of a column."""
-  if turned != "b": return f"*(float2*)(results + row * {tile.pitch} + column) = make_float2(low, high);"
-  return f"results[column * {tile.pitch} + row] = low; results[(column + 1) * {tile.pitch} + row] = high;"
+  if turned != "b": return store_pair(tile, f"results + row * {tile.pitch} + column", "low", "high")
+  places = [f"results[{column} * {tile.pitch} + row]" for column in ("column", "(column + 1)")]
+  return " ".join(store_one(tile, place, value) for place, value in zip(places, ("low", "high")))
 
 def descriptor(tile: Tile, operand: Operand) -> int:
   """What describes an operand in shared memory, without its address."""
@@ -302,7 +330,16 @@ def from_registers(tile: Tile, turned: str, mi: int, count: int) -> tuple[str, s
                     for k in range(STEPS) for i in range(mi))
   return loads, f"    unsigned long long db = {descriptor(tile, other):#x}ull | ({rest} & 0x3ffff) >> 4;\n{calls}"
 
-Steps = tuple[str, str, str, str]     # before the loop; before, behind and after the products of one step
+Steps = tuple[str, str, str, str, str]     # before the loop; before, behind, after the products of a step; after the loop
+
+def slot_of(tile: Tile, step: str) -> str:
+  """Which stage holds a step. The first steps have those that the results, which follow, leave free: there bulk copies
+  for the next tile go."""
+  return f"({step} + {tile.stages - free_slots(tile)}) % {tile.stages}" if tile.bulk else f"{step} % {tile.stages}"
+
+def free_slots(tile: Tile) -> int:
+  """Stages behind the results: one at least is not filled early, as while a tile is multiplied."""
+  return max(0, tile.stages - max(1, ceildiv(results_bytes(tile), stage_bytes(tile))))
 
 def thread_steps(tile: Tile) -> Steps:
   """A slot is copied into when every warpgroup has waited for the step before the last that read it: stages - 2 steps
@@ -313,18 +350,29 @@ def thread_steps(tile: Tile) -> Steps:
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();""",
           f"""    if (t + {ahead} < total) copy_stage(t + {ahead});
-    copies_end();""", "")
+    copies_end();""", "", """  copies_wait<0>();
+  __syncthreads();""")
 
 def bulk_steps(tile: Tile) -> Steps:
-  """A slot is copied into when every warpgroup has waited for the step that read it: stages - 1 steps ahead."""
-  ahead = tile.stages - 1
-  return (f"""  for (int i = 0; i < {ahead}; i++) if (threadIdx.x == 0 && i < total) copy_stage(i);""",
-          f"""    wait_for(ready + t % {tile.stages} * 8, t / {tile.stages} & 1);""", "",
+  """A slot is copied into when every warpgroup has waited for the step that read it: stages - 1 steps ahead. The first
+  steps of the block's next tile are copied while the results of this one are stored."""
+  ahead, early = tile.stages - 1, min(free_slots(tile), ceildiv(tile.k, tile.depth))
+  return (f"""  for (int i = pipeline.filled; i < {ahead}; i++) if (threadIdx.x == 0 && i < total) copy_stage(here, i);""",
+          f"""    wait_for(ready + {slot_of(tile, "t")} * 8, pipeline.phases >> {slot_of(tile, "t")} & 1);
+    pipeline.phases ^= 1u << {slot_of(tile, "t")};""", "",
           f"""    __syncthreads();
-    if (threadIdx.x == 0 && t + {ahead} < total) copy_stage(t + {ahead});""")
+    if (threadIdx.x == 0 && t + {ahead} < total) copy_stage(here, t + {ahead});""",
+          """  __syncthreads();
+  pipeline.filled = next < 0 ? 0 : EARLY;
+  for (int i = 0; i < pipeline.filled; i++) if (threadIdx.x == 0) copy_stage(corner(next), i);""".replace("EARLY", str(early)))
 
 TENSOR_MAPS = r"""
 struct __align__(64) TensorMap { char bytes[128]; };
+// Where a tile begins: the first elements of a and b, its first row and column.
+struct Corner { int a, b, m0, n0; };
+// Of the stages, from one tile of a block to the next: the phase of each one's barrier, whether there are barriers yet,
+// how many of the tile's steps are under way.
+struct Pipeline { unsigned int phases; bool ready; int filled; };
 __device__ __forceinline__ void wait_for(unsigned int barrier, unsigned int phase) {
   asm volatile("{ .reg .pred p; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra DONE; bra AGAIN; DONE: }"
     :: "r"(barrier), "r"(phase) : "memory");
@@ -336,34 +384,34 @@ __device__ __forceinline__ void copy_box(unsigned int to, const TensorMap* map, 
 """
 
 def boxes(tile: Tile, operand: Operand, rows: int, number: int) -> str:
-  """The copies of one stage of an operand."""
-  name = "ab"[number]
-  if operand.is_along_k: return f"    copy_box(s{name}, maps + {number}, x{name} + step * {tile.depth}, y{name}, bar);"
+  """The copies of one stage of an operand: x and y are where its part begins in the matrix that the map describes."""
+  name, first = "ab"[number], ("m0", "n0")[number]
+  near, far = f"at.{name} % {operand.pitch}", f"at.{name} / {operand.pitch}"
+  if operand.is_along_k:
+    return f"    copy_box(s{name}, maps + {number}, {near} + step * {tile.depth}, {far} + at.{first}, bar);"
   across = 128 // tile.itemsize
-  return "\n".join(f"    copy_box(s{name} + {j * tile.depth * 128}, maps + {number}, x{name} + {j * across}, "
-                   f"y{name} + step * {tile.depth}, bar);" for j in range(rows // across))
+  return "\n".join(f"    copy_box(s{name} + {j * tile.depth * 128}, maps + {number}, {near} + at.{first} + {j * across}, "
+                   f"{far} + step * {tile.depth}, bar);" for j in range(rows // across))
 
 def bulk_staging(tile: Tile) -> str:
-  """x and y are where the tile's operands start in the matrices that the maps describe."""
-  def corner(operand: Operand, name: str, first: str) -> str:
-    x, y = (f" + {first}", "")[::-1] if operand.is_along_k else (f" + {first}", "")
-    return f"  int x{name} = at_{name} % {operand.pitch}{x}, y{name} = at_{name} / {operand.pitch}{y};"
-  return f"""  unsigned int base = (shared_address(raw) + 1023) & ~1023u, ready = base + {tile.stages * stage_bytes(tile)};
-{corner(tile.a, "a", "m0")}
-{corner(tile.b, "b", "n0")}
-  if (threadIdx.x == 0) {{
+  """The first barrier is also where all threads have read the results of the tile before."""
+  behind = max(tile.stages * stage_bytes(tile), results_bytes(tile))
+  return f"""  unsigned int base = (shared_address(raw) + 1023) & ~1023u, ready = base + {behind};
+  if (threadIdx.x == 0 && !pipeline.ready) {{
     for (int i = 0; i < {tile.stages}; i++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(ready + i * 8));
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }}
+  pipeline.ready = true;
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
-  auto copy_stage = [&](int step) {{
-    unsigned int sa = base + step % {tile.stages} * {stage_bytes(tile)}, sb = sa + {tile.rows * tile.depth * tile.itemsize};
-    unsigned int bar = ready + step % {tile.stages} * 8;
+  auto copy_stage = [&](Corner at, int step) {{
+    unsigned int sa = base + {slot_of(tile, "step")} * {stage_bytes(tile)}, sb = sa + {tile.rows * tile.depth * tile.itemsize};
+    unsigned int bar = ready + {slot_of(tile, "step")} * 8;
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(bar), "r"({stage_bytes(tile)}) : "memory");
 {boxes(tile, tile.a, tile.rows, 0)}
 {boxes(tile, tile.b, tile.columns, 1)}
-  }};"""
+  }};
+  Corner here = corner(block);"""
 
 def keep(count: int) -> str:
   """Statements that no read of a result moves above."""

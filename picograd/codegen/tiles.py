@@ -119,7 +119,8 @@ def contract(kernel: UOp, opt: Contract) -> UOp:
   a, b = (product.a, product.b) if stride(product.a, m) else (product.b, product.a)
   operands = operand_of(a, m, product.k), operand_of(b, n, product.k)
   pitch = results_pitch(opt.columns, by_registers(a.dtype.itemsize, *operands) if opt.unit == "wgmma" else "")
-  splits = splits_of(opt, result_lanes(kernel), pitch)
+  sums = summed(kernel, product.reduce) if opt.unit != "fma" else product.reduce
+  splits = splits_of(opt, WIDEST // max(sums.dtype.itemsize, widest_store(kernel)), pitch)
   start: Table = {product.k: m.like(0)}
   sides: dict[str, UOp] = {}                               # side -> where in it a tile begins
   inside: dict[str, UOp] = {}                              # side -> what is left of it within a tile
@@ -142,20 +143,26 @@ def contract(kernel: UOp, opt: Contract) -> UOp:
   matrices = all(is_matrix(o, a.dtype.itemsize) for o in operands)
   bulk = opt.unit == "wgmma" and matrices and has_exact_ends(operands, size(product.k), opt.depth)
   tile = Tile(opt.unit, bulk, a.dtype.name, a.dtype.itemsize, size(m), size(n), size(product.k),
-              opt.rows, opt.columns, opt.depth, opt.stages, opt.warp, opt.threads, *operands, pitch)
-  results = UOp(Ops.BUFFER, dtypes.float32, (), results_of(opt, pitch))
+              opt.rows, opt.columns, opt.depth, opt.stages, opt.warp, opt.threads, *operands, pitch, sums.dtype.name)
+  results = UOp(Ops.BUFFER, sums.dtype, (), results_of(opt, pitch))
   addresses = [rewrite(u.src[0].substitute(start), simplify_index) for u in (a, b)]
   filled = UOp(Ops.WMMA, dtypes.void, (results, *addresses, sides["m"], sides["n"]), tile)
   now, = [u for u in toposort([kernel]) if u.op is Ops.REDUCE]
+  if opt.unit != "fma": now = summed(kernel, now)
   return kernel.substitute({now: results.after(filled).index(place).load()})
+
+def summed(kernel: UOp, reduce: UOp) -> UOp:
+  """The sums as the tile hands them on: rounded to 16 bits where nothing else is done with them."""
+  users = [u for u in toposort([kernel]) if reduce in u.src]
+  is_rounded = len(users) == 1 and users[0].op is Ops.CAST and is_half(users[0].dtype)
+  return users[0] if is_rounded else reduce
 
 def results_of(opt: Contract, pitch: int) -> Buf:
   return Buf(0, 64, Space.REG) if opt.unit == "fma" else Buf(0, opt.rows * pitch, Space.LOCAL)
 
-def result_lanes(kernel: UOp) -> int:
-  """Results that a thread stores at once."""
-  widest = max(s.src[1].dtype.itemsize for s in toposort([kernel]) if s.op is Ops.STORE)
-  return max(4, WIDEST // widest)
+def widest_store(kernel: UOp) -> int:
+  """Bytes of the widest element that is stored."""
+  return max(s.src[1].dtype.itemsize for s in toposort([kernel]) if s.op is Ops.STORE)
 
 def is_matrix(operand: Operand, itemsize: int) -> bool:
   """Whether bulk tensor copies can read it: rows of a pitch of whole 16 bytes."""
@@ -200,13 +207,13 @@ class Choice(NamedTuple):
   threads: int
   speed: float
   def shared_bytes(self) -> int:
-    return room(self.stages, (self.rows + self.columns) * self.depth, self.rows * results_pitch(self.columns, ""))
+    return room(self.stages, (self.rows + self.columns) * self.depth, 4 * self.rows * results_pitch(self.columns, ""))
   def turned(self) -> Choice:
     """The same, with rows and columns exchanged."""
     return self._replace(rows=self.columns, columns=self.rows, warp=self.warp[::-1])
 
 CHOICES: dict[str, list[Choice]] = {
-  "wgmma": [Choice(128, 256, 128, 3, (64, 256), 256, 1.0), Choice(128, 128, 128, 4, (64, 128), 256, 0.8),
+  "wgmma": [Choice(128, 256, 128, 4, (64, 256), 256, 1.0), Choice(128, 128, 128, 4, (64, 128), 256, 0.8),
             Choice(64, 128, 128, 8, (64, 128), 128, 0.7), Choice(64, 64, 128, 8, (64, 64), 128, 0.5)],
   "mma": [Choice(128, 256, 128, 3, (64, 64), 256, 1.0), Choice(128, 128, 64, 4, (64, 64), 128, 0.97),
           Choice(64, 128, 64, 4, (32, 64), 128, 0.8), Choice(64, 64, 64, 4, (32, 32), 128, 0.6)],

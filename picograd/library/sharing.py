@@ -13,7 +13,7 @@ from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.runtime import realize as runtime
 from picograd.runtime.device import Buffer, buffer_from_host, buffer_named, device, numpy_dtype
-from picograd.storage import Held, Steps, Storage, buffer_under, realize
+from picograd.storage import Held, Steps, Storage, buffer_under, moment, realize
 from picograd.tensor import Tensor, zeros
 
 # ---- storages whose memory others see --------------------------------------------------------------------------------
@@ -31,14 +31,18 @@ class Shared(Storage):
     return copy
 
   def now(self) -> UOp:
-    """What the memory holds, in memory of its own."""
+    """What the memory holds, in memory of its own. One operation gets one copy."""
+    if self in moment.copies: return moment.copies[self]
     held = in_memory(self)
     copy = Buffer(held.buffer.device, held.buffer.nbytes)
     if copy.nbytes: copy.device.copy(copy.memory, held.buffer.memory, copy.nbytes)
-    return buffer_named(copy, held.dtype).reshape(held.shape)
+    value = buffer_named(copy, held.dtype).reshape(held.shape)
+    if moment.depth: moment.copies[self] = value
+    return value
 
   def is_known(self) -> bool: return False               # what was known of the values may be true no more
   def write(self, steps: Steps, value: UOp) -> None:
+    moment.copies.pop(self, None)
     super().write(steps, value)
     if not runtime.watchers: realize([self])
   def set(self, uop: UOp) -> None:
@@ -246,8 +250,9 @@ def dtype_of(code: DLDataType) -> DType:
 
 def from_dlpack(x: Any, device=None, copy: bool | None = None) -> Tensor:
   """A tensor over the memory of an object that has __dlpack__ (of NumPy, torch, JAX, ..), or of a capsule: a write on
-  either side is seen on the other. Memory that has gaps or may not be written to is copied. BufferError for dtypes and
-  devices that do not exist here, and where copy=False cannot be kept."""
+  either side is seen on the other. Memory that has gaps, that may not be written to, or that begins where the device's
+  kernels cannot read vectors is copied. BufferError for dtypes and devices that do not exist here, and where copy=False
+  cannot be kept."""
   owner = taken(capsule_of(x) if hasattr(x, "__dlpack__") else x)
   source = owner.managed.tensor
   dtype, home = dtype_of(source.dtype), home_of(source.device)
@@ -259,8 +264,15 @@ def from_dlpack(x: Any, device=None, copy: bool | None = None) -> Tensor:
   if not dense or getattr(owner.managed, "flags", 0) & READ_ONLY or not prod(shape):
     if copy is False: raise BufferError("Unable to avoid a copy: the memory has gaps or may not be written to")
     return copied(owner, shape, strides, dtype, home)
-  t = seen(owner, base, dtype, home).permute(argsort(order))
-  return t.clone().realize() if copy else t if device is None else t.to(device=device)
+  t = seen(owner, base, dtype, home)
+  buffer = in_memory(t.storage).buffer
+  is_aligned = address_of(buffer.memory) % buffer.device.alignment == 0
+  if not is_aligned and copy is False:
+    raise BufferError(f"Unable to avoid a copy: {home} needs memory that begins at a multiple of "
+                      f"{buffer.device.alignment} bytes")
+  t = t.permute(argsort(order))
+  if copy or not is_aligned: t = t.clone().realize()
+  return t if device is None else t.to(device=device)
 
 def capsule_of(x: Any) -> Any:
   """With our stream, which waits for what has been asked of the memory."""

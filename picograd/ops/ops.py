@@ -101,6 +101,7 @@ class Tile(NamedTuple):
   a: Operand
   b: Operand
   pitch: int                     # elements from one row of results to the next
+  result: str                    # dtype of the results
 
 class Buf(NamedTuple):
   """arg of BUFFER. size is in elements (for a C object: of bytes). version counts the assignments that have run."""

@@ -12,7 +12,7 @@ from picograd.codegen.target import GPUS, cuda_target
 from picograd.runtime import nvrtc
 from picograd.runtime.device import Buffer, Device
 
-HEAD = re.compile(r"// (\w+) grid (\d+) block (\d+) shared (\d+) arguments (\d+)")
+HEAD = re.compile(r"// (\w+) grid (\d+) block (\d+) shared (\d+) arguments (\d+)(?: in turn (\d+))?")
 MAP = re.compile(r"// map slot (\d+) type (\w+) pitch (\d+) width (\d+) length (\d+) box (\d+) (\d+)")
 HEAD_LINES = 3           # that say how a kernel is launched
 GRAPHS = 8               # executable graphs that a captured program keeps, one for each set of addresses
@@ -50,6 +50,7 @@ class Memory(NamedTuple):
   address: int
 
 class CudaDevice(Device):
+  alignment = 16                       # of wide accesses and of the matrices that bulk copies read
   def __init__(self, name: str, driver: Any, number: int, count: int):
     self.name, self.driver, self.count = name, driver, count
     gpu = driver.Device(number)
@@ -125,7 +126,8 @@ class CudaDevice(Device):
     found = HEAD.match(head.decode())
     maps = [MatrixMap(int(m[1]), m[2], *map(int, m.groups()[2:])) for m in MAP.finditer(head.decode())]
     assert found, f"{head!r} does not say how {name} is launched"
-    entry, (grid, block, shared, arguments) = found[1], map(int, found.groups()[1:])
+    entry, (grid, block, shared, arguments) = found[1], map(int, found.groups()[1:5])
+    if found[6]: grid = min(grid, int(found[6]) * self.units)
     with self:
       module = self.driver.module_from_buffer(code)
       function = module.get_function(entry)

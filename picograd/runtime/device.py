@@ -19,6 +19,7 @@ class Device:
   name: str
   target: Target | None = None
   stream: Any = None                    # what work is queued in, where other libraries queue theirs elsewhere
+  alignment = 1                         # bytes: kernels need memory that begins at a multiple of it
 
   def allocate(self, nbytes: int) -> Any: raise NotImplementedError
   def free(self, memory: Any, nbytes: int) -> None: pass
