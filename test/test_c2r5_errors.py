@@ -99,6 +99,8 @@ int f(void) __attribute__((alias("nothing")));
 int main(void) { return 0;
 """
 STATEMENTS = """
+_Alignas(2) int x;
+_Alignas(char) static long x;
 return x;
 int x = 1 +;
 int x = (1;

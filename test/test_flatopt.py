@@ -9,7 +9,7 @@ from picograd.codegen import memopt
 from picograd.codegen.flat import Builder, Flow, every_node, incoming, mem2reg, new_label
 from picograd.codegen.flatopt import constants_last, reduce_strength, simplify, thread_jumps
 from picograd.codegen.inline import calls_of, inline_all
-from picograd.codegen.memopt import drop_stores, forward_loads, hoist_loads
+from picograd.codegen.memopt import Sizes, improve_memory
 from picograd.codegen.place import place, separate_cases
 from picograd.dtype import dtypes
 from picograd.ops.ops import Ops
@@ -18,10 +18,10 @@ from picograd.ops.uop import UOp
 from picograd.runtime.python import PythonProgram
 from test_riscv_fuzz import make_program, numbers_of
 
-SIZES = {"x": 8, "y": 16}                                            # of objects that tests name
+SIZES = Sizes({"x": 8, "y": 16})                                            # of objects that tests name
 i32, i64, ptr = dtypes.int32, dtypes.int64, dtypes.ptr
 
-def improve(fn): return simplify(hoist_loads(drop_stores(forward_loads(simplify(fn), SIZES), SIZES), SIZES))
+def improve(fn): return simplify(improve_memory(simplify(fn), SIZES))
 def listed(fn, op): return [u for block in fn.blocks.values() for u in block if u.op is op]
 
 @pytest.mark.parametrize("seed", range(2000, 2060))
@@ -71,7 +71,7 @@ def test_the_number_of_terms_of_a_sum_costs_no_squares():
   """Of integers, as nothing but a pointer can lead to memory."""
   b = Builder("f", [i32], i32)
   b.ret(functools.reduce(lambda total, k: total + (b.param(0) ^ k), range(5000), b.param(0)))
-  with mock.patch.object(memopt, "address_of", side_effect=AssertionError): forward_loads(b.finish(), SIZES)
+  with mock.patch.object(memopt, "address_of", side_effect=AssertionError): improve_memory(b.finish(), SIZES)
 
 def test_a_load_where_ways_join_is_what_was_known_on_each():
   """if (c) p[i = 1] = 5; else p[i = 2] = 6; k = p[i]; do k += p[i]; while (k < 50);"""

@@ -183,6 +183,9 @@ def test_integer_identities():
   assert simplified(x & -1) is x
   assert simplified(x.maximum(-2 ** 31)) is x
   assert simplified(leaf(dtypes.uint8) & 255) is leaf(dtypes.uint8)
+  shifted = leaf(dtypes.uint32) >> 15
+  assert simplified(shifted & 0x1ffff) is shifted and simplified(shifted & 0xffff).op is Ops.AND
+  assert simplified((leaf(dtypes.int32) >> 15) & 0x1ffff).op is Ops.AND
   assert simplified(leaf(dtypes.uint8) < 0) is UOp.const(dtypes.bool, False)
 
 def test_a_lane_of_a_vector_of_lanes():

@@ -12,6 +12,7 @@ class Machine(NamedTuple):
   char_is_signed: bool
   long_double: "Floating"
   last_argument_first: bool              # the order in which gcc evaluates the arguments of a call
+  has_jump_tables: bool                  # whether the address of a label is that of a jump to it
 
 # ---- types -----------------------------------------------------------------------------------------------------------
 
@@ -173,8 +174,8 @@ LONG_DOUBLE_X87 = Floating("long double", 16, 3, dtypes.float80, 64)
 LONG_DOUBLE_QUAD = Floating("long double", 16, 3, None, 113)
 UNSIGNED_OF = {4: UNSIGNED, 5: UNSIGNED_LONG, 6: UNSIGNED_LONG_LONG}          # by rank
 
-RISCV64 = Machine("riscv64", False, LONG_DOUBLE_QUAD, False)
-X86_64 = Machine("x86_64", True, LONG_DOUBLE_X87, True)
+RISCV64 = Machine("riscv64", False, LONG_DOUBLE_QUAD, False, True)
+X86_64 = Machine("x86_64", True, LONG_DOUBLE_X87, True, False)
 
 # ---- conversions -----------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,9 @@ class Declarations(Expressions):
       elif text in STORAGE:
         if storage not in ("", text): raise Failure(self.token, "multiple storage classes in declaration specifiers")
         storage = self.advance().text
-      elif self.accept("_Alignas"): self.set_alignment(attributes, self.parenthesized(self.alignment))
+      elif self.accept("_Alignas"):
+        self.set_alignment(attributes, self.parenthesized(self.alignment))
+        attributes.words.add("_Alignas")
       elif self.accept("__attribute__"): self.attribute(attributes)
       elif text in ("struct", "union"): found = self.record()
       elif text == "enum": found = self.enumeration()

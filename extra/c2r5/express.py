@@ -9,7 +9,7 @@ from .ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, INT, Integ
                     Type, UNSIGNED, UNSIGNED_LONG, UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible)
 from .lex import CHARACTER, Diagnostics, Failure, IDENTIFIER, NUMBER, STRING, Token
 from .literal import Number, WIDTHS, code_units, read_character, read_number, split_prefix
-from .tree import Label, Node, Object, Trees, bit_width
+from .tree import JUMPS, Label, Node, Object, Trees, bit_width
 
 # ---- words -----------------------------------------------------------------------------------------------------------
 
@@ -134,6 +134,7 @@ class Expressions(Reader):
     self.function: Object | None = None            # whose body is being read
     self.labels: dict[str, Label] = {}
     self.addressed: list[Label] = []               # labels whose address is taken
+    self.tables: dict[Object, Object] = {}         # function -> its jumps to them, where code has such a table
     self.undeclared: set[str] = set()
     self.characters = {"": self.char, "u8": self.char, "L": INT, "u": UNSIGNED_SHORT, "U": UNSIGNED}
 
@@ -226,14 +227,18 @@ class Expressions(Reader):
     return self.trees.size_of(t, token, "sizeof")
 
   def label_address(self, token: Token) -> Node:
-    """GNU: the address of a label. To the program it is a number that only `goto *` understands."""
+    """GNU: the address of a label: of a jump to it, or where LLVM makes the code a number that `goto *` understands."""
     name = self.word()
     if self.function is None: raise Failure(token, "label address outside of a function")
     label = self.labels.setdefault(name.text, Label(name.text, name))
     if label not in self.addressed:
       self.addressed.append(label)
       label.number = len(self.addressed)
-    return Node("number", Pointer(VOID), token, (), label.number)
+    if not self.machine.has_jump_tables: return Node("number", Pointer(VOID), token, (), label.number)
+    table = self.tables.setdefault(self.function, Object(JUMPS + self.function.symbol, self.char, token, "static"))
+    first, after = self.trees.variable(table, token), self.trees.number(4 * (label.number - 1), LONG, token)
+    place = self.trees.offset("pointer_add", self.trees.address(first, token), after, token)
+    return self.trees.cast(place, Pointer(VOID))
 
   def postfix(self, node: Node) -> Node:
     """postfix = primary { "[" expression "]" | "(" [ arguments ] ")" | ("." | "->") name | "++" | "--" }"""

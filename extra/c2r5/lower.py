@@ -18,7 +18,7 @@ from .ctype import Array, Floating, FunctionType, INT, Integer, Machine, Member,
 from .declare import Leaf
 from .lex import Failure, Token
 from .parse import Definition, Switch
-from .tree import Label, Node, Object
+from .tree import JUMPS, Label, Node, Object
 
 # ---- small words -----------------------------------------------------------------------------------------------------
 
@@ -825,8 +825,10 @@ class Lowering:
 
   def write_dispatch(self, dispatch: Dispatch) -> None:
     self.build.begin(dispatch.label)
-    index = subtract(self.build.load(dispatch.number, dtypes.int64), long(1))
-    self.build.terminate(Ops.SWITCH, index, *[self.block_of(label) for label in self.definition.addressed])
+    number = self.build.load(dispatch.number, dtypes.int64)
+    blocks = [self.block_of(label) for label in self.definition.addressed]
+    if self.machine.has_jump_tables: return self.build.switch(number, blocks, JUMPS + self.definition.object.symbol)
+    self.build.switch(subtract(number, long(1)), blocks)
 
   def switch(self, node: Node) -> None:
     switch: Switch = node.arg
@@ -879,7 +881,7 @@ class Lowering:
     self.build.branch(less(const(unsigned, high - low), index), default, inside)
     self.build.begin(inside)
     if index.dtype.bits == 32: index = cast(index, dtypes.int32)                        # small: its sign is no sign
-    self.build.terminate(Ops.SWITCH, cast(index, dtypes.int64), *targets)
+    self.build.switch(cast(index, dtypes.int64), targets)
 
   def return_(self, node: Node) -> None: self.return_value(node.src[0] if node.src else None)
 

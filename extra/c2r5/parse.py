@@ -139,6 +139,8 @@ class Parser(Declarations):
     assert name is not None, "callers have checked it"
     if base.storage == "typedef": return self.declare_type(name, t, attributes, statements)
     if t.is_void: raise Failure(name, f"variable or field '{name.text}' declared void")
+    if "_Alignas" in attributes.words and 0 < (attributes.align or 0) < t.align:
+      raise Failure(name, f"'_Alignas' specifiers cannot reduce alignment of '{name.text}'")
     is_automatic = statements is not None and not t.is_function and base.storage not in ("static", "extern")
     is_wrong = statements is None and base.storage in ("auto", "register") and attributes.symbol is None
     if is_wrong or "_Thread_local" in base.words and (t.is_function or is_automatic):

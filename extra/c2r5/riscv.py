@@ -6,13 +6,14 @@ from typing import Any, Callable, Iterable
 from picograd.codegen.flat import Data, Function, Module, forward, mem2reg, without_beginnings
 from picograd.codegen.flatopt import constants_last, simplify, thread_jumps
 from picograd.codegen.inline import inline_all
-from picograd.codegen.memopt import drop_stores, forward_loads, hoist_loads
+from picograd.codegen.memopt import Sizes, improve_memory
 from picograd.codegen.riscv import assemble
 from picograd.codegen.rvobject import Assembled, Section, write_object
 from picograd.ops.ops import Ops
 from picograd.ops.uop import Table
 from .assembly import assembly_of
 from .lex import doing
+from .tree import JUMPS
 
 def object_code(module: Module, level: int) -> bytes:
   return write_object(sections(module, level), module.weak, module.thread_local)
@@ -36,6 +37,8 @@ def sections(module: Module, level: int) -> list[Assembled]:
   if constants.last: lists.append(constants.finish())
   objects = [(zero_section if name in (".bss", ".tbss") else data_section)(name, group)
              for name, group in grouped.items()]
+  for r in [r for section in (code, *objects) for r in section.relocations if r.symbol.startswith(JUMPS)]:
+    code.labels.setdefault(r.symbol, code.labels[r.symbol.removeprefix(JUMPS)])      # of a function that jumps nowhere
   for name, target in module.aliases:
     home = next(section for section in (code, *objects) if target in section.labels)
     home.labels[name] = home.labels[target]
@@ -47,11 +50,11 @@ def optimized(module: Module) -> list[Function]:
   memory."""
   def start(fn: Function) -> Function:
     return without_beginnings(fn) if fn.returns_twice else simplify(lines_of_calls(mem2reg(fn)))
-  sizes = {data.name: data.size for data in module.data if data.name not in module.weak}
+  sizes = Sizes({data.name: data.size for data in module.data if data.name not in module.weak},
+                frozenset(name for pair in module.aliases for name in pair))
   def improve(fn: Function) -> Function:
     if fn.returns_twice: return fn
-    fn = forward_loads(constants_last(thread_jumps(simplify(lines_of_calls(fn)))), sizes)
-    return simplify(hoist_loads(drop_stores(fn, sizes), sizes))
+    return simplify(improve_memory(constants_last(thread_jumps(simplify(lines_of_calls(fn)))), sizes))
   return inline_all(list(map(named(start), module.functions)), module.weak, named(improve))
 
 def named(work: Callable[[Function], Any]) -> Callable[[Function], Any]:

@@ -38,8 +38,10 @@ class Object:
     self.slot: Any = None                    # lower.py: where an automatic one is
   def __repr__(self) -> str: return f"Object({self.name}: {self.type})"
 
+JUMPS = ".Ljumps."                          # what comes before a function's name in that of its table of jumps
+
 class Label:
-  """A label of a function. number: its value, if its address is taken."""
+  """A label of a function. number: its place among those whose address is taken."""
   def __init__(self, name: str, token: Token):
     self.name, self.token, self.is_defined, self.number = name, token, False, 0
     self.block: Any = None                   # lower.py

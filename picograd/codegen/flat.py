@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
@@ -128,11 +127,15 @@ class Builder:
     """A call of a function by name or address."""
     target = UOp(Ops.SYM, dtypes.ptr, (), callee) if isinstance(callee, str) else callee
     return self.emit(UOp(Ops.CALL, dtype, (target, *arguments, self.state), convention))
-  def terminate(self, op: Ops, *src: UOp) -> None:
-    self.emit(UOp(op, dtypes.void, src))
+  def terminate(self, op: Ops, *src: UOp, arg: str | None = None) -> None:
+    self.emit(UOp(op, dtypes.void, src, arg))
     self.begin(new_label())
   def jump(self, label: UOp, *values: UOp) -> None: self.terminate(Ops.JUMP, label, *values)
   def branch(self, condition: UOp, yes: UOp, no: UOp) -> None: self.terminate(Ops.BRANCH, condition, yes, no)
+  def switch(self, index: UOp, labels: Iterable[UOp], table: str | None = None) -> None:
+    """To the index-th label; with a table, index is the address of one of the jumps of four bytes in the table of that
+    name, which the program may ask for."""
+    self.terminate(Ops.SWITCH, index, *labels, arg=table)
   def ret(self, *values: UOp) -> None: self.terminate(Ops.RET, *values)
 
 # ---- a structured kernel becomes blocks ------------------------------------------------------------------------------
@@ -305,7 +308,8 @@ def sum_of(terms: dict[UOp, int]) -> UOp:
 # ---- the control flow graph ------------------------------------------------------------------------------------------
 
 def successors(block: list[UOp]) -> list[UOp]:
-  return [s for s in block[-1].src if s.op is Ops.LABEL]
+  last = block[-1]
+  return [last.src[0]] if last.op is Ops.JUMP else [s for s in last.src if s.op is Ops.LABEL]
 
 def entry(fn: Function) -> UOp: return next(iter(fn.blocks))
 
@@ -367,20 +371,21 @@ class Flow:
     for label in self.order: self.enter_loop(label)
 
   def find_dominators(self) -> Table:
-    """Cooper, Harvey, Kennedy: A Simple, Fast Dominance Algorithm."""
-    idom = {self.order[0]: self.order[0]}
-    settled: Table = {}
-    def common(a: UOp, b: UOp) -> UOp:
-      while a is not b:
-        if self.index[a] > self.index[b]: a = idom[a]
-        else: b = idom[b]
-      return a
-    while idom != settled:
-      settled = dict(idom)
-      for label in self.order[1:]:
-        known = [p for p in self.before[label] if p in idom]
-        idom[label] = reduce(common, known)
-    return idom
+    """Cooper, Harvey, Kennedy: A Simple, Fast Dominance Algorithm. Blocks are their places in order."""
+    before = [[self.index[p] for p in self.before[label] if p in self.index] for label in self.order]
+    idom = [0] + [-1] * (len(before) - 1)                            # -1: not known yet
+    changed = True
+    while changed:
+      changed = False
+      for k in range(1, len(before)):
+        known = [p for p in before[k] if idom[p] >= 0]
+        found = known[0]
+        for p in known[1:]:
+          while found != p:
+            if found > p: found = idom[found]
+            else: p = idom[p]
+        if idom[k] != found: idom[k], changed = found, True
+    return {label: self.order[k] for label, k in zip(self.order, idom)}
 
   def number_tree(self) -> dict[UOp, range]:
     """The dominator tree in preorder: a block's range holds the numbers of the blocks that it dominates."""
@@ -521,17 +526,22 @@ def without_beginnings(fn: Function) -> Function:
 
 def forward(fn: Function, table: Table) -> Function:
   """fn with each key of table replaced by its value, and keys within values likewise. Values must dominate keys."""
-  new: Table = {}
-  stack = [u for block in fn.blocks.values() for u in block]
+  if not table: return fn
+  new: Table = {}                                                    # what changes
+  entered: set[UOp] = set()
+  stack: list[UOp | None] = [u for block in fn.blocks.values() for u in block]
   while stack:
-    u = stack[-1]
-    needed = (table[u],) if u in table else u.src
-    missing = [s for s in needed if s not in new]
-    stack.extend(missing)
-    if missing: continue
-    stack.pop()
-    new[u] = new[table[u]] if u in table else u.with_src(tuple([new[s] for s in u.src]))
-  return replace(fn, blocks={label: dedup(new[u] for u in block) for label, block in fn.blocks.items()})
+    u = stack.pop()
+    if u is None:                                                    # all sources of what lies below are done
+      u = stack.pop()
+      assert u is not None
+      if u in table: new[u] = new.get(table[u], table[u])
+      elif not new.keys().isdisjoint(u.src): new[u] = u.with_src(tuple([new.get(s, s) for s in u.src]))
+    elif u not in entered:
+      entered.add(u)
+      stack += (u, None)
+      stack += [s for s in ((table[u],) if u in table else u.src) if s not in entered]
+  return replace(fn, blocks={label: dedup(new.get(u, u) for u in block) for label, block in fn.blocks.items()})
 
 def prune(fn: Function) -> Function:
   """Without block parameters that always get one value or that nothing reads, and without loads that nothing reads."""
@@ -586,7 +596,7 @@ def drop_dead(fn: Function) -> Function:
   for p in sorted(values, key=lambda p: p.arg):
     if p not in needed: continue
     label = p.src[0]
-    table[p] = phi(label, kept[label], p.dtype)
+    if p.arg != kept[label]: table[p] = phi(label, kept[label], p.dtype)
     kept[label] += 1
   blocks: Blocks = {}
   for label, block in fn.blocks.items():
@@ -596,5 +606,5 @@ def drop_dead(fn: Function) -> Function:
       useful = [v for k, v in enumerate(passed) if phi(target, k, v.dtype) in needed]
       last = last.with_src((target, *useful))
     stays = [u for u in block[:-1] if u.op is not Ops.LOAD or u in needed]
-    blocks[label] = dedup(substitute([*stays, last], table))
+    blocks[label] = dedup(substitute([*stays, last], table)) if table else [*stays, last]
   return replace(fn, blocks=blocks)

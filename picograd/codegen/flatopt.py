@@ -20,13 +20,12 @@ def simplify(fn: Function) -> Function:
     listed = [u for block in fn.blocks.values() for u in block]
     new = dict(zip(listed, rewrite(UOp.sink(*listed), fold_alu).src))
     blocks = {label: dedup(decided(new[u]) for u in block) for label, block in fn.blocks.items()}
-    simpler = prune(in_order(replace(fn, blocks=blocks)))
-    if simpler.blocks == fn.blocks: return fn
-    fn = simpler
+    fn = prune(in_order(replace(fn, blocks=blocks)))
+    if fn.blocks == blocks: return fn                                # what is folded needs no second look
 
 def decided(u: UOp) -> UOp:
   """A branch whose condition is known as a jump."""
-  if u.op not in (Ops.BRANCH, Ops.SWITCH) or u.src[0].op is not Ops.CONST: return u
+  if u.op not in (Ops.BRANCH, Ops.SWITCH) or u.src[0].op is not Ops.CONST or u.arg is not None: return u
   k = u.src[0].arg if u.op is Ops.SWITCH else 0 if u.src[0].arg else 1
   return UOp(Ops.JUMP, dtypes.void, (u.src[1 + k],)) if 0 <= k < len(u.src) - 1 else u
 
@@ -49,8 +48,9 @@ class Pointer(NamedTuple):
 def reduce_strength(fn: Function) -> Function:
   """base + scale*i, in a loop over i, becomes a parameter of the loop that grows by scale each round. Where i is then
   only counted, a pointer is compared in its stead."""
-  fn = outer_terms_first(fn)
   flow = Flow(fn)
+  if not flow.head: return fn
+  fn = outer_terms_first(fn, flow)
   loops = [loop for head in dedup(flow.head.values()) if (loop := counted_loop(fn, flow, head)) is not None]
   owner = {variable: loop for loop in loops for variable in loop.variables}
   pointers = [(u, pointer) for u in every_node(fn) if (pointer := pointer_of(u, owner)) is not None]
@@ -59,7 +59,7 @@ def reduce_strength(fn: Function) -> Function:
   for u, pointer in pointers:
     head = owner[pointer.variable].head
     if home[pointer.base] is not head and flow.dominates(home[pointer.base], head): found[u] = pointer
-  return add_parameters(fn, owner, found) if found else fn
+  return add_parameters(fn, flow, owner, found) if found else fn
 
 def counted_loop(fn: Function, flow: Flow, head: UOp) -> Counted | None:
   inside = [p for p in flow.before[head] if flow.dominates(head, p)]
@@ -97,7 +97,7 @@ def pointer_of(u: UOp, owner: dict[UOp, Counted]) -> Pointer | None:
   factor = offset.src[1].arg
   return Pointer(base, offset.src[0], factor if offset.op is Ops.MUL else 1 << factor)
 
-def add_parameters(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Pointer]) -> Function:
+def add_parameters(fn: Function, flow: Flow, owner: dict[UOp, Counted], found: dict[UOp, Pointer]) -> Function:
   blocks = {label: list(block) for label, block in fn.blocks.items()}
   table: Table = {}
   made: dict[UOp, UOp] = {}                                          # variable -> a pointer to compare instead
@@ -111,19 +111,18 @@ def add_parameters(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Poi
     enter[-1] = enter[-1].with_src((*enter[-1].src, first))
     back[-1] = back[-1].with_src((*back[-1].src, moved(table[u], step * scale)))
     if scale > 0: made.setdefault(variable, u)
-  table.update(compared_pointers(fn, owner, found, table, made))
+  table.update(compared_pointers(fn, flow, owner, found, table, made))
   return prune(forward(replace(fn, blocks=blocks), table))
 
 def moved(pointer: UOp, offset: "UOp | int") -> UOp:
   by = UOp.const(dtypes.int64, offset) if isinstance(offset, int) else offset
   return UOp(Ops.ADD, dtypes.ptr, (pointer, by))
 
-def compared_pointers(fn: Function, owner: dict[UOp, Counted], found: dict[UOp, Pointer], table: Table,
+def compared_pointers(fn: Function, flow: Flow, owner: dict[UOp, Counted], found: dict[UOp, Pointer], table: Table,
                       made: dict[UOp, UOp]) -> Table:
   """i + 1 < bound -> pointer + scale != end, and i - 1 >= bound likewise, for variables that nothing but the loop and
   its pointers use, where the first value is within the bound: then the variable meets what is next to the last."""
   users = consumers(every_node(fn))
-  flow = Flow(fn)
   home = homes(fn, flow)
   out: Table = {}
   for variable, u in made.items():
@@ -195,9 +194,8 @@ def split_constant(fn: Function, u: UOp) -> tuple[UOp, int]:
   if inner.op is not Ops.ADD or inner.src[1].op is not Ops.CONST: return u, 0
   return inner.src[0].cast(dtypes.int64), inner.src[1].arg
 
-def outer_terms_first(fn: Function) -> Function:
+def outer_terms_first(fn: Function, flow: Flow) -> Function:
   """(p + inner) + outer = (p + outer) + inner: what changes in outer loops alone is added there."""
-  flow = Flow(fn)
   home, nodes = homes(fn, flow), every_node(fn)
   users = consumers(nodes)
   def depth(u: UOp) -> int: return flow.depth[home[u]] if u in home else 0
@@ -208,7 +206,7 @@ def outer_terms_first(fn: Function) -> Function:
     if first.op is not Ops.ADD or first.src[1].op is Ops.CONST or len(users[first]) > 1: continue
     base, inner = first.src
     if depth(outer) < depth(inner) and depth(base) < depth(inner): table[u] = moved(moved(base, outer), inner)
-  return outer_terms_first(forward(fn, table)) if table else fn
+  return outer_terms_first(forward(fn, table), flow) if table else fn
 
 # ---- branches that are decided where a jump comes from ---------------------------------------------------------------
 

@@ -49,8 +49,9 @@ def mentions(functions: Iterable[Function]) -> Counter[str]:
 def size_of(fn: Function) -> int: return sum(u.op is not Ops.CONST for u in every_node(fn))
 
 def may_be_inlined(fn: Function) -> bool:
-  """Not what looks at its own frame, nor what calls itself."""
+  """Not what looks at its own frame, nor what calls itself, nor what has a table that the program knows."""
   if fn.returns_twice or fn.convention.memory: return False
+  if any(block[-1].op is Ops.SWITCH and block[-1].arg is not None for block in fn.blocks.values()): return False
   names = [called_name(u) for u in calls_of(fn)]
   if fn.name in names or any(name is not None and name.startswith("__builtin_") for name in names): return False
   arrays = [u for u in every_node(fn) if u.op is Ops.BUFFER]

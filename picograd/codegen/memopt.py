@@ -26,7 +26,11 @@ def address_of(pointer: UOp, size: int) -> Address:
   while root.op is Ops.ADD: root = root.src[0]
   return Address(base, offset, size, root)
 
-Sizes = Mapping[str, int]                  # symbol -> bytes of the object that it names
+class Sizes(NamedTuple):
+  """Symbol -> bytes of the object that it names; the symbols whose object may have several names."""
+  bytes: Mapping[str, int]
+  shared: frozenset[str] = frozenset()
+
 GIVEN = frozenset({Ops.PARAM, Ops.LOAD, Ops.PHI, Ops.CALL})          # pointers that the program itself computes
 
 class Aliases:
@@ -35,11 +39,9 @@ class Aliases:
     self.sizes = sizes
     self.taken: set[UOp] = set()
     for u in every_node(fn):
-      for k, s in enumerate(u.src):
-        is_access = u.op in (Ops.LOAD, Ops.STORE) and k == 0
-        is_sum = u.op is Ops.ADD and u.dtype is dtypes.ptr and k == 0
-        is_address = s.op is Ops.BUFFER or s.dtype is dtypes.ptr
-        if is_address and not is_access and not is_sum: self.taken.add(address_of(s, 0).root)
+      leads_on = u.op in (Ops.LOAD, Ops.STORE) or u.op is Ops.ADD and u.dtype is dtypes.ptr
+      for s in u.src[1:] if leads_on else u.src:
+        if s.op is Ops.BUFFER or s.dtype is dtypes.ptr: self.taken.add(address_of(s, 0).root)
 
   def is_private(self, root: UOp) -> bool: return root.op is Ops.BUFFER and root not in self.taken
 
@@ -47,7 +49,7 @@ class Aliases:
     if a.base is b.base: return a.offset + a.size <= b.offset or b.offset + b.size <= a.offset
     if a.root is b.root: return are_other_parts(a, b)
     named = (Ops.BUFFER, Ops.SYM)
-    if a.root.op in named and b.root.op in named: return True
+    if a.root.op in named and b.root.op in named: return not {a.root.arg, b.root.arg} <= self.sizes.shared
     if Ops.PARAM in (a.root.op, b.root.op) and Ops.BUFFER in (a.root.op, b.root.op): return True
     return self.is_private(a.root) or self.is_private(b.root) or self.is_outside(a, b) or self.is_outside(b, a)
 
@@ -55,7 +57,7 @@ class Aliases:
     """Whether a is so far from a pointer of the program that the pointer would not be to b's object."""
     if a.base.op not in GIVEN: return False
     if b.root.op is Ops.BUFFER: size = b.root.arg.size * b.root.dtype.itemsize
-    else: size = self.sizes.get(b.root.arg, 0) if b.root.op is Ops.SYM else 0
+    else: size = self.sizes.bytes.get(b.root.arg, 0) if b.root.op is Ops.SYM else 0
     return size > 0 and not -size <= a.offset <= size - a.size
 
   def changes(self, effect: UOp, read: Address) -> bool:
@@ -90,10 +92,15 @@ CHANGING = frozenset({Ops.PHI, Ops.LOAD, Ops.CALL})                  # what may 
 
 def is_plain(u: UOp) -> bool: return u.arg is None and len(u.src) == (2 if u.op is Ops.LOAD else 3)
 
-def forward_loads(fn: Function, sizes: Sizes) -> Function:
+def improve_memory(fn: Function, sizes: Sizes) -> Function:
+  """What this file is about, in order. The blocks and where they lead stay the same."""
+  flow = Flow(fn)
+  return hoist_loads(drop_stores(forward_loads(fn, flow, sizes), flow, sizes), flow, sizes)
+
+def forward_loads(fn: Function, flow: Flow, sizes: Sizes) -> Function:
   """A load of what was stored or loaded there before, on all ways to it, is that value."""
   while True:
-    known = KnownLoads(fn, sizes)
+    known = KnownLoads(fn, flow, sizes)
     if not known.table: return fn
     blocks = {label: [u for u in block if u not in known.table] for label, block in fn.blocks.items()}
     for label, values in known.passed.items():
@@ -105,8 +112,8 @@ Ways = dict[Start, list[UOp | Start]]      # the same, for each block before it
 
 class KnownLoads:
   """table: load -> the value that is known. passed: block -> values that its jump passes in addition."""
-  def __init__(self, fn: Function, sizes: Sizes):
-    self.fn, self.flow, self.aliases = fn, Flow(fn), Aliases(fn, sizes)
+  def __init__(self, fn: Function, flow: Flow, sizes: Sizes):
+    self.fn, self.flow, self.aliases = fn, flow, Aliases(fn, sizes)
     self.at_end: dict[UOp, Known] = {}
     self.table: Table = {}
     self.passed: dict[UOp, list[UOp]] = {}
@@ -141,6 +148,8 @@ class KnownLoads:
     self.home = homes(self.fn, self.flow)
     self.effects = {label: [u for u in block if u.op in EFFECTS] for label, block in self.fn.blocks.items()}
     self.made: dict[tuple[Start, DType], UOp] = {}                   # parameters
+    self.parts: dict[UOp, list[UOp]] = {}                            # pointer -> what in it may change
+    self.there: dict[tuple[UOp, UOp], UOp] = {}                      # passed_by, as far as that was asked
     for u, label in self.unknown:
       start = label, u.src[0]
       ways = {} if (start, u.dtype) in self.made else self.ways_to(start, u.dtype)
@@ -178,18 +187,25 @@ class KnownLoads:
         ways[start].append(known)
     return ways
 
+  def parts_of(self, pointer: UOp) -> list[UOp]:
+    """The values in a pointer that may be others each time."""
+    if pointer not in self.parts:
+      self.parts[pointer] = [u for u in toposort([pointer], stop=lambda u: u.op in CHANGING) if u.op in CHANGING]
+    return self.parts[pointer]
+
   def is_ahead(self, pointer: UOp, label: UOp) -> bool:
     """Whether a pointer is made of the parameters of a block and of what stands before it."""
-    parts = [u for u in toposort([pointer], stop=lambda u: u.op in CHANGING) if u.op in CHANGING]
     return all(u in self.home and self.flow.dominates(self.home[u], label) and
-               (self.home[u] is not label or u.op is Ops.PHI) for u in parts)
+               (self.home[u] is not label or u.op is Ops.PHI) for u in self.parts_of(pointer))
 
   def passed_by(self, label: UOp, pointer: UOp) -> UOp:
     """A pointer in terms of the block that jumps to where it is made of parameters."""
     last = self.fn.blocks[label][-1]
-    if last.op is not Ops.JUMP or len(last.src) == 1: return pointer
-    passed = simplified(pointer.substitute({phi(last.src[0], k, v.dtype): v for k, v in enumerate(last.src[1:])}))
-    return simplified(constant_last(self.fn, passed))
+    if last.op is not Ops.JUMP or all(u.src[0] is not last.src[0] for u in self.parts_of(pointer)): return pointer
+    if (label, pointer) not in self.there:
+      passed = simplified(pointer.substitute({phi(last.src[0], k, v.dtype): v for k, v in enumerate(last.src[1:])}))
+      self.there[label, pointer] = simplified(constant_last(self.fn, passed))
+    return self.there[label, pointer]
 
   def new_parameter(self, label: UOp, dtype: DType) -> UOp:
     before = self.flow.before[label]
@@ -221,9 +237,10 @@ def loops_of(fn: Function, flow: Flow) -> list[Loop]:
     found.append(Loop(head, outside[0], [b for b in flow.order if b in body], leaves))
   return found
 
-def hoist_loads(fn: Function, sizes: Sizes) -> Function:
+def hoist_loads(fn: Function, flow: Flow, sizes: Sizes) -> Function:
   """A load that each round of a loop does, of what nothing in the loop changes, stands before the loop."""
-  flow, aliases = Flow(fn), Aliases(fn, sizes)
+  if not flow.head: return fn
+  aliases = Aliases(fn, sizes)
   blocks = {label: list(block) for label, block in fn.blocks.items()}
   home = homes(fn, flow)
   table: Table = {}
@@ -254,9 +271,9 @@ def is_certain(u: UOp, read: Address, label: UOp, loop: Loop, flow: Flow) -> boo
 
 Places = set[tuple[UOp, int]]              # (address, size)
 
-def drop_stores(fn: Function, sizes: Sizes) -> Function:
+def drop_stores(fn: Function, flow: Flow, sizes: Sizes) -> Function:
   """Without stores to what is stored again, on all ways from there, before anything may read it."""
-  flow, aliases = Flow(fn), Aliases(fn, sizes)
+  aliases = Aliases(fn, sizes)
   at_start: dict[UOp, Places] = {}           # block -> what it writes before it may be read
   table: Table = {}
   for label in reversed(flow.order):

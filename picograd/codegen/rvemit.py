@@ -399,7 +399,11 @@ class Emitter:
 
   def jump(self, u: UOp, following: UOp | None) -> None: self.go(u.src[0], following)
   def go(self, label: UOp, following: UOp | None) -> None:
-    if self.destination(label) is not following: self.section.jump(self.names[self.destination(label)])
+    label = self.destination(label)
+    if label is following: return
+    first = self.fn.blocks[label][0]
+    if first.op is not Ops.SWITCH or not isinstance(first.arg, str): return self.section.jump(self.names[label])
+    self.section.emit("jalr", 0, 0, *self.read_all(operands(first)))               # as short as a jump to it
 
   def branch(self, u: UOp, following: UOp | None) -> None:
     a, b = self.read_all(operands(u))
@@ -416,9 +420,13 @@ class Emitter:
   def switch(self, u: UOp, following: UOp | None) -> None:
     """Into the table that follows: auipc, add and jalr are ten bytes."""
     index, = self.read_all(operands(u))
-    self.section.last.extend(ROWS["auipc"].encode(T6, 0))
-    self.section.emit("add", T6, T6, index)
-    self.section.last.extend(ROWS["jalr"].encode(0, 10 + u.arg, T6))
+    if isinstance(u.arg, str):
+      self.section.emit("jalr", 0, 0, index)
+      self.section.label(u.arg)
+    else:
+      self.section.last.extend(ROWS["auipc"].encode(T6, 0))
+      self.section.emit("add", T6, T6, index)
+      self.section.last.extend(ROWS["jalr"].encode(0, 10 + u.arg, T6))
     self.section.table(self.names[self.destination(label)] for label in successors([u]))
 
   terminators = {Ops.JUMP: jump, Ops.BRANCH: branch, Ops.SWITCH: switch, Ops.RET: ret}

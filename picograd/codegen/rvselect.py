@@ -226,8 +226,9 @@ class Selector(VectorSelection):
     name, a, b = self.condition(condition)
     return UOp(Ops.BRANCH, dtypes.void, (a, b, yes, no), name)
   def switch(self, u: UOp) -> UOp:
-    """A table of jumps of four bytes. arg: how far before it the index 0 would be."""
+    """A table of jumps of four bytes. arg: how far before it the index 0 would be, or the table's name."""
     index, *labels = u.src
+    if u.arg is not None: return UOp(Ops.SWITCH, dtypes.void, (self.new[index], *labels), u.arg)
     offset = 0
     if index.op is Ops.ADD and is_number(index.src[1]) and abs(index.src[1].arg) < 256:
       index, offset = index.src[0], 4 * index.src[1].arg

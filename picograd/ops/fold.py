@@ -83,6 +83,7 @@ def of_kind(letters: str) -> Callable[[DType], bool]: return lambda dt: dt.kind 
 is_integer = of_kind("buix")
 is_exact = of_kind("buixp")                # sums of it may be regrouped: pointers too
 is_machine_integer = of_kind("ui")
+is_unsigned = of_kind("u")
 is_bool = of_kind("b")
 is_float = of_kind("f")
 
@@ -128,6 +129,13 @@ def max_with_extreme(x, c):
 def and_with_ones(x, c):
   """x & 111..1 = x; the ones are -1, the largest unsigned value or True."""
   return x if number(c) == (x.dtype.max if x.dtype.is_unsigned else -1) else None
+
+def mask_of_shifted(u, x, c, d):
+  """(x >> c) & m = x >> c where m has all the bits that an unsigned x may have left."""
+  shifted = u.src[0]
+  dtype = shifted.dtype.scalar
+  left = dtype.max >> number(c) if 0 <= number(c) < dtype.bits else 0
+  return shifted if left and number(d) & left == left else None
 
 def below_least(u, x, c):
   """x < least = False for machine integers."""
@@ -187,6 +195,7 @@ fold_alu = Rules([
   (Pat((Ops.OR, Ops.XOR, Ops.SHL, Ops.SHR), (x, zero)), lambda x, c: x),            # x | 0 = x ^ 0 = x << 0 = x
   (x & zero, lambda x, c: c),                                                       # x & 0 = 0
   (x & c, and_with_ones),                                                           # x & 111..1 = x
+  ((Pat(Ops.SHR, (Pat.var("x", is_unsigned), c)) & d).named("u"), mask_of_shifted),
   (b | one, lambda x, c: c),                                                        # x | True = True
   ((x < x).named("u"), lambda x, u: u.like(False)),                                 # x < x = False, NaN too
   ((m < c).named("u"), below_least),                                                # x < least = False

@@ -80,7 +80,8 @@ less: value -= 3; goto next;
 end: return value;
 }
 
-int main(void) {
+__attribute__((noinline)) static int by_two_names(void) { object = 5; same = 6; return object; }
+int main(void) { { int before = object; printf("%d\n", by_two_names()); object = before; }
   counter += 2;
   where = &counter;
   strcpy(scratch, "mine");
