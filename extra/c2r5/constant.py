@@ -8,7 +8,7 @@ from typing import Any, Callable
 from picograd.dtype import dtypes, nearest, round_to_odd, truncate
 from .ctype import Floating, Integer, Pointer, Type
 from .lex import Failure, Token
-from .tree import Address, Label, Node, Object
+from .tree import Address, Node, Object
 
 class NotConstant(Exception): pass
 
@@ -25,12 +25,16 @@ def integer_constant(node: Node, token: Token, what: str) -> int:
   if not isinstance(value, int): raise Failure(token, f"{what} is not an integer constant")
   return value
 
+def truth(node: Node) -> bool:
+  value = constant_value(node)
+  if not isinstance(value, Address): return value != 0
+  if is_weak(value): raise NotConstant
+  return True
+
 def is_true(node: Node) -> bool | None:
   """Whether a condition is always true, or always false; None if that is not known before the program runs."""
-  try: value = constant_value(node)
-  except (NotConstant, Failure): return None
-  if isinstance(value, Address): return None if is_weak(value) else True
-  return value != 0
+  try: return truth(node)
+  except NotConstant: return None
 
 def is_weak(address: Address) -> bool:
   """Whether the linker may find nothing there."""
@@ -47,33 +51,31 @@ def round_to(t: Floating, value: Value) -> Value:
     if not math.isfinite(value) or value == 0: return value
   exact = Fraction(value)
   if exact == 0: return 0.0
-  exponent = exact.numerator.bit_length() - exact.denominator.bit_length()
-  if abs(exact) < Fraction(2) ** exponent: exponent -= 1
-  unit = Fraction(2) ** max(exponent - t.digits + 1, -16382 - t.digits + 1)          # of the last place; denormals
+  unit = Fraction(2) ** (power_of(exact) - t.digits + 1)                              # of the last place
   rounded = round(exact / unit) * unit
   if abs(rounded) < Fraction(2) ** 16384: return rounded
   return math.inf if exact > 0 else -math.inf
 
+def power_of(value: Fraction) -> int:
+  """The exponent of a long double's leading digit; denormals have that of the smallest normal number."""
+  power = value.numerator.bit_length() - value.denominator.bit_length()
+  if abs(value) < Fraction(2) ** power: power -= 1
+  return max(power, -16382)
+
 def bytes_of_long_double(t: Floating, value: Value) -> bytes:
   """The 16 bytes of an x87 or IEEE quadruple number."""
-  explicit = t.digits == 64                          # x87 stores the leading 1
+  stored = t.digits - 1                              # bits of the fraction, without the leading 1
   negative = math.copysign(1, value) < 0 if isinstance(value, float) else value < 0
-  if isinstance(value, float) and not math.isfinite(value):
-    exponent, fraction = 0x7fff, (1 << 62 if explicit else 1 << 111) if math.isnan(value) else 0
-    if explicit: fraction |= 1 << 63
-  elif value == 0: exponent, fraction = 0, 0
-  else: exponent, fraction = split_fraction(abs(Fraction(value)), t.digits, explicit)
-  if explicit: return fraction.to_bytes(8, "little") + (negative << 15 | exponent).to_bytes(2, "little") + bytes(6)
-  return (negative << 127 | exponent << 112 | fraction).to_bytes(16, "little")
-
-def split_fraction(value: Fraction, digits: int, explicit: bool) -> tuple[int, int]:
-  """(biased exponent, significand as stored) of a positive finite number that the format holds."""
-  power = value.numerator.bit_length() - value.denominator.bit_length()
-  if value < Fraction(2) ** power: power -= 1
-  power = max(power, -16382)
-  significand = int(value / Fraction(2) ** (power - digits + 1))
-  normal = significand >> digits - 1
-  return (power + 16383) * normal, significand if explicit else significand - (normal << digits - 1)
+  if isinstance(value, float) and not math.isfinite(value): bits = 0x7fff << stored | math.isnan(value) << stored - 1
+  elif value == 0: bits = 0
+  else:
+    power = power_of(Fraction(value))
+    significand = int(abs(Fraction(value)) / Fraction(2) ** (power - stored))
+    bits = (power + 16382 << stored) + significand   # a leading 1 counts the exponent up
+  if t.digits == 113: return (negative << 127 | bits).to_bytes(16, "little")
+  exponent, fraction = divmod(bits, 1 << stored)
+  significand = (exponent != 0) << 63 | fraction     # x87 stores the leading 1
+  return (negative << 79 | exponent << 64 | significand).to_bytes(16, "little")
 
 # ---- conversions -----------------------------------------------------------------------------------------------------
 
@@ -112,13 +114,16 @@ def exact(f: Callable[[Any, Any], Any]) -> Callable[[Node, Value, Value], Value]
     return f(x, y)
   return apply
 
+def shift(f: Callable[[int, int], int]) -> Callable[[Node, Value, Value], Value]:
+  return lambda node, x, y: f(x, y & 8 * (node.type.size or 0) - 1)
+
 ARITHMETIC: dict[str, Callable[[Node, Value, Value], Value]] = {
   "add": exact(operator.add), "sub": exact(operator.sub), "mul": exact(operator.mul), "div": divide,
   "mod": lambda node, x, y: x - divide(node, x, y) * y, "and": exact(operator.and_), "or": exact(operator.or_),
-  "xor": exact(operator.xor), "shl": lambda node, x, y: x << (y & 8 * (node.type.size or 0) - 1),
-  "shr": lambda node, x, y: x >> (y & 8 * (node.type.size or 0) - 1)}
+  "xor": exact(operator.xor), "shl": shift(operator.lshift), "shr": shift(operator.rshift)}
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
   "lt": operator.lt, "gt": operator.gt, "le": operator.le, "ge": operator.ge, "eq": operator.eq, "ne": operator.ne}
+UNARY: dict[str, Callable[[Any], Any]] = {"neg": operator.neg, "not": operator.invert}
 
 def arithmetic(node: Node) -> Value:
   x, y = [constant_value(s) for s in node.src]
@@ -127,13 +132,14 @@ def arithmetic(node: Node) -> Value:
 
 def address_arithmetic(kind: str, x: Value, y: Value) -> Value:
   """Sums and differences of pointers that were cast to integers, as (char *)&x + 4 in disguise."""
-  if kind == "add" and isinstance(x, Address) and isinstance(y, int): return Address(x.object, x.offset + y)
-  if kind == "add" and isinstance(y, Address) and isinstance(x, int): return Address(y.object, y.offset + x)
-  if kind == "sub" and isinstance(x, Address) and isinstance(y, int): return Address(x.object, x.offset - y)
-  if kind == "sub" and isinstance(x, Address) and isinstance(y, Address):
-    if x.object is y.object: return x.offset - y.offset
-    if isinstance(x.object, Label) and isinstance(y.object, Label): return x.object.number - y.object.number
+  if kind == "add" and isinstance(x, int): x, y = y, x
+  if kind in ("add", "sub") and isinstance(y, int): return moved(x, y if kind == "add" else -y)
+  if kind == "sub" and isinstance(x, Address) and x.object is y.object: return x.offset - y.offset
   raise NotConstant
+
+def moved(place: Value, distance: int) -> Value:
+  """An address, or a pointer that is a number, some bytes further."""
+  return Address(place.object, place.offset + distance) if isinstance(place, Address) else place + distance
 
 def compare(node: Node) -> Value:
   x, y = [constant_value(s) for s in node.src]
@@ -145,43 +151,23 @@ def compare(node: Node) -> Value:
   return int(COMPARE[node.kind](x, y))
 
 def logical(node: Node) -> Value:
-  left = is_true(node.src[0])
-  if left is None: raise NotConstant
-  if left is (node.kind == "lor"): return int(left)
-  right = is_true(node.src[1])
-  if right is None: raise NotConstant
-  return int(right)
+  left = truth(node.src[0])
+  return int(left if left is (node.kind == "lor") else truth(node.src[1]))
 
-def conditional(node: Node) -> Value:
-  test = is_true(node.src[0])
-  if test is None: raise NotConstant
-  return constant_value(node.src[1] if test else node.src[2])
-
-def negated(node: Node) -> Value:
+def unary(node: Node) -> Value:
   value = constant_value(node.src[0])
   if isinstance(value, Address): raise NotConstant
-  return converted(-value, node.type)
-
-def inverted(node: Node) -> Value:
-  value = constant_value(node.src[0])
-  if not isinstance(value, int): raise NotConstant
-  return converted(~value, node.type)
-
-def logical_not(node: Node) -> Value:
-  value = is_true(node.src[0])
-  if value is None: raise NotConstant
-  return int(not value)
+  return converted(UNARY[node.kind](value), node.type)
 
 def offset_pointer(node: Node) -> Value:
   pointer, count = [constant_value(s) for s in node.src]
   assert isinstance(node.type, Pointer), "pointer arithmetic gives a pointer"
   if node.type.to.size is None or not isinstance(count, int): raise NotConstant
-  step = count * node.type.to.size * (1 if node.kind == "pointer_add" else -1)
-  return Address(pointer.object, pointer.offset + step) if isinstance(pointer, Address) else pointer + step
+  return moved(pointer, count * node.type.to.size * (1 if node.kind == "pointer_add" else -1))
 
 def pointer_difference(node: Node) -> Value:
   x, y = [constant_value(s) for s in node.src]
-  difference = x - y if isinstance(x, int) and isinstance(y, int) else address_arithmetic("sub", x, y)
+  difference = address_arithmetic("sub", x, y)
   assert isinstance(node.src[0].type, Pointer), "the operands are pointers"
   if not isinstance(difference, int): raise NotConstant
   return difference // (node.src[0].type.to.size or 1)
@@ -192,22 +178,19 @@ def comma(node: Node) -> Value:
 
 def address_of(node: Node) -> Value:
   """The address of a place: an Address, or an int as in offsetof."""
-  if node.kind == "variable":
-    if node.arg.storage == "automatic" or node.arg.is_thread_local: raise NotConstant
-    return Address(node.arg, 0)
-  if node.kind == "compound":
-    if node.arg[0].storage == "automatic": raise NotConstant
-    return Address(node.arg[0], 0)
   if node.kind == "dereference": return constant_value(node.src[0])
-  if node.kind != "member": raise NotConstant
-  base = address_of(node.src[0])
-  return Address(base.object, base.offset + node.arg.offset) if isinstance(base, Address) else base + node.arg.offset
+  if node.kind == "member": return moved(address_of(node.src[0]), node.arg.offset)
+  if node.kind not in ("variable", "compound"): raise NotConstant
+  object = node.arg if node.kind == "variable" else node.arg[0]
+  if object.storage == "automatic" or object.is_thread_local: raise NotConstant
+  return Address(object, 0)
 
 RULES: dict[str, Callable[[Node], Value]] = {
   "number": lambda node: node.arg,
   "cast": lambda node: converted(constant_value(node.src[0]), node.type),
   "decay": lambda node: address_of(node.src[0]), "address": lambda node: address_of(node.src[0]),
-  **dict.fromkeys(ARITHMETIC, arithmetic), **dict.fromkeys(COMPARE, compare), "land": logical, "lor": logical,
-  "conditional": conditional, "neg": negated, "not": inverted, "lnot": logical_not, "pointer_add": offset_pointer,
-  "pointer_sub": offset_pointer, "pointer_difference": pointer_difference, "comma": comma,
-  "label_address": lambda node: Address(node.arg, 0)}
+  **dict.fromkeys(ARITHMETIC, arithmetic), **dict.fromkeys(COMPARE, compare), **dict.fromkeys(UNARY, unary),
+  "land": logical, "lor": logical, "lnot": lambda node: int(not truth(node.src[0])),
+  "conditional": lambda node: constant_value(node.src[1] if truth(node.src[0]) else node.src[2]),
+  "pointer_add": offset_pointer, "pointer_sub": offset_pointer, "pointer_difference": pointer_difference,
+  "comma": comma}
