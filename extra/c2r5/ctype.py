@@ -141,7 +141,6 @@ class Body:
     self.size: int | None = None
     self.align = 1
     self.fields: dict[str, tuple[Member, ...]] = {}           # name -> the members to go through to reach it
-    self.flexible = False
     self.transparent = False
 
 class Record(Type):
@@ -276,8 +275,6 @@ def lay_out(record: Record, fields: Iterable[Field], packed: bool, least: int, p
   body.align = align
   body.size = round_up(round_up(end, 8) // 8, align)
   body.fields = dict(named_members(body.members))
-  last = body.members[-1].type if body.members else VOID
-  body.flexible = isinstance(last, Array) and last.length is None
 
 def named_members(members: list[Member]) -> Iterable[tuple[str, tuple[Member, ...]]]:
   for member in members:

@@ -134,7 +134,6 @@ class Expressions(Reader):
     self.function: Object | None = None            # whose body is being read
     self.labels: dict[str, Label] = {}
     self.addressed: list[Label] = []               # labels whose address is taken
-    self.undeclared: set[str] = set()
     self.characters = {"": self.char, "u8": self.char, "L": INT, "u": UNSIGNED_SHORT, "U": UNSIGNED}
 
   # what the classes above know how to read
@@ -289,9 +288,7 @@ class Expressions(Reader):
   def identifier(self, name: Token) -> Node:
     if name.text in RESERVED: raise Failure(name, f"expected expression before '{name.text}'")
     meaning = self.find(name.text)
-    if isinstance(meaning, Object):
-      meaning.is_used = True
-      return self.trees.variable(meaning, name)
+    if isinstance(meaning, Object): return self.trees.variable(meaning, name)
     if isinstance(meaning, Constant): return self.trees.number(meaning.value, meaning.type, name)
     if meaning is not None: raise Failure(name, f"expected expression before '{name.text}'")
     if name.text in FUNCTION_NAMES and self.function is not None: return self.function_name(name)

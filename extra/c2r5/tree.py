@@ -28,7 +28,7 @@ class Object:
     self.symbol = name                       # what the linker calls it
     self.is_local_symbol = False             # static: no other file sees it
     self.is_defined = False                  # tentatively, for variables without an initialiser
-    self.is_inline = self.is_thread_local = self.is_weak = self.is_used = self.is_register = False
+    self.is_inline = self.is_thread_local = self.is_weak = self.is_register = False
     self.align = 0
     self.section: str | None = None
     self.alias: str | None = None
