@@ -31,13 +31,9 @@ class Specifiers(NamedTuple):
   words: frozenset[str]                               # inline, _Thread_local, ..
   attributes: Attributes
 
-class Parameter(NamedTuple):
-  name: Token | None
-  type: Type
-
 class Signature(NamedTuple):
   """The parameters of a function declarator."""
-  params: list[Parameter]
+  params: list[Object]                                # without a name: ''
   variadic: bool
   names: list[Token]                                  # of a K&R definition
   scope: Scope
@@ -391,7 +387,7 @@ class Declarations(Expressions):
     """parameters = "(" [ parameter { "," parameter } [ "," "..." ] | name { "," name } | "void" ] ")" """
     self.expect("(")
     scope = Scope()
-    found: list[Parameter] = []
+    found: list[Object] = []
     names: list[Token] = []
     variadic = False
     self.scopes.append(scope)
@@ -408,7 +404,7 @@ class Declarations(Expressions):
     self.expect(")")
     return Signature(found, variadic, names, scope, not is_empty and not names)
 
-  def parameter(self, scope: Scope) -> Parameter:
+  def parameter(self, scope: Scope) -> Object:
     """parameter = specifiers declarator"""
     if not self.starts_type(self.token): raise self.unexpected("expected declaration specifiers or '...'")
     base = self.specifiers()
@@ -417,12 +413,12 @@ class Declarations(Expressions):
     self.attributes(Attributes())
     t = decayed(declared.type)
     if t.is_void: raise Failure(self.token, "'void' must be the only parameter")
-    if declared.name is not None:
-      object = Object(declared.name.text, t, declared.name, "automatic")
-      object.is_register = base.storage == "register"
-      if declared.name.text in scope.names: raise Failure(declared.name, f"redefinition of parameter '{object.name}'")
-      scope.names[object.name] = object
-    return Parameter(declared.name, t)
+    token = declared.name or self.token
+    object = Object(token.text if declared.name else "", t, token, "automatic")
+    object.is_register = base.storage == "register"
+    if object.name in scope.names: raise Failure(token, f"redefinition of parameter '{object.name}'")
+    if object.name: scope.names[object.name] = object
+    return object
 
   def function_suffix(self, signature: Signature) -> Wrap:
     params = tuple(p.type for p in signature.params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Callable, NamedTuple
 from .ctype import Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite, decayed
-from .declare import AUTO, Attributes, Declarations, Declarator, Leaf, Parameter, Signature, Specifiers
+from .declare import AUTO, Attributes, Declarations, Declarator, Leaf, Signature, Specifiers
 from .express import Scope, Typedef
 from .lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
 from .tree import Label, Node, Object
@@ -269,7 +269,8 @@ class Parser(Declarations):
     if signature.names: t = FunctionType(t.result, tuple(p.type for p in signature.params), False, False)
     if not t.has_prototype and object.type.has_prototype is False: object.type = t       # type: ignore[attr-defined]
     if not t.result.is_void and not t.result.is_complete: raise Failure(name, "return type is an incomplete type")
-    params = [self.parameter_object(p, signature.scope, name) for p in signature.params]
+    for p in signature.params:
+      if not p.type.is_complete: raise Failure(p.token, "parameter has incomplete type")
     self.function, self.labels, self.addressed, self.calls_setjmp = object, {}, [], False
     self.loops = self.breakable = 0
     self.scopes.append(signature.scope)
@@ -278,14 +279,8 @@ class Parser(Declarations):
     for label in self.labels.values():
       if not label.is_defined: self.diagnostics.error(label.token, f"label '{label.name}' used but not defined")
     self.function = None
-    if self.diagnostics.errors == 0: self.define(Definition(object, params, body, self.addressed, self.calls_setjmp))
-
-  def parameter_object(self, parameter: Parameter, scope: Scope, function: Token) -> Object:
-    if not parameter.type.is_complete: raise Failure(parameter.name or function, "parameter has incomplete type")
-    if parameter.name is None: return Object("", parameter.type, function, "automatic")
-    object = scope.names[parameter.name.text]
-    assert isinstance(object, Object), "parameters are objects"
-    return object
+    if self.diagnostics.errors: return
+    self.define(Definition(object, signature.params, body, self.addressed, self.calls_setjmp))
 
   def old_style_parameters(self, signature: Signature) -> Signature:
     """The declarations of a K&R definition; what is not declared is an int."""
@@ -296,11 +291,8 @@ class Parser(Declarations):
       for declared in self.listed(partial(self.declarator, base.type)) if self.text != ";" else ():
         if declared.name is not None: types[declared.name.text] = decayed(declared.type)
       self.expect(";")
-    params = []
-    for name in signature.names:
-      t = types.pop(name.text, INT)
-      signature.scope.names[name.text] = Object(name.text, t, name, "automatic")
-      params.append(Parameter(name, t))
+    params = [Object(name.text, types.pop(name.text, INT), name, "automatic") for name in signature.names]
+    signature.scope.names.update((p.name, p) for p in params)
     for missing in types: raise Failure(self.token, f"declaration for parameter '{missing}' but no such parameter")
     return signature._replace(params=params)
 
