@@ -71,6 +71,7 @@ class Declarations(Expressions):
   def __init__(self, tokens: list[Token], machine: Machine, diagnostics: Diagnostics):
     super().__init__(tokens, machine, diagnostics)
     self.pack: list[int | None] = [None]              # of #pragma pack, the innermost last
+    self.types = TYPES | {("char",): self.char, ("double", "long"): machine.long_double}
     words = dict(zip(("_Float128", "__float128", "_Float64x"), 3 * [machine.long_double])) | {
       "_Float32": FLOAT, "_Float32x": DOUBLE, "_Float64": DOUBLE, "__auto_type": AUTO}
     self.scopes[0].names.update((word, Typedef(t)) for word, t in words.items())
@@ -113,12 +114,10 @@ class Declarations(Expressions):
     if not words:
       self.trees.warn(start, "type defaults to 'int' in declaration")
       return INT
-    if words == ["char"]: return self.char
     if "_Complex" in words: raise Failure(start, "complex numbers are not supported")
-    key = tuple(sorted(words))
-    if key == ("double", "long"): return self.machine.long_double
-    if key not in TYPES: raise Failure(start, f"'{' '.join(words)}' is not a type")
-    return TYPES[key]
+    t = self.types.get(tuple(sorted(words)))
+    if t is None: raise Failure(start, f"'{' '.join(words)}' is not a type")
+    return t
 
   def type_of(self) -> Type:
     """typeof = ( "typeof" | "__typeof_unqual__" ) "(" ( type-name | expression ) ")" """
@@ -479,17 +478,13 @@ class Initializers:
     at = p.at
     while p.tokens[at].text == "(": at += 1
     if p.tokens[at].kind is not STRING or not isinstance(t.of, Integer): return False
-    prefixes = {split_prefix(p.tokens[at].text)[0]}
-    return WIDTHS[prefixes.pop()] == t.of.size
+    return WIDTHS[split_prefix(p.tokens[at].text)[0]] == t.of.size
 
   def string(self, t: Array, offset: int) -> None:
     p = self.parser
-    depth = 0
-    while p.accept("("): depth += 1
+    if p.text == "(": return p.parenthesized(lambda: self.string(t, offset))
     token = p.token
-    object = p.string().arg
-    for _ in range(depth): p.expect(")")
-    data, size = object.data, t.of.size or 1
+    data, size = p.string().arg.data, t.of.size or 1
     if t.length is not None:
       if len(data) > (t.length + 1) * size: p.trees.warn(token, "initializer-string is too long for its array")
       data = data[:t.length * size]
