@@ -75,7 +75,7 @@ class Reader:
     self.text = self.token.text
   def peek(self) -> Token: return self.tokens[min(self.at + 1, len(self.tokens) - 1)]
   def accept(self, text: str) -> bool:
-    if self.text != text or self.token.kind is STRING: return False
+    if self.text != text: return False
     self.advance()
     return True
   def expect(self, text: str) -> Token:
@@ -198,7 +198,7 @@ class Expressions(Reader):
     """unary = postfix | ("++" | "--") unary | ("&" | "*" | "+" | "-" | "~" | "!") cast | "&&" label
     | ("sizeof" | "_Alignof") ( unary | "(" type-name ")" )"""
     token = self.token
-    if token.text not in UNARY or token.kind is STRING: return self.postfix(self.primary())
+    if token.text not in UNARY: return self.postfix(self.primary())
     operator = self.advance().text
     if operator in ("sizeof", "_Alignof"): return self.measure(token)
     if operator == "&&": return self.label_address(token)
@@ -222,7 +222,7 @@ class Expressions(Reader):
     if token.text == "_Alignof" and not t.is_void and t.is_record and not t.is_complete:
       raise Failure(token, f"invalid application of '_Alignof' to incomplete type '{t}'")
     if token.text == "_Alignof": return self.trees.number(t.align, UNSIGNED_LONG, token)
-    return self.trees.size_of(t, token, "sizeof")
+    return self.trees.size_of(t, token)
 
   def label_address(self, token: Token) -> Node:
     """GNU: the address of a label. To the program it is a number that only `goto *` understands."""
@@ -236,7 +236,7 @@ class Expressions(Reader):
 
   def postfix(self, node: Node) -> Node:
     """postfix = primary { "[" expression "]" | "(" [ arguments ] ")" | ("." | "->") name | "++" | "--" }"""
-    while self.text in POSTFIX and self.token.kind is not STRING:
+    while self.text in POSTFIX:
       token = self.advance()
       if token.text == "[":
         node = self.trees.index(node, self.nested(self.expression), token)
@@ -347,24 +347,21 @@ class Expressions(Reader):
     token = self.advance()
     self.expect("(")
     t = self.trees.value(self.assignment()).type.plain
-    chosen: Node | None = None
-    default: Node | None = None
-    listed: list[Type | None] = []
+    listed: list[tuple[Type | None, Node]] = []                          # None: default
     while self.accept(","):
-      if self.accept("default"): candidate = None
-      else: candidate = self.type_name()
+      candidate = None if self.accept("default") else self.type_name()
       self.expect(":")
       node = self.assignment()
-      if any(candidate is other or candidate and other and compatible(candidate, other) for other in listed):
+      if any(candidate is other or candidate and other and compatible(candidate, other) for other, _ in listed):
         raise Failure(token, "'_Generic' has two associations for one type")
-      listed.append(candidate)
-      if candidate is None: default = node
-      elif not candidate.is_complete: raise Failure(token, f"'_Generic' association has incomplete type '{candidate}'")
-      elif compatible(candidate, t) and not candidate.const: chosen = node
+      if candidate and not candidate.is_complete:
+        raise Failure(token, f"'_Generic' association has incomplete type '{candidate}'")
+      listed.append((candidate, node))
     self.expect(")")
-    chosen = chosen or default
-    if chosen is None: raise Failure(token, f"'_Generic' selector of type '{t}' is not compatible with any association")
-    return chosen
+    fitting = [node for candidate, node in listed if candidate and compatible(candidate, t) and not candidate.const]
+    fitting += [node for candidate, node in listed if candidate is None]
+    if not fitting: raise Failure(token, f"'_Generic' selector of type '{t}' is not compatible with any association")
+    return fitting[0]
 
   # ---- builtins that are no functions: they take types, or are part of the machine ----
 

@@ -83,7 +83,7 @@ class Parser(Declarations):
     self.go_to(start)
     depth = 0
     while self.token.kind is not END:
-      text = self.advance().text if self.token.kind is not STRING else self.advance().kind
+      text = self.advance().text
       depth += {"{": 1, "}": -1}.get(text, 0)
       done = depth <= 0 and (text == ";" or (text == "}" and self.text != ";"))
       done = done or (self.token.space == FIRST and self.starts_type(self.token) and self.token.is_outermost)
@@ -340,10 +340,9 @@ class Parser(Declarations):
     depth = 0
     self.go_to(start)
     while self.token.kind is not END:
-      text = self.text if self.token.kind is not STRING else ""
-      if text == "}" and depth == 0: return
+      if self.text == "}" and depth == 0: return
+      text = self.advance().text
       depth += {"{": 1, "}": -1}.get(text, 0)
-      self.advance()
       if depth <= 0 and text in (";", "}") and self.at >= reached: return
 
   def statement(self) -> Node: return self.nested(self.one_statement)

@@ -310,10 +310,10 @@ class Trees:
     if not node.type.is_complete: raise Failure(node.token, f"argument has incomplete type '{node.type}'")
     return self.cast(node, DOUBLE) if isinstance(node.type, Floating) and node.type.rank == 1 else node
 
-  def size_of(self, t: Type, token: Token, what: str) -> Node:
+  def size_of(self, t: Type, token: Token) -> Node:
     if t.is_function or t.is_void: return self.number(1, UNSIGNED_LONG, token)
     if t.is_variable: return Node("size_of", UNSIGNED_LONG, token, (), t)
-    if t.size is None: raise Failure(token, f"invalid application of '{what}' to incomplete type '{t}'")
+    if t.size is None: raise Failure(token, f"invalid application of 'sizeof' to incomplete type '{t}'")
     return self.number(t.size, UNSIGNED_LONG, token)
 
 def is_place(node: Node) -> bool:
