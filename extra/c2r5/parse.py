@@ -48,9 +48,7 @@ class Parser(Declarations):
     self.define = define
     self.externals: dict[str, Object] = {}             # linkage: symbol -> the object that all declarations share
     self.assembly: list[str] = []
-    self.loops = 0                                     # around this statement, for continue
-    self.breakable = 0
-    self.switches: list[Switch] = []
+    self.around: list[Switch | None] = []              # the loops (None) and switches that this statement is in
     self.calls_setjmp = False
 
   # ---- the whole file ----
@@ -272,7 +270,7 @@ class Parser(Declarations):
     for p in signature.params:
       if not p.type.is_complete: raise Failure(p.token, "parameter has incomplete type")
     self.function, self.labels, self.addressed, self.calls_setjmp = object, {}, [], False
-    self.loops = self.breakable = 0
+    self.around = []
     self.scopes.append(signature.scope)
     body = self.compound_statement()
     self.scopes.pop()
@@ -384,8 +382,7 @@ class Parser(Declarations):
 
   def case(self, token: Token) -> Node:
     """"case" constant [ "..." constant ] ":" statement"""
-    if not self.switches: raise Failure(token, "case label not within a switch statement")
-    switch = self.switches[-1]
+    switch = self.innermost_switch(token, "case label")
     low = high = switch.type.wrap(self.constant_expression("case label"))
     if self.accept("..."): high = switch.type.wrap(self.constant_expression("case label"))
     self.expect(":")
@@ -399,11 +396,16 @@ class Parser(Declarations):
   def default(self, token: Token) -> Node:
     """"default" ":" statement"""
     self.expect(":")
-    if not self.switches: raise Failure(token, "'default' label not within a switch statement")
-    if self.switches[-1].default is not None: raise Failure(token, "multiple default labels in one switch")
-    node = self.switches[-1].default = Node("case", VOID, token)
+    switch = self.innermost_switch(token, "'default' label")
+    if switch.default is not None: raise Failure(token, "multiple default labels in one switch")
+    node = switch.default = Node("case", VOID, token)
     node.src = (self.after_label(),)
     return node
+
+  def innermost_switch(self, token: Token, label: str) -> Switch:
+    for found in reversed(self.around):
+      if found is not None: return found
+    raise Failure(token, f"{label} not within a switch statement")
 
   def condition(self) -> Node: return self.trees.condition(self.parenthesized(self.expression))
 
@@ -421,27 +423,22 @@ class Parser(Declarations):
     node = self.trees.promote(self.parenthesized(self.expression))
     if not isinstance(node.type, Integer): raise Failure(token, "switch quantity is not an integer")
     switch = Switch(node.type)
-    self.switches.append(switch)
-    body = self.body(0)
-    self.switches.pop()
-    return Node("switch", VOID, token, (node, body), switch)
+    return Node("switch", VOID, token, (node, self.body(switch)), switch)
 
-  def body(self, is_loop: int) -> Node:
+  def body(self, switch: Switch | None = None) -> Node:
     """The statement that a loop repeats, or that a switch jumps into."""
-    self.loops += is_loop
-    self.breakable += 1
+    self.around.append(switch)
     node = self.statement()
-    self.loops -= is_loop
-    self.breakable -= 1
+    self.around.pop()
     return node
 
   def while_(self, token: Token) -> Node:
     """"while" "(" expression ")" statement"""
-    return Node("for", VOID, token, (), ([], self.condition(), None, self.body(1)))
+    return Node("for", VOID, token, (), ([], self.condition(), None, self.body()))
 
   def do(self, token: Token) -> Node:
     """"do" statement "while" "(" expression ")" """
-    body = self.body(1)
+    body = self.body()
     self.expect("while")
     return Node("do", VOID, token, (self.condition(), body))
 
@@ -457,7 +454,7 @@ class Parser(Declarations):
     self.expect(";")
     step = None if self.text == ")" else self.trees.value(self.expression())
     self.expect(")")
-    body = self.body(1)
+    body = self.body()
     self.scopes.pop()
     return Node("for", VOID, token, (), (first, test, step, body))
 
@@ -470,7 +467,7 @@ class Parser(Declarations):
 
   def jump(self, token: Token) -> Node:
     """"break" | "continue" """
-    if not (self.loops if token.text == "continue" else self.breakable):
+    if not self.around or (token.text == "continue" and None not in self.around):
       raise Failure(token, f"{token.text} statement not within a loop{' or switch' * (token.text == 'break')}")
     return Node(token.text, VOID, token)
 
