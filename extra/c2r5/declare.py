@@ -23,7 +23,7 @@ class Attributes:
   alias: str | None = None
   symbol: str | None = None
   cleanup: Token | None = None
-  mode: str | None = None
+  mode: Token | None = None
 
 class Specifiers(NamedTuple):
   type: Type
@@ -53,19 +53,17 @@ class Leaf(NamedTuple):
   node: Node
   member: Member | None = None
 
+# words -> (signed, unsigned)
+PAIRS = {("short",): (SHORT, UNSIGNED_SHORT), (): (INT, UNSIGNED), ("long",): (LONG, UNSIGNED_LONG),
+         ("long", "long"): (LONG_LONG, UNSIGNED_LONG_LONG)}
 # specifier words, sorted -> type
 TYPES: dict[tuple[str, ...], Type] = {
   ("void",): VOID, ("_Bool",): BOOL, ("char", "signed"): SIGNED_CHAR, ("char", "unsigned"): UNSIGNED_CHAR,
   ("float",): FLOAT, ("double",): DOUBLE,
-  **{tuple(sorted(words + extra)): t for words, t in (
-      (("short",), SHORT), ((), INT), (("long",), LONG), (("long", "long"), LONG_LONG))
-     for extra in (("int",), ("int", "signed"), ("signed",), ())},
-  **{tuple(sorted(words + extra + ("unsigned",))): t for words, t in (
-      (("short",), UNSIGNED_SHORT), ((), UNSIGNED), (("long",), UNSIGNED_LONG), (("long", "long"), UNSIGNED_LONG_LONG))
-     for extra in (("int",), ())}}
-MODES = {("i", "QI"): SIGNED_CHAR, ("i", "HI"): SHORT, ("i", "SI"): INT, ("i", "DI"): LONG, ("u", "QI"): UNSIGNED_CHAR,
-         ("u", "HI"): UNSIGNED_SHORT, ("u", "SI"): UNSIGNED, ("u", "DI"): UNSIGNED_LONG, ("i", "word"): LONG,
-         ("u", "word"): UNSIGNED_LONG, ("i", "pointer"): LONG, ("u", "pointer"): UNSIGNED_LONG}
+  **{tuple(sorted([*words, *extra.split()])): pair["unsigned" in extra] for words, pair in PAIRS.items()
+     for extra in ("", "int", "signed", "signed int", "unsigned", "unsigned int")}}
+MODES = {"QI": (SIGNED_CHAR, UNSIGNED_CHAR), "HI": PAIRS["short",], "SI": PAIRS[()], "DI": PAIRS["long",],
+         "word": PAIRS["long",], "pointer": PAIRS["long",]}
 
 class Declarations(Expressions):
   def __init__(self, tokens: list[Token], machine: Machine, diagnostics: Diagnostics):
@@ -103,8 +101,7 @@ class Declarations(Expressions):
         if type(meaning) is not Typedef: break
         found = meaning.type
         self.advance()
-    t = self.basic_type(words, found, start)
-    if attributes.mode is not None and isinstance(t, Integer): t = MODES["i" if t.signed else "u", attributes.mode]
+    t = in_mode(self.basic_type(words, found, start), attributes.mode)
     return Specifiers(qualified_by(flags, t), storage, frozenset(flags - QUALIFIERS), attributes)
 
   def basic_type(self, words: list[str], found: Type | None, start: Token) -> Type:
@@ -165,7 +162,7 @@ class Declarations(Expressions):
     if name == "aligned": self.set_alignment(into, self.constant_expression("alignment"))
     elif name in ("section", "alias"): setattr(into, name, self.text_of_strings())
     elif name == "cleanup": into.cleanup = self.advance()
-    elif name == "mode": into.mode = self.advance().text.strip("_")
+    elif name == "mode": into.mode = self.advance()
     elif name == "vector_size": raise Failure(self.token, "vector types are not supported")
     else: self.skip_balanced()
     self.expect(")")
@@ -245,7 +242,7 @@ class Declarations(Expressions):
     width = None
     if self.accept(":"): width = self.bit_field_width(declared, start)
     attributes = self.attributes(Attributes(base.attributes.align, set(base.attributes.words)))
-    t = declared.type
+    t = in_mode(declared.type, attributes.mode)
     if t.is_function: raise Failure(start, f"field '{name}' declared as a function")
     if not t.is_complete and not (isinstance(t, Array) and t.length is None and t.of.is_complete):
       raise Failure(start, f"field '{name}' has incomplete type '{t}'")
@@ -598,6 +595,13 @@ class Initializers:
 
 AUTO = Integer("__auto_type", 4, True, 4)
 FLAGS = QUALIFIERS | {"inline", "_Noreturn", "_Thread_local"}
+
+def in_mode(t: Type, mode: Token | None) -> Type:
+  """GNU: an integer of another size."""
+  if mode is None or not isinstance(t, Integer): return t
+  pair = MODES.get(mode.text.strip("_"))
+  if pair is None: raise Failure(mode, f"unknown machine mode '{mode.text}'")
+  return pair[not t.signed].qualified(t.const, t.volatile, t.atomic)
 
 def qualified_by(words: Container[str], t: Type) -> Type:
   atomic = "_Atomic" in words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Callable, NamedTuple
 from .ctype import Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite, decayed
-from .declare import AUTO, Attributes, Declarations, Declarator, Leaf, Signature, Specifiers
+from .declare import AUTO, Attributes, Declarations, Declarator, Leaf, Signature, Specifiers, in_mode
 from .express import Scope, Typedef
 from .lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
 from .tree import Label, Node, Object
@@ -133,7 +133,7 @@ class Parser(Declarations):
 
   def declare(self, base: Specifiers, declared: Declarator, attributes: Attributes,
               statements: list[Node] | None) -> None:
-    name, t = declared.name, declared.type
+    name, t = declared.name, in_mode(declared.type, attributes.mode)
     assert name is not None, "callers have checked it"
     if base.storage == "typedef": return self.declare_type(name, t, attributes, statements)
     if t.is_void: raise Failure(name, f"variable or field '{name.text}' declared void")
