@@ -139,7 +139,7 @@ class Trees:
   # ---- unary operators ----
 
   def place(self, node: Node, token: Token, doing: str) -> Node:
-    if node.kind not in PLACES or node.type.is_function or (node.kind == "member" and not is_place(node)):
+    if node.type.is_function or not is_place(node):
       raise Failure(token, f"lvalue required as {doing}")
     return node
 

@@ -84,8 +84,7 @@ class UnitLowering:
       found = [symbol for symbol in dedup(self.add(name)) if symbol not in reached]
       reached.update(found)
       waiting += found
-    for object in self.objects.values():
-                                    # a wrong initialiser is wrong in what nobody uses
+    for object in self.objects.values():                      # a wrong initialiser is wrong in what nobody uses
       if object.symbol not in reached and isinstance(object.data, list): self.check(object)
     mentioned = [self.objects[s] for s in self.objects if s in reached]
     for contents, name in self.constants.items():
