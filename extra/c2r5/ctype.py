@@ -50,8 +50,7 @@ class Type:
 class Void(Type):
   is_void = True
   size = 1                                                    # GNU: so that pointers to it can be counted up
-  @property
-  def is_complete(self) -> bool: return False
+  is_complete = False                                         # type: ignore[assignment]
 
 class Integer(Type):
   is_integer = True
@@ -73,12 +72,10 @@ class Integer(Type):
 
 class Enum(Integer):
   """An enumeration: an unsigned int unless a constant is negative, as gcc has it."""
-  complete = False
+  is_complete = False                                         # type: ignore[assignment]
   def __init__(self, tag: str | None):
     super().__init__("unsigned int", 4, False, 4)
     self.tag = tag
-  @property
-  def is_complete(self) -> bool: return self.complete
 
 class Floating(Type):
   is_floating = True

@@ -1,7 +1,8 @@
 # declare.py: the grammar of declarations (C11 6.7): specifiers, structures, enumerations, declarators, initialisers.
 # In: tokens. Out: types and Objects in scopes; an initialiser as a flat list of Leafs, in the order they were written.
 from __future__ import annotations
-from dataclasses import dataclass, field as default
+from dataclasses import dataclass, field as default, replace
+from functools import partial
 from typing import Any, Callable, Container, NamedTuple
 from .constant import NotConstant, constant_value
 from .ctype import (Array, BOOL, DOUBLE, Enum, FLOAT, Field, FunctionType, INT, Integer, LONG, LONG_LONG, Machine,
@@ -24,6 +25,10 @@ class Attributes:
   symbol: str | None = None
   cleanup: Token | None = None
   mode: Token | None = None
+
+  def for_declarator(self) -> "Attributes":
+    """What each declarator starts from; the mode is in the specifiers' type already."""
+    return replace(self, words=set(self.words), mode=None)
 
 class Specifiers(NamedTuple):
   type: Type
@@ -147,25 +152,22 @@ class Declarations(Expressions):
     return bytes(units).decode("utf-8", "surrogateescape")
 
   def attribute(self, into: Attributes) -> None:
-    self.expect("(")
-    self.expect("(")
+    self.parenthesized(lambda: self.parenthesized(lambda: self.attribute_list(into)))
+
+  def attribute_list(self, into: Attributes) -> None:
     while self.text != ")":
       if self.accept(","): continue
       name = self.advance().text.strip("_")
       into.words.add(name)
-      if self.text == "(": self.attribute_argument(name, into)
-    self.expect(")")
-    self.expect(")")
+      if self.text == "(": self.parenthesized(partial(self.attribute_argument, name, into))
 
   def attribute_argument(self, name: str, into: Attributes) -> None:
-    self.expect("(")
     if name == "aligned": self.set_alignment(into, self.constant_expression("alignment"))
     elif name in ("section", "alias"): setattr(into, name, self.text_of_strings())
     elif name == "cleanup": into.cleanup = self.advance()
     elif name == "mode": into.mode = self.advance()
     elif name == "vector_size": raise Failure(self.token, "vector types are not supported")
     else: self.skip_balanced()
-    self.expect(")")
 
   def skip_balanced(self) -> None:
     """Up to the parenthesis that closes the one just read."""
@@ -241,7 +243,7 @@ class Declarations(Expressions):
     name = declared.name.text if declared.name is not None else None
     width = None
     if self.accept(":"): width = self.bit_field_width(declared, start)
-    attributes = self.attributes(Attributes(base.attributes.align, set(base.attributes.words)))
+    attributes = self.attributes(base.attributes.for_declarator())
     t = in_mode(declared.type, attributes.mode)
     if t.is_function: raise Failure(start, f"field '{name}' declared as a function")
     if not t.is_complete and not (isinstance(t, Array) and t.length is None and t.of.is_complete):
@@ -273,7 +275,7 @@ class Declarations(Expressions):
     self.attributes(attributes)
     base = next(b for b in (UNSIGNED, INT, LONG, UNSIGNED_LONG) if all(b.least <= v <= b.largest for v in values) or
                 b is UNSIGNED_LONG)
-    t.complete = True
+    t.is_complete = True
     t.name, t.size, t.align, t.signed = base.name, base.size, base.align, base.signed
     t.rank, t.dtype = base.rank, base.dtype
     return t

@@ -219,10 +219,10 @@ class Expressions(Reader):
       t = node.type
       own = node.arg.align if node.kind == "variable" else 0
       if token.text == "_Alignof" and own: return self.trees.number(own, UNSIGNED_LONG, token)
-    if token.text == "_Alignof" and not t.is_void and t.is_record and not t.is_complete:
+    if token.text == "sizeof": return self.trees.size_of(t, token)
+    if t.is_record and not t.is_complete:
       raise Failure(token, f"invalid application of '_Alignof' to incomplete type '{t}'")
-    if token.text == "_Alignof": return self.trees.number(t.align, UNSIGNED_LONG, token)
-    return self.trees.size_of(t, token)
+    return self.trees.number(t.align, UNSIGNED_LONG, token)
 
   def label_address(self, token: Token) -> Node:
     """GNU: the address of a label. To the program it is a number that only `goto *` understands."""

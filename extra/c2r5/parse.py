@@ -123,8 +123,7 @@ class Parser(Declarations):
   def declared_list(self, base: Specifiers, declared: Declarator, statements: list[Node] | None) -> None:
     """statements: None outside of functions, else where to put the declarations."""
     while True:
-      own = base.attributes
-      attributes = self.attributes(Attributes(own.align, set(own.words), own.section, own.alias, None, own.cleanup))
+      attributes = self.attributes(base.attributes.for_declarator())
       if declared.name is None: raise self.unexpected("expected identifier or '('")
       self.declare(base, declared, attributes, statements)
       if not self.accept(","): break
@@ -258,7 +257,7 @@ class Parser(Declarations):
       raise Failure(name, f"function '{name.text}' declared '{base.storage}'")
     t = declared.type
     assert isinstance(t, FunctionType), "a declarator with parameters declares a function"
-    attributes = self.attributes(Attributes(None, set(base.attributes.words), base.attributes.section))
+    attributes = self.attributes(base.attributes.for_declarator())
     if signature.names: signature = self.old_style_parameters(signature)
     object = self.linked(base, name, t)
     self.decorate(object, base, attributes)
@@ -326,9 +325,7 @@ class Parser(Declarations):
 
   def local_labels(self) -> None:
     self.advance()
-    while self.text != ";" and self.token.kind is not END:
-      self.labels.pop(self.advance().text, None)
-      self.accept(",")
+    for name in self.listed(self.word): self.labels.pop(name.text, None)
     self.expect(";")
 
   def recover_inside(self, e: Failure, start: int) -> None:
