@@ -53,6 +53,7 @@ long long long x;
 short double d;
 unsigned float f;
 signed unsigned u;
+int __attribute__((mode(ZZ))) m;
 char *s = "abc;
 int c = 'a;
 int c = '';

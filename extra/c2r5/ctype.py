@@ -51,8 +51,7 @@ class Type:
 class Void(Type):
   is_void = True
   size = 1                                                    # GNU: so that pointers to it can be counted up
-  @property
-  def is_complete(self) -> bool: return False
+  is_complete = False                                         # type: ignore[assignment]
 
 class Integer(Type):
   is_integer = True
@@ -74,12 +73,10 @@ class Integer(Type):
 
 class Enum(Integer):
   """An enumeration: an unsigned int unless a constant is negative, as gcc has it."""
-  complete = False
+  is_complete = False                                         # type: ignore[assignment]
   def __init__(self, tag: str | None):
     super().__init__("unsigned int", 4, False, 4)
     self.tag = tag
-  @property
-  def is_complete(self) -> bool: return self.complete
 
 class Floating(Type):
   is_floating = True
@@ -142,7 +139,6 @@ class Body:
     self.size: int | None = None
     self.align = 1
     self.fields: dict[str, tuple[Member, ...]] = {}           # name -> the members to go through to reach it
-    self.flexible = False
     self.transparent = False
 
 class Record(Type):
@@ -277,8 +273,6 @@ def lay_out(record: Record, fields: Iterable[Field], packed: bool, least: int, p
   body.align = align
   body.size = round_up(round_up(end, 8) // 8, align)
   body.fields = dict(named_members(body.members))
-  last = body.members[-1].type if body.members else VOID
-  body.flexible = isinstance(last, Array) and last.length is None
 
 def named_members(members: list[Member]) -> Iterable[tuple[str, tuple[Member, ...]]]:
   for member in members:

@@ -1,7 +1,8 @@
 # declare.py: the grammar of declarations (C11 6.7): specifiers, structures, enumerations, declarators, initialisers.
 # In: tokens. Out: types and Objects in scopes; an initialiser as a flat list of Leafs, in the order they were written.
 from __future__ import annotations
-from dataclasses import dataclass, field as default
+from dataclasses import dataclass, field as default, replace
+from functools import partial
 from typing import Any, Callable, Container, NamedTuple
 from .constant import NotConstant, constant_value
 from .ctype import (Array, BOOL, DOUBLE, Enum, FLOAT, Field, FunctionType, INT, Integer, LONG, LONG_LONG, Machine,
@@ -23,7 +24,11 @@ class Attributes:
   alias: str | None = None
   symbol: str | None = None
   cleanup: Token | None = None
-  mode: str | None = None
+  mode: Token | None = None
+
+  def for_declarator(self) -> "Attributes":
+    """What each declarator starts from; the mode is in the specifiers' type already."""
+    return replace(self, words=set(self.words), mode=None)
 
 class Specifiers(NamedTuple):
   type: Type
@@ -31,13 +36,9 @@ class Specifiers(NamedTuple):
   words: frozenset[str]                               # inline, _Thread_local, ..
   attributes: Attributes
 
-class Parameter(NamedTuple):
-  name: Token | None
-  type: Type
-
 class Signature(NamedTuple):
   """The parameters of a function declarator."""
-  params: list[Parameter]
+  params: list[Object]                                # without a name: ''
   variadic: bool
   names: list[Token]                                  # of a K&R definition
   scope: Scope
@@ -57,24 +58,23 @@ class Leaf(NamedTuple):
   node: Node
   member: Member | None = None
 
+# words -> (signed, unsigned)
+PAIRS = {("short",): (SHORT, UNSIGNED_SHORT), (): (INT, UNSIGNED), ("long",): (LONG, UNSIGNED_LONG),
+         ("long", "long"): (LONG_LONG, UNSIGNED_LONG_LONG)}
 # specifier words, sorted -> type
 TYPES: dict[tuple[str, ...], Type] = {
   ("void",): VOID, ("_Bool",): BOOL, ("char", "signed"): SIGNED_CHAR, ("char", "unsigned"): UNSIGNED_CHAR,
   ("float",): FLOAT, ("double",): DOUBLE,
-  **{tuple(sorted(words + extra)): t for words, t in (
-      (("short",), SHORT), ((), INT), (("long",), LONG), (("long", "long"), LONG_LONG))
-     for extra in (("int",), ("int", "signed"), ("signed",), ())},
-  **{tuple(sorted(words + extra + ("unsigned",))): t for words, t in (
-      (("short",), UNSIGNED_SHORT), ((), UNSIGNED), (("long",), UNSIGNED_LONG), (("long", "long"), UNSIGNED_LONG_LONG))
-     for extra in (("int",), ())}}
-MODES = {("i", "QI"): SIGNED_CHAR, ("i", "HI"): SHORT, ("i", "SI"): INT, ("i", "DI"): LONG, ("u", "QI"): UNSIGNED_CHAR,
-         ("u", "HI"): UNSIGNED_SHORT, ("u", "SI"): UNSIGNED, ("u", "DI"): UNSIGNED_LONG, ("i", "word"): LONG,
-         ("u", "word"): UNSIGNED_LONG, ("i", "pointer"): LONG, ("u", "pointer"): UNSIGNED_LONG}
+  **{tuple(sorted([*words, *extra.split()])): pair["unsigned" in extra] for words, pair in PAIRS.items()
+     for extra in ("", "int", "signed", "signed int", "unsigned", "unsigned int")}}
+MODES = {"QI": (SIGNED_CHAR, UNSIGNED_CHAR), "HI": PAIRS["short",], "SI": PAIRS[()], "DI": PAIRS["long",],
+         "word": PAIRS["long",], "pointer": PAIRS["long",]}
 
 class Declarations(Expressions):
   def __init__(self, tokens: list[Token], machine: Machine, diagnostics: Diagnostics):
     super().__init__(tokens, machine, diagnostics)
     self.pack: list[int | None] = [None]              # of #pragma pack, the innermost last
+    self.types = TYPES | {("char",): self.char, ("double", "long"): machine.long_double}
     words = dict(zip(("_Float128", "__float128", "_Float64x"), 3 * [machine.long_double])) | {
       "_Float32": FLOAT, "_Float32x": DOUBLE, "_Float64": DOUBLE, "__auto_type": AUTO}
     self.scopes[0].names.update((word, Typedef(t)) for word, t in words.items())
@@ -108,8 +108,7 @@ class Declarations(Expressions):
         if type(meaning) is not Typedef: break
         found = meaning.type
         self.advance()
-    t = self.basic_type(words, found, start)
-    if attributes.mode is not None and isinstance(t, Integer): t = MODES["i" if t.signed else "u", attributes.mode]
+    t = in_mode(self.basic_type(words, found, start), attributes.mode)
     return Specifiers(qualified_by(flags, t), storage, frozenset(flags - QUALIFIERS), attributes)
 
   def basic_type(self, words: list[str], found: Type | None, start: Token) -> Type:
@@ -119,12 +118,10 @@ class Declarations(Expressions):
     if not words:
       self.trees.warn(start, "type defaults to 'int' in declaration")
       return INT
-    if words == ["char"]: return self.char
     if "_Complex" in words: raise Failure(start, "complex numbers are not supported")
-    key = tuple(sorted(words))
-    if key == ("double", "long"): return self.machine.long_double
-    if key not in TYPES: raise Failure(start, f"'{' '.join(words)}' is not a type")
-    return TYPES[key]
+    t = self.types.get(tuple(sorted(words)))
+    if t is None: raise Failure(start, f"'{' '.join(words)}' is not a type")
+    return t
 
   def type_of(self) -> Type:
     """typeof = ( "typeof" | "__typeof_unqual__" ) "(" ( type-name | expression ) ")" """
@@ -157,25 +154,22 @@ class Declarations(Expressions):
     return bytes(units).decode("utf-8", "surrogateescape")
 
   def attribute(self, into: Attributes) -> None:
-    self.expect("(")
-    self.expect("(")
+    self.parenthesized(lambda: self.parenthesized(lambda: self.attribute_list(into)))
+
+  def attribute_list(self, into: Attributes) -> None:
     while self.text != ")":
       if self.accept(","): continue
       name = self.advance().text.strip("_")
       into.words.add(name)
-      if self.text == "(": self.attribute_argument(name, into)
-    self.expect(")")
-    self.expect(")")
+      if self.text == "(": self.parenthesized(partial(self.attribute_argument, name, into))
 
   def attribute_argument(self, name: str, into: Attributes) -> None:
-    self.expect("(")
     if name == "aligned": self.set_alignment(into, self.constant_expression("alignment"))
     elif name in ("section", "alias"): setattr(into, name, self.text_of_strings())
     elif name == "cleanup": into.cleanup = self.advance()
-    elif name == "mode": into.mode = self.advance().text.strip("_")
+    elif name == "mode": into.mode = self.advance()
     elif name == "vector_size": raise Failure(self.token, "vector types are not supported")
     else: self.skip_balanced()
-    self.expect(")")
 
   def skip_balanced(self) -> None:
     """Up to the parenthesis that closes the one just read."""
@@ -251,8 +245,8 @@ class Declarations(Expressions):
     name = declared.name.text if declared.name is not None else None
     width = None
     if self.accept(":"): width = self.bit_field_width(declared, start)
-    attributes = self.attributes(Attributes(base.attributes.align, set(base.attributes.words)))
-    t = declared.type
+    attributes = self.attributes(base.attributes.for_declarator())
+    t = in_mode(declared.type, attributes.mode)
     if t.is_function: raise Failure(start, f"field '{name}' declared as a function")
     if not t.is_complete and not (isinstance(t, Array) and t.length is None and t.of.is_complete):
       raise Failure(start, f"field '{name}' has incomplete type '{t}'")
@@ -283,7 +277,7 @@ class Declarations(Expressions):
     self.attributes(attributes)
     base = next(b for b in (UNSIGNED, INT, LONG, UNSIGNED_LONG) if all(b.least <= v <= b.largest for v in values) or
                 b is UNSIGNED_LONG)
-    t.complete = True
+    t.is_complete = True
     t.name, t.size, t.align, t.signed = base.name, base.size, base.align, base.signed
     t.rank, t.dtype = base.rank, base.dtype
     return t
@@ -393,7 +387,7 @@ class Declarations(Expressions):
     """parameters = "(" [ parameter { "," parameter } [ "," "..." ] | name { "," name } | "void" ] ")" """
     self.expect("(")
     scope = Scope()
-    found: list[Parameter] = []
+    found: list[Object] = []
     names: list[Token] = []
     variadic = False
     self.scopes.append(scope)
@@ -410,7 +404,7 @@ class Declarations(Expressions):
     self.expect(")")
     return Signature(found, variadic, names, scope, not is_empty and not names)
 
-  def parameter(self, scope: Scope) -> Parameter:
+  def parameter(self, scope: Scope) -> Object:
     """parameter = specifiers declarator"""
     if not self.starts_type(self.token): raise self.unexpected("expected declaration specifiers or '...'")
     base = self.specifiers()
@@ -419,12 +413,12 @@ class Declarations(Expressions):
     self.attributes(Attributes())
     t = decayed(declared.type)
     if t.is_void: raise Failure(self.token, "'void' must be the only parameter")
-    if declared.name is not None:
-      object = Object(declared.name.text, t, declared.name, "automatic")
-      object.is_register = base.storage == "register"
-      if declared.name.text in scope.names: raise Failure(declared.name, f"redefinition of parameter '{object.name}'")
-      scope.names[object.name] = object
-    return Parameter(declared.name, t)
+    token = declared.name or self.token
+    object = Object(token.text if declared.name else "", t, token, "automatic")
+    object.is_register = base.storage == "register"
+    if object.name in scope.names: raise Failure(token, f"redefinition of parameter '{object.name}'")
+    if object.name: scope.names[object.name] = object
+    return object
 
   def function_suffix(self, signature: Signature) -> Wrap:
     params = tuple(p.type for p in signature.params)
@@ -485,17 +479,13 @@ class Initializers:
     at = p.at
     while p.tokens[at].text == "(": at += 1
     if p.tokens[at].kind is not STRING or not isinstance(t.of, Integer): return False
-    prefixes = {split_prefix(p.tokens[at].text)[0]}
-    return WIDTHS[prefixes.pop()] == t.of.size
+    return WIDTHS[split_prefix(p.tokens[at].text)[0]] == t.of.size
 
   def string(self, t: Array, offset: int) -> None:
     p = self.parser
-    depth = 0
-    while p.accept("("): depth += 1
+    if p.text == "(": return p.parenthesized(lambda: self.string(t, offset))
     token = p.token
-    object = p.string().arg
-    for _ in range(depth): p.expect(")")
-    data, size = object.data, t.of.size or 1
+    data, size = p.string().arg.data, t.of.size or 1
     if t.length is not None:
       if len(data) > (t.length + 1) * size: p.trees.warn(token, "initializer-string is too long for its array")
       data = data[:t.length * size]
@@ -609,6 +599,13 @@ class Initializers:
 
 AUTO = Integer("__auto_type", 4, True, 4)
 FLAGS = QUALIFIERS | {"inline", "_Noreturn", "_Thread_local"}
+
+def in_mode(t: Type, mode: Token | None) -> Type:
+  """GNU: an integer of another size."""
+  if mode is None or not isinstance(t, Integer): return t
+  pair = MODES.get(mode.text.strip("_"))
+  if pair is None: raise Failure(mode, f"unknown machine mode '{mode.text}'")
+  return pair[not t.signed].qualified(t.const, t.volatile, t.atomic)
 
 def qualified_by(words: Container[str], t: Type) -> Type:
   atomic = "_Atomic" in words

@@ -75,7 +75,7 @@ class Reader:
     self.text = self.token.text
   def peek(self) -> Token: return self.tokens[min(self.at + 1, len(self.tokens) - 1)]
   def accept(self, text: str) -> bool:
-    if self.text != text or self.token.kind is STRING: return False
+    if self.text != text: return False
     self.advance()
     return True
   def expect(self, text: str) -> Token:
@@ -135,7 +135,6 @@ class Expressions(Reader):
     self.labels: dict[str, Label] = {}
     self.addressed: list[Label] = []               # labels whose address is taken
     self.tables: dict[Object, Object] = {}         # function -> its jumps to them, where code has such a table
-    self.undeclared: set[str] = set()
     self.characters = {"": self.char, "u8": self.char, "L": INT, "u": UNSIGNED_SHORT, "U": UNSIGNED}
 
   # what the classes above know how to read
@@ -200,7 +199,7 @@ class Expressions(Reader):
     """unary = postfix | ("++" | "--") unary | ("&" | "*" | "+" | "-" | "~" | "!") cast | "&&" label
     | ("sizeof" | "_Alignof") ( unary | "(" type-name ")" )"""
     token = self.token
-    if token.text not in UNARY or token.kind is STRING: return self.postfix(self.primary())
+    if token.text not in UNARY: return self.postfix(self.primary())
     operator = self.advance().text
     if operator in ("sizeof", "_Alignof"): return self.measure(token)
     if operator == "&&": return self.label_address(token)
@@ -221,10 +220,10 @@ class Expressions(Reader):
       t = node.type
       own = node.arg.align if node.kind == "variable" else 0
       if token.text == "_Alignof" and own: return self.trees.number(own, UNSIGNED_LONG, token)
-    if token.text == "_Alignof" and not t.is_void and t.is_record and not t.is_complete:
+    if token.text == "sizeof": return self.trees.size_of(t, token)
+    if t.is_record and not t.is_complete:
       raise Failure(token, f"invalid application of '_Alignof' to incomplete type '{t}'")
-    if token.text == "_Alignof": return self.trees.number(t.align, UNSIGNED_LONG, token)
-    return self.trees.size_of(t, token, "sizeof")
+    return self.trees.number(t.align, UNSIGNED_LONG, token)
 
   def label_address(self, token: Token) -> Node:
     """GNU: the address of a label: of a jump to it, or where LLVM makes the code a number that `goto *` understands."""
@@ -242,7 +241,7 @@ class Expressions(Reader):
 
   def postfix(self, node: Node) -> Node:
     """postfix = primary { "[" expression "]" | "(" [ arguments ] ")" | ("." | "->") name | "++" | "--" }"""
-    while self.text in POSTFIX and self.token.kind is not STRING:
+    while self.text in POSTFIX:
       token = self.advance()
       if token.text == "[":
         node = self.trees.index(node, self.nested(self.expression), token)
@@ -294,9 +293,7 @@ class Expressions(Reader):
   def identifier(self, name: Token) -> Node:
     if name.text in RESERVED: raise Failure(name, f"expected expression before '{name.text}'")
     meaning = self.find(name.text)
-    if isinstance(meaning, Object):
-      meaning.is_used = True
-      return self.trees.variable(meaning, name)
+    if isinstance(meaning, Object): return self.trees.variable(meaning, name)
     if isinstance(meaning, Constant): return self.trees.number(meaning.value, meaning.type, name)
     if meaning is not None: raise Failure(name, f"expected expression before '{name.text}'")
     if name.text in FUNCTION_NAMES and self.function is not None: return self.function_name(name)
@@ -355,24 +352,21 @@ class Expressions(Reader):
     token = self.advance()
     self.expect("(")
     t = self.trees.value(self.assignment()).type.plain
-    chosen: Node | None = None
-    default: Node | None = None
-    listed: list[Type | None] = []
+    listed: list[tuple[Type | None, Node]] = []                          # None: default
     while self.accept(","):
-      if self.accept("default"): candidate = None
-      else: candidate = self.type_name()
+      candidate = None if self.accept("default") else self.type_name()
       self.expect(":")
       node = self.assignment()
-      if any(candidate is other or candidate and other and compatible(candidate, other) for other in listed):
+      if any(candidate is other or candidate and other and compatible(candidate, other) for other, _ in listed):
         raise Failure(token, "'_Generic' has two associations for one type")
-      listed.append(candidate)
-      if candidate is None: default = node
-      elif not candidate.is_complete: raise Failure(token, f"'_Generic' association has incomplete type '{candidate}'")
-      elif compatible(candidate, t) and not candidate.const: chosen = node
+      if candidate and not candidate.is_complete:
+        raise Failure(token, f"'_Generic' association has incomplete type '{candidate}'")
+      listed.append((candidate, node))
     self.expect(")")
-    chosen = chosen or default
-    if chosen is None: raise Failure(token, f"'_Generic' selector of type '{t}' is not compatible with any association")
-    return chosen
+    fitting = [node for candidate, node in listed if candidate and compatible(candidate, t) and not candidate.const]
+    fitting += [node for candidate, node in listed if candidate is None]
+    if not fitting: raise Failure(token, f"'_Generic' selector of type '{t}' is not compatible with any association")
+    return fitting[0]
 
   # ---- builtins that are no functions: they take types, or are part of the machine ----
 

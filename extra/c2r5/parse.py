@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Callable, NamedTuple
 from .ctype import Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite, decayed
-from .declare import AUTO, Attributes, Declarations, Declarator, Leaf, Parameter, Signature, Specifiers
+from .declare import AUTO, Attributes, Declarations, Declarator, Leaf, Signature, Specifiers, in_mode
 from .express import Scope, Typedef
 from .lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
 from .tree import Label, Node, Object
@@ -48,9 +48,7 @@ class Parser(Declarations):
     self.define = define
     self.externals: dict[str, Object] = {}             # linkage: symbol -> the object that all declarations share
     self.assembly: list[str] = []
-    self.loops = 0                                     # around this statement, for continue
-    self.breakable = 0
-    self.switches: list[Switch] = []
+    self.around: list[Switch | None] = []              # the loops (None) and switches that this statement is in
     self.calls_setjmp = False
 
   # ---- the whole file ----
@@ -83,7 +81,7 @@ class Parser(Declarations):
     self.go_to(start)
     depth = 0
     while self.token.kind is not END:
-      text = self.advance().text if self.token.kind is not STRING else self.advance().kind
+      text = self.advance().text
       depth += {"{": 1, "}": -1}.get(text, 0)
       done = depth <= 0 and (text == ";" or (text == "}" and self.text != ";"))
       done = done or (self.token.space == FIRST and self.starts_type(self.token) and self.token.is_outermost)
@@ -125,8 +123,7 @@ class Parser(Declarations):
   def declared_list(self, base: Specifiers, declared: Declarator, statements: list[Node] | None) -> None:
     """statements: None outside of functions, else where to put the declarations."""
     while True:
-      own = base.attributes
-      attributes = self.attributes(Attributes(own.align, set(own.words), own.section, own.alias, None, own.cleanup))
+      attributes = self.attributes(base.attributes.for_declarator())
       if declared.name is None: raise self.unexpected("expected identifier or '('")
       self.declare(base, declared, attributes, statements)
       if not self.accept(","): break
@@ -135,7 +132,7 @@ class Parser(Declarations):
 
   def declare(self, base: Specifiers, declared: Declarator, attributes: Attributes,
               statements: list[Node] | None) -> None:
-    name, t = declared.name, declared.type
+    name, t = declared.name, in_mode(declared.type, attributes.mode)
     assert name is not None, "callers have checked it"
     if base.storage == "typedef": return self.declare_type(name, t, attributes, statements)
     if t.is_void: raise Failure(name, f"variable or field '{name.text}' declared void")
@@ -262,7 +259,7 @@ class Parser(Declarations):
       raise Failure(name, f"function '{name.text}' declared '{base.storage}'")
     t = declared.type
     assert isinstance(t, FunctionType), "a declarator with parameters declares a function"
-    attributes = self.attributes(Attributes(None, set(base.attributes.words), base.attributes.section))
+    attributes = self.attributes(base.attributes.for_declarator())
     if signature.names: signature = self.old_style_parameters(signature)
     object = self.linked(base, name, t)
     self.decorate(object, base, attributes)
@@ -271,23 +268,18 @@ class Parser(Declarations):
     if signature.names: t = FunctionType(t.result, tuple(p.type for p in signature.params), False, False)
     if not t.has_prototype and object.type.has_prototype is False: object.type = t       # type: ignore[attr-defined]
     if not t.result.is_void and not t.result.is_complete: raise Failure(name, "return type is an incomplete type")
-    params = [self.parameter_object(p, signature.scope, name) for p in signature.params]
+    for p in signature.params:
+      if not p.type.is_complete: raise Failure(p.token, "parameter has incomplete type")
     self.function, self.labels, self.addressed, self.calls_setjmp = object, {}, [], False
-    self.loops = self.breakable = 0
+    self.around = []
     self.scopes.append(signature.scope)
     body = self.compound_statement()
     self.scopes.pop()
     for label in self.labels.values():
       if not label.is_defined: self.diagnostics.error(label.token, f"label '{label.name}' used but not defined")
     self.function = None
-    if self.diagnostics.errors == 0: self.define(Definition(object, params, body, self.addressed, self.calls_setjmp))
-
-  def parameter_object(self, parameter: Parameter, scope: Scope, function: Token) -> Object:
-    if not parameter.type.is_complete: raise Failure(parameter.name or function, "parameter has incomplete type")
-    if parameter.name is None: return Object("", parameter.type, function, "automatic")
-    object = scope.names[parameter.name.text]
-    assert isinstance(object, Object), "parameters are objects"
-    return object
+    if self.diagnostics.errors: return
+    self.define(Definition(object, signature.params, body, self.addressed, self.calls_setjmp))
 
   def old_style_parameters(self, signature: Signature) -> Signature:
     """The declarations of a K&R definition; what is not declared is an int."""
@@ -298,11 +290,8 @@ class Parser(Declarations):
       for declared in self.listed(partial(self.declarator, base.type)) if self.text != ";" else ():
         if declared.name is not None: types[declared.name.text] = decayed(declared.type)
       self.expect(";")
-    params = []
-    for name in signature.names:
-      t = types.pop(name.text, INT)
-      signature.scope.names[name.text] = Object(name.text, t, name, "automatic")
-      params.append(Parameter(name, t))
+    params = [Object(name.text, types.pop(name.text, INT), name, "automatic") for name in signature.names]
+    signature.scope.names.update((p.name, p) for p in params)
     for missing in types: raise Failure(self.token, f"declaration for parameter '{missing}' but no such parameter")
     return signature._replace(params=params)
 
@@ -338,9 +327,7 @@ class Parser(Declarations):
 
   def local_labels(self) -> None:
     self.advance()
-    while self.text != ";" and self.token.kind is not END:
-      self.labels.pop(self.advance().text, None)
-      self.accept(",")
+    for name in self.listed(self.word): self.labels.pop(name.text, None)
     self.expect(";")
 
   def recover_inside(self, e: Failure, start: int) -> None:
@@ -350,10 +337,9 @@ class Parser(Declarations):
     depth = 0
     self.go_to(start)
     while self.token.kind is not END:
-      text = self.text if self.token.kind is not STRING else ""
-      if text == "}" and depth == 0: return
+      if self.text == "}" and depth == 0: return
+      text = self.advance().text
       depth += {"{": 1, "}": -1}.get(text, 0)
-      self.advance()
       if depth <= 0 and text in (";", "}") and self.at >= reached: return
 
   def statement(self) -> Node: return self.nested(self.one_statement)
@@ -395,8 +381,7 @@ class Parser(Declarations):
 
   def case(self, token: Token) -> Node:
     """"case" constant [ "..." constant ] ":" statement"""
-    if not self.switches: raise Failure(token, "case label not within a switch statement")
-    switch = self.switches[-1]
+    switch = self.innermost_switch(token, "case label")
     low = high = switch.type.wrap(self.constant_expression("case label"))
     if self.accept("..."): high = switch.type.wrap(self.constant_expression("case label"))
     self.expect(":")
@@ -410,11 +395,16 @@ class Parser(Declarations):
   def default(self, token: Token) -> Node:
     """"default" ":" statement"""
     self.expect(":")
-    if not self.switches: raise Failure(token, "'default' label not within a switch statement")
-    if self.switches[-1].default is not None: raise Failure(token, "multiple default labels in one switch")
-    node = self.switches[-1].default = Node("case", VOID, token)
+    switch = self.innermost_switch(token, "'default' label")
+    if switch.default is not None: raise Failure(token, "multiple default labels in one switch")
+    node = switch.default = Node("case", VOID, token)
     node.src = (self.after_label(),)
     return node
+
+  def innermost_switch(self, token: Token, label: str) -> Switch:
+    for found in reversed(self.around):
+      if found is not None: return found
+    raise Failure(token, f"{label} not within a switch statement")
 
   def condition(self) -> Node: return self.trees.condition(self.parenthesized(self.expression))
 
@@ -432,27 +422,22 @@ class Parser(Declarations):
     node = self.trees.promote(self.parenthesized(self.expression))
     if not isinstance(node.type, Integer): raise Failure(token, "switch quantity is not an integer")
     switch = Switch(node.type)
-    self.switches.append(switch)
-    body = self.body(0)
-    self.switches.pop()
-    return Node("switch", VOID, token, (node, body), switch)
+    return Node("switch", VOID, token, (node, self.body(switch)), switch)
 
-  def body(self, is_loop: int) -> Node:
+  def body(self, switch: Switch | None = None) -> Node:
     """The statement that a loop repeats, or that a switch jumps into."""
-    self.loops += is_loop
-    self.breakable += 1
+    self.around.append(switch)
     node = self.statement()
-    self.loops -= is_loop
-    self.breakable -= 1
+    self.around.pop()
     return node
 
   def while_(self, token: Token) -> Node:
     """"while" "(" expression ")" statement"""
-    return Node("for", VOID, token, (), ([], self.condition(), None, self.body(1)))
+    return Node("for", VOID, token, (), ([], self.condition(), None, self.body()))
 
   def do(self, token: Token) -> Node:
     """"do" statement "while" "(" expression ")" """
-    body = self.body(1)
+    body = self.body()
     self.expect("while")
     return Node("do", VOID, token, (self.condition(), body))
 
@@ -468,7 +453,7 @@ class Parser(Declarations):
     self.expect(";")
     step = None if self.text == ")" else self.trees.value(self.expression())
     self.expect(")")
-    body = self.body(1)
+    body = self.body()
     self.scopes.pop()
     return Node("for", VOID, token, (), (first, test, step, body))
 
@@ -481,7 +466,7 @@ class Parser(Declarations):
 
   def jump(self, token: Token) -> Node:
     """"break" | "continue" """
-    if not (self.loops if token.text == "continue" else self.breakable):
+    if not self.around or (token.text == "continue" and None not in self.around):
       raise Failure(token, f"{token.text} statement not within a loop{' or switch' * (token.text == 'break')}")
     return Node(token.text, VOID, token)
 

@@ -28,7 +28,7 @@ class Object:
     self.symbol = name                       # what the linker calls it
     self.is_local_symbol = False             # static: no other file sees it
     self.is_defined = False                  # tentatively, for variables without an initialiser
-    self.is_inline = self.is_thread_local = self.is_weak = self.is_used = self.is_register = False
+    self.is_inline = self.is_thread_local = self.is_weak = self.is_register = False
     self.align = 0
     self.section: str | None = None
     self.alias: str | None = None
@@ -141,7 +141,7 @@ class Trees:
   # ---- unary operators ----
 
   def place(self, node: Node, token: Token, doing: str) -> Node:
-    if node.kind not in PLACES or node.type.is_function or (node.kind == "member" and not is_place(node)):
+    if node.type.is_function or not is_place(node):
       raise Failure(token, f"lvalue required as {doing}")
     return node
 
@@ -312,10 +312,10 @@ class Trees:
     if not node.type.is_complete: raise Failure(node.token, f"argument has incomplete type '{node.type}'")
     return self.cast(node, DOUBLE) if isinstance(node.type, Floating) and node.type.rank == 1 else node
 
-  def size_of(self, t: Type, token: Token, what: str) -> Node:
+  def size_of(self, t: Type, token: Token) -> Node:
     if t.is_function or t.is_void: return self.number(1, UNSIGNED_LONG, token)
     if t.is_variable: return Node("size_of", UNSIGNED_LONG, token, (), t)
-    if t.size is None: raise Failure(token, f"invalid application of '{what}' to incomplete type '{t}'")
+    if t.size is None: raise Failure(token, f"invalid application of 'sizeof' to incomplete type '{t}'")
     return self.number(t.size, UNSIGNED_LONG, token)
 
 def is_place(node: Node) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import struct
 from typing import Iterable
 from picograd.codegen.flat import Data, Function, Module, every_node
+from picograd.helpers import dedup
 from picograd.ops.ops import Ops
 from .constant import NotConstant, Value, bytes_of_long_double, constant_value
 from .ctype import Floating, Machine, is_const_array
@@ -79,13 +80,11 @@ class UnitLowering:
   def lower(self) -> Module:
     waiting = [s for s, o in self.objects.items() if is_root(o, s in self.definitions)]
     reached = set(waiting)
-    while waiting:
-      for found in self.add(waiting.pop(0)):
-        if found not in reached:
-          reached.add(found)
-          waiting.append(found)
-    for object in self.objects.values():
-                                    # a wrong initialiser is wrong in what nobody uses
+    for name in waiting:                                      # it grows
+      found = [symbol for symbol in dedup(self.add(name)) if symbol not in reached]
+      reached.update(found)
+      waiting += found
+    for object in self.objects.values():                      # a wrong initialiser is wrong in what nobody uses
       if object.symbol not in reached and isinstance(object.data, list): self.check(object)
     mentioned = [self.objects[s] for s in self.objects if s in reached]
     for contents, name in self.constants.items():
