@@ -254,6 +254,21 @@ def test_the_tile_follows_from_the_registers():
     return [o.amount for o in opts if isinstance(o, Opt) and o.axis is Axis.TILE]
   assert rows(AVX2) == [16, 6] and rows(AVX512) == [64, 6]
 
+def test_rows_side_by_side_are_staged_in_blocks():
+  """Of a product whose left operand is transposed: what one step of the reduction reads is in lines of its own."""
+  x, y = leaf(random(600, 500)), leaf(random(600, 700, seed=1))
+  caches = Caches(1 << 15, 1 << 19)
+  turned, plain = matmul(x.permute((1, 0)), y), matmul(leaf(random(500, 600)), y)
+  assert [sum(isinstance(o, Stage) for o in opts_of(product, AVX2, caches)) for product in (turned, plain)] == [2, 1]
+
+@pytest.mark.parametrize("m, k, n", [(100, 70, 200), (97, 64, 210), (64, 128, 256)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_staged_rows_with_edges(small, m, k, n, threads):
+  """A copy of one block is not made again for all blocks of other loops."""
+  small(Caches(1024, 1 << 14), threads)
+  a, b = random(k, m), random(k, n, seed=1)
+  near(tensor(a).T @ tensor(b), np.matmul(*exact(a.T, b)))
+
 def test_large_operands_are_staged():
   large, small = [matmul(leaf(random(n, n)), leaf(random(n, n))) for n in (600, 40)]
   caches = Caches(1 << 15, 1 << 18)

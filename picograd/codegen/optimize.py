@@ -155,9 +155,9 @@ def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
 def gated(gates: list[UOp], inside: UOp) -> UOp: return gates[0] & inside if gates else inside
 
 def flat_ranges(values: list[UOp]) -> list[UOp]:
-  """The ranges that ranges, and expressions over new ranges, stand for: THREAD first, then BLOCK in order of number,
-  STRIP last, else in order of mention."""
-  found = dedup(u for v in values for u in toposort([v]) if u.op is Ops.RANGE)
+  """The ranges that ranges, and expressions over new ranges, stand for, but for those that their bounds look at: THREAD
+  first, then BLOCK in order of number, STRIP last, else in order of mention."""
+  found = dedup(u for v in values for u in toposort([v], lambda u: u.op is Ops.RANGE) if u.op is Ops.RANGE)
   return sorted(found, key=lambda u: (PLACES.get(u.axis, 2), u.arg[0] if u.axis is Axis.BLOCK else 0))
 
 PLACES = {Axis.THREAD: 0, Axis.GLOBAL: 0, Axis.BLOCK: 1, Axis.STRIP: 3}

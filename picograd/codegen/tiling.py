@@ -20,6 +20,7 @@ MOST_VECTORS = 4
 LEAST_WORK = 1 << 8     # multiply-adds below which nothing is won
 L1_WAYS = 8              # places for lines at one distance modulo ..
 L1_WAY_BYTES = 1 << 12   # .. this: a page, as in most processors
+LINE = 64                # bytes of a cache's line
 ELEMENT_CYCLES = 2       # for a lane that is loaded or stored by itself
 FAR_ROWS = 1.1           # rows of a tile that are not the innermost ones lie in more lines
 SLIVER = 8               # rows of the broadcast operand that have room in a quarter of L1, at least
@@ -226,7 +227,19 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
   block_depth(plan, c, depth)
   if copies_pay:
     for number in dedup(slot(u) for u in c.streamed): plan.add(Stage(number, tile.lanes))
+    stage_rows(plan, c, tile, target.l2_bytes // 4 // (depth * itemsize))
   return True
+
+def stage_rows(plan: Plan, c: Contraction, tile: Tile, held: int) -> None:
+  """Copies of so many rows of what is broadcast, where they lie side by side and each step of the reduction is in lines
+  of its own, which would not stay in the L1 cache: in the order in which they are read."""
+  r, depths = c.rows[-1], c.reduce.src[1:]
+  def is_far(u: UOp) -> bool: return step(u, r) == 1 and all((step(u, k) or 0) * u.dtype.itemsize >= LINE for k in depths)
+  found = dedup(slot(u) for u in c.broadcast if is_far(u))
+  if not found or size(c.columns) < COPY_REUSE * tile.lanes: return
+  amount = max(1, held // tile.rows)
+  if amount < tiles(r, c, tile): plan.add(Opt(Axis.BLOCK, r.arg[0], amount))
+  for number in found: plan.add(Stage(number, tile.lanes))
 
 def even_part(n: int, most: int, lanes: int) -> int:
   """The largest multiple of lanes, of at most this many steps, that divides n; else of nearly equal parts one."""
