@@ -234,7 +234,8 @@ def stage_rows(plan: Plan, c: Contraction, tile: Tile, held: int) -> None:
   """Copies of so many rows of what is broadcast, where they lie side by side and each step of the reduction is in lines
   of its own, which would not stay in the L1 cache: in the order in which they are read."""
   r, depths = c.rows[-1], c.reduce.src[1:]
-  def is_far(u: UOp) -> bool: return step(u, r) == 1 and all((step(u, k) or 0) * u.dtype.itemsize >= LINE for k in depths)
+  def is_far(u: UOp) -> bool:
+    return step(u, r) == 1 and all((step(u, k) or 0) * u.dtype.itemsize >= LINE for k in depths)
   found = dedup(slot(u) for u in c.broadcast if is_far(u))
   if not found or size(c.columns) < COPY_REUSE * tile.lanes: return
   amount = max(1, held // tile.rows)
