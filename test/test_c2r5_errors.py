@@ -16,6 +16,7 @@ int x
 int;; int a[-1];
 int a[2] = {1,2,3}; struct s { int x; int x; };
 struct s; struct s v;
+__auto_type nothing;
 union u { int a; } ; union u w = 3;
 int f(int a, int a) { return a; }
 int f(void) { return 1; } int f(void) { return 2; }

@@ -442,6 +442,10 @@ class Declarations(Expressions):
   def initializer(self, t: Type) -> tuple[Type, list[Leaf]]:
     """(t, its length completed; what it is initialised with)"""
     if t.is_variable and t.is_array: raise Failure(self.token, "variable-sized object may not be initialized")
+    if t.plain is AUTO:
+      node = self.trees.value(self.assignment())
+      t = node.type.qualified(t.const, t.volatile)
+      return t, [Leaf(0, t, node)]
     reader = Initializers(self)
     reader.element(t, 0)
     if isinstance(t, Array) and t.length is None and not t.is_variable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Callable, NamedTuple
 from .ctype import Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite, decayed
-from .declare import AUTO, Attributes, Declarations, Declarator, Leaf, Signature, Specifiers, in_mode
+from .declare import AUTO, Attributes, Declarations, Declarator, Signature, Specifiers, in_mode
 from .express import Scope, Typedef
 from .lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
 from .tree import Label, Node, Object
@@ -136,6 +136,7 @@ class Parser(Declarations):
     assert name is not None, "callers have checked it"
     if base.storage == "typedef": return self.declare_type(name, t, attributes, statements)
     if t.is_void: raise Failure(name, f"variable or field '{name.text}' declared void")
+    if t.plain is AUTO and self.text != "=": raise Failure(name, f"'{name.text}' needs an initializer")
     if "_Alignas" in attributes.words and 0 < (attributes.align or 0) < t.align:
       raise Failure(name, f"'_Alignas' specifiers cannot reduce alignment of '{name.text}'")
     is_automatic = statements is not None and not t.is_function and base.storage not in ("static", "extern")
@@ -157,16 +158,13 @@ class Parser(Declarations):
     assert statements is not None, "automatic objects are in functions"
     object = Object(name.text, t, name, "automatic")
     object.is_register = base.storage == "register"
-    object.align = max(attributes.align or 0, t.align)
+    object.align = attributes.align or 0
     object.cleanup = self.cleanup_function(attributes)
     self.check_new(name)
     self.scopes[-1].names[name.text] = object
     leaves = None
-    if t is AUTO:
-      self.expect("=")
-      node = self.trees.value(self.assignment())
-      object.type, object.align, leaves = node.type, node.type.align, [Leaf(0, node.type, node)]
-    elif self.accept("="): object.type, leaves = self.initializer(t)
+    if self.accept("="): object.type, leaves = self.initializer(t)
+    object.align = max(object.align, object.type.align)
     if not object.type.is_complete and not t.is_variable:
       raise Failure(name, f"storage size of '{name.text}' isn't known")
     statements.append(Node("declare", VOID, name, (), (object, leaves)))
