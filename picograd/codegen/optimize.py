@@ -394,7 +394,8 @@ class Names:
     """The stores of nests that may share their outermost loops, with ranges of their own. done: complete nests."""
     self.known: dict[object, UOp] = {}         # path of loops, or nest and range -> the range that stands for it
     out: list[Nested] = []
-    for store, loops in stores:
+    for store, mixed in stores:
+      loops = flat_ranges(list(mixed))
       outer = [r for r in loops if r.axis in OUTER]
       table = {r: self.own(tuple(loops[:loops.index(r) + 1]), r) for r in outer}
       closed = {u: u for u in done}
