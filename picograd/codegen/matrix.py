@@ -64,7 +64,8 @@ SHARED = 228 << 10                               # bytes of a processor's shared
 
 def stage_bytes(tile: Tile) -> int: return (tile.rows + tile.columns) * tile.depth * tile.itemsize
 
-def device_function(tile: Tile) -> str: return PRELUDE + rounding(tile) + {"fma": fma, "mma": mma, "wgmma": wgmma}[tile.unit](tile)
+def device_function(tile: Tile) -> str:
+  return PRELUDE + rounding(tile) + {"fma": fma, "mma": mma, "wgmma": wgmma}[tile.unit](tile)
 
 def tensor_maps(tile: Tile) -> list[str]:
   """What a kernel's launch must describe for bulk copies: slot, type, and for the nearer and the farther dimension the
