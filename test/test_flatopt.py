@@ -115,6 +115,26 @@ def test_what_a_loop_changes_after_its_start_is_read_again():
   functions = [improve(mem2reg(b.finish())), g.finish()]
   assert PythonProgram("f", [place(fn) for fn in functions]).run(np.array([3, 0, 0], np.int64).view(np.uint8)) == 63
 
+@pytest.mark.parametrize("calls, asks, is_hoisted", [(False, False, True), (True, False, False), (False, True, False)])
+def test_a_load_that_a_round_may_not_reach_stays_in_its_loop(calls, asks, is_hoisted):
+  """for (;;) { g(); if (k > 5) total += array[i]; k++; }: g may end the program, and k be 5 for ever"""
+  b = Builder("f", [i64], i64)
+  array, total, k, head, then, after = b.var(i64, 4), b.var(i64), b.var(i64), *[new_label() for _ in range(3)]
+  place = UOp(Ops.ADD, ptr, (array, b.param(0) * 8))
+  b.set(total, UOp.const(i64, 0))
+  b.set(k, UOp.const(i64, 0))
+  b.start(head)
+  if calls: b.call("g")
+  if asks: b.branch(5 < b.get(k), then, after)
+  b.start(then)
+  b.set(total, b.get(total) + b.load(place, i64))
+  b.start(after)
+  b.set(k, b.get(k) + 1)
+  b.store(b.param(0).cast(ptr), b.get(total))
+  b.jump(head)
+  fn = improve(mem2reg(b.finish()))
+  assert any(u.op is Ops.LOAD for u in next(iter(fn.blocks.values()))) is is_hoisted
+
 @pytest.mark.parametrize("offset, there", [(8, False), (-12, False), (0, True), (-8, True)])
 def test_a_place_beyond_what_an_object_could_hold_is_not_in_it(offset, there):
   b = Builder("f", [ptr], i64)

@@ -219,7 +219,7 @@ class Loop(NamedTuple):
   head: UOp
   enter: UOp                               # the only block outside that jumps to the head
   body: list[UOp]
-  leaves: list[UOp]                        # blocks of the body with a way out
+  ends: list[UOp]                          # blocks of the body with a way out, or back to the head
 
 def loops_of(fn: Function, flow: Flow) -> list[Loop]:
   """Inner loops last."""
@@ -233,8 +233,8 @@ def loops_of(fn: Function, flow: Flow) -> list[Loop]:
       label = waiting.pop()
       if label not in body: waiting.extend(flow.before[label])
       body.add(label)
-    leaves = [b for b in body if any(s not in body for s in fn.blocks[b][-1].src if s.op is Ops.LABEL)]
-    found.append(Loop(head, outside[0], [b for b in flow.order if b in body], leaves))
+    ends = [b for b in body if any(s is head or s not in body for s in fn.blocks[b][-1].src if s.op is Ops.LABEL)]
+    found.append(Loop(head, outside[0], [b for b in flow.order if b in body], ends))
   return found
 
 def hoist_loads(fn: Function, flow: Flow, sizes: Sizes) -> Function:
@@ -252,7 +252,7 @@ def hoist_loads(fn: Function, flow: Flow, sizes: Sizes) -> Function:
         ahead = home[u.src[0]]
         if ahead in loop.body or not flow.dominates(ahead, loop.enter): continue
         read = access(u)
-        if not is_certain(u, read, b, loop, flow) or any(aliases.changes(e, read) for e in effects): continue
+        if any(aliases.changes(e, read) for e in effects) or not is_certain(effects, read, b, loop, flow): continue
         entering = blocks[loop.enter]
         state = next((e for e in reversed(entering) if e.op in EFFECTS), loop.enter)
         table[u] = u.with_src((u.src[0], state))
@@ -262,10 +262,11 @@ def hoist_loads(fn: Function, flow: Flow, sizes: Sizes) -> Function:
   kept = {label: [u for u in block if u not in table] for label, block in blocks.items()}
   return forward(replace(fn, blocks=kept), table)
 
-def is_certain(u: UOp, read: Address, label: UOp, loop: Loop, flow: Flow) -> bool:
-  """Whether a load may be done before the loop: the loop would do it anyway, or it cannot go wrong."""
+def is_certain(effects: list[UOp], read: Address, label: UOp, loop: Loop, flow: Flow) -> bool:
+  """Whether a load may be done before the loop: its first round does it, as no call ends the program, or it cannot go
+  wrong."""
   if read.base.op is Ops.BUFFER: return 0 <= read.offset <= read.base.arg.size * read.base.dtype.itemsize - read.size
-  return all(flow.dominates(label, leave) for leave in loop.leaves)
+  return all(e.op is not Ops.CALL for e in effects) and all(flow.dominates(label, end) for end in loop.ends)
 
 # ---- stores that nothing reads ---------------------------------------------------------------------------------------
 
