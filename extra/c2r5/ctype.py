@@ -41,6 +41,7 @@ class Type:
   # questions that the grammar of types asks often
   is_integer = is_floating = is_pointer = is_array = is_function = is_record = is_void = is_bool = False
   is_variable = False                                         # a variable length array, or an array of them
+  is_modified = False                                         # the same, or a pointer to one, or an array of these
   @property
   def is_arithmetic(self) -> bool: return self.is_integer or self.is_floating
   @property
@@ -94,6 +95,8 @@ class Pointer(Type):
   def __init__(self, to: Type):
     super().__init__()
     self.to = to
+  @property
+  def is_modified(self) -> bool: return self.to.is_modified                                    # type: ignore[override]
 
 class Array(Type):
   """length is None while it is unknown, or where `count`, a tree, computes it at run time."""
@@ -104,6 +107,8 @@ class Array(Type):
     self.slot: Any = None                                     # lower.py: where a variable array's size is kept
   @property
   def is_variable(self) -> bool: return self.count is not None or self.of.is_variable          # type: ignore[override]
+  @property
+  def is_modified(self) -> bool: return self.count is not None or self.of.is_modified          # type: ignore[override]
   @property
   def size(self) -> int | None:                               # type: ignore[override]
     if self.length is None or self.of.size is None or self.is_variable: return None

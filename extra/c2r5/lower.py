@@ -469,8 +469,9 @@ class Lowering:
   def size_of_type(self, t: Type) -> UOp:
     """A size in bytes, as an int64; of a variable array, what its declaration has computed."""
     if not t.is_variable: return long(t.size or 1 if not t.is_record else t.size or 0)
-    assert isinstance(t, Array), "only arrays have variable sizes"
-    return self.build.load(t.slot, dtypes.int64) if t.slot is not None else self.computed_size(t)
+    assert isinstance(t.plain, Array), "only arrays have variable sizes"
+    slot = t.plain.slot
+    return self.build.load(slot, dtypes.int64) if slot is not None else self.computed_size(t.plain)
 
   def computed_size(self, t: Array) -> UOp:
     count = cast(self.value(t.count), dtypes.int64) if t.count is not None else long(t.length or 0)
@@ -478,12 +479,14 @@ class Lowering:
 
   def measure_type(self, t: Type) -> None:
     """Computes and keeps the sizes of the variable arrays in a type, where it is declared."""
+    t = t.plain
     if isinstance(t, Pointer): return self.measure_type(t.to)
-    if not isinstance(t, Array) or t.slot is not None or not t.is_variable: return
+    if not isinstance(t, Array) or t.slot is not None: return
     self.measure_type(t.of)
-    size = self.computed_size(t)
-    t.slot = self.slot(8)
-    self.build.store(t.slot, size)
+    if t.is_variable:
+      size = self.computed_size(t)
+      t.slot = self.slot(8)
+      self.build.store(t.slot, size)
 
   def conditional(self, node: Node) -> UOp:
     test, yes, no = node.src

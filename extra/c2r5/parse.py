@@ -151,7 +151,7 @@ class Parser(Declarations):
     if old is not None and not (isinstance(old, Typedef) and compatible(old.type, t)):
       raise Failure(name, f"conflicting types for '{name.text}'")
     self.scopes[-1].names[name.text] = Typedef(t)
-    if t.is_variable and statements is not None: statements.append(Node("measure", VOID, name, (), t))
+    if t.is_modified and statements is not None: statements.append(Node("measure", VOID, name, (), t))
 
   def declare_automatic(self, base: Specifiers, name: Token, t: Type, attributes: Attributes,
                         statements: list[Node] | None) -> None:

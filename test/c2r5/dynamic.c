@@ -2,8 +2,15 @@
 #include <stdio.h>
 int weak(void) __attribute__((weak));
 static int vla(int n, int m, int a[n][m]) { int s = 0; for (int i = 0; i < n; i++) for (int j = 0; j < m; j++) s += a[i][j]; return s + (int)sizeof a[0]; }
+static void measured_once(int n) {
+  typedef int row[n]; typedef const row fixed; typedef int (*rows)[n]; int (*several[2])[n];
+  n = 9;
+  row a; volatile row b; const row *c; rows d;
+  printf("%zu %zu %zu %zu %zu %zu\n", sizeof a, sizeof b, sizeof *c, sizeof(fixed), sizeof *d, sizeof *several[1]);
+}
 int main(void) {
   int n = 3;
+  measured_once(n);
   for (int k = 1; k < 4; k++) {
     int a[k][n];
     for (int i = 0; i < k; i++) for (int j = 0; j < n; j++) a[i][j] = i + j;
