@@ -165,6 +165,9 @@ int a[2]; a.x;
 (void)0 + 1;
 int f(void) { return 1;
 goto *1;
+int n = 2; goto in; int a[n]; in: ;
+int n = 2; goto in; { typedef int row[n]; in: ; }
+int n = 2; switch (n) { int (*p)[n]; case 2: ; }
 """
 
 def wrong_programs():

@@ -41,7 +41,6 @@ class Type:
   # questions that the grammar of types asks often
   is_integer = is_floating = is_pointer = is_array = is_function = is_record = is_void = is_bool = False
   is_variable = False                                         # a variable length array, or an array of them
-  is_modified = False                                         # the same, or a pointer to one, or an array of these
   @property
   def is_arithmetic(self) -> bool: return self.is_integer or self.is_floating
   @property
@@ -95,8 +94,6 @@ class Pointer(Type):
   def __init__(self, to: Type):
     super().__init__()
     self.to = to
-  @property
-  def is_modified(self) -> bool: return self.to.is_modified                                    # type: ignore[override]
 
 class Array(Type):
   """length is None while it is unknown, or where `count`, a tree, computes it at run time."""
@@ -108,8 +105,6 @@ class Array(Type):
   @property
   def is_variable(self) -> bool: return self.count is not None or self.of.is_variable          # type: ignore[override]
   @property
-  def is_modified(self) -> bool: return self.count is not None or self.of.is_modified          # type: ignore[override]
-  @property
   def size(self) -> int | None:                               # type: ignore[override]
     if self.length is None or self.of.size is None or self.is_variable: return None
     return self.length * self.of.size
@@ -118,6 +113,10 @@ class Array(Type):
     of, other = self.of.qualified(const, volatile, atomic), copy.copy(self)
     other.of = of
     return self if of is self.of else other
+
+def is_modified(t: Type) -> bool:
+  """Whether a variable array is in a type: what C calls variably modified."""
+  return t.is_variable or isinstance(t, (Pointer, Array)) and is_modified(t.to if isinstance(t, Pointer) else t.of)
 
 class FunctionType(Type):
   """has_prototype: parameters were declared. Without, any arguments may be given."""

@@ -689,12 +689,12 @@ class Lowering:
 
   def declare(self, node: Node) -> None:
     object, leaves = node.arg
-    if object.type.is_variable: return self.declare_variable_array(object)
-    self.measure_type(object.type)
-    object.slot = self.new_slot(object.type, object.align)
-    if leaves is not None: self.initialize(object.slot, object.type, leaves)
-    elif object.type.is_scalar and not is_aggregate(object.type) and object.slot.op is Ops.BUFFER:
-      begins = const(dtype_of(object.type), 0)
+    t = object.type
+    self.measure_type(t)
+    object.slot = self.variable_array(t) if t.is_variable else self.new_slot(t, object.align)
+    if leaves is not None: self.initialize(object.slot, t, leaves)
+    elif t.is_scalar and not is_aggregate(t) and object.slot.op is Ops.BUFFER:
+      begins = const(dtype_of(t), 0)
       self.build.emit(UOp(Ops.STORE, dtypes.void, (object.slot, begins, self.build.state), Lifetime.BEGINS))
     if object.cleanup is not None: self.cleanups.append(lambda: self.clean(object))
 
@@ -702,16 +702,15 @@ class Lowering:
     assert object.cleanup is not None, "callers have one"
     self.build.call(symbol(object.cleanup.symbol), object.slot)
 
-  def declare_variable_array(self, object: Object) -> None:
-    self.measure_type(object.type)
+  def variable_array(self, t: Type) -> UOp:
     saved = self.slot(8)
     self.build.store(saved, self.build.call("__builtin_stack_save", dtype=dtypes.ptr))
-    size = self.size_of_type(object.type)
-    place = self.slot(8)
-    self.build.store(place, self.build.call("__builtin_alloca", cast(size, dtypes.uint64), dtype=dtypes.ptr))
-    object.slot = self.build.load(place, dtypes.ptr)
     def restore() -> None: self.build.call("__builtin_stack_restore", self.build.load(saved, dtypes.ptr))
     self.cleanups.append(restore)
+    size = cast(self.size_of_type(t), dtypes.uint64)
+    place = self.slot(8)
+    self.build.store(place, self.build.call("__builtin_alloca", size, dtype=dtypes.ptr))
+    return self.build.load(place, dtypes.ptr)
 
   def measure(self, node: Node) -> None: self.measure_type(node.arg)
 
@@ -816,7 +815,10 @@ class Lowering:
   def label(self, node: Node) -> None:
     self.begin_label(node)
     self.statement(node.src[0])
-  def goto(self, node: Node) -> None: self.build.jump(self.block_of(node.arg))
+  def goto(self, node: Node) -> None:
+    label, kept = node.arg
+    self.run_cleanups(sum((o.cleanup is not None) + o.type.is_variable for o in kept if isinstance(o, Object)))
+    self.build.jump(self.block_of(label))
 
   def computed_goto(self, node: Node) -> None:
     """Labels whose address is taken are numbered from 1. All such jumps of a function share one table."""

@@ -4,9 +4,10 @@
 from __future__ import annotations
 from functools import partial
 from typing import Callable, NamedTuple
-from .ctype import Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite, decayed
+from .ctype import (Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite, decayed,
+                    is_modified)
 from .declare import AUTO, Attributes, Declarations, Declarator, Signature, Specifiers, in_mode
-from .express import Scope, Typedef
+from .express import Meaning, Scope, Typedef
 from .lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
 from .tree import Label, Node, Object
 
@@ -29,8 +30,8 @@ class Case(NamedTuple):
 
 class Switch:
   """cases and default: filled in while the body is read."""
-  def __init__(self, type: Integer):
-    self.type = type
+  def __init__(self, type: Integer, inside: list[Meaning]):
+    self.type, self.inside = type, inside                # inside: what is declared where it stands
     self.cases: list[Node] = []
     self.default: Node | None = None
 
@@ -151,7 +152,7 @@ class Parser(Declarations):
     if old is not None and not (isinstance(old, Typedef) and compatible(old.type, t)):
       raise Failure(name, f"conflicting types for '{name.text}'")
     self.scopes[-1].names[name.text] = Typedef(t)
-    if t.is_modified and statements is not None: statements.append(Node("measure", VOID, name, (), t))
+    if is_modified(t) and statements is not None: statements.append(Node("measure", VOID, name, (), t))
 
   def declare_automatic(self, base: Specifiers, name: Token, t: Type, attributes: Attributes,
                         statements: list[Node] | None) -> None:
@@ -273,8 +274,7 @@ class Parser(Declarations):
     self.scopes.append(signature.scope)
     body = self.compound_statement()
     self.scopes.pop()
-    for label in self.labels.values():
-      if not label.is_defined: self.diagnostics.error(label.token, f"label '{label.name}' used but not defined")
+    for label in self.labels.values(): self.check_jumps(label)
     self.function = None
     if self.diagnostics.errors: return
     self.define(Definition(object, signature.params, body, self.addressed, self.calls_setjmp))
@@ -366,8 +366,8 @@ class Parser(Declarations):
     name = self.advance()
     self.advance()
     label = self.labels.setdefault(name.text, Label(name.text, name))
-    if label.is_defined: raise Failure(name, f"duplicate label '{name.text}'")
-    label.is_defined = True
+    if label.inside is not None: raise Failure(name, f"duplicate label '{name.text}'")
+    label.inside = self.inside()
     while self.accept("__attribute__"): self.attribute(Attributes())
     return Node("label", VOID, name, (self.after_label(),), label)
 
@@ -400,9 +400,10 @@ class Parser(Declarations):
     return node
 
   def innermost_switch(self, token: Token, label: str) -> Switch:
-    for found in reversed(self.around):
-      if found is not None: return found
-    raise Failure(token, f"{label} not within a switch statement")
+    found = next((switch for switch in reversed(self.around) if switch is not None), None)
+    if found is None: raise Failure(token, f"{label} not within a switch statement")
+    self.check_entry(token, "switch jumps", self.inside()[len(found.inside):])
+    return found
 
   def condition(self) -> Node: return self.trees.condition(self.parenthesized(self.expression))
 
@@ -419,7 +420,7 @@ class Parser(Declarations):
     """"switch" "(" expression ")" statement"""
     node = self.trees.promote(self.parenthesized(self.expression))
     if not isinstance(node.type, Integer): raise Failure(token, "switch quantity is not an integer")
-    switch = Switch(node.type)
+    switch = Switch(node.type, self.inside())
     return Node("switch", VOID, token, (node, self.body(switch)), switch)
 
   def body(self, switch: Switch | None = None) -> Node:
@@ -460,7 +461,26 @@ class Parser(Declarations):
     if self.accept("*"):
       return Node("computed_goto", VOID, token, (self.trees.cast(self.trees.value(self.expression()), LONG),))
     name = self.word()
-    return Node("goto", VOID, token, (), self.labels.setdefault(name.text, Label(name.text, name)))
+    label = self.labels.setdefault(name.text, Label(name.text, name))
+    label.jumps.append(Node("goto", VOID, token, (), (label, self.inside())))
+    return label.jumps[-1]
+
+  def inside(self) -> list[Meaning]:
+    """What is declared around here in this function, outermost first."""
+    return [meaning for scope in self.scopes[1:] for meaning in scope.names.values()]
+
+  def check_jumps(self, label: Label) -> None:
+    """Each jump learns what is declared both where it starts and where it ends."""
+    if label.inside is None: return self.diagnostics.error(label.token, f"label '{label.name}' used but not defined")
+    for node in label.jumps:
+      kept = [meaning for meaning, other in zip(label.inside, node.arg[1]) if meaning is other]
+      self.check_entry(node.token, "jump", label.inside[len(kept):])
+      node.arg = label, kept
+
+  def check_entry(self, token: Token, what: str, passed: list[Meaning]) -> None:
+    """passed: declarations that a jump does not execute, but what follows them."""
+    if any(is_modified(meaning.type) for meaning in passed):
+      self.diagnostics.error(token, f"{what} into scope of identifier with variably modified type")
 
   def jump(self, token: Token) -> Node:
     """"break" | "continue" """

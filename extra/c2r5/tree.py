@@ -43,8 +43,9 @@ JUMPS = ".Ljumps."                          # what comes before a function's nam
 class Label:
   """A label of a function. number: its place among those whose address is taken."""
   def __init__(self, name: str, token: Token):
-    self.name, self.token, self.is_defined, self.number = name, token, False, 0
-    self.block: Any = None                   # lower.py
+    self.name, self.token, self.number = name, token, 0
+    self.inside: list[Any] | None = None     # what is declared where it stands; None while it is not defined
+    self.jumps: list[Node] = []              # that name it
 
 ARITHMETIC = {"*": "mul", "/": "div", "%": "mod", "+": "add", "-": "sub", "&": "and", "|": "or", "^": "xor"}
 SHIFTS = {"<<": "shl", ">>": "shr"}

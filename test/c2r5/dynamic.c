@@ -8,8 +8,21 @@ static void measured_once(int n) {
   row a; volatile row b; const row *c; rows d;
   printf("%zu %zu %zu %zu %zu %zu\n", sizeof a, sizeof b, sizeof *c, sizeof(fixed), sizeof *d, sizeof *several[1]);
 }
+static void say(int *p) { printf("gone %d\n", *p); }
+static void say_all(int (*p)[2]) { printf("gone %d %d\n", (*p)[0], (*p)[1]); }
+static int out_of_scopes(int n) {                                       // a jump out of a scope cleans up in it
+  int k = 0;
+  { int one __attribute__((cleanup(say))) = 1; { int two __attribute__((cleanup(say))) = 2; goto sibling; }
+    { int three __attribute__((cleanup(say))) = 3; if (n) goto out; three++; }
+    sibling: printf("sibling %d\n", one);
+    { int pair[n] __attribute__((cleanup(say_all))); pair[0] = 4; pair[1] = 5; if (n > 1) goto out; } }
+out:
+again: { char big[n * 1000]; big[0] = k++; if (k < 10000) goto again; }
+  return k;
+}
 int main(void) {
   int n = 3;
+  printf("%d\n", out_of_scopes(2));
   measured_once(n);
   for (int k = 1; k < 4; k++) {
     int a[k][n];
