@@ -477,13 +477,15 @@ class Initializers:
   def value(self, t: Type, offset: int, node: Node, token: Token, member: Member | None = None) -> None:
     self.put(offset, t, self.parser.trees.assigned(node, t, token, "initializing"), member)
 
-  def starts_string(self, t: Array) -> bool:
-    """Whether an array is initialised by a string, perhaps in parentheses."""
+  def starts_string(self, t: Type) -> bool:
+    """Whether an array is initialised by a string, perhaps in parentheses, and not by what a string is part of."""
     p = self.parser
-    at = p.at
-    while p.tokens[at].text == "(": at += 1
-    if p.tokens[at].kind is not STRING or not isinstance(t.of, Integer): return False
-    return WIDTHS[split_prefix(p.tokens[at].text)[0]] == t.of.size
+    first = p.at
+    while p.tokens[first].text == "(": first += 1
+    if p.tokens[first].kind is not STRING or not isinstance(t, Array) or not isinstance(t.of, Integer): return False
+    after = next(k for k in range(first, len(p.tokens)) if p.tokens[k].kind is not STRING)
+    if p.tokens[min(after + first - p.at, len(p.tokens) - 1)].text not in (",", ";", "}"): return False
+    return WIDTHS[split_prefix(p.tokens[first].text)[0]] == t.of.size
 
   def string(self, t: Array, offset: int) -> None:
     p = self.parser
@@ -532,7 +534,6 @@ class Initializers:
     """elements = [ designation "=" ] initializer { "," .. }, from the k-th part on. Without braces of its own it ends
     with the last part, or where a designator speaks of something outside. first: the first value, read already."""
     p = self.parser
-    if isinstance(t, Array): self.extent = max(self.extent, offset) if first is None else self.extent
     while p.text != "}" or first is not None:
       if in_braces and first is None and p.text in (".", "[") or (in_braces and self.old_designator()):
         k = self.designated(t, offset) + 1
@@ -553,13 +554,20 @@ class Initializers:
   def undesignated(self, t: Type, offset: int, member: Member | None, first: Node | None) -> None:
     """The next part: in braces, a value of its type, or its own parts without braces."""
     p = self.parser
+    self.extent = max(self.extent, offset + (t.size or 0))
     if first is None and (p.text == "{" or (isinstance(t, Array) and self.starts_string(t)) or t.is_scalar):
       return self.element(t, offset, member)
+    if first is None and self.starts_string(self.innermost(t)): return self.elements(t, offset, 0, False)
     token = p.token
     node = first if first is not None else p.assignment()
     if t.is_scalar or (t.is_record and compatible(t, node.type)): return self.value(t, offset, node, token, member)
     if isinstance(t, Record) and not t.members: return p.trees.warn(token, "excess elements in initializer")
     self.elements(t, offset, 0, False, node)
+
+  def innermost(self, t: Type) -> Type:
+    """Of the arrays and structures that t starts with."""
+    while isinstance(t, (Array, Record)) and (part := self.parts(t, 0, 0)) and not part[0].is_scalar: t = part[0]
+    return t
 
   def designated(self, t: Type, offset: int) -> int:
     """designation = { "." name | "[" constant [ "..." constant ] "]" } [ "=" ] ; gives the number of the last part."""
