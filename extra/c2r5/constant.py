@@ -100,19 +100,19 @@ def divide(node: Node, x: Value, y: Value) -> Value:
   return quotient if (x < 0) == (y < 0) else -quotient
 
 def divide_floats(x: Value, y: Value) -> Value:
-  if y != 0 and isinstance(x, (Fraction, int)): return x / y
-  if y != 0: return x / float(y)
+  if isinstance(x, float) or isinstance(y, float): x, y = as_float(x), as_float(y)
+  if y != 0: return x / y
   return math.nan if x == 0 or x != x else math.copysign(math.inf, x) * math.copysign(1.0, y)
 
 def exact(f: Callable[[Any, Any], Any]) -> Callable[[Node, Value, Value], Value]:
-  """An operator on numbers; of an infinity and a Fraction, as floats."""
   def apply(node: Node, x: Value, y: Value) -> Value:
-    if isinstance(x, float) != isinstance(y, float) and not (math.isfinite(x) and math.isfinite(y)):
-      return f(float(x), float(y))
-    if node.type.is_floating and node.type.size == 16 and math.isfinite(x) and math.isfinite(y):
-      return f(Fraction(x), Fraction(y))
-    return f(x, y)
+    if isinstance(x, float) == isinstance(y, float): return f(x, y)
+    return f(Fraction(x), Fraction(y)) if 0 in (x, y) else f(as_float(x), as_float(y))
   return apply
+
+def as_float(value: Value) -> float:
+  """A long double beside a special one: of a Fraction only the sign counts."""
+  return value if isinstance(value, float) else 1.0 if value > 0 else -1.0
 
 def shift(f: Callable[[int, int], int]) -> Callable[[Node, Value, Value], Value]:
   return lambda node, x, y: f(x, y & 8 * (node.type.size or 0) - 1)

@@ -14,7 +14,7 @@ from picograd.ops.ops import Lifetime, Ops
 from picograd.ops.uop import UOp, fresh
 from .abi import Passing, assigner, scalars, stack_size
 from .constant import NotConstant, bytes_of_long_double, constant_value, is_true
-from .ctype import Array, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type
+from .ctype import Array, DOUBLE, FLOAT, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type
 from .declare import Leaf
 from .lex import Failure, Token
 from .parse import Definition, Switch
@@ -165,14 +165,16 @@ class Lowering:
       self.result_address = self.parameter(dtypes.ptr)
       assign.free_integers -= 1
     for object in self.definition.params:
-      passing = assign.argument(object.type, False)
+      passed = DOUBLE if object.type.plain is FLOAT and not self.type.has_prototype else object.type
+      passing = assign.argument(passed, False)
       k = len(self.build.function.params)
       values = [self.parameter(piece.dtype) for piece in passing.pieces]
       if passing.on_stack: self.memory_params.append((k, *stack_size(object.type)))
       if (passing.by_reference or passing.on_stack) and object.type.is_record: object.slot = values[0]
       elif passing.by_reference or passing.on_stack:
         object.slot = self.new_slot(object.type)
-        self.write(Place(object.slot, object.type), self.read(Place(values[0], object.type)))
+        value = self.convert(self.read(Place(values[0], passed)), passed, object.type)
+        self.write(Place(object.slot, object.type), value)
       else:
         object.slot = self.new_slot(object.type)
         self.store_pieces(object.slot, object.type, passing, values)
