@@ -67,8 +67,8 @@ TYPES: dict[tuple[str, ...], Type] = {
   ("float",): FLOAT, ("double",): DOUBLE,
   **{tuple(sorted([*words, *extra.split()])): pair["unsigned" in extra] for words, pair in PAIRS.items()
      for extra in ("", "int", "signed", "signed int", "unsigned", "unsigned int")}}
-MODES = {"QI": (SIGNED_CHAR, UNSIGNED_CHAR), "HI": PAIRS["short",], "SI": PAIRS[()], "DI": PAIRS["long",],
-         "word": PAIRS["long",], "pointer": PAIRS["long",]}
+MODES = {**dict.fromkeys(("QI", "byte"), (SIGNED_CHAR, UNSIGNED_CHAR)), "HI": PAIRS["short",], "SI": PAIRS[()],
+         **dict.fromkeys(("DI", "word", "pointer"), PAIRS["long",])}
 
 class Declarations(Expressions):
   def __init__(self, tokens: list[Token], machine: Machine, diagnostics: Diagnostics):

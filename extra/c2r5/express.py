@@ -6,7 +6,8 @@ from typing import Any, Callable, NamedTuple, TypeVar
 from .abi import assigner
 from .constant import NotConstant, constant_value, integer_constant, round_to
 from .ctype import (Array, CHAR_SIGNED, CHAR_UNSIGNED, DOUBLE, FLOAT, INT, Integer, LONG, LONG_LONG, Machine, Pointer,
-                    Type, UNSIGNED, UNSIGNED_LONG, UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible)
+                    Type, UNSIGNED, UNSIGNED_LONG, UNSIGNED_LONG_LONG, UNSIGNED_SHORT, VOID, compatible,
+                    same_qualifiers)
 from .lex import CHARACTER, Diagnostics, Failure, IDENTIFIER, NUMBER, STRING, Token
 from .literal import Number, WIDTHS, code_units, read_character, read_number, split_prefix
 from .tree import JUMPS, Label, Node, Object, Trees, bit_width
@@ -357,7 +358,8 @@ class Expressions(Reader):
       candidate = None if self.accept("default") else self.type_name()
       self.expect(":")
       node = self.assignment()
-      if any(candidate is other or candidate and other and compatible(candidate, other) for other, _ in listed):
+      if any(candidate is other or candidate and other and same_qualifiers(candidate, other) and
+             compatible(candidate, other) for other, _ in listed):
         raise Failure(token, "'_Generic' has two associations for one type")
       if candidate and not candidate.is_complete:
         raise Failure(token, f"'_Generic' association has incomplete type '{candidate}'")

@@ -520,6 +520,7 @@ class Lowering:
     """place op= operand, ++place, place++"""
     target, operand = node.src
     done, computed = node.arg
+    right = self.value(operand)                                         # before the place is read, as gcc does
     place = self.place(target)
     old = self.read(place)
     if node.kind == "postfix" and is_aggregate(target.type):
@@ -527,7 +528,6 @@ class Lowering:
       self.copy(kept, old, target.type)
       old = kept
     left = self.convert(old, target.type, computed)
-    right = self.value(operand)
     if done.kind.startswith("pointer"): new = self.moved(left, right, computed, done.kind)
     else: new = self.convert(self.compute(done.kind, left, right, done.type), done.type, target.type)
     self.write(place, new)

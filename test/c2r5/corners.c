@@ -40,7 +40,14 @@ struct __attribute__((packed)) pk { char a; int b; short c : 3; unsigned long d 
 static int counter(void) { static int n = 10; return n++; }
 static struct s mk(int a, int b) { struct s r; r.b = b; r.a = a; return r; }
 extern int printf(const char *, ...);
+unsigned cell = 2;
+static int touch(void) { cell |= 128; return 1; }
+static void touched(void) {                                             // an operand is evaluated before the place is read
+  cell |= touch();
+  printf("%u %d %d\n", cell, _Generic((const int *)0, int *: 1, const int *: 2), _Generic(1, const int: 3, int: 4));
+}
 int main(int argc, char **argv) {
+  touched();
   printf("%zu %zu %zu %zu\n", sizeof(struct s), sizeof(struct u), sizeof(struct bits), sizeof(enum big));
   struct bits b = {BLUE, 2, -3, 37, -5}; b.s += 12; b.u--; b.l <<= 3; printf("%d %d %d %u %lld %d\n", b.c, b.b, b.s, b.u, (long long)b.l, b.u - 40 < 0);
   printf("%d %d %d %d\n", pick(1)(4), pick(0)(-4), choose(1)(5), (*choose(0))(-6));
