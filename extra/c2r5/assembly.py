@@ -14,7 +14,7 @@ LAST_NUMBER = re.compile(r"[.+\-\d]+(?=(\(\w+\))?$)")                # an immedi
 
 def assembly_of(sections: Sequence[Assembled], module: Module) -> str:
   """A whole file."""
-  lines = ["\t.option norelax", *[f"\t.weak {name}" for name in module.weak]]
+  lines = ["\t.option norelax", *[f"\t.weak {name}" for name in sorted(module.weak)]]
   debug = Debug(sections[0], module) if module.source is not None else None
   if debug is not None: lines += [f"\t.file {k} {quoted(file)}" for file, k in debug.files.items()]
   for section in sections: lines += section_lines(section, module.weak, debug)

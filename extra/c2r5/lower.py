@@ -3,7 +3,7 @@
 # an address. Operands are evaluated from left to right, as gcc does. What the flat form has no op for is a CALL of a
 # name that begins with __builtin_; docs/ir.md lists these.
 from __future__ import annotations
-import math
+import math, operator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import reduce
@@ -25,10 +25,6 @@ from .tree import JUMPS, Label, Node, Object
 def const(dtype: DType, value: Any) -> UOp: return UOp.const(dtype, value)
 def long(value: int) -> UOp: return UOp.const(dtypes.int64, value)
 def symbol(name: str) -> UOp: return UOp(Ops.SYM, dtypes.ptr, (), name)
-def binary(op: Ops, x: UOp, y: UOp) -> UOp: return UOp(op, x.dtype, (x, y))
-def less(x: UOp, y: UOp) -> UOp: return UOp(Ops.CMPLT, dtypes.bool, (x, y))
-def differs(x: UOp, y: UOp) -> UOp: return UOp(Ops.CMPNE, dtypes.bool, (x, y))
-def inverse(x: UOp) -> UOp: return UOp(Ops.CMPNE, dtypes.bool, (x, UOp.const(dtypes.bool, True)))
 
 def add(x: UOp, y: UOp) -> UOp:
   """x + y, constants added at once: addresses stay base + offset."""
@@ -36,22 +32,37 @@ def add(x: UOp, y: UOp) -> UOp:
     if y.arg == 0: return x
     if x.op is Ops.CONST: return const(x.dtype, x.arg + y.arg)
     if x.op is Ops.ADD and x.src[1].op is Ops.CONST: return add(x.src[0], const(y.dtype, x.src[1].arg + y.arg))
-  return binary(Ops.ADD, x, y)
+  return x + y
 
-def negative(x: UOp) -> UOp:
-  return const(x.dtype, -x.arg) if x.op is Ops.CONST else binary(Ops.MUL, x, const(x.dtype, -1))
+def negative(x: UOp) -> UOp: return x.like(-x.arg) if x.op is Ops.CONST else -x
 def subtract(x: UOp, y: UOp) -> UOp: return add(x, negative(y))
-def shift_left(x: UOp, n: int) -> UOp: return binary(Ops.SHL, x, const(x.dtype, n)) if n else x
-def shift_right(x: UOp, n: int) -> UOp: return binary(Ops.SHR, x, const(x.dtype, n)) if n else x
+def shift_left(x: UOp, n: int) -> UOp: return x << n if n else x
+def shift_right(x: UOp, n: int) -> UOp: return x >> n if n else x
 
-def low_bits(x: UOp, n: int) -> UOp: return binary(Ops.AND, x, const(x.dtype, (1 << n) - 1))
+def low_bits(x: UOp, n: int) -> UOp:
+  mask = (1 << n) - 1
+  return x.like(x.arg & mask) if x.op is Ops.CONST else x & mask
+
 def is_quad(t: Type) -> bool:
   """A long double where it is computed by calls."""
   return isinstance(t, Floating) and t.dtype is None
 
 def scaled(count: UOp, size: UOp) -> UOp:
   if count.op is Ops.CONST and size.op is Ops.CONST: return long(count.arg * size.arg)
-  return count if size.op is Ops.CONST and size.arg == 1 else binary(Ops.MUL, count, size)
+  return count if size is long(1) else count * size
+
+def divide(x: UOp, y: UOp) -> UOp: return x / y if x.dtype.kind == "f" else x // y
+def shift_count(x: UOp, y: UOp) -> UOp:
+  """By how much y shifts x, as machines do: modulo the bits of x."""
+  return low_bits(cast(y, x.dtype), x.dtype.bits.bit_length() - 1)
+
+def distance(x: UOp, low: int) -> UOp:
+  """x - low, unsigned: large where x is less."""
+  return cast(subtract(x, x.like(low)), UNSIGNED_OF_SIZE[x.dtype.itemsize])
+
+def own_number(t: Type) -> int | None:
+  """What keeps an access of memory from being merged with others (docs/ir.md): a volatile type's."""
+  return next(fresh) if t.volatile else None
 
 def cast(x: UOp, to: DType) -> UOp:
   if x.dtype is to: return x
@@ -100,7 +111,12 @@ def bits_of(record: UOp, t: Type, member: Member) -> Place:
 
 COPY_LIMIT = 64                         # bytes of a structure that are copied one by one; more is a call of memcpy
 
-OPS = {"add": Ops.ADD, "mul": Ops.MUL, "and": Ops.AND, "or": Ops.OR, "xor": Ops.XOR, "mod": Ops.MOD}
+COMPUTE: dict[str, Callable[[UOp, UOp], UOp]] = {
+  "add": add, "sub": subtract, "mul": operator.mul, "div": divide, "mod": operator.mod, "and": operator.and_,
+  "or": operator.or_, "xor": operator.xor, "shl": lambda x, y: x << shift_count(x, y),
+  "shr": lambda x, y: x >> shift_count(x, y)}
+COMPARE: dict[str, Callable[[UOp, UOp], UOp]] = {
+  "lt": operator.lt, "gt": operator.gt, "le": operator.le, "ge": operator.ge, "eq": UOp.eq, "ne": UOp.ne}
 # libgcc's functions on quadruple floats (lp64d): operator -> name
 QUAD = {"add": "__addtf3", "sub": "__subtf3", "mul": "__multf3", "div": "__divtf3"}
 MODES = {("f", 4): "sf", ("f", 8): "df", ("f", 16): "tf", ("i", 4): "si", ("i", 8): "di"}
@@ -185,7 +201,7 @@ class Lowering:
     """A new place on the stack. Its node is a pointer. Slots are aligned to 16; for more, there is room to move."""
     if align <= 16: return self.build.var(dtypes.ptr, -(-nbytes // 8))
     base = cast(self.build.var(dtypes.ptr, -(-(nbytes + align) // 8)), dtypes.int64)
-    return cast(binary(Ops.AND, add(base, long(align - 1)), long(-align)), dtypes.ptr)
+    return cast(add(base, long(align - 1)) & -align, dtypes.ptr)
 
   def store_pieces(self, address: UOp, t: Type, passing: Passing, values: Sequence[UOp]) -> None:
     """Puts an object together from the scalars it was passed as."""
@@ -240,23 +256,18 @@ class Lowering:
 
   # ---- memory ----
 
-  def volatile(self, u: UOp, t: Type) -> UOp:
-    return u.replace(arg=next(fresh)) if t.volatile else u
-
   def read(self, place: Place) -> UOp:
     """The value at a place; of an aggregate its address."""
     t = place.type
     if place.width is not None: return self.read_bits(place, place.width)
     if is_aggregate(t): return place.address
-    load = UOp(Ops.LOAD, dtype_of(t), (place.address, self.build.state))
-    return self.build.emit(self.volatile(load, t))
+    return self.build.load(place.address, dtype_of(t), hint=own_number(t))
 
   def write(self, place: Place, value: UOp) -> None:
     t = place.type
     if place.width is not None: return self.write_bits(place, place.width, value)
     if is_aggregate(t): return self.copy(place.address, value, t)
-    store = UOp(Ops.STORE, dtypes.void, (place.address, value, self.build.state))
-    self.build.emit(self.volatile(store, t))
+    self.build.store(place.address, value, hint=own_number(t))
 
   def copy(self, to: UOp, source: UOp, t: Type) -> None:
     """Copies an object: by its scalars if they fill it, so that slots stay apart; else in words; large ones by
@@ -296,12 +307,12 @@ class Lowering:
       if part.width < 8 * part.size:
         word = low_bits(shift_right(cast(word, dtypes.uint64), part.shift), part.width)
       word = shift_left(cast(word, dtypes.uint64), part.position)
-      total = word if part.position == 0 else binary(Ops.OR, total, word)
+      total = word if part.position == 0 else total | word
     return from_bits(total, width, place.type)
 
   def load_part(self, place: Place, part: "Part") -> UOp:
-    load = UOp(Ops.LOAD, UNSIGNED_OF_SIZE[part.size], (add(place.address, long(part.offset)), self.build.state))
-    return self.build.emit(self.volatile(load, place.type))
+    address = add(place.address, long(part.offset))
+    return self.build.load(address, UNSIGNED_OF_SIZE[part.size], hint=own_number(place.type))
 
   def write_bits(self, place: Place, width: int, value: UOp) -> None:
     bits = to_bits(value, place.type)
@@ -309,12 +320,10 @@ class Lowering:
       word = shift_right(bits, part.position)
       if part.width < 8 * part.size:
         mask = (1 << part.width) - 1
-        word = shift_left(binary(Ops.AND, word, const(dtypes.uint64, mask)), part.shift)
         old = cast(self.load_part(place, part), dtypes.uint64)
-        word = binary(Ops.OR, binary(Ops.AND, old, const(dtypes.uint64, ~(mask << part.shift))), word)
+        word = old & ~(mask << part.shift) | shift_left(word & mask, part.shift)
       address, word = add(place.address, long(part.offset)), cast(word, UNSIGNED_OF_SIZE[part.size])
-      store = UOp(Ops.STORE, dtypes.void, (address, word, self.build.state))
-      self.build.emit(self.volatile(store, place.type))
+      self.build.store(address, word, hint=own_number(place.type))
 
   # ---- places ----
 
@@ -370,8 +379,7 @@ class Lowering:
   def decay(self, node: Node) -> UOp: return self.address(node.src[0])
 
   def cast(self, node: Node) -> UOp:
-    value = self.value(node.src[0])
-    return self.convert(value, node.src[0].type, node.type)
+    return self.convert(self.value(node.src[0]), node.src[0].type, node.type)
 
   def convert(self, value: UOp, source: Type, to: Type) -> UOp:
     if to.is_void or to.is_record: return value
@@ -385,28 +393,22 @@ class Lowering:
     """value != 0"""
     if value.op is Ops.CAST and value.src[0].dtype is dtypes.bool: return value.src[0]
     if is_quad(t): return self.compare_quads("ne", value, self.constant_bytes(bytes(16)), t)
-    return differs(value, const(value.dtype, 0))
+    return value.ne(0)
 
   def condition(self, node: Node) -> UOp:
     """A scalar as a bool."""
-    if node.kind in COMPARE: return self.comparison(node)
-    if node.kind == "lnot": return inverse(self.condition(node.src[0]))
+    if node.kind in COMPARE: return self.compare(node.kind, node.src[0].type, *map(self.value, node.src))
+    if node.kind == "lnot": return self.condition(node.src[0]).not_()
     return self.truth(self.value(node), node.type)
 
-  def comparison(self, node: Node) -> UOp:
-    t = node.src[0].type
-    x, y = self.value(node.src[0]), self.value(node.src[1])
-    return self.compare(node.kind, x, y, t)
-
-  def compare(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
+  def compare(self, kind: str, t: Type, x: UOp, y: UOp) -> UOp:
     if is_quad(t): return self.compare_quads(kind, x, y, t)
     if t.is_floating and kind in ("le", "ge"):                          # not the inverse of <, because of NaN
       if kind == "ge": x, y = y, x
-      return binary(Ops.OR, less(x, y), inverse(differs(x, y)))
+      return (x < y) | x.eq(y)
     return COMPARE[kind](x, y)
 
-  def compare_as_int(self, node: Node) -> UOp: return cast(self.comparison(node), dtypes.int32)
-  def logical_not(self, node: Node) -> UOp: return cast(self.condition(node), dtypes.int32)
+  def condition_as_int(self, node: Node) -> UOp: return cast(self.condition(node), dtypes.int32)
 
   def logical(self, node: Node) -> UOp:
     return self.either(node, INT, lambda: const(dtypes.int32, 1), lambda: const(dtypes.int32, 0))
@@ -425,46 +427,33 @@ class Lowering:
     return const(dtypes.int32, 0) if result is None else self.build.load(result, dtype_of(t))
 
   def arithmetic(self, node: Node) -> UOp:
-    x, y = self.value(node.src[0]), self.value(node.src[1])
-    return self.compute(node.kind, x, y, node.type)
+    return self.compute(node.kind, node.type, *map(self.value, node.src))
 
-  def compute(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
+  def compute(self, kind: str, t: Type, x: UOp, y: UOp) -> UOp:
     """An operator on values of type t; of pointers with an int64, in bytes."""
-    if is_quad(t): return self.library(QUAD[kind], t, (x, t), (y, t))
-    if kind == "add": return add(x, y) if x.dtype.kind != "f" else binary(Ops.ADD, x, y)
-    if kind == "sub": return subtract(x, y) if x.dtype.kind != "f" else binary(Ops.ADD, x, negative(y))
-    if kind == "div": return binary(Ops.FDIV if x.dtype.kind == "f" else Ops.IDIV, x, y)
-    if kind in ("shl", "shr"):
-      count = cast(y, x.dtype)
-      if count.op is not Ops.CONST:
-        count = binary(Ops.AND, count, const(x.dtype, x.dtype.bits - 1))      # as machines do
-      else: count = const(x.dtype, count.arg & x.dtype.bits - 1)
-      return binary(Ops.SHL if kind == "shl" else Ops.SHR, x, count)
-    return binary(OPS[kind], x, y)
+    return self.library(QUAD[kind], t, (x, t), (y, t)) if is_quad(t) else COMPUTE[kind](x, y)
 
   def negate(self, node: Node) -> UOp:
     value = self.value(node.src[0])
     return self.negate_quad(value, node.type) if is_quad(node.type) else negative(value)
 
   def invert(self, node: Node) -> UOp:
-    value = self.value(node.src[0])
-    return binary(Ops.XOR, value, const(value.dtype, -1))
+    return self.value(node.src[0]) ^ -1
 
   def pointer_offset(self, node: Node) -> UOp:
-    pointer, count = self.value(node.src[0]), self.value(node.src[1])
-    return self.moved(pointer, count, node.type, node.kind)
+    return self.moved(node.kind, node.type, *map(self.value, node.src))
 
-  def moved(self, pointer: UOp, count: UOp, t: Type, kind: str) -> UOp:
+  def moved(self, kind: str, t: Type, pointer: UOp, count: UOp) -> UOp:
     assert isinstance(t, Pointer), "only pointers are moved"
-    distance = scaled(count, self.size_of_type(t.to))
-    return add(pointer, negative(distance) if kind == "pointer_sub" else distance)
+    nbytes = scaled(count, self.size_of_type(t.to))
+    return add(pointer, negative(nbytes) if kind == "pointer_sub" else nbytes)
 
   def pointer_difference(self, node: Node) -> UOp:
     x, y = [cast(self.value(s), dtypes.int64) for s in node.src]
     t = node.src[0].type
     assert isinstance(t, Pointer), "only pointers have a distance"
     size = self.size_of_type(t.to)
-    return binary(Ops.IDIV, subtract(x, y), size) if size is not long(1) else subtract(x, y)
+    return subtract(x, y) // size if size is not long(1) else subtract(x, y)
 
   def size_of_type(self, t: Type) -> UOp:
     """A size in bytes, as an int64; of a variable array, what its declaration has computed."""
@@ -523,8 +512,8 @@ class Lowering:
       old = kept
     left = self.convert(old, target.type, computed)
     right = self.value(operand)
-    if done.kind.startswith("pointer"): new = self.moved(left, right, computed, done.kind)
-    else: new = self.convert(self.compute(done.kind, left, right, done.type), done.type, target.type)
+    if done.kind.startswith("pointer"): new = self.moved(done.kind, computed, left, right)
+    else: new = self.convert(self.compute(done.kind, done.type, left, right), done.type, target.type)
     self.write(place, new)
     return old if node.kind == "postfix" else self.written(place, new)
 
@@ -615,7 +604,7 @@ class Lowering:
     slot = self.new_slot(t)
     self.copy(slot, address, t)
     high = add(slot, long(8))
-    self.build.store(high, binary(Ops.XOR, self.build.load(high, dtypes.int64), long(-1 << 63)))
+    self.build.store(high, self.build.load(high, dtypes.int64) ^ (-1 << 63))
     return slot
 
   def compare_quads(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
@@ -691,8 +680,7 @@ class Lowering:
     object.slot = self.new_slot(object.type, object.align)
     if leaves is not None: self.initialize(object.slot, object.type, leaves)
     elif object.type.is_scalar and not is_aggregate(object.type) and object.slot.op is Ops.BUFFER:
-      begins = const(dtype_of(object.type), 0)
-      self.build.emit(UOp(Ops.STORE, dtypes.void, (object.slot, begins, self.build.state), Lifetime.BEGINS))
+      self.build.store(object.slot, const(dtype_of(object.type), 0), hint=Lifetime.BEGINS)
     if object.cleanup is not None: self.cleanups.append(lambda: self.clean(object))
 
   def clean(self, object: Object) -> None:
@@ -852,33 +840,26 @@ class Lowering:
     if len(ranges) <= 2:
       for low, high, block in ranges:
         following = new_label()
-        self.build.branch(self.is_between(value, low, high), block, following)
+        self.build.branch(value.eq(low) if low == high else distance(value, low) <= high - low, block, following)
         self.build.begin(following)
       return self.build.jump(default)
     span = ranges[-1][1] - ranges[0][0] + 1
     if len(ranges) >= 4 and span <= min(4096, 4 * len(ranges) + 8): return self.table(value, ranges, default)
     middle = len(ranges) // 2
     below, above = new_label(), new_label()
-    self.build.branch(less(value, const(value.dtype, ranges[middle][0])), below, above)
+    self.build.branch(value < ranges[middle][0], below, above)
     self.build.begin(below)
     self.select(value, ranges[:middle], default)
     self.build.begin(above)
     self.select(value, ranges[middle:], default)
-
-  def is_between(self, value: UOp, low: int, high: int) -> UOp:
-    if low == high: return inverse(differs(value, const(value.dtype, low)))
-    unsigned = UNSIGNED_OF_SIZE[value.dtype.itemsize]
-    distance = cast(subtract(value, const(value.dtype, low)), unsigned)
-    return inverse(less(const(unsigned, high - low), distance))
 
   def table(self, value: UOp, ranges: list[tuple[int, int, UOp]], default: UOp) -> None:
     low, high = ranges[0][0], ranges[-1][1]
     targets = [default] * (high - low + 1)
     for first, last, block in ranges: targets[first - low:last - low + 1] = [block] * (last - first + 1)
     inside = new_label()
-    unsigned = UNSIGNED_OF_SIZE[value.dtype.itemsize]
-    index = cast(subtract(value, const(value.dtype, low)), unsigned)
-    self.build.branch(less(const(unsigned, high - low), index), default, inside)
+    index = distance(value, low)
+    self.build.branch(index > high - low, default, inside)
     self.build.begin(inside)
     if index.dtype.bits == 32: index = cast(index, dtypes.int32)                        # small: its sign is no sign
     self.build.switch(cast(index, dtypes.int64), targets)
@@ -937,7 +918,7 @@ def joined(pieces: list[UOp]) -> UOp:
   if len(pieces) == 1: return pieces[0]
   width = pieces[0].dtype.bits
   parts = [shift_left(cast(piece, dtypes.uint64), k * width) for k, piece in enumerate(pieces)]
-  return cast(reduce(lambda a, b: binary(Ops.OR, a, b), parts), UNSIGNED_OF_SIZE[len(pieces) * width // 8])
+  return cast(reduce(operator.or_, parts), UNSIGNED_OF_SIZE[len(pieces) * width // 8])
 
 # ---- bits of scattered members ---------------------------------------------------------------------------------------
 
@@ -970,8 +951,7 @@ def from_bits(bits: UOp, width: int, t: Type) -> UOp:
   if isinstance(t, Integer) and t.signed:
     signed = cast(bits, dtypes.int64)
     return cast(shift_right(shift_left(signed, 64 - width), 64 - width), t.dtype)
-  if width < 64: bits = binary(Ops.AND, bits, const(dtypes.uint64, (1 << width) - 1))
-  return cast(bits, dtype_of(t))
+  return cast(low_bits(bits, width) if width < 64 else bits, dtype_of(t))
 
 def to_bits(value: UOp, t: Type) -> UOp:
   if isinstance(t, Floating): value = UOp(Ops.BITCAST, UNSIGNED_OF_SIZE[t.size], (value,))
@@ -981,10 +961,6 @@ UNSIGNED_OF_SIZE = {1: dtypes.uint8, 2: dtypes.uint16, 4: dtypes.uint32, 8: dtyp
 
 # ---- tables: kind of node -> how it is lowered -----------------------------------------------------------------------
 
-COMPARE: dict[str, Callable[[UOp, UOp], UOp]] = {
-  "lt": less, "gt": lambda x, y: less(y, x), "le": lambda x, y: inverse(less(y, x)),
-  "ge": lambda x, y: inverse(less(x, y)), "eq": lambda x, y: inverse(differs(x, y)), "ne": differs}
-
 # functions of builtins.h that are no calls
 BUILTINS: dict[str, Callable[..., UOp]] = {
   "__builtin_fabs": Lowering.absolute, "__builtin_fabsf": Lowering.absolute, "__builtin_sqrt": Lowering.square_root,
@@ -993,13 +969,13 @@ BUILTINS: dict[str, Callable[..., UOp]] = {
 VALUES: dict[str, Callable[[Lowering, Node], UOp]] = {
   "number": Lowering.number, "variable": Lowering.load, "dereference": Lowering.load, "member": Lowering.load,
   "compound": Lowering.load, "decay": Lowering.decay, "address": Lowering.decay, "cast": Lowering.cast,
-  "neg": Lowering.negate, "not": Lowering.invert, "lnot": Lowering.logical_not, "land": Lowering.logical,
+  "neg": Lowering.negate, "not": Lowering.invert, "lnot": Lowering.condition_as_int, "land": Lowering.logical,
   "lor": Lowering.logical, "conditional": Lowering.conditional, "once": Lowering.remembered, "comma": Lowering.comma,
   "statements": Lowering.statements, "assign": Lowering.assign, "update": Lowering.update, "postfix": Lowering.update,
   "call": Lowering.call, "union_cast": Lowering.union_cast,
   "pointer_add": Lowering.pointer_offset, "pointer_sub": Lowering.pointer_offset, "size_of": Lowering.size_of,
-  "pointer_difference": Lowering.pointer_difference, **dict.fromkeys(COMPARE, Lowering.compare_as_int),
-  **dict.fromkeys(("add", "sub", "mul", "div", "mod", "and", "or", "xor", "shl", "shr"), Lowering.arithmetic)}
+  "pointer_difference": Lowering.pointer_difference, **dict.fromkeys(COMPARE, Lowering.condition_as_int),
+  **dict.fromkeys(COMPUTE, Lowering.arithmetic)}
 
 STATEMENTS: dict[str, Callable[[Lowering, Node], None]] = {
   "block": Lowering.block, "sequence": Lowering.sequence, "expression": Lowering.expression, "empty": Lowering.empty,
