@@ -4,6 +4,7 @@
 # name that begins with __builtin_; docs/ir.md lists these.
 from __future__ import annotations
 import math, operator
+from collections import defaultdict
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import reduce
@@ -78,10 +79,6 @@ def dtype_of(t: Type) -> DType:
   if is_aggregate(t) or t.is_function: return dtypes.ptr
   return t.dtype                                                        # type: ignore[attr-defined]
 
-def is_scattered(t: Type, offset: int) -> bool:
-  """Whether a member of a packed structure is not where its type's alignment wants it."""
-  return not t.is_record and not t.is_array and offset % (t.size or 1) != 0
-
 def chunks(size: int, align: int) -> list[tuple[int, int]]:
   """(offset, width) of the widest accesses that make up an object."""
   found, offset = [], 0
@@ -105,9 +102,13 @@ class Place(NamedTuple):
   bit: int = 0
   width: int | None = None
 
-def bits_of(record: UOp, t: Type, member: Member) -> Place:
-  if member.width is not None: return Place(record, t, member.bit, member.width)
-  return Place(record, t, 8 * member.offset, 8 * (member.type.size or 0))
+def part_of(whole: UOp, align: int, t: Type, offset: int, field: Member | None) -> Place:
+  """Where a part of a record or array is that is aligned so. field: if it is a bit-field."""
+  if field is not None: return Place(whole, t.aligned(align), 8 * (offset - field.offset) + field.bit, field.width)
+  place = Place(add(whole, long(offset)), t)
+  if not t.is_scalar or offset % (t.size or 1) == 0: return place
+  if t.size == 16: return place._replace(type=t.aligned(1))                          # a long double
+  return Place(whole, t.aligned(align), 8 * offset, 8 * (t.size or 0))               # in a packed record
 
 COPY_LIMIT = 64                         # bytes of a structure that are copied one by one; more is a call of memcpy
 
@@ -119,7 +120,8 @@ COMPARE: dict[str, Callable[[UOp, UOp], UOp]] = {
   "lt": operator.lt, "gt": operator.gt, "le": operator.le, "ge": operator.ge, "eq": UOp.eq, "ne": UOp.ne}
 # libgcc's functions on quadruple floats (lp64d): operator -> name
 QUAD = {"add": "__addtf3", "sub": "__subtf3", "mul": "__multf3", "div": "__divtf3"}
-MODES = {("f", 4): "sf", ("f", 8): "df", ("f", 16): "tf", ("i", 4): "si", ("i", 8): "di"}
+MODES: dict[tuple[bool, int | None], str] = {                       # (whether an integer, size) -> libgcc's letters
+  (False, 4): "sf", (False, 8): "df", (False, 16): "tf", (True, 4): "si", (True, 8): "di"}
 QUAD_COMPARE = {"lt": "__lttf2", "gt": "__gttf2", "le": "__letf2", "ge": "__getf2", "eq": "__eqtf2", "ne": "__netf2"}
 
 class Jumps(NamedTuple):
@@ -140,9 +142,8 @@ class Lowering:
     object = definition.object
     assert isinstance(object.type, FunctionType), "a definition has a function type"
     self.type = object.type
-    self.labels: dict[Label, UOp] = {}
+    self.blocks: dict[Label | Node, UOp] = defaultdict(new_label)         # of labels and cases
     self.jumps: list[Jumps] = []
-    self.cases: dict[Node, UOp] = {}
     self.dispatch: Dispatch | None = None
     self.once: dict[Node, UOp] = {}
     self.cleanups: list[Callable[[], None]] = []
@@ -157,9 +158,7 @@ class Lowering:
     self.statement(self.definition.body)
     self.return_value(None)
     if self.dispatch is not None: self.write_dispatch(self.dispatch)
-    pieces = self.result.pieces
-    results = () if self.result.by_reference else tuple([p.dtype for p in pieces])
-    if self.gives_back_address(): results = (dtypes.ptr,)
+    results = tuple([u.dtype for u in self.no_result()])
     fn.result = results[0] if len(results) == 1 else dtypes.void
     fixed = len(fn.params) if self.type.variadic else None
     fn.convention = Convention(fixed, results if len(results) > 1 else (), tuple(self.memory_params))
@@ -185,10 +184,7 @@ class Lowering:
       k = len(self.build.function.params)
       values = [self.parameter(piece.dtype) for piece in passing.pieces]
       if passing.on_stack: self.memory_params.append((k, *stack_size(object.type)))
-      if (passing.by_reference or passing.on_stack) and object.type.is_record: object.slot = values[0]
-      elif passing.by_reference or passing.on_stack:
-        object.slot = self.new_slot(object.type)
-        self.write(Place(object.slot, object.type), self.read(Place(values[0], object.type)))
+      if passing.by_reference or passing.on_stack: object.slot = values[0]
       else:
         object.slot = self.new_slot(object.type)
         self.store_pieces(object.slot, object.type, passing, values)
@@ -207,9 +203,7 @@ class Lowering:
     """Puts an object together from the scalars it was passed as."""
     if not passing.pieces: return
     if not is_aggregate(t): return self.write(Place(address, t), cast(values[0], dtype_of(t)))
-    size = t.size or 0
-    whole = max(p.offset + p.dtype.itemsize for p in passing.pieces) <= size
-    target = address if whole and t.align >= 8 or self.fits(passing, t) else self.slot(16)
+    target = address if self.fits(passing, t) else self.slot(16)
     for piece, value in zip(passing.pieces, values): self.build.store(add(target, long(piece.offset)), value)
     if target is not address: self.copy(address, target, t)
 
@@ -234,25 +228,17 @@ class Lowering:
     return [cast(value, p.dtype) for p in passing.pieces]
 
   def return_value(self, node: Node | None) -> None:
-    result = self.type.result
-    if node is None or result.is_void:
-      if node is not None: self.value(node)
-      self.run_cleanups(0)
-      if result.is_void or self.result.by_reference: return self.build.ret(*self.hidden_result())
-      return self.build.ret(*[const(p.dtype, 0) for p in self.result.pieces])          # main, or undefined
-    value = self.value(node)
-    if self.result.by_reference:
-      assert self.result_address is not None, "the caller passed an address"
-      self.write(Place(self.result_address, result), value)
-      values = list(self.hidden_result())
-    else: values = self.pass_value(value, result, self.result)
+    result, values = self.type.result, self.no_result()
+    value = self.value(node) if node is not None else None
+    if value is not None and self.result_address is not None: self.write(Place(self.result_address, result), value)
+    elif value is not None and not result.is_void: values = self.pass_value(value, result, self.result)
     self.run_cleanups(0)
     self.build.ret(*values)
 
-  def gives_back_address(self) -> bool: return self.result.by_reference and self.machine.name == "x86_64"
-  def hidden_result(self) -> tuple[UOp, ...]:
-    """x86-64 gives back the address that the result went to."""
-    return (self.result_address,) if self.gives_back_address() and self.result_address is not None else ()
+  def no_result(self) -> list[UOp]:
+    """What main returns at its end, or anything undefined. x86-64 gives back the address that the result went to."""
+    if self.result_address is None: return [const(p.dtype, 0) for p in self.result.pieces]
+    return [self.result_address] if self.machine.name == "x86_64" else []
 
   # ---- memory ----
 
@@ -301,14 +287,13 @@ class Lowering:
   # bit-fields, and members of packed structures that are not aligned
 
   def read_bits(self, place: Place, width: int) -> UOp:
-    total = const(dtypes.uint64, 0)
+    words = []
     for part in parts_of(place, width):
       word = self.load_part(place, part)
       if part.width < 8 * part.size:
         word = low_bits(shift_right(cast(word, dtypes.uint64), part.shift), part.width)
-      word = shift_left(cast(word, dtypes.uint64), part.position)
-      total = word if part.position == 0 else total | word
-    return from_bits(total, width, place.type)
+      words.append((word, part.position))
+    return from_bits(joined(words), width, place.type)
 
   def load_part(self, place: Place, part: "Part") -> UOp:
     address = add(place.address, long(part.offset))
@@ -343,9 +328,7 @@ class Lowering:
 
   def member(self, node: Node) -> Place:
     member, base = node.arg, self.place(node.src[0]).address
-    if member.width is None and not is_scattered(member.type, member.offset):
-      return Place(add(base, long(member.offset)), node.type)
-    return bits_of(base, node.type.aligned(node.src[0].type.align), member)
+    return part_of(base, node.src[0].type.align, node.type, member.offset, member if member.width is not None else None)
 
   def address_of_object(self, object: Object) -> UOp:
     if object.storage == "automatic":
@@ -542,7 +525,8 @@ class Lowering:
     callee, *arguments = node.src
     name = callee.src[0].arg.symbol if callee.kind == "decay" and callee.src[0].kind == "variable" else ""
     if name in BUILTINS: return BUILTINS[name](self, *self.argument_values(arguments))
-    if copied_bytes(node) is not None: return self.copy_few(arguments, copied_bytes(node) or 0)
+    size = copied_bytes(node)
+    if size is not None: return self.copy_few(arguments, size)
     target, values = self.value(callee), self.argument_values(arguments)
     return self.call_function(target, node.arg, values, [a.type for a in arguments])
 
@@ -582,7 +566,7 @@ class Lowering:
     for offset, width in chunks(size, max(wide_to, wide_from)):
       narrow = UNSIGNED_OF_SIZE[min(width, wide_from)]
       steps = range(offset, offset + width, narrow.itemsize)
-      loaded.append(joined([self.build.load(add(source, long(at)), narrow) for at in steps]))
+      loaded.append(joined([(self.build.load(add(source, long(at)), narrow), 8 * (at - offset)) for at in steps]))
     for (offset, width), value in zip(chunks(size, max(wide_to, wide_from)), loaded):
       narrow = UNSIGNED_OF_SIZE[min(width, wide_to)]
       for at in range(0, width, narrow.itemsize):
@@ -612,19 +596,13 @@ class Lowering:
 
   def convert_quad(self, value: UOp, source: Type, to: Type) -> UOp:
     """Between long double and other types (libgcc's names: sf df tf are floats, si di integers)."""
-    if isinstance(source, Integer):
-      wide = source if source.size >= 4 else INT
-      name = f"__float{'' if wide.signed else 'un'}{MODES['i', wide.size]}tf"
-      return self.library(name, to, (cast(value, wide.dtype), wide))
-    assert isinstance(source, Floating), "numbers are converted"
-    if isinstance(to, Integer):
-      wide = to if to.size >= 4 else INT
-      name = f"__fix{'' if wide.signed else 'uns'}tf{MODES['i', wide.size]}"
-      return cast(self.library(name, wide, (value, source)), to.dtype)
-    assert isinstance(to, Floating), "numbers are converted"
-    if to.size == source.size: return value
-    word = "extend" if to.size > source.size else "trunc"
-    return self.library(f"__{word}{MODES['f', source.size]}{MODES['f', to.size]}2", to, (value, source))
+    if source.size == to.size: return value
+    a, b = [INT if isinstance(t, Integer) and t.size < 4 else t for t in (source, to)]
+    modes = [MODES[t.is_integer, t.size] for t in (a, b)]
+    if isinstance(a, Integer): name = f"__float{'' if a.signed else 'un'}{''.join(modes)}"
+    elif isinstance(b, Integer): name = f"__fix{'' if b.signed else 'uns'}{''.join(modes)}"
+    else: name = f"__{'extend' if is_quad(b) else 'trunc'}{''.join(modes)}2"
+    return self.convert(self.library(name, b, (self.convert(value, source, a), a)), b, to)
 
   # ---- builtins ----
 
@@ -636,7 +614,7 @@ class Lowering:
   def square_root(self, x: UOp) -> UOp: return UOp(Ops.SQRT, x.dtype, (x,))
 
   def unreachable(self) -> UOp:
-    self.build.ret(*[const(p.dtype, 0) for p in self.result.pieces if not self.result.by_reference])
+    self.build.ret(*self.no_result())
     return const(dtypes.int32, 0)
 
   # ---- statements ----
@@ -706,16 +684,7 @@ class Lowering:
     if filled != t.size: self.fill_zero(address, t.size or 0, max(8, t.align))
     for leaf in leaves:
       if leaf.node.kind == "bytes": self.store_bytes(add(address, long(leaf.offset)), leaf.node.arg)
-      elif leaf.member is not None:
-        base = add(address, long(leaf.offset - leaf.member.offset))
-        self.write(bits_of(base, leaf.type, leaf.member), self.value(leaf.node))
-      else: self.store_leaf(add(address, long(leaf.offset)), leaf)
-
-  def store_leaf(self, address: UOp, leaf: Leaf) -> None:
-    value, own = self.value(leaf.node), leaf.type
-    is_apart = is_scattered(own, leaf.offset) and not is_aggregate(own)
-    place = Place(address, own.aligned(1), 0, 8 * (own.size or 0)) if is_apart else Place(address, own)
-    self.write(place, value)
+      else: self.write(part_of(address, t.align, leaf.type, leaf.offset, leaf.member), self.value(leaf.node))
 
   def store_bytes(self, address: UOp, contents: bytes) -> None:
     if len(contents) > COPY_LIMIT:
@@ -751,14 +720,15 @@ class Lowering:
     self.build.start(out)
 
   def for_(self, node: Node) -> None:
-    with self.scope(): self.loop(*node.arg)
+    with self.scope(): self.loop(node, *node.arg)
 
-  def loop(self, first: list[Node], test: Node | None, step: Node | None, body: Node) -> None:
-    """Rotated: the test stands at the end, and a simple one also before the loop."""
+  def loop(self, node: Node, first: list[Node], test: Node | None, step: Node | None, body: Node) -> None:
+    """Rotated: the test stands at the end, and a simple one also before the loop, but for `do`."""
     for s in first: self.statement(s)
     head, again, check, out = new_label(), new_label(), new_label(), new_label()
-    if test is not None and is_simple(test): self.branch(test, head, out)
-    else: self.build.jump(check if test is not None else head)
+    if test is None or node.kind == "do": self.build.jump(head)
+    elif is_simple(test): self.branch(test, head, out)
+    else: self.build.jump(check)
     self.build.begin(head)
     self.loop_body(body, out, again)
     self.build.start(again)
@@ -770,15 +740,6 @@ class Lowering:
       self.mark(test)
       self.branch(test, head, out)
     else: self.build.jump(head)
-    self.build.begin(out)
-
-  def do(self, node: Node) -> None:
-    test, body = node.src
-    head, again, out = new_label(), new_label(), new_label()
-    self.build.start(head)
-    self.loop_body(body, out, again)
-    self.build.start(again)
-    self.branch(test, head, out)
     self.build.begin(out)
 
   def loop_body(self, body: Node, out: UOp, again: UOp | None) -> None:
@@ -794,14 +755,11 @@ class Lowering:
     self.run_cleanups(target.depth)
     self.build.jump(target.again)                                       # type: ignore[arg-type]
 
-  def block_of(self, label: Label) -> UOp:
-    if label not in self.labels: self.labels[label] = new_label()
-    return self.labels[label]
-  def begin_label(self, node: Node) -> None: self.build.start(self.block_of(node.arg))
+  def begin_label(self, node: Node) -> None: self.build.start(self.blocks[node.arg])
   def label(self, node: Node) -> None:
     self.begin_label(node)
     self.statement(node.src[0])
-  def goto(self, node: Node) -> None: self.build.jump(self.block_of(node.arg))
+  def goto(self, node: Node) -> None: self.build.jump(self.blocks[node.arg])
 
   def computed_goto(self, node: Node) -> None:
     """Labels whose address is taken are numbered from 1. All such jumps of a function share one table."""
@@ -814,7 +772,7 @@ class Lowering:
   def write_dispatch(self, dispatch: Dispatch) -> None:
     self.build.begin(dispatch.label)
     number = self.build.load(dispatch.number, dtypes.int64)
-    blocks = [self.block_of(label) for label in self.definition.addressed]
+    blocks = [self.blocks[label] for label in self.definition.addressed]
     if self.machine.has_jump_tables: return self.build.switch(number, blocks, JUMPS + self.definition.object.symbol)
     self.build.switch(subtract(number, long(1)), blocks)
 
@@ -822,17 +780,14 @@ class Lowering:
     switch: Switch = node.arg
     value = self.value(node.src[0])
     out = new_label()
-    ranges = sorted((c.arg.low, c.arg.high, self.case_block(c)) for c in switch.cases if c.arg.low <= c.arg.high)
-    default = self.case_block(switch.default) if switch.default is not None else out
+    ranges = sorted((c.arg.low, c.arg.high, self.blocks[c]) for c in switch.cases if c.arg.low <= c.arg.high)
+    default = self.blocks[switch.default] if switch.default is not None else out
     self.select(value, ranges, default)
     self.loop_body(node.src[1], out, None)
     self.build.start(out)
 
-  def case_block(self, node: Node) -> UOp:
-    if node not in self.cases: self.cases[node] = new_label()
-    return self.cases[node]
   def case(self, node: Node) -> None:
-    self.build.start(self.case_block(node))
+    self.build.start(self.blocks[node])
     self.statement(node.src[0])
 
   def select(self, value: UOp, ranges: list[tuple[int, int, UOp]], default: UOp) -> None:
@@ -913,12 +868,10 @@ def known_alignment(node: Node) -> int:
   base = max(inner.arg.align, inner.type.align) if inner.kind == "variable" else inner.type.align
   return min(base, offset & -offset or base)
 
-def joined(pieces: list[UOp]) -> UOp:
-  """One number of those that follow each other in memory."""
-  if len(pieces) == 1: return pieces[0]
-  width = pieces[0].dtype.bits
-  parts = [shift_left(cast(piece, dtypes.uint64), k * width) for k, piece in enumerate(pieces)]
-  return cast(reduce(operator.or_, parts), UNSIGNED_OF_SIZE[len(pieces) * width // 8])
+def joined(pieces: list[tuple[UOp, int]]) -> UOp:
+  """One number of pieces and the bits they start at. What is alone stays as it is."""
+  if len(pieces) == 1: return pieces[0][0]
+  return reduce(operator.or_, [shift_left(cast(piece, dtypes.uint64), bit) for piece, bit in pieces])
 
 # ---- bits of scattered members ---------------------------------------------------------------------------------------
 
@@ -945,13 +898,13 @@ def parts_of(place: Place, width: int) -> list[Part]:
   return parts
 
 def from_bits(bits: UOp, width: int, t: Type) -> UOp:
-  """The low bits of a uint64 as a value of a member's type."""
+  """The low bits of an unsigned number as a value of a member's type."""
   if isinstance(t, Floating):
     return UOp(Ops.BITCAST, t.dtype, (cast(bits, UNSIGNED_OF_SIZE[t.size]),))         # type: ignore[arg-type]
   if isinstance(t, Integer) and t.signed:
     signed = cast(bits, dtypes.int64)
     return cast(shift_right(shift_left(signed, 64 - width), 64 - width), t.dtype)
-  return cast(low_bits(bits, width) if width < 64 else bits, dtype_of(t))
+  return cast(low_bits(bits, width) if width < bits.dtype.bits else bits, dtype_of(t))
 
 def to_bits(value: UOp, t: Type) -> UOp:
   if isinstance(t, Floating): value = UOp(Ops.BITCAST, UNSIGNED_OF_SIZE[t.size], (value,))
@@ -979,7 +932,7 @@ VALUES: dict[str, Callable[[Lowering, Node], UOp]] = {
 
 STATEMENTS: dict[str, Callable[[Lowering, Node], None]] = {
   "block": Lowering.block, "sequence": Lowering.sequence, "expression": Lowering.expression, "empty": Lowering.empty,
-  "declare": Lowering.declare, "measure": Lowering.measure, "if": Lowering.if_, "for": Lowering.for_, "do": Lowering.do,
-  "switch": Lowering.switch, "case": Lowering.case, "label": Lowering.label, "goto": Lowering.goto,
-  "computed_goto": Lowering.computed_goto, "break": Lowering.break_, "continue": Lowering.continue_,
-  "return": Lowering.return_, "asm": Lowering.asm}
+  "declare": Lowering.declare, "measure": Lowering.measure, "if": Lowering.if_, "for": Lowering.for_,
+  "do": Lowering.for_, "switch": Lowering.switch, "case": Lowering.case, "label": Lowering.label,
+  "goto": Lowering.goto, "computed_goto": Lowering.computed_goto, "break": Lowering.break_,
+  "continue": Lowering.continue_, "return": Lowering.return_, "asm": Lowering.asm}

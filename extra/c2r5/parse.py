@@ -437,7 +437,7 @@ class Parser(Declarations):
     """"do" statement "while" "(" expression ")" """
     body = self.body()
     self.expect("while")
-    return Node("do", VOID, token, (self.condition(), body))
+    return Node("do", VOID, token, (), ([], self.condition(), None, body))
 
   def for_(self, token: Token) -> Node:
     """"for" "(" ( declaration | [ expression ] ";" ) [ expression ] ";" [ expression ] ")" statement"""
