@@ -85,10 +85,10 @@ FLAGS: dict[str, tuple[str, object]] = {
   **{f"-{word}": ("dependencies", word) for word in ("M", "MM", "MD", "MMD")}, "-j": ("jobs", os.cpu_count() or 1)}
 # option with a value -> the field that it sets, or the list that it is added to
 VALUES = {"-o": "output", "-MF": "dependency_file", "-MT": "dependency_target", "-MQ": "dependency_target",
-          "-std=": "standard", "-x": "language"}
-LISTS = {"-I": "angled", "-iquote": "quoted", "-isystem": "system", "-idirafter": "after", "-include": "included",
-         "-D": "defines", "-U": "defines", **dict.fromkeys(("-l", "-L", "-T", "-u", "-z", "-Xlinker"), "linker")}
-LONGEST_FIRST = sorted({*VALUES, *LISTS}, key=len, reverse=True)
+          "-std=": "standard", "-x": "language", "-I": "angled", "-iquote": "quoted", "-isystem": "system",
+          "-idirafter": "after", "-include": "included", "-D": "defines", "-U": "defines",
+          **dict.fromkeys(("-l", "-L", "-T", "-u", "-z", "-Xlinker"), "linker")}
+LONGEST_FIRST = sorted(VALUES, key=len, reverse=True)
 LINKER = ("-Wl,", "-static", "-shared", "-no-pie", "-pthread", "-nostd", "-nodefault", "-pie", "-rdynamic")
 SILENT = ("-W", "-f", "-m", "-pedantic", "-pipe", "-p", "-P", "-v")
 
@@ -121,11 +121,13 @@ def option(command: Command, word: str, waiting: list[str]) -> bool:
   return True
 
 def valued(command: Command, name: str, value: str) -> None:
-  if name in VALUES: return setattr(command, VALUES[name], value)
+  field = VALUES[name]
   if name == "-D": value = define(value)
   elif name == "-U": value = f"#undef {value}"
-  elif LISTS[name] == "linker": value = name + value
-  getattr(command, LISTS[name]).append(value)
+  elif field == "linker": value = name + value
+  known = getattr(command, field)
+  if isinstance(known, list): known.append(value)
+  else: setattr(command, field, value)
 
 # ---- compiling -------------------------------------------------------------------------------------------------------
 
@@ -165,18 +167,11 @@ def target_of(command: Command, path: str, for_linking: str) -> str:
 
 def compile_at_once(command: Command, work: list[tuple[str, str]], diagnostics: Diagnostics) -> bool:
   """Each file in a process of its own. Whether all went well."""
-  running: set[int] = set()
   statuses = []
-  def wait() -> None:
-    pid, status = os.wait()
-    running.discard(pid)
-    statuses.append(status)
-  for path, target in work:
-    if len(running) == command.jobs: wait()
-    pid = os.fork()
-    if not pid: os._exit(guarded(partial(compile_alone, command, path, target, diagnostics)))
-    running.add(pid)
-  while running: wait()
+  for k, (path, target) in enumerate(work):
+    if k >= command.jobs: statuses.append(os.wait()[1])
+    if not os.fork(): os._exit(guarded(partial(compile_alone, command, path, target, diagnostics)))
+  statuses += [os.wait()[1] for _ in work[:command.jobs]]
   return not any(statuses)
 
 def compile_alone(command: Command, path: str, target: str, diagnostics: Diagnostics) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 import os, re
 from typing import Any, Container, Iterator, Sequence
 from picograd.codegen.flat import Module
-from picograd.codegen.rvasm import decode
 from picograd.codegen.rvobject import (ABSOLUTE, Assembled, CALL, FAR, FLAGS, HIGH, HIGH_THREAD, LOW, LOW_STORE,
-                                       Relocation, WRITABLE)
+                                       Relocation, WRITABLE, instructions)
 
 OPERATORS = {HIGH: "%pcrel_hi", HIGH_THREAD: "%tls_ie_pcrel_hi", LOW: "%pcrel_lo", LOW_STORE: "%pcrel_lo"}
 LETTERS = {1: "w", 2: "a", 4: "x", 0x400: "T"}                       # of the bits in a section's flags
@@ -45,13 +44,6 @@ def section_lines(section: Assembled, weak: Container[str], debug: Debug | None)
     done.add(at)
     yield "\t" + line
   if is_code: yield ".Lend:"
-
-def instructions(code: bytes) -> Iterator[tuple[int, Any, tuple[int, ...]]]:
-  at = 0
-  while at < len(code):
-    row, operands = decode(code, at)
-    yield at, row, operands
-    at += row.size
 
 def is_jump(row: Any) -> bool: return bool(row.fields) and row.fields[-1].kind == "p"
 def jump_targets(code: bytes) -> set[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Container, Iterable, NamedTuple, Sequence
+from typing import Any, Container, Iterable, Iterator, NamedTuple, Sequence
 from picograd.codegen.rvasm import ROWS, Row, decode
 
 # ---- numbers into registers ------------------------------------------------------------------------------------------
@@ -214,14 +214,17 @@ class Assembled(NamedTuple):
 
   def symbols(self) -> dict[str, int]: return {label: at for label, at in self.labels.items() if isinstance(label, str)}
 
-def disassemble(code: bytes, base: int = 0) -> list[tuple[int, str]]:
-  """(address, text) of each instruction."""
-  lines, at = [], 0
+def instructions(code: bytes) -> Iterator[tuple[int, Row, tuple[int, ...]]]:
+  """(offset, row, operands) of each instruction."""
+  at = 0
   while at < len(code):
     row, operands = decode(code, at)
-    lines.append((base + at, row.text(operands)))
+    yield at, row, operands
     at += row.size
-  return lines
+
+def disassemble(code: bytes, base: int = 0) -> list[tuple[int, str]]:
+  """(address, text) of each instruction."""
+  return [(base + at, row.text(operands)) for at, row, operands in instructions(code)]
 
 # ---- an image for emulation ------------------------------------------------------------------------------------------
 
