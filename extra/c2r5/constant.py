@@ -8,7 +8,7 @@ from typing import Any, Callable
 from picograd.dtype import dtypes, nearest, round_to_odd, truncate
 from .ctype import Floating, Integer, Pointer, Type
 from .lex import Failure, Token
-from .tree import Address, Node, Object
+from .tree import Address, Node
 
 class NotConstant(Exception): pass
 
@@ -38,7 +38,7 @@ def is_true(node: Node) -> bool | None:
 
 def is_weak(address: Address) -> bool:
   """Whether the linker may find nothing there."""
-  return isinstance(address.object, Object) and address.object.is_weak and not address.object.is_defined
+  return "weak" in address.object.attributes and not address.object.is_defined
 
 # ---- numbers of floating types ---------------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ def address_of(node: Node) -> Value:
   if node.kind == "member": return moved(address_of(node.src[0]), node.arg.offset)
   if node.kind not in ("variable", "compound"): raise NotConstant
   object = node.arg if node.kind == "variable" else node.arg[0]
-  if object.storage == "automatic" or object.is_thread_local: raise NotConstant
+  if object.storage == "automatic" or "_Thread_local" in object.attributes: raise NotConstant
   return Address(object, 0)
 
 RULES: dict[str, Callable[[Node], Value]] = {

@@ -301,8 +301,7 @@ class Declarations(Expressions):
     token = self.advance()
     self.expect("(")
     holds = self.constant_expression("expression in static assertion")
-    message = ""
-    if self.accept(","): message = ": \"" + self.text_of_strings() + '"'
+    message = f': "{self.text_of_strings()}"' if self.accept(",") else ""
     self.expect(")")
     self.expect(";")
     if not holds: raise Failure(token, f"static assertion failed{message}")

@@ -380,15 +380,10 @@ class Expressions(Reader):
 
   def choose(self) -> Node:
     """"__builtin_choose_expr" "(" constant "," assignment "," assignment ")" """
-    self.advance()
-    self.expect("(")
-    test = self.constant_expression("first argument of '__builtin_choose_expr'")
-    self.expect(",")
-    yes = self.assignment()
-    self.expect(",")
-    no = self.assignment()
-    self.expect(")")
-    return yes if test else no
+    token = self.advance()
+    given = self.parenthesized(lambda: self.listed(self.assignment))
+    if len(given) != 3: raise Failure(token, "'__builtin_choose_expr' takes three arguments")
+    return given[1 if integer_constant(self.trees.value(given[0]), token, "what '__builtin_choose_expr' tests") else 2]
 
   def is_constant(self) -> Node:
     """"__builtin_constant_p" "(" expression ")" """

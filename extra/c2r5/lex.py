@@ -161,7 +161,6 @@ class Diagnostics:
     if self.muted or token.file.system: return
     if self.strict: self.error(token, message + " [-Werror]")
     else: self.show("warning", token, message)
-  def note(self, token: Token, message: str) -> None: self.show("note", token, message)
 
   def show(self, severity: str, token: Token, message: str) -> None:
     place = token.file.place(token.at)

@@ -146,7 +146,7 @@ class Lowering:
     self.jumps: list[Jumps] = []
     self.dispatch: Dispatch | None = None
     self.once: dict[Node, UOp] = {}
-    self.cleanups: list[Callable[[], None]] = []
+    self.cleanups: list[Callable[[], UOp]] = []
     self.result = assigner(machine).result(self.type.result)
     self.lines, self.at = lines, object.token             # at: the statement that is being lowered
     self.build = Builder(object.symbol, [])
@@ -336,10 +336,6 @@ class Lowering:
       return object.slot
     return symbol(object.symbol)
 
-  def address(self, node: Node) -> UOp:
-    place = self.place(node)
-    return add(place.address, long(place.bit // 8))
-
   # ---- values ----
 
   def value(self, node: Node) -> UOp:
@@ -359,7 +355,9 @@ class Lowering:
     """The address of bytes that never change."""
     return symbol(self.constants.setdefault(contents, f".constant.{len(self.constants)}"))
 
-  def decay(self, node: Node) -> UOp: return self.address(node.src[0])
+  def decay(self, node: Node) -> UOp:
+    place = self.place(node.src[0])
+    return add(place.address, long(place.bit // 8))
 
   def cast(self, node: Node) -> UOp:
     return self.convert(self.value(node.src[0]), node.src[0].type, node.type)
@@ -659,11 +657,8 @@ class Lowering:
     if leaves is not None: self.initialize(object.slot, object.type, leaves)
     elif object.type.is_scalar and not is_aggregate(object.type) and object.slot.op is Ops.BUFFER:
       self.build.store(object.slot, const(dtype_of(object.type), 0), hint=Lifetime.BEGINS)
-    if object.cleanup is not None: self.cleanups.append(lambda: self.clean(object))
-
-  def clean(self, object: Object) -> None:
-    assert object.cleanup is not None, "callers have one"
-    self.build.call(symbol(object.cleanup.symbol), object.slot)
+    cleanup = object.cleanup
+    if cleanup is not None: self.cleanups.append(lambda: self.build.call(cleanup.symbol, object.slot))
 
   def declare_variable_array(self, object: Object) -> None:
     self.measure_type(object.type)
@@ -673,8 +668,7 @@ class Lowering:
     place = self.slot(8)
     self.build.store(place, self.build.call("__builtin_alloca", cast(size, dtypes.uint64), dtype=dtypes.ptr))
     object.slot = self.build.load(place, dtypes.ptr)
-    def restore() -> None: self.build.call("__builtin_stack_restore", self.build.load(saved, dtypes.ptr))
-    self.cleanups.append(restore)
+    self.cleanups.append(lambda: self.build.call("__builtin_stack_restore", self.build.load(saved, dtypes.ptr)))
 
   def measure(self, node: Node) -> None: self.measure_type(node.arg)
 

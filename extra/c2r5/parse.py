@@ -226,14 +226,12 @@ class Parser(Declarations):
 
   def decorate(self, object: Object, base: Specifiers, attributes: Attributes) -> None:
     object.align = max(object.align, attributes.align or 0, object.type.align)
-    object.attributes |= attributes.words
-    if "extern" == base.storage and "inline" in base.words: object.attributes.add("extern inline")
+    object.attributes |= attributes.words | base.words
     if attributes.symbol is not None: object.symbol = attributes.symbol
     if attributes.section is not None: object.section = attributes.section
     if attributes.alias is not None: object.alias, object.is_defined = attributes.alias, True
-    if "weak" in attributes.words: object.is_weak = True
-    if "_Thread_local" in base.words: object.is_thread_local = True
-    if "inline" in base.words: object.is_inline = True
+    if "inline" in base.words:
+      if base.storage == "extern": object.attributes.add("extern inline")
     elif object.type.is_function and base.storage != "static": object.attributes.add("external definition")
 
   def declare_implicitly(self, name: Token) -> Object:

@@ -11,7 +11,7 @@ class Node:
   """kind is one of the words below; src are its operands, arg what is not an operand.
     values      number(value)  decay  address  cast  neg  not  lnot  land  lor  conditional  comma  statements([..])
                 add sub mul div mod and or xor shl shr  lt gt le ge eq ne  pointer_add  pointer_sub
-                assign  update(op, type)  postfix(op, type)  call  label_address(Label)
+                assign  update(op, type)  postfix(op, type)  call
     places      variable(Object)  dereference  member(Member)  compound(Object)
     statements  block([..])  expression  if  for(scope)  while  do  switch  case  label  goto  computed_goto  break
                 continue  return  declare(Object)  asm  empty"""
@@ -28,13 +28,13 @@ class Object:
     self.symbol = name                       # what the linker calls it
     self.is_local_symbol = False             # static: no other file sees it
     self.is_defined = False                  # tentatively, for variables without an initialiser
-    self.is_inline = self.is_thread_local = self.is_weak = self.is_register = False
+    self.is_register = False
     self.align = 0
     self.section: str | None = None
     self.alias: str | None = None
     self.cleanup: Object | None = None
     self.data: Any = None                    # what initialises it: see initial.py
-    self.attributes: set[str] = set()
+    self.attributes: set[str] = set()        # those of GNU, and inline, _Thread_local, ..
     self.slot: Any = None                    # lower.py: where an automatic one is
   def __repr__(self) -> str: return f"Object({self.name}: {self.type})"
 
@@ -44,7 +44,6 @@ class Label:
   """A label of a function. number: its place among those whose address is taken."""
   def __init__(self, name: str, token: Token):
     self.name, self.token, self.is_defined, self.number = name, token, False, 0
-    self.block: Any = None                   # lower.py
 
 ARITHMETIC = {"*": "mul", "/": "div", "%": "mod", "+": "add", "-": "sub", "&": "and", "|": "or", "^": "xor"}
 SHIFTS = {"<<": "shl", ">>": "shr"}
@@ -329,7 +328,7 @@ def is_const(t: Type) -> bool:
   return isinstance(t, Record) and any(is_const(m.type) for m in t.members)
 
 class Address(NamedTuple):
-  """A constant that the linker completes: the address of an object, or of a label, plus bytes."""
-  object: "Object | Label"
+  """A constant that the linker completes: the address of an object, plus bytes."""
+  object: Object
   offset: int
 
