@@ -6,6 +6,7 @@ import math, operator
 from fractions import Fraction
 from typing import Any, Callable
 from picograd.dtype import dtypes, nearest, round_to_odd, truncate
+from picograd.ops.ops import fdiv, idiv
 from .ctype import Floating, Integer, Pointer, Type
 from .lex import Failure, Token
 from .tree import Address, Node
@@ -93,26 +94,18 @@ def converted(value: Value, to: Type) -> Value:
 
 # ---- operators -------------------------------------------------------------------------------------------------------
 
-def divide(node: Node, x: Value, y: Value) -> Value:
-  if node.type.is_floating: return divide_floats(x, y)
-  if y == 0: raise NotConstant
-  quotient = abs(x) // abs(y)
-  return quotient if (x < 0) == (y < 0) else -quotient
-
-def divide_floats(x: Value, y: Value) -> Value:
-  if y != 0 and isinstance(x, (Fraction, int)): return x / y
-  if y != 0: return x / float(y)
-  return math.nan if x == 0 or x != x else math.copysign(math.inf, x) * math.copysign(1.0, y)
-
 def exact(f: Callable[[Any, Any], Any]) -> Callable[[Node, Value, Value], Value]:
-  """An operator on numbers; of an infinity and a Fraction, as floats."""
+  """An operator on numbers. Next to 0, an infinity or NaN, the sign of a Fraction says all, unless 0 is added to it."""
   def apply(node: Node, x: Value, y: Value) -> Value:
-    if isinstance(x, float) != isinstance(y, float) and not (math.isfinite(x) and math.isfinite(y)):
-      return f(float(x), float(y))
-    if node.type.is_floating and node.type.size == 16 and math.isfinite(x) and math.isfinite(y):
-      return f(Fraction(x), Fraction(y))
-    return f(x, y)
+    if isinstance(x, Fraction) == isinstance(y, Fraction): return f(x, y)
+    if 0 in (x, y) and f in (operator.add, operator.sub): return f(Fraction(x), Fraction(y))
+    return f(*[(v > 0) - (v < 0) if isinstance(v, Fraction) else v for v in (x, y)])
   return apply
+
+def divide(node: Node, x: Value, y: Value) -> Value:
+  if node.type.is_floating: return exact(fdiv)(node, x, y)
+  if y == 0: raise NotConstant
+  return idiv(x, y)
 
 def shift(f: Callable[[int, int], int]) -> Callable[[Node, Value, Value], Value]:
   return lambda node, x, y: f(x, y & 8 * (node.type.size or 0) - 1)

@@ -15,7 +15,7 @@ from picograd.ops.ops import Lifetime, Ops
 from picograd.ops.uop import UOp, fresh
 from .abi import Passing, assigner, scalars, stack_size
 from .constant import NotConstant, bytes_of_long_double, constant_value, is_true
-from .ctype import Array, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type
+from .ctype import Array, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type, UNSIGNED_LONG
 from .declare import Leaf
 from .lex import Failure, Token
 from .parse import Definition, Switch
@@ -287,13 +287,18 @@ class Lowering:
   # bit-fields, and members of packed structures that are not aligned
 
   def read_bits(self, place: Place, width: int) -> UOp:
-    words = []
+    return from_bits(self.bits_at(place, width), width, place.type)
+
+  def bits_at(self, place: Place, width: int) -> UOp:
+    """As an unsigned number."""
+    pieces = []
     for part in parts_of(place, width):
       word = self.load_part(place, part)
       if part.width < 8 * part.size:
         word = low_bits(shift_right(cast(word, dtypes.uint64), part.shift), part.width)
-      words.append((word, part.position))
-    return from_bits(joined(words), width, place.type)
+      pieces.append((word, part.position))
+    if len(pieces) == 1: return pieces[0][0]
+    return reduce(operator.or_, [shift_left(cast(piece, dtypes.uint64), bit) for piece, bit in pieces])
 
   def load_part(self, place: Place, part: "Part") -> UOp:
     address = add(place.address, long(part.offset))
@@ -559,16 +564,10 @@ class Lowering:
   def copy_few(self, arguments: Sequence[Node], size: int) -> UOp:
     """memcpy and memmove: all is loaded, then stored, in pieces as wide as what is known of the addresses allows."""
     to, source, _ = self.argument_values(arguments)
-    wide_to, wide_from = [known_alignment(a) for a in arguments[:2]]
-    loaded = []
-    for offset, width in chunks(size, max(wide_to, wide_from)):
-      narrow = UNSIGNED_OF_SIZE[min(width, wide_from)]
-      steps = range(offset, offset + width, narrow.itemsize)
-      loaded.append(joined([(self.build.load(add(source, long(at)), narrow), 8 * (at - offset)) for at in steps]))
-    for (offset, width), value in zip(chunks(size, max(wide_to, wide_from)), loaded):
-      narrow = UNSIGNED_OF_SIZE[min(width, wide_to)]
-      for at in range(0, width, narrow.itemsize):
-        self.build.store(add(to, long(offset + at)), cast(shift_right(value, 8 * at), narrow))
+    own_to, own_from = [UNSIGNED_LONG.aligned(known_alignment(a)) for a in arguments[:2]]
+    spans = [(8 * offset, 8 * width) for offset, width in chunks(size, max(own_to.align, own_from.align))]
+    loaded = [self.bits_at(Place(source, own_from, bit), width) for bit, width in spans]
+    for (bit, width), value in zip(spans, loaded): self.write_bits(Place(to, own_to, bit), width, value)
     return to
 
   def argument_values(self, arguments: Sequence[Node]) -> list[UOp]:
@@ -862,11 +861,6 @@ def known_alignment(node: Node) -> int:
   base = max(inner.arg.align, inner.type.align) if inner.kind == "variable" else inner.type.align
   return min(base, offset & -offset or base)
 
-def joined(pieces: list[tuple[UOp, int]]) -> UOp:
-  """One number of pieces and the bits they start at. What is alone stays as it is."""
-  if len(pieces) == 1: return pieces[0][0]
-  return reduce(operator.or_, [shift_left(cast(piece, dtypes.uint64), bit) for piece, bit in pieces])
-
 # ---- bits of scattered members ---------------------------------------------------------------------------------------
 
 class Part(NamedTuple):
@@ -878,16 +872,18 @@ class Part(NamedTuple):
   position: int
 
 def parts_of(place: Place, width: int) -> list[Part]:
-  """The pieces of memory that hold some bits: one if an aligned word has all of them, else bytes."""
+  """The pieces of memory that hold some bits: one if an aligned word has all of them, else words that hold nothing
+  else, or bytes."""
   for size in (1, 2, 4, 8):
     start = place.bit // (8 * size) * size
     if place.bit + width <= 8 * (start + size) and size <= place.type.align:
       return [Part(start, size, place.bit - 8 * start, width, 0)]
+  word = max(n for n in (8, 16, 32) if n == 8 or n <= 8 * place.type.align and place.bit % n == width % n == 0)
   parts, done = [], 0
   while done < width:
     bit = place.bit + done
-    n = min(8 - bit % 8, width - done)
-    parts.append(Part(bit // 8, 1, bit % 8, n, done))
+    n = min(word - bit % word, width - done)
+    parts.append(Part(bit // word * word // 8, word // 8, bit % word, n, done))
     done += n
   return parts
 

@@ -6,7 +6,11 @@ long double third = 1.0L / 3, neg = -0.0L, huge = 1e4000L; static long double ta
 static long double horner(long double x, int n, ...) { return n ? x * horner(x, n - 1) + n : x; }
 static long double pick(int k, long double a, double b, float c) { return k == 0 ? a : k == 1 ? b : c; }
 struct ld { char c; long double v; }; static struct ld twice(struct ld s) { s.v *= 2; return s; }
+static long double extremes[] = {1e4000L + 1.0L, 1e4000L - 1e4000L, 0.0L + 1e4000L, -0.0L * 1e4000L, 1e4000L / -0.0L, 0.0L / -1e4000L,
+  1e4000L * (1e4000L * 1e4000L), 5.0L / (1e4000L * 1e4000L), -0.0L / 3.0L, 0.0L / 0.0L, 1.0L / 3 - 0.0L};
 int main(void) {
+  for (int k = 0; k < 11; k++) printf("%.20Lg ", k == 9 ? extremes[k] != extremes[k] : extremes[k]);
+  printf("%g %g %d\n", (double)1e4000L, (float)-1e4000L, 1e4000L < 1e300 * 1e300);
   printf("%.20Lg %d %Lg\n", third, signbit((double)neg) != 0, huge); volatile long double x = third; x = x * 3 - 1; printf("%Lg %d\n", x, x == 0);
   for (int i = 0; i < 3; i++) printf("%.19Lg ", table[i] + pick(i, 10, 20, 30)); printf("%Lg\n", horner(1.5L, 4));
   volatile float f = 0.1f, g = 0.2f; volatile double d = f * g; printf("%.17g %.17g %.17g\n", d, (double)f * g, (double)(f + g * f));
