@@ -48,6 +48,8 @@ EXAMPLES = [
   ("#define f() bar\nf\n( )\nf", "bar f"),
   ("#define f(x) x\nf(1\n#undef f\n+ 2) f(3)", "1 + 2 f(3)"),
   ("#if 0\ndon't\n#elif (1 ? -1 : 0u) > 0 && defined f == 0\nyes\n#else\nno\n#endif", "yes"),
+  ("#if 0\n#if 1\na\n#elif 1/0\n#foo\n#else\nb\n#endif\n#elif 1\nc\n#ifdef X\nd\n#else\ne\n#endif\n#elif 1\nf\n#endif",
+   "c e"),
   ("#if 1 || 1/0\na\n#endif\n#if 0x7fffffffffffffff + 1 < 0 && '\\377' == 255\nb\n#endif", "a b"),
   ("#if 0 && 1/0 || (1 < 2) << 40 > 1 << 30 && ~!1 == -1 && -1 > 0u && sizeof == 0 && !(1 ? 2 : 3, 0)\na\n#endif", "a"),
   ("__LINE__\n#line 40 \"u.c\"\n__LINE__ __FILE__", '1 40 "u.c"'),

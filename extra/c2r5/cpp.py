@@ -32,12 +32,13 @@ class Macro(NamedTuple):
   dynamic: Callable[[Token], str] | None = None      # the text of a string or number that depends on the place
 
 class Group(NamedTuple):
-  """An open #if: where it began, and whether one of its branches has been taken."""
+  """An open #if: its last directive, whether the branch after that is read, and whether one has been."""
   token: Token
+  holds: bool
   taken: bool
   is_else: bool = False
 
-DEFERRED = ("if", "ifdef", "ifndef")
+OPENING = ("if", "ifdef", "ifndef")
 
 # ---- where expansion reads from --------------------------------------------------------------------------------------
 
@@ -94,9 +95,7 @@ class Preprocessor:
     self.builtins: set[str] = set()          # names that have a meaning before any #include
     self.counter = count()
     self.saved: dict[str, list[Macro | None]] = {}             # by #pragma push_macro
-    now = time.localtime()
-    month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[now.tm_mon - 1]
-    date, clock = f'"{month} {now.tm_mday:2} {now.tm_year}"', time.strftime('"%H:%M:%S"', now)
+    date, clock = time.strftime('"%b %e %Y" "%H:%M:%S"').rsplit(" ", 1)
     dynamic: dict[str, Callable[[Token], str]] = {
       "__FILE__": lambda t: quoted(t.file.place(t.at).file), "__LINE__": lambda t: str(t.line),
       "__COUNTER__": lambda t: str(next(self.counter)), "__DATE__": lambda t: date, "__TIME__": lambda t: clock,
@@ -120,17 +119,16 @@ class Preprocessor:
     self.includes.append(file)
     groups: list[Group] = []
     tokens, done = file.tokens, 0
-    skipping = 0                             # how many groups below the innermost that is skipped, plus one
     for start in file.hashes:
       if start < done: continue              # a # inside a directive's line
-      if not skipping and done < start: yield tokens[done:start]
+      if done < start and not skips(groups): yield tokens[done:start]
       done = end = line_end(tokens, start)
       line = tokens[start + 1:end]
       if not line: continue
       name, rest = line[0], line[1:]
       try:
-        if name.text in CONDITIONAL or skipping:
-          skipping = self.conditional(groups, skipping, name, rest)
+        if name.text in CONDITIONAL: self.conditional(groups, name, rest)
+        elif skips(groups): continue
         elif name.text in ("include", "include_next", "import"):
           included = self.find_include(name, rest)
           if included is not None: yield from self.open(included)
@@ -140,26 +138,21 @@ class Preprocessor:
         else: self.directive(name, rest)
       except Failure as e: self.diagnostics.error(e.token, e.message)
     if groups: self.diagnostics.error(groups[-1].token, f"unterminated #{groups[-1].token.text}")
-    if done < len(tokens) - 1 and not skipping: yield tokens[done:-1]
+    if done < len(tokens) - 1 and not skips(groups): yield tokens[done:-1]
     self.includes.pop()
 
-  def conditional(self, groups: list[Group], skipping: int, name: Token, rest: Tokens) -> int:
-    """Obeys a directive of #if's family, or skips one. Gives the new depth of skipping."""
-    if name.text in DEFERRED:
-      if skipping: return skipping + 1
-      groups.append(Group(name, self.condition(name, rest)))
-      return 0 if groups[-1].taken else 1
-    if skipping > 1: return skipping - (name.text == "endif")
-    if name.text not in CONDITIONAL: return skipping
+  def conditional(self, groups: list[Group], name: Token, rest: Tokens) -> None:
+    """Obeys a directive of #if's family. Of a group inside one that is skipped, no branch is taken."""
+    if name.text in OPENING:
+      is_skipped = skips(groups)
+      holds = not is_skipped and self.condition(name, rest)
+      return groups.append(Group(name, holds, is_skipped or holds))
     if not groups: raise Failure(name, f"#{name.text} without #if")
-    group = groups[-1]
-    if name.text == "endif":
-      groups.pop()
-      return 0
+    group = groups.pop()
+    if name.text == "endif": return
     if group.is_else: raise Failure(name, f"#{name.text} after #else")
     holds = not group.taken and (name.text == "else" or self.condition(name, rest))
-    groups[-1] = Group(name, group.taken or holds, name.text == "else")
-    return 0 if holds else 1
+    groups.append(Group(name, holds, group.taken or holds, name.text == "else"))
 
   def condition(self, name: Token, rest: Tokens) -> bool:
     try:
@@ -436,6 +429,8 @@ def line_end(tokens: Tokens, start: int) -> int:
 def escaped(text: str) -> str: return text.replace("\\", "\\\\").replace('"', '\\"')
 def quoted(text: str) -> str: return f'"{escaped(text)}"'
 
+def skips(groups: list[Group]) -> bool: return bool(groups) and not groups[-1].holds
+
 def macro_name(directive: Token, rest: Tokens) -> Token:
   if not rest: raise Failure(directive, f"no macro name given in #{directive.text} directive")
   if rest[0].kind is not IDENTIFIER: raise Failure(rest[0], "macro names must be identifiers")
@@ -451,7 +446,7 @@ def guard_of(file: SourceFile) -> str | None:
   for h in hashes:
     word = tokens[h + 1].text
     if depth == 1 and (word.startswith("el") or word == "endif" and h != last): return None
-    depth += (word in DEFERRED) - (word == "endif")
+    depth += (word in OPENING) - (word == "endif")
   return tokens[2].text
 
 def parameters(macro: Token, rest: Tokens) -> tuple[tuple[str, ...], bool, Tokens]:

@@ -19,7 +19,7 @@ from .tree import Node, Object
 class Attributes:
   """What __attribute__, _Alignas and asm("name") say."""
   align: int | None = None
-  words: set[str] = default(default_factory=set)      # packed, weak, constructor, ..
+  words: set[str] = default(default_factory=set)      # packed, weak, constructor ..; inline, _Thread_local ..
   section: str | None = None
   alias: str | None = None
   symbol: str | None = None
@@ -33,7 +33,6 @@ class Attributes:
 class Specifiers(NamedTuple):
   type: Type
   storage: str                                        # one of STORAGE without _Thread_local, or ''
-  words: frozenset[str]                               # inline, _Thread_local, ..
   attributes: Attributes
 
 class Signature(NamedTuple):
@@ -109,7 +108,8 @@ class Declarations(Expressions):
         found = meaning.type
         self.advance()
     t = in_mode(self.basic_type(words, found, start), attributes.mode)
-    return Specifiers(qualified_by(flags, t), storage, frozenset(flags - QUALIFIERS), attributes)
+    attributes.words |= flags - QUALIFIERS
+    return Specifiers(qualified_by(flags, t), storage, attributes)
 
   def basic_type(self, words: list[str], found: Type | None, start: Token) -> Type:
     if found is not None:

@@ -293,27 +293,24 @@ class Lowering:
     """As an unsigned number."""
     pieces = []
     for part in parts_of(place, width):
-      word = self.load_part(place, part)
-      if part.width < 8 * part.size:
+      address, dtype = add(place.address, long(part.offset)), UNSIGNED_OF_SIZE[part.size]
+      word = self.build.load(address, dtype, hint=own_number(place.type))
+      if part.width < dtype.bits:
         word = low_bits(shift_right(cast(word, dtypes.uint64), part.shift), part.width)
       pieces.append((word, part.position))
     if len(pieces) == 1: return pieces[0][0]
     return reduce(operator.or_, [shift_left(cast(piece, dtypes.uint64), bit) for piece, bit in pieces])
 
-  def load_part(self, place: Place, part: "Part") -> UOp:
-    address = add(place.address, long(part.offset))
-    return self.build.load(address, UNSIGNED_OF_SIZE[part.size], hint=own_number(place.type))
-
   def write_bits(self, place: Place, width: int, value: UOp) -> None:
     bits = to_bits(value, place.type)
     for part in parts_of(place, width):
+      address, dtype = add(place.address, long(part.offset)), UNSIGNED_OF_SIZE[part.size]
       word = shift_right(bits, part.position)
-      if part.width < 8 * part.size:
+      if part.width < dtype.bits:
         mask = (1 << part.width) - 1
-        old = cast(self.load_part(place, part), dtypes.uint64)
+        old = cast(self.build.load(address, dtype, hint=own_number(place.type)), dtypes.uint64)
         word = old & ~(mask << part.shift) | shift_left(word & mask, part.shift)
-      address, word = add(place.address, long(part.offset)), cast(word, UNSIGNED_OF_SIZE[part.size])
-      self.build.store(address, word, hint=own_number(place.type))
+      self.build.store(address, cast(word, dtype), hint=own_number(place.type))
 
   # ---- places ----
 

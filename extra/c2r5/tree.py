@@ -134,8 +134,7 @@ class Trees:
     raise Failure(token, f"incompatible types: {what} '{to}' from '{have}'")
 
   def pointers_fit(self, a: Pointer, b: Pointer) -> bool:
-    if a.to.is_void or b.to.is_void: return True
-    return compatible(a.to.plain, b.to.plain)
+    return a.to.is_void or b.to.is_void or compatible(a.to.plain, b.to.plain)
 
   # ---- unary operators ----
 
