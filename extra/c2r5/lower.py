@@ -302,14 +302,14 @@ class Lowering:
     return reduce(operator.or_, [shift_left(cast(piece, dtypes.uint64), bit) for piece, bit in pieces])
 
   def write_bits(self, place: Place, width: int, value: UOp) -> None:
-    bits = to_bits(value, place.type)
+    bits = to_bits(value)
     for part in parts_of(place, width):
       address, dtype = add(place.address, long(part.offset)), UNSIGNED_OF_SIZE[part.size]
       word = shift_right(bits, part.position)
       if part.width < dtype.bits:
         mask = (1 << part.width) - 1
         old = cast(self.build.load(address, dtype, hint=own_number(place.type)), dtypes.uint64)
-        word = old & ~(mask << part.shift) | shift_left(word & mask, part.shift)
+        word = old & ~(mask << part.shift) | shift_left(cast(word, dtypes.uint64) & mask, part.shift)
       self.build.store(address, cast(word, dtype), hint=own_number(place.type))
 
   # ---- places ----
@@ -481,7 +481,7 @@ class Lowering:
   def written(self, place: Place, value: UOp) -> UOp:
     """The value of an assignment: what the place holds after it; of a bit-field, what fits."""
     if is_aggregate(place.type): return place.address
-    return value if place.width is None else from_bits(to_bits(value, place.type), place.width, place.type)
+    return value if place.width is None else from_bits(to_bits(value), place.width, place.type)
 
   def update(self, node: Node) -> UOp:
     """place op= operand, ++place, place++"""
@@ -602,8 +602,7 @@ class Lowering:
 
   def absolute(self, x: UOp) -> UOp:
     """|x| without its sign bit, NaN too."""
-    bits = UNSIGNED_OF_SIZE[x.dtype.itemsize]
-    return UOp(Ops.BITCAST, x.dtype, (low_bits(UOp(Ops.BITCAST, bits, (x,)), bits.bits - 1),))
+    return low_bits(to_bits(x), x.dtype.bits - 1).bitcast(x.dtype)
 
   def square_root(self, x: UOp) -> UOp: return UOp(Ops.SQRT, x.dtype, (x,))
 
@@ -887,15 +886,16 @@ def parts_of(place: Place, width: int) -> list[Part]:
 def from_bits(bits: UOp, width: int, t: Type) -> UOp:
   """The low bits of an unsigned number as a value of a member's type."""
   if isinstance(t, Floating):
-    return UOp(Ops.BITCAST, t.dtype, (cast(bits, UNSIGNED_OF_SIZE[t.size]),))         # type: ignore[arg-type]
+    return cast(bits, UNSIGNED_OF_SIZE[t.size]).bitcast(t.dtype)                       # type: ignore[arg-type]
   if isinstance(t, Integer) and t.signed:
     signed = cast(bits, dtypes.int64)
     return cast(shift_right(shift_left(signed, 64 - width), 64 - width), t.dtype)
   return cast(low_bits(bits, width) if width < bits.dtype.bits else bits, dtype_of(t))
 
-def to_bits(value: UOp, t: Type) -> UOp:
-  if isinstance(t, Floating): value = UOp(Ops.BITCAST, UNSIGNED_OF_SIZE[t.size], (value,))
-  return cast(value, dtypes.uint64)
+def to_bits(value: UOp) -> UOp:
+  """A value as an unsigned number of its size."""
+  dtype = UNSIGNED_OF_SIZE[value.dtype.itemsize]
+  return value.bitcast(dtype) if value.dtype.kind == "f" else cast(value, dtype)
 
 UNSIGNED_OF_SIZE = {1: dtypes.uint8, 2: dtypes.uint16, 4: dtypes.uint32, 8: dtypes.uint64}
 
