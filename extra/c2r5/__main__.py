@@ -165,16 +165,17 @@ def target_of(command: Command, path: str, for_linking: str) -> str:
   if command.stage in ("link", "E", "M", "syntax"): return for_linking
   return command.output or stem(path) + {"S": ".s", "c": ".o", "llvm": ".ll"}[command.stage]
 
-def compile_at_once(command: Command, work: list[tuple[str, str]], diagnostics: Diagnostics) -> bool:
-  """Each file in a process of its own. Whether all went well."""
+def compile_all(command: Command, work: list[tuple[str, str]], diagnostics: Diagnostics) -> bool:
+  """Whether all went well. Where several files are compiled at once, each has a process of its own."""
   statuses = []
+  if command.jobs == 1 or len(work) == 1: return not any([compile_one(command, *pair, diagnostics) for pair in work])
   for k, (path, target) in enumerate(work):
     if k >= command.jobs: statuses.append(os.wait()[1])
-    if not os.fork(): os._exit(guarded(partial(compile_alone, command, path, target, diagnostics)))
+    if not os.fork(): os._exit(guarded(partial(compile_one, command, path, target, diagnostics)))
   statuses += [os.wait()[1] for _ in work[:command.jobs]]
   return not any(statuses)
 
-def compile_alone(command: Command, path: str, target: str, diagnostics: Diagnostics) -> int:
+def compile_one(command: Command, path: str, target: str, diagnostics: Diagnostics) -> int:
   compile_file(command, path, target, diagnostics)
   sys.stderr.flush()
   return 1 if diagnostics.errors else 0
@@ -230,12 +231,7 @@ def execute(command: Command) -> int:
   diagnostics.muted, diagnostics.strict = command.quiet, command.strict
   with tempfile.TemporaryDirectory(prefix="c2r5-") as folder:
     targets = {path: target_of(command, path, os.path.join(folder, f"{k}.o")) for k, path in enumerate(command.inputs)}
-    sources = [path for path in command.inputs if is_c(path)]
-    if command.jobs > 1 and len(sources) > 1:
-      if not compile_at_once(command, [(path, targets[path]) for path in sources], diagnostics): return 1
-    else:
-      for path in sources: compile_file(command, path, targets[path], diagnostics)
-    if diagnostics.errors: return 1
+    if not compile_all(command, [(path, targets[path]) for path in command.inputs if is_c(path)], diagnostics): return 1
     if command.stage == "c":
       for path in command.inputs:
         if path.endswith((".s", ".S")): call_tool([gcc(command), "-c", path, "-o", targets[path]])

@@ -464,11 +464,10 @@ class Initializers:
 
   def element(self, t: Type, offset: int, member: Member | None = None) -> None:
     """initializer = assignment | "{" [ elements ] "}" | string, for an object of type t at offset"""
-    p = self.parser
-    if p.text == "{": return p.nested(lambda: self.braced(t, offset, member))
+    token = self.parser.token
+    if token.text == "{": return self.parser.nested(lambda: self.braced(t, offset, member))
     if isinstance(t, Array) and self.starts_string(t): return self.string(t, offset)
-    token = p.token
-    node = p.assignment()
+    node = self.parser.assignment()
     if t.is_array and node.kind == "compound" and compatible(t, node.type): return self.put(offset, node.type, node)
     if t.is_array: raise Failure(token, "invalid initializer")
     self.value(t, offset, node, token, member)

@@ -124,10 +124,9 @@ MODES: dict[tuple[bool, int | None], str] = {                       # (whether a
   (False, 4): "sf", (False, 8): "df", (False, 16): "tf", (True, 4): "si", (True, 8): "di"}
 QUAD_COMPARE = {"lt": "__lttf2", "gt": "__gttf2", "le": "__letf2", "ge": "__getf2", "eq": "__eqtf2", "ne": "__netf2"}
 
-class Jumps(NamedTuple):
-  """Where break and continue go; depth: how many cleanups are pending there."""
-  out: UOp
-  again: UOp | None
+class Jump(NamedTuple):
+  """Where break or continue goes; depth: how many cleanups are pending there."""
+  label: UOp
   depth: int
 
 class Dispatch(NamedTuple):
@@ -143,7 +142,7 @@ class Lowering:
     assert isinstance(object.type, FunctionType), "a definition has a function type"
     self.type = object.type
     self.blocks: dict[Label | Node, UOp] = defaultdict(new_label)         # of labels and cases
-    self.jumps: list[Jumps] = []
+    self.jumps: dict[str, Jump] = {}                      # break and continue
     self.dispatch: Dispatch | None = None
     self.once: dict[Node, UOp] = {}
     self.cleanups: list[Callable[[], UOp]] = []
@@ -719,7 +718,7 @@ class Lowering:
     elif is_simple(test): self.branch(test, head, out)
     else: self.build.jump(check)
     self.build.begin(head)
-    self.loop_body(body, out, again)
+    self.inside(body, {"break": out, "continue": again})
     self.build.start(again)
     if step is not None:
       self.mark(step)
@@ -731,18 +730,17 @@ class Lowering:
     else: self.build.jump(head)
     self.build.begin(out)
 
-  def loop_body(self, body: Node, out: UOp, again: UOp | None) -> None:
-    self.jumps.append(Jumps(out, again, len(self.cleanups)))
+  def inside(self, body: Node, targets: dict[str, UOp]) -> None:
+    """A loop's or switch's body, with where break and continue go in it."""
+    outer, depth = self.jumps, len(self.cleanups)
+    self.jumps = outer | {word: Jump(label, depth) for word, label in targets.items()}
     self.statement(body)
-    self.jumps.pop()
+    self.jumps = outer
 
-  def break_(self, node: Node) -> None:
-    self.run_cleanups(self.jumps[-1].depth)
-    self.build.jump(self.jumps[-1].out)
-  def continue_(self, node: Node) -> None:
-    target = next(j for j in reversed(self.jumps) if j.again is not None)
+  def jump(self, node: Node) -> None:
+    target = self.jumps[node.kind]
     self.run_cleanups(target.depth)
-    self.build.jump(target.again)                                       # type: ignore[arg-type]
+    self.build.jump(target.label)
 
   def begin_label(self, node: Node) -> None: self.build.start(self.blocks[node.arg])
   def label(self, node: Node) -> None:
@@ -772,7 +770,7 @@ class Lowering:
     ranges = sorted((c.arg.low, c.arg.high, self.blocks[c]) for c in switch.cases if c.arg.low <= c.arg.high)
     default = self.blocks[switch.default] if switch.default is not None else out
     self.select(value, ranges, default)
-    self.loop_body(node.src[1], out, None)
+    self.inside(node.src[1], {"break": out})
     self.build.start(out)
 
   def case(self, node: Node) -> None:
@@ -825,12 +823,10 @@ SIMPLE = frozenset({"number", "variable", "dereference", "member", "decay", "cas
 
 def is_simple(node: Node) -> bool:
   """Whether it is cheap to compute an expression in two places."""
-  waiting, count = [node], 0
-  while waiting:
-    n = waiting.pop()
-    count += 1
-    if n.kind not in SIMPLE or count > 24: return False
-    waiting += n.src
+  nodes = [node]
+  for n in nodes:                                             # it grows
+    if n.kind not in SIMPLE or len(nodes) > 24: return False
+    nodes += n.src
   return True
 
 # ---- memcpy of a few bytes ---------------------------------------------------------------------------------------
@@ -921,5 +917,5 @@ STATEMENTS: dict[str, Callable[[Lowering, Node], None]] = {
   "block": Lowering.block, "sequence": Lowering.sequence, "expression": Lowering.expression, "empty": Lowering.empty,
   "declare": Lowering.declare, "measure": Lowering.measure, "if": Lowering.if_, "for": Lowering.for_,
   "do": Lowering.for_, "switch": Lowering.switch, "case": Lowering.case, "label": Lowering.label,
-  "goto": Lowering.goto, "computed_goto": Lowering.computed_goto, "break": Lowering.break_,
-  "continue": Lowering.continue_, "return": Lowering.return_, "asm": Lowering.asm}
+  "goto": Lowering.goto, "computed_goto": Lowering.computed_goto, "break": Lowering.jump,
+  "continue": Lowering.jump, "return": Lowering.return_, "asm": Lowering.asm}

@@ -90,12 +90,12 @@ def data_section(name: str, objects: Iterable[Data]) -> Assembled:
     if name in NO_BITS:
       section.fill(max(data.size, 1))
       continue
-    at = 0
+    contents, at = data.contents.ljust(data.size, b"\0"), 0
     for offset, symbol, extra in data.pieces:
-      section.data(bytes_between(data, at, offset))
+      section.data(contents[at:offset])
       section.pointer(symbol, extra)
       at = offset + 8
-    section.data(bytes_between(data, at, data.size))
+    section.data(contents[at:])
   return section.finish()
 
 def list_section(name: str, functions: Iterable[str]) -> Assembled:
@@ -103,6 +103,3 @@ def list_section(name: str, functions: Iterable[str]) -> Assembled:
   section = Section(name, alignment=8)
   for function in functions: section.pointer(function)
   return section.finish()
-
-def bytes_between(data: Data, start: int, end: int) -> bytes:
-  return data.contents[start:end].ljust(end - start, b"\0")
