@@ -53,12 +53,11 @@ class Command:
   arguments: list[str] = field(default_factory=list)     # of the program that --run runs
 
   def settings(self) -> Settings:
-    machine = platform("x86_64" if self.host else "riscv64")
-    if not self.searched: machine = machine._replace(headers=())
-    machine = machine._replace(headers=(*self.system, *machine.headers, *self.after))
+    target = platform("x86_64" if self.host else "riscv64")
+    headers = (*self.system, *(target.headers if self.searched else ()), *self.after)
     defines = (*standard_macros(self.standard), *self.defines)
     options = Options(tuple(self.quoted), tuple(self.angled))
-    return Settings(machine, self.level, defines, tuple(self.included), options, self.debug)
+    return Settings(target._replace(headers=headers), self.level, defines, tuple(self.included), options, self.debug)
 
 VERSIONS = {"90": "", "89": "", "99": "199901L", "9x": "199901L", "11": "201112L", "1x": "201112L", "17": "201710L",
             "18": "201710L", "2x": "202000L", "23": "202311L"}

@@ -287,8 +287,8 @@ class Expressions(Reader):
     while last is not None and last.kind == "label": last = last.src[0]
     if last is None or last.kind != "expression": return Node("statements", VOID, token, (), block.arg)
     value = self.trees.value(last.src[0])
-    last.src = (value,)
-    return Node("statements", value.type.plain, token, (), block.arg)
+    last.kind, last.src = "empty", ()
+    return Node("statements", value.type.plain, token, (value,), block.arg)
 
   def identifier(self, name: Token) -> Node:
     if name.text in RESERVED: raise Failure(name, f"expected expression before '{name.text}'")

@@ -3,14 +3,13 @@
 # an address. Operands are evaluated from left to right, as gcc does. What the flat form has no op for is a CALL of a
 # name that begins with __builtin_; docs/ir.md lists these.
 from __future__ import annotations
-import math, operator
+import operator
 from collections import defaultdict
 from contextlib import contextmanager
-from fractions import Fraction
 from functools import reduce
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 from picograd.codegen.flat import Builder, Convention, Function, Line, new_label
-from picograd.dtype import DType, dtypes, nearest
+from picograd.dtype import DType, dtypes
 from picograd.ops.ops import Lifetime, Ops
 from picograd.ops.uop import UOp, fresh
 from .abi import Passing, assigner, scalars, stack_size
@@ -88,12 +87,6 @@ def chunks(size: int, align: int) -> list[tuple[int, int]]:
     offset += width
   return found
 
-def is_double(value: Any) -> bool:
-  """Whether a float64 is exactly this number."""
-  if not isinstance(value, Fraction): return True
-  near = nearest(value)
-  return math.isfinite(near) and Fraction(near) == value
-
 class Place(NamedTuple):
   """Where an lvalue is. width: of a bit-field, or of what is not aligned, which starts at this bit of the record there,
   whose alignment is the type's."""
@@ -118,11 +111,8 @@ COMPUTE: dict[str, Callable[[UOp, UOp], UOp]] = {
   "shr": lambda x, y: x >> shift_count(x, y)}
 COMPARE: dict[str, Callable[[UOp, UOp], UOp]] = {
   "lt": operator.lt, "gt": operator.gt, "le": operator.le, "ge": operator.ge, "eq": UOp.eq, "ne": UOp.ne}
-# libgcc's functions on quadruple floats (lp64d): operator -> name
-QUAD = {"add": "__addtf3", "sub": "__subtf3", "mul": "__multf3", "div": "__divtf3"}
 MODES: dict[tuple[bool, int | None], str] = {                       # (whether an integer, size) -> libgcc's letters
   (False, 4): "sf", (False, 8): "df", (False, 16): "tf", (True, 4): "si", (True, 8): "di"}
-QUAD_COMPARE = {"lt": "__lttf2", "gt": "__gttf2", "le": "__letf2", "ge": "__getf2", "eq": "__eqtf2", "ne": "__netf2"}
 
 class Jump(NamedTuple):
   """Where break or continue goes; depth: how many cleanups are pending there."""
@@ -347,10 +337,8 @@ class Lowering:
 
   def number(self, node: Node) -> UOp:
     t = node.type
-    if isinstance(t, Floating) and t.size == 16:
-      if t.dtype is not None and is_double(node.arg): return const(t.dtype, float(node.arg))
-      return self.read(Place(self.constant_bytes(bytes_of_long_double(t, node.arg)), t))
-    return const(dtype_of(t), node.arg)
+    if not isinstance(t, Floating) or t.size < 16: return const(dtype_of(t), node.arg)
+    return self.read(Place(self.constant_bytes(bytes_of_long_double(t, node.arg)), t))
 
   def constant_bytes(self, contents: bytes) -> UOp:
     """The address of bytes that never change."""
@@ -413,7 +401,7 @@ class Lowering:
 
   def compute(self, kind: str, t: Type, x: UOp, y: UOp) -> UOp:
     """An operator on values of type t; of pointers with an int64, in bytes."""
-    return self.library(QUAD[kind], t, (x, t), (y, t)) if is_quad(t) else COMPUTE[kind](x, y)
+    return self.library(f"__{kind}tf3", t, (x, t), (y, t)) if is_quad(t) else COMPUTE[kind](x, y)
 
   def negate(self, node: Node) -> UOp:
     value = self.value(node.src[0])
@@ -502,14 +490,8 @@ class Lowering:
   def statements(self, node: Node) -> UOp:
     """GNU: ({ .. })"""
     with self.scope():
-      for s in node.arg[:-1]: self.statement(s)
-      last = node.arg[-1] if node.arg else None
-      while last is not None and last.kind == "label":
-        self.begin_label(last)
-        last = last.src[0]
-      if last is not None and last.kind == "expression": return self.value(last.src[0])
-      if last is not None: self.statement(last)
-    return const(dtypes.int32, 0)
+      for s in node.arg: self.statement(s)
+      return self.value(node.src[0]) if node.src else const(dtypes.int32, 0)
 
   def union_cast(self, node: Node) -> UOp:
     whole = self.new_slot(node.type)
@@ -585,7 +567,7 @@ class Lowering:
     return slot
 
   def compare_quads(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
-    return COMPARE[kind](self.library(QUAD_COMPARE[kind], INT, (x, t), (y, t)), const(dtypes.int32, 0))
+    return COMPARE[kind](self.library(f"__{kind}tf2", INT, (x, t), (y, t)), const(dtypes.int32, 0))
 
   def convert_quad(self, value: UOp, source: Type, to: Type) -> UOp:
     """Between long double and other types (libgcc's names: sf df tf are floats, si di integers)."""
@@ -742,9 +724,8 @@ class Lowering:
     self.run_cleanups(target.depth)
     self.build.jump(target.label)
 
-  def begin_label(self, node: Node) -> None: self.build.start(self.blocks[node.arg])
   def label(self, node: Node) -> None:
-    self.begin_label(node)
+    self.build.start(self.blocks[node.arg])
     self.statement(node.src[0])
   def goto(self, node: Node) -> None: self.build.jump(self.blocks[node.arg])
 
