@@ -74,7 +74,8 @@ BAD = [("#if\n#endif", 1), ("#define", 1), ("#else", 1), ("#if 1", 1), ("#includ
        ("#define a ## b", 1), ("#define f(x) #y", 1), ("#define f(x,x)", 1), ("#if 1 +\n#endif", 1),
        ("#if 1.0\n#endif", 1), ("#if 1/0\n#endif", 1), ("#if sizeof(int)\n#endif", 1), ("#if (int)1\n#endif", 1),
        ("#if x = 1\n#endif", 1), ('#if "a"\n#endif', 1), ("#if x++\n#endif", 1), ("#if !\"a\"\n#endif", 1),
-       ("#undef 1", 1), ("#if &x\n#endif", 1),
+       ("#if defined\n#endif", 1), ("#if defined(X\n#endif", 1), ("#if defined 1\n#endif", 1), ("#undef 1", 1),
+       ("#if &x\n#endif", 1),
        ("#define f(...) __VA_OPT__(a ##)\nf(1)", 2), ("#define f(...) __VA_OPT__(\nf(1)", 2), ("#if 0[1]\n#endif", 1),
        ("#if 1.0 < 2\n#endif", 1), ("#if f(1)\n#endif", 1)]
 @pytest.mark.parametrize("source, line", BAD)

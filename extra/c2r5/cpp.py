@@ -519,27 +519,22 @@ class Condition(Expressions):
   def without_queries(self, rest: Tokens) -> Tokens:
     """defined X, __has_include(..) and their kind, replaced by 0 and 1 before macros are."""
     out: Tokens = []
-    i = 0
-    while i < len(rest):
-      token = rest[i]
-      i += 1
-      if token.text == "defined": found, i = self.is_defined(token, rest, i)
-      elif token.text in QUERIES and i < len(rest) and rest[i].text == "(":
-        end = i
-        while end < len(rest) and rest[end].text != ")": end += 1
-        found, i = QUERIES[token.text](self.cpp, token, rest[i + 1:end]), end + 1
-      else:
-        out.append(token)
-        continue
-      out.append(Token(NUMBER, str(int(found)), token.file, token.at, token.space))
+    waiting = rest[::-1]
+    while waiting:
+      token = waiting.pop()
+      opens = bool(waiting) and waiting[-1].text == "("
+      if token.text == "defined" or opens and token.text in QUERIES:
+        inside = [waiting.pop()] if waiting else []
+        while opens and waiting and inside[-1].text != ")": inside.append(waiting.pop())
+        found = QUERIES[token.text](self.cpp, token, inside[1:-1] if opens else inside)
+        token = Token(NUMBER, str(int(found)), token.file, token.at, token.space)
+      out.append(token)
     return out
 
-  def is_defined(self, token: Token, rest: Tokens, i: int) -> tuple[bool, int]:
-    words = [t.text for t in rest[i:i + 3]]
-    if words[:1] == ["("] and words[2:] == [")"]: name, end = rest[i + 1], i + 3
-    elif words and rest[i].kind is IDENTIFIER: name, end = rest[i], i + 1
-    else: raise Failure(token, "operator 'defined' requires an identifier")
-    return self.cpp.is_macro(name.text), end
+def has_macro(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
+  if len(inside) != 1 or inside[0].kind is not IDENTIFIER:
+    raise Failure(name, "operator 'defined' requires an identifier")
+  return cpp.is_macro(inside[0].text)
 
 def has_include(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
   """Whether #include of it would find a file."""
@@ -555,9 +550,11 @@ def has_attribute(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
 def has_builtin(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
   return bool(inside) and inside[0].text in cpp.builtins
 
-QUERIES = {"__has_include": has_include, "__has_include_next": has_include, "__has_attribute": has_attribute,
-           "__has_builtin": has_builtin, "__has_c_attribute": lambda cpp, name, inside: False,
-           "__has_feature": lambda cpp, name, inside: False, "__has_extension": lambda cpp, name, inside: False}
+def has_nothing(cpp: Preprocessor, name: Token, inside: Tokens) -> bool: return False
+
+QUERIES = {"defined": has_macro, "__has_include": has_include, "__has_include_next": has_include,
+           "__has_attribute": has_attribute, "__has_builtin": has_builtin, "__has_c_attribute": has_nothing,
+           "__has_feature": has_nothing, "__has_extension": has_nothing}
 
 # ---- -E --------------------------------------------------------------------------------------------------------------
 
