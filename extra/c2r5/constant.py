@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any, Callable
 from picograd.dtype import dtypes, nearest, round_to_odd, truncate
 from picograd.ops.ops import fdiv, idiv
-from .ctype import Floating, Integer, Pointer, Type
+from .ctype import Floating, Integer, Pointer, Type, target_of
 from .lex import Failure, Token
 from .tree import Address, Node
 
@@ -154,16 +154,15 @@ def unary(node: Node) -> Value:
 
 def offset_pointer(node: Node) -> Value:
   pointer, count = [constant_value(s) for s in node.src]
-  assert isinstance(node.type, Pointer), "pointer arithmetic gives a pointer"
-  if node.type.to.size is None or not isinstance(count, int): raise NotConstant
-  return moved(pointer, count * node.type.to.size * (1 if node.kind == "pointer_add" else -1))
+  size = target_of(node.type).size
+  if size is None or not isinstance(count, int): raise NotConstant
+  return moved(pointer, count * size if node.kind == "pointer_add" else -count * size)
 
 def pointer_difference(node: Node) -> Value:
   x, y = [constant_value(s) for s in node.src]
   difference = address_arithmetic("sub", x, y)
-  assert isinstance(node.src[0].type, Pointer), "the operands are pointers"
   if not isinstance(difference, int): raise NotConstant
-  return difference // (node.src[0].type.to.size or 1)
+  return difference // (target_of(node.src[0].type).size or 1)
 
 def comma(node: Node) -> Value:
   constant_value(node.src[0])

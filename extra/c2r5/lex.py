@@ -30,7 +30,7 @@ class Token:
   @property
   def is_outermost(self) -> bool:
     """Whether it is not indented."""
-    return self.at == 0 or self.file.text[self.at - 1] == "\n"
+    return self.file.text[self.at - 1:self.at] in ("", "\n")
   @property
   def line(self) -> int: return self.file.place(self.at).line
   @property

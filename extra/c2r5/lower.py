@@ -14,7 +14,7 @@ from picograd.ops.ops import Lifetime, Ops
 from picograd.ops.uop import UOp, fresh
 from .abi import Passing, assigner, scalars, stack_size
 from .constant import NotConstant, bytes_of_long_double, constant_value, is_true
-from .ctype import Array, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type, UNSIGNED_LONG
+from .ctype import Array, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type, UNSIGNED_LONG, target_of
 from .declare import Leaf
 from .lex import Failure, Token
 from .parse import Definition, Switch
@@ -414,15 +414,12 @@ class Lowering:
     return self.moved(node.kind, node.type, *map(self.value, node.src))
 
   def moved(self, kind: str, t: Type, pointer: UOp, count: UOp) -> UOp:
-    assert isinstance(t, Pointer), "only pointers are moved"
-    nbytes = scaled(count, self.size_of_type(t.to))
+    nbytes = scaled(count, self.size_of_type(target_of(t)))
     return add(pointer, negative(nbytes) if kind == "pointer_sub" else nbytes)
 
   def pointer_difference(self, node: Node) -> UOp:
     x, y = [cast(self.value(s), dtypes.int64) for s in node.src]
-    t = node.src[0].type
-    assert isinstance(t, Pointer), "only pointers have a distance"
-    size = self.size_of_type(t.to)
+    size = self.size_of_type(target_of(node.src[0].type))
     return subtract(x, y) // size if size is not long(1) else subtract(x, y)
 
   def size_of_type(self, t: Type) -> UOp:

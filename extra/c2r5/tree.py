@@ -4,7 +4,7 @@
 from __future__ import annotations
 from typing import Any, NamedTuple, Sequence
 from .ctype import (Array, common, compatible, composite, decayed, DOUBLE, Floating, FunctionType, INT, Integer, LONG,
-                    Machine, Pointer, promoted, Record, Type, UNSIGNED_LONG, VOID)
+                    Machine, Pointer, promoted, Record, Type, UNSIGNED_LONG, VOID, target_of)
 from .lex import Diagnostics, Failure, Token
 
 class Node:
@@ -228,13 +228,13 @@ class Trees:
 
   def offset(self, kind: str, pointer: Node, count: Node, token: Token) -> Node:
     """pointer +- count elements."""
-    assert isinstance(pointer.type, Pointer), "the first operand is the pointer"
     self.element_size(pointer.type, token)
     return Node(kind, pointer.type.plain, token, (pointer, self.cast(self.promote(count), LONG)))
 
-  def element_size(self, pointer: Pointer, token: Token) -> None:
-    if not pointer.to.is_void and not pointer.to.is_complete and not pointer.to.is_variable:
-      raise Failure(token, f"invalid use of a pointer to incomplete type '{pointer.to}'")
+  def element_size(self, pointer: Type, token: Token) -> None:
+    t = target_of(pointer)
+    if not t.is_void and not t.is_complete and not t.is_variable:
+      raise Failure(token, f"invalid use of a pointer to incomplete type '{t}'")
 
   def index(self, node: Node, position: Node, token: Token) -> Node:
     if not self.value(node).type.is_pointer and not self.value(position).type.is_pointer:

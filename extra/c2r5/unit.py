@@ -58,8 +58,6 @@ def fill(image: Image, leaves: Iterable[Leaf], base: int) -> None:
     elif node.kind == "compound" and not node.type.is_scalar:                          # GNU: a constant of record type
       image.put(leaf.offset, bytes(node.type.size or 0))
       fill(image, node.arg[1], leaf.offset)
-    elif node.kind == "variable" and isinstance(node.arg.data, bytes) and node.type.is_array:
-      image.put(leaf.offset, node.arg.data)
     else:
       try: image.value(leaf, constant_value(node))
       except NotConstant: raise Failure(node.token, "initializer element is not constant") from None
