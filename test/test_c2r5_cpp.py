@@ -42,10 +42,14 @@ EXAMPLES = [
   ("#define s(x) #x\ns( a  b \"c\\n\" '\\4' )", '"a b \\"c\\\\n\\" \'\\\\4\'"'),
   ("#define h # ## #\n#define m(a) #a\n#define i(a) m(a)\n#define j(c, d) i(c h d)\nj(x, y)", '"x ## y"'),
   ("#define F(a,...) f(a __VA_OPT__(,) __VA_ARGS__)\n#define E\nF(1,2,3) F(1) F(1,E)", "f(1,2,3) f(1) f(1)"),
+  ("#define F(a,...) x __VA_OPT__(a) ## b #__VA_OPT__(a, y)\nF(1) F(1, 2)", 'x b "" x 1b "1, y"'),
+  ("#define F(a) a a\n#define G(a,...) a __VA_OPT__(a)\nF(__COUNTER__) G(__COUNTER__, x)", "0 0 1 1"),
   ("#define e(fmt, args...) p(fmt, ## args)\ne(a) e(a, 1, 2)", "p(a) p(a, 1, 2)"),
   ("#define f() bar\nf\n( )\nf", "bar f"),
   ("#define f(x) x\nf(1\n#undef f\n+ 2) f(3)", "1 + 2 f(3)"),
   ("#if 0\ndon't\n#elif (1 ? -1 : 0u) > 0 && defined f == 0\nyes\n#else\nno\n#endif", "yes"),
+  ("#if 0\n#if 1\na\n#elif 1/0\n#foo\n#else\nb\n#endif\n#elif 1\nc\n#ifdef X\nd\n#else\ne\n#endif\n#elif 1\nf\n#endif",
+   "c e"),
   ("#if 1 || 1/0\na\n#endif\n#if 0x7fffffffffffffff + 1 < 0 && '\\377' == 255\nb\n#endif", "a b"),
   ("#if 0 && 1/0 || (1 < 2) << 40 > 1 << 30 && ~!1 == -1 && -1 > 0u && sizeof == 0 && !(1 ? 2 : 3, 0)\na\n#endif", "a"),
   ("__LINE__\n#line 40 \"u.c\"\n__LINE__ __FILE__", '1 40 "u.c"'),
@@ -69,7 +73,11 @@ BAD = [("#if\n#endif", 1), ("#define", 1), ("#else", 1), ("#if 1", 1), ("#includ
        ("#define f(x) x\nf(1", 2), ("#define f(x) x\nf(1,2)", 2), ("#if (1\n#endif", 1), ("#error no", 1),
        ("#define a ## b", 1), ("#define f(x) #y", 1), ("#define f(x,x)", 1), ("#if 1 +\n#endif", 1),
        ("#if 1.0\n#endif", 1), ("#if 1/0\n#endif", 1), ("#if sizeof(int)\n#endif", 1), ("#if (int)1\n#endif", 1),
-       ("#if x = 1\n#endif", 1), ('#if "a"\n#endif', 1), ("#if x++\n#endif", 1), ("#if f(1)\n#endif", 1)]
+       ("#if x = 1\n#endif", 1), ('#if "a"\n#endif', 1), ("#if x++\n#endif", 1), ("#if !\"a\"\n#endif", 1),
+       ("#if defined\n#endif", 1), ("#if defined(X\n#endif", 1), ("#if defined 1\n#endif", 1), ("#undef 1", 1),
+       ("#if &x\n#endif", 1),
+       ("#define f(...) __VA_OPT__(a ##)\nf(1)", 2), ("#define f(...) __VA_OPT__(\nf(1)", 2), ("#if 0[1]\n#endif", 1),
+       ("#if 1.0 < 2\n#endif", 1), ("#if f(1)\n#endif", 1)]
 @pytest.mark.parametrize("source, line", BAD)
 def test_errors_are_located(source, line):
   assert f"t.c:{line}:" in preprocess(source)[1]

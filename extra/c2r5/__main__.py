@@ -53,12 +53,11 @@ class Command:
   arguments: list[str] = field(default_factory=list)     # of the program that --run runs
 
   def settings(self) -> Settings:
-    machine = platform("x86_64" if self.host else "riscv64")
-    if not self.searched: machine = machine._replace(headers=())
-    machine = machine._replace(headers=(*self.system, *machine.headers, *self.after))
+    target = platform("x86_64" if self.host else "riscv64")
+    headers = (*self.system, *(target.headers if self.searched else ()), *self.after)
     defines = (*standard_macros(self.standard), *self.defines)
     options = Options(tuple(self.quoted), tuple(self.angled))
-    return Settings(machine, self.level, defines, tuple(self.included), options, self.debug)
+    return Settings(target._replace(headers=headers), self.level, defines, tuple(self.included), options, self.debug)
 
 VERSIONS = {"90": "", "89": "", "99": "199901L", "9x": "199901L", "11": "201112L", "1x": "201112L", "17": "201710L",
             "18": "201710L", "2x": "202000L", "23": "202311L"}
@@ -85,10 +84,10 @@ FLAGS: dict[str, tuple[str, object]] = {
   **{f"-{word}": ("dependencies", word) for word in ("M", "MM", "MD", "MMD")}, "-j": ("jobs", os.cpu_count() or 1)}
 # option with a value -> the field that it sets, or the list that it is added to
 VALUES = {"-o": "output", "-MF": "dependency_file", "-MT": "dependency_target", "-MQ": "dependency_target",
-          "-std=": "standard", "-x": "language"}
-LISTS = {"-I": "angled", "-iquote": "quoted", "-isystem": "system", "-idirafter": "after", "-include": "included",
-         "-D": "defines", "-U": "defines", **dict.fromkeys(("-l", "-L", "-T", "-u", "-z", "-Xlinker"), "linker")}
-LONGEST_FIRST = sorted({*VALUES, *LISTS}, key=len, reverse=True)
+          "-std=": "standard", "-x": "language", "-I": "angled", "-iquote": "quoted", "-isystem": "system",
+          "-idirafter": "after", "-include": "included", "-D": "defines", "-U": "defines",
+          **dict.fromkeys(("-l", "-L", "-T", "-u", "-z", "-Xlinker"), "linker")}
+LONGEST_FIRST = sorted(VALUES, key=len, reverse=True)
 LINKER = ("-Wl,", "-static", "-shared", "-no-pie", "-pthread", "-nostd", "-nodefault", "-pie", "-rdynamic")
 SILENT = ("-W", "-f", "-m", "-pedantic", "-pipe", "-p", "-P", "-v")
 
@@ -121,11 +120,13 @@ def option(command: Command, word: str, waiting: list[str]) -> bool:
   return True
 
 def valued(command: Command, name: str, value: str) -> None:
-  if name in VALUES: return setattr(command, VALUES[name], value)
+  field = VALUES[name]
   if name == "-D": value = define(value)
   elif name == "-U": value = f"#undef {value}"
-  elif LISTS[name] == "linker": value = name + value
-  getattr(command, LISTS[name]).append(value)
+  elif field == "linker": value = name + value
+  known = getattr(command, field)
+  if isinstance(known, list): known.append(value)
+  else: setattr(command, field, value)
 
 # ---- compiling -------------------------------------------------------------------------------------------------------
 
@@ -163,23 +164,17 @@ def target_of(command: Command, path: str, for_linking: str) -> str:
   if command.stage in ("link", "E", "M", "syntax"): return for_linking
   return command.output or stem(path) + {"S": ".s", "c": ".o", "llvm": ".ll"}[command.stage]
 
-def compile_at_once(command: Command, work: list[tuple[str, str]], diagnostics: Diagnostics) -> bool:
-  """Each file in a process of its own. Whether all went well."""
-  running: set[int] = set()
+def compile_all(command: Command, work: list[tuple[str, str]], diagnostics: Diagnostics) -> bool:
+  """Whether all went well. Where several files are compiled at once, each has a process of its own."""
   statuses = []
-  def wait() -> None:
-    pid, status = os.wait()
-    running.discard(pid)
-    statuses.append(status)
-  for path, target in work:
-    if len(running) == command.jobs: wait()
-    pid = os.fork()
-    if not pid: os._exit(guarded(partial(compile_alone, command, path, target, diagnostics)))
-    running.add(pid)
-  while running: wait()
+  if command.jobs == 1 or len(work) == 1: return not any([compile_one(command, *pair, diagnostics) for pair in work])
+  for k, (path, target) in enumerate(work):
+    if k >= command.jobs: statuses.append(os.wait()[1])
+    if not os.fork(): os._exit(guarded(partial(compile_one, command, path, target, diagnostics)))
+  statuses += [os.wait()[1] for _ in work[:command.jobs]]
   return not any(statuses)
 
-def compile_alone(command: Command, path: str, target: str, diagnostics: Diagnostics) -> int:
+def compile_one(command: Command, path: str, target: str, diagnostics: Diagnostics) -> int:
   compile_file(command, path, target, diagnostics)
   sys.stderr.flush()
   return 1 if diagnostics.errors else 0
@@ -235,12 +230,7 @@ def execute(command: Command) -> int:
   diagnostics.muted, diagnostics.strict = command.quiet, command.strict
   with tempfile.TemporaryDirectory(prefix="c2r5-") as folder:
     targets = {path: target_of(command, path, os.path.join(folder, f"{k}.o")) for k, path in enumerate(command.inputs)}
-    sources = [path for path in command.inputs if is_c(path)]
-    if command.jobs > 1 and len(sources) > 1:
-      if not compile_at_once(command, [(path, targets[path]) for path in sources], diagnostics): return 1
-    else:
-      for path in sources: compile_file(command, path, targets[path], diagnostics)
-    if diagnostics.errors: return 1
+    if not compile_all(command, [(path, targets[path]) for path in command.inputs if is_c(path)], diagnostics): return 1
     if command.stage == "c":
       for path in command.inputs:
         if path.endswith((".s", ".S")): call_tool([gcc(command), "-c", path, "-o", targets[path]])

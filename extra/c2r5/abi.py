@@ -50,8 +50,7 @@ class Assigner:
 
   def result(self, t: Type) -> Passing:
     """by_reference: the caller passes an address, first of all, where the result goes."""
-    return self.fresh().place(t, False) if not t.is_void else NOTHING
-  def fresh(self) -> "Assigner": return type(self)()
+    return self.place(t, False) if not t.is_void else NOTHING
   def argument(self, t: Type, is_variable: bool) -> Passing:
     passing = self.place(t, is_variable)
     self.free_integers -= passing.padding
@@ -88,8 +87,7 @@ class SystemV(Assigner):
     floats = sum(piece.dtype.kind == "f" for piece in passing.pieces)
     if passing.on_stack: return passing
     needed = len(passing.pieces) - floats
-    if needed > self.free_integers or floats > self.free_floats:
-      if t.is_record: return ON_STACK
+    if t.is_record and (needed > self.free_integers or floats > self.free_floats): return ON_STACK
     self.free_integers, self.free_floats = max(0, self.free_integers - needed), max(0, self.free_floats - floats)
     return passing
   def result(self, t: Type) -> Passing:

@@ -4,9 +4,8 @@ from __future__ import annotations
 import os, re
 from typing import Any, Container, Iterator, Sequence
 from picograd.codegen.flat import Module
-from picograd.codegen.rvasm import decode
 from picograd.codegen.rvobject import (ABSOLUTE, Assembled, CALL, FAR, FLAGS, HIGH, HIGH_THREAD, LOW, LOW_STORE,
-                                       Relocation, WRITABLE)
+                                       Relocation, WRITABLE, instructions)
 
 OPERATORS = {HIGH: "%pcrel_hi", HIGH_THREAD: "%tls_ie_pcrel_hi", LOW: "%pcrel_lo", LOW_STORE: "%pcrel_lo"}
 LETTERS = {1: "w", 2: "a", 4: "x", 0x400: "T"}                       # of the bits in a section's flags
@@ -14,7 +13,7 @@ LAST_NUMBER = re.compile(r"[.+\-\d]+(?=(\(\w+\))?$)")                # an immedi
 
 def assembly_of(sections: Sequence[Assembled], module: Module) -> str:
   """A whole file."""
-  lines = ["\t.option norelax", *[f"\t.weak {name}" for name in module.weak]]
+  lines = ["\t.option norelax", *[f"\t.weak {name}" for name in sorted(module.weak)]]
   debug = Debug(sections[0], module) if module.source is not None else None
   if debug is not None: lines += [f"\t.file {k} {quoted(file)}" for file, k in debug.files.items()]
   for section in sections: lines += section_lines(section, module.weak, debug)
@@ -45,13 +44,6 @@ def section_lines(section: Assembled, weak: Container[str], debug: Debug | None)
     done.add(at)
     yield "\t" + line
   if is_code: yield ".Lend:"
-
-def instructions(code: bytes) -> Iterator[tuple[int, Any, tuple[int, ...]]]:
-  at = 0
-  while at < len(code):
-    row, operands = decode(code, at)
-    yield at, row, operands
-    at += row.size
 
 def is_jump(row: Any) -> bool: return bool(row.fields) and row.fields[-1].kind == "p"
 def jump_targets(code: bytes) -> set[int]:

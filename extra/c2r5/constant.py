@@ -6,9 +6,10 @@ import math, operator
 from fractions import Fraction
 from typing import Any, Callable
 from picograd.dtype import dtypes, nearest, round_to_odd, truncate
-from .ctype import Floating, Integer, Pointer, Type
+from picograd.ops.ops import fdiv, idiv
+from .ctype import Floating, Integer, Pointer, Type, target_of
 from .lex import Failure, Token
-from .tree import Address, Node, Object
+from .tree import Address, Node
 
 class NotConstant(Exception): pass
 
@@ -38,7 +39,7 @@ def is_true(node: Node) -> bool | None:
 
 def is_weak(address: Address) -> bool:
   """Whether the linker may find nothing there."""
-  return isinstance(address.object, Object) and address.object.is_weak and not address.object.is_defined
+  return "weak" in address.object.attributes and not address.object.is_defined
 
 # ---- numbers of floating types ---------------------------------------------------------------------------------------
 
@@ -93,26 +94,18 @@ def converted(value: Value, to: Type) -> Value:
 
 # ---- operators -------------------------------------------------------------------------------------------------------
 
-def divide(node: Node, x: Value, y: Value) -> Value:
-  if node.type.is_floating: return divide_floats(x, y)
-  if y == 0: raise NotConstant
-  quotient = abs(x) // abs(y)
-  return quotient if (x < 0) == (y < 0) else -quotient
-
-def divide_floats(x: Value, y: Value) -> Value:
-  if isinstance(x, float) or isinstance(y, float): x, y = as_float(x), as_float(y)
-  if y != 0: return x / y
-  return math.nan if x == 0 or x != x else math.copysign(math.inf, x) * math.copysign(1.0, y)
-
 def exact(f: Callable[[Any, Any], Any]) -> Callable[[Node, Value, Value], Value]:
+  """An operator on numbers. Next to 0, an infinity or NaN, the sign of a Fraction says all, unless 0 is added to it."""
   def apply(node: Node, x: Value, y: Value) -> Value:
-    if isinstance(x, float) == isinstance(y, float): return f(x, y)
-    return f(Fraction(x), Fraction(y)) if 0 in (x, y) else f(as_float(x), as_float(y))
+    if isinstance(x, Fraction) == isinstance(y, Fraction): return f(x, y)
+    if 0 in (x, y) and f in (operator.add, operator.sub): return f(Fraction(x), Fraction(y))
+    return f(*[(v > 0) - (v < 0) if isinstance(v, Fraction) else v for v in (x, y)])
   return apply
 
-def as_float(value: Value) -> float:
-  """A long double beside a special one: of a Fraction only the sign counts."""
-  return value if isinstance(value, float) else 1.0 if value > 0 else -1.0
+def divide(node: Node, x: Value, y: Value) -> Value:
+  if node.type.is_floating: return exact(fdiv)(node, x, y)
+  if y == 0: raise NotConstant
+  return idiv(x, y)
 
 def shift(f: Callable[[int, int], int]) -> Callable[[Node, Value, Value], Value]:
   return lambda node, x, y: f(x, y & 8 * (node.type.size or 0) - 1)
@@ -161,16 +154,15 @@ def unary(node: Node) -> Value:
 
 def offset_pointer(node: Node) -> Value:
   pointer, count = [constant_value(s) for s in node.src]
-  assert isinstance(node.type, Pointer), "pointer arithmetic gives a pointer"
-  if node.type.to.size is None or not isinstance(count, int): raise NotConstant
-  return moved(pointer, count * node.type.to.size * (1 if node.kind == "pointer_add" else -1))
+  size = target_of(node.type).size
+  if size is None or not isinstance(count, int): raise NotConstant
+  return moved(pointer, count * size if node.kind == "pointer_add" else -count * size)
 
 def pointer_difference(node: Node) -> Value:
   x, y = [constant_value(s) for s in node.src]
   difference = address_arithmetic("sub", x, y)
-  assert isinstance(node.src[0].type, Pointer), "the operands are pointers"
   if not isinstance(difference, int): raise NotConstant
-  return difference // (node.src[0].type.to.size or 1)
+  return difference // (target_of(node.src[0].type).size or 1)
 
 def comma(node: Node) -> Value:
   constant_value(node.src[0])
@@ -182,7 +174,7 @@ def address_of(node: Node) -> Value:
   if node.kind == "member": return moved(address_of(node.src[0]), node.arg.offset)
   if node.kind not in ("variable", "compound"): raise NotConstant
   object = node.arg if node.kind == "variable" else node.arg[0]
-  if object.storage == "automatic" or object.is_thread_local: raise NotConstant
+  if object.storage == "automatic" or "_Thread_local" in object.attributes: raise NotConstant
   return Address(object, 0)
 
 RULES: dict[str, Callable[[Node], Value]] = {

@@ -4,6 +4,7 @@
 # expanded over segments with hide sets (Prosser's algorithm, on which the standard's words are based).
 from __future__ import annotations
 import os, sys, time
+from functools import cached_property
 from itertools import count
 from typing import Callable, Iterable, Iterator, NamedTuple
 from .constant import integer_constant
@@ -15,7 +16,13 @@ from .literal import code_units, read_number
 from .tree import Node
 
 Tokens = list[Token]
-Arguments = dict[str, Tokens]                # parameter -> what was given for it
+
+class Argument:
+  """What was given for a parameter; expanded once, however often it is used."""
+  def __init__(self, given: Tokens, expand: Callable[[Tokens], Tokens]):
+    self.given, self.expand = given, expand
+  @cached_property
+  def expanded(self) -> Tokens: return self.expand(self.given)
 
 class Macro(NamedTuple):
   name: str
@@ -25,12 +32,13 @@ class Macro(NamedTuple):
   dynamic: Callable[[Token], str] | None = None      # the text of a string or number that depends on the place
 
 class Group(NamedTuple):
-  """An open #if: where it began, and whether one of its branches has been taken."""
+  """An open #if: its last directive, whether the branch after that is read, and whether one has been."""
   token: Token
+  holds: bool
   taken: bool
   is_else: bool = False
 
-DEFERRED = ("if", "ifdef", "ifndef")
+OPENING = ("if", "ifdef", "ifndef")
 
 # ---- where expansion reads from --------------------------------------------------------------------------------------
 
@@ -87,9 +95,7 @@ class Preprocessor:
     self.builtins: set[str] = set()          # names that have a meaning before any #include
     self.counter = count()
     self.saved: dict[str, list[Macro | None]] = {}             # by #pragma push_macro
-    now = time.localtime()
-    month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[now.tm_mon - 1]
-    date, clock = f'"{month} {now.tm_mday:2} {now.tm_year}"', time.strftime('"%H:%M:%S"', now)
+    date, clock = time.strftime('"%b %e %Y" "%H:%M:%S"').rsplit(" ", 1)
     dynamic: dict[str, Callable[[Token], str]] = {
       "__FILE__": lambda t: quoted(t.file.place(t.at).file), "__LINE__": lambda t: str(t.line),
       "__COUNTER__": lambda t: str(next(self.counter)), "__DATE__": lambda t: date, "__TIME__": lambda t: clock,
@@ -113,17 +119,16 @@ class Preprocessor:
     self.includes.append(file)
     groups: list[Group] = []
     tokens, done = file.tokens, 0
-    skipping = 0                             # how many groups below the innermost that is skipped, plus one
     for start in file.hashes:
       if start < done: continue              # a # inside a directive's line
-      if not skipping and done < start: yield tokens[done:start]
+      if done < start and not skips(groups): yield tokens[done:start]
       done = end = line_end(tokens, start)
       line = tokens[start + 1:end]
       if not line: continue
       name, rest = line[0], line[1:]
       try:
-        if name.text in CONDITIONAL or skipping:
-          skipping = self.conditional(groups, skipping, name, rest)
+        if name.text in CONDITIONAL: self.conditional(groups, name, rest)
+        elif skips(groups): continue
         elif name.text in ("include", "include_next", "import"):
           included = self.find_include(name, rest)
           if included is not None: yield from self.open(included)
@@ -133,33 +138,26 @@ class Preprocessor:
         else: self.directive(name, rest)
       except Failure as e: self.diagnostics.error(e.token, e.message)
     if groups: self.diagnostics.error(groups[-1].token, f"unterminated #{groups[-1].token.text}")
-    if done < len(tokens) - 1 and not skipping: yield tokens[done:-1]
+    if done < len(tokens) - 1 and not skips(groups): yield tokens[done:-1]
     self.includes.pop()
 
-  def conditional(self, groups: list[Group], skipping: int, name: Token, rest: Tokens) -> int:
-    """Obeys a directive of #if's family, or skips one. Gives the new depth of skipping."""
-    if name.text in DEFERRED:
-      if skipping: return skipping + 1
-      groups.append(Group(name, self.condition(name, rest)))
-      return 0 if groups[-1].taken else 1
-    if skipping > 1: return skipping - (name.text == "endif")
-    if name.text not in CONDITIONAL: return skipping
+  def conditional(self, groups: list[Group], name: Token, rest: Tokens) -> None:
+    """Obeys a directive of #if's family. Of a group inside one that is skipped, no branch is taken."""
+    if name.text in OPENING:
+      is_skipped = skips(groups)
+      holds = not is_skipped and self.condition(name, rest)
+      return groups.append(Group(name, holds, is_skipped or holds))
     if not groups: raise Failure(name, f"#{name.text} without #if")
-    group = groups[-1]
-    if name.text == "endif":
-      groups.pop()
-      return 0
+    group = groups.pop()
+    if name.text == "endif": return
     if group.is_else: raise Failure(name, f"#{name.text} after #else")
     holds = not group.taken and (name.text == "else" or self.condition(name, rest))
-    groups[-1] = Group(name, group.taken or holds, name.text == "else")
-    return 0 if holds else 1
+    groups.append(Group(name, holds, group.taken or holds, name.text == "else"))
 
   def condition(self, name: Token, rest: Tokens) -> bool:
     try:
       if name.text in ("if", "elif"): return Condition(self, name, rest).value()
-      if not rest or rest[0].kind is not IDENTIFIER:
-        raise Failure(name, f"no macro name given in #{name.text} directive")
-      return self.is_macro(rest[0].text) == (name.text in ("ifdef", "elifdef"))
+      return self.is_macro(macro_name(name, rest).text) == (name.text in ("ifdef", "elifdef"))
     except Failure as e:
       self.diagnostics.error(e.token, e.message)
       return False
@@ -169,9 +167,7 @@ class Preprocessor:
   def directive(self, name: Token, rest: Tokens) -> None:
     text = " ".join(t.text for t in rest)
     if name.text == "define": self.define(name, rest)
-    elif name.text == "undef":
-      if not rest: raise Failure(name, "no macro name given in #undef directive")
-      self.macros.pop(rest[0].text, None)
+    elif name.text == "undef": self.macros.pop(macro_name(name, rest).text, None)
     elif name.text == "error":
       self.diagnostics.error(name, f"#error {text}")
       raise Halt
@@ -189,14 +185,12 @@ class Preprocessor:
     file.renamed.append((physical + splices, int(rest[0].text), shown))
 
   def define(self, name: Token, rest: Tokens) -> None:
-    if not rest: raise Failure(name, "no macro name given in #define directive")
-    macro, body = rest[0], rest[1:]
-    if macro.kind is not IDENTIFIER: raise Failure(macro, "macro names must be identifiers")
+    macro, body = macro_name(name, rest), rest[1:]
     if macro.text == "defined": raise Failure(macro, '"defined" cannot be used as a macro name')
     params, variadic = None, False
     if body and body[0].text == "(" and body[0].space == ADJACENT:
       params, variadic, body = parameters(macro, body[1:])
-    if body and body[0].space != ADJACENT: body = [copy_of(body[0], body[0].hide, ADJACENT), *body[1:]]
+    body = with_space(body, ADJACENT)
     if body and "##" in (body[0].text, body[-1].text):
       raise Failure(macro, "'##' cannot appear at either end of a macro")
     if params is not None:
@@ -328,8 +322,8 @@ class Preprocessor:
       feed.push(place_at(token, self.substitute(macro, arguments, token), hide))
     return True
 
-  def arguments(self, name: Token, macro: Macro, feed: Feed) -> tuple[dict[str, Tokens], Token]:
-    """Parameter -> the tokens given for it; and the closing parenthesis."""
+  def arguments(self, name: Token, macro: Macro, feed: Feed) -> tuple[dict[str, Argument], Token]:
+    """Parameter -> what is given for it; and the closing parenthesis."""
     assert macro.params is not None, "only function-like macros have arguments"
     given: list[Tokens] = [[]]
     depth = 0
@@ -353,53 +347,44 @@ class Preprocessor:
     if len(given) != expected:
       word = "requires" if len(given) < expected else "takes just"
       raise Failure(name, f'macro "{name.text}" {word} {expected} arguments, but {len(given)} given')
-    return dict(zip(macro.params, given)), token
+    return dict(zip(macro.params, [Argument(tokens, self.expanded) for tokens in given])), token
 
-  def substitute(self, macro: Macro, arguments: dict[str, Tokens], use: Token) -> Tokens:
+  def substitute(self, macro: Macro, arguments: dict[str, Argument], use: Token) -> Tokens:
     """The macro's body with parameters replaced, # and ## done."""
-    expanded: dict[str, Tokens] = {}
-    def argument(token: Token) -> Tokens:
-      if token.text not in expanded: expanded[token.text] = self.expanded(arguments[token.text])
-      return with_space(expanded[token.text], token.space)
     out: Tokens = []
     body, i = macro.body, 0
     while i < len(body):
-      token = body[i]
-      following = body[i + 1].text if i + 1 < len(body) else ""
-      i += 1
-      if token.text == "#" and macro.params is not None and following in arguments:
-        out.append(stringize(token, arguments[following]))
-        i += 1
-      elif token.text == "##":
-        right, i = self.right_operand(macro, arguments, body, i, use)
-        self.paste(out, right, macro, body[i - 1].text, use)
-      elif token.text == "__VA_OPT__" and following == "(" and macro.variadic:
-        inside, i = self.optional(macro, arguments, body, i, use)
-        out += with_space(inside, token.space)
-      elif token.text in arguments:
-        raw = following == "##"
-        tokens = with_space(arguments[token.text], token.space) if raw else argument(token)
-        out += tokens if tokens or not raw else [Token(PLACEMARKER, "", token.file, token.at, token.space)]
-      else: out.append(token)
+      token, is_paste = body[i], body[i].text == "##"
+      found, end = self.operand(macro, arguments, i + is_paste, use)
+      if is_paste: self.paste(out, found, macro, body[i + 1].text, use)
+      else: out += with_space(found, token.space) or [Token(PLACEMARKER, "", token.file, token.at, token.space)]
+      i = end
     return [t for t in out if t.kind is not PLACEMARKER]
 
-  def right_operand(self, macro: Macro, arguments: Arguments, body: Tokens, i: int, use: Token) -> tuple[Tokens, int]:
-    """What stands after ##, and where it ends."""
-    token = body[i]
-    if token.text == "__VA_OPT__" and macro.variadic: return self.optional(macro, arguments, body, i + 1, use)
-    if token.text == "#" and i + 1 < len(body) and body[i + 1].text in arguments:
-      return [stringize(token, arguments[body[i + 1].text])], i + 2
-    return arguments.get(token.text, [token]), i + 1
+  def operand(self, macro: Macro, arguments: dict[str, Argument], i: int, use: Token) -> tuple[Tokens, int]:
+    """What stands at a place of the body, and where that ends. Next to # and ## an argument is as it was given."""
+    body, text = macro.body, macro.body[i].text
+    before, following = body[i - 1].text if i else "", body[i + 1].text if i + 1 < len(body) else ""
+    if text == "#" and macro.params is not None:
+      inside, end = self.operand(macro, arguments, i + 1, use)
+      return [stringize(body[i], inside)], end
+    if text == "__VA_OPT__" and following == "(" and macro.variadic: return self.optional(macro, arguments, i + 1, use)
+    if text not in arguments: return [body[i]], i + 1
+    is_raw = before in ("#", "##") or following == "##"
+    return arguments[text].given if is_raw else arguments[text].expanded, i + 1
 
-  def optional(self, macro: Macro, arguments: Arguments, body: Tokens, i: int, use: Token) -> tuple[Tokens, int]:
+  def optional(self, macro: Macro, arguments: dict[str, Argument], i: int, use: Token) -> tuple[Tokens, int]:
     """The contents of __VA_OPT__( .. ) if variable arguments were given; i is at the parenthesis."""
     assert macro.params is not None, "only function-like macros are variadic"
-    depth, end = 1, i + 1
+    body, depth, end = macro.body, 1, i + 1
     while end < len(body) and depth:
       depth += {"(": 1, ")": -1}.get(body[end].text, 0)
       end += 1
-    if not self.expanded(arguments[macro.params[-1]]): return [], end
-    return self.substitute(macro._replace(body=body[i + 1:end - 1]), arguments, use), end
+    inside = body[i + 1:end - 1]
+    if depth or inside and "##" in (inside[0].text, inside[-1].text):
+      raise Failure(use, "__VA_OPT__ is not closed, or '##' is at one of its ends")
+    if not arguments[macro.params[-1]].expanded: return [], end
+    return self.substitute(macro._replace(body=inside), arguments, use), end
 
   def paste(self, out: Tokens, right: Tokens, macro: Macro, name: str, use: Token) -> None:
     """Joins the last token of out with the first of right. GNU: , ## __VA_ARGS__ drops the comma if there are none."""
@@ -444,6 +429,13 @@ def line_end(tokens: Tokens, start: int) -> int:
 def escaped(text: str) -> str: return text.replace("\\", "\\\\").replace('"', '\\"')
 def quoted(text: str) -> str: return f'"{escaped(text)}"'
 
+def skips(groups: list[Group]) -> bool: return bool(groups) and not groups[-1].holds
+
+def macro_name(directive: Token, rest: Tokens) -> Token:
+  if not rest: raise Failure(directive, f"no macro name given in #{directive.text} directive")
+  if rest[0].kind is not IDENTIFIER: raise Failure(rest[0], "macro names must be identifiers")
+  return rest[0]
+
 def guard_of(file: SourceFile) -> str | None:
   """The X of a file that is all #ifndef X .. #endif."""
   tokens, hashes = file.tokens, file.hashes
@@ -454,7 +446,7 @@ def guard_of(file: SourceFile) -> str | None:
   for h in hashes:
     word = tokens[h + 1].text
     if depth == 1 and (word.startswith("el") or word == "endif" and h != last): return None
-    depth += (word in DEFERRED) - (word == "endif")
+    depth += (word in OPENING) - (word == "endif")
   return tokens[2].text
 
 def parameters(macro: Token, rest: Tokens) -> tuple[tuple[str, ...], bool, Tokens]:
@@ -475,13 +467,11 @@ def same_macro(a: Macro, b: Macro) -> bool:
   def words(macro: Macro) -> list[tuple[str, bool]]: return [(t.text, t.space != ADJACENT) for t in macro.body]
   return a.params == b.params and words(a) == words(b) and a.dynamic is None
 
-def copy_of(token: Token, hide: frozenset[str], space: int) -> Token:
-  return Token(token.kind, token.text, token.file, token.at, space, hide)
-
 def with_space(tokens: Tokens, space: int) -> Tokens:
   """The tokens, the first one with the space that the parameter had."""
   if not tokens or tokens[0].space == space: return tokens
-  return [copy_of(tokens[0], tokens[0].hide, space), *tokens[1:]]
+  first = tokens[0]
+  return [Token(first.kind, first.text, first.file, first.at, space, first.hide), *tokens[1:]]
 
 def place_at(use: Token, body: Tokens, hide: frozenset[str]) -> Tokens:
   """The tokens as they come out of a macro used there."""
@@ -505,6 +495,9 @@ class Condition(Expressions):
     self.cpp, self.name = cpp, name
     tokens = self.without_queries(cpp.expanded(self.without_queries(rest)))         # macros may bring in new ones
     if not tokens: raise Failure(name, f"#{name.text} with no expression")
+    for t in tokens:
+      if t.kind is STRING: raise Failure(t, f"{t.text} is not valid in preprocessor expressions")
+    tokens = [Token(NUMBER, "0", t.file, t.at, t.space) if t.kind is IDENTIFIER else t for t in tokens]
     super().__init__([*tokens, Token(END, "", name.file, tokens[-1].at, ADJACENT)], RISCV64, cpp.diagnostics)
 
   def value(self) -> bool:
@@ -513,18 +506,9 @@ class Condition(Expressions):
     return integer_constant(node, self.name, f"expression of #{self.name.text}") != 0
 
   def unary(self) -> Node:
-    """unary = ("+" | "-" | "!" | "~") unary | primary"""
-    node = super().unary() if self.text in ("+", "-", "!", "~") else self.primary()
+    """A comparison's int too has 64 bits."""
+    node = super().unary()
     return self.trees.cast(node, LONG) if node.type is INT else node
-
-  def primary(self) -> Node:
-    """primary = "(" conditional ")" | number | character | identifier"""
-    token = self.token
-    if token.kind is IDENTIFIER: return self.trees.number(0, LONG, self.advance())
-    if token.kind is NUMBER: return self.number(self.advance())
-    if token.kind is CHARACTER or token.text == "(": return super().primary()
-    raise Failure(token, f"'{token.text}' is not valid in preprocessor expressions" if token.text
-                         else f"#{self.name.text}: an operand is missing")
 
   def number(self, token: Token) -> Node:
     number = read_number(token)
@@ -532,32 +516,25 @@ class Condition(Expressions):
     t = UNSIGNED_LONG if "u" in number.suffix or number.value > LONG.largest else LONG
     return self.trees.number(t.wrap(number.value), t, token)
 
-  def starts_type(self, token: Token) -> bool: return False
-
   def without_queries(self, rest: Tokens) -> Tokens:
     """defined X, __has_include(..) and their kind, replaced by 0 and 1 before macros are."""
     out: Tokens = []
-    i = 0
-    while i < len(rest):
-      token = rest[i]
-      i += 1
-      if token.text == "defined": found, i = self.is_defined(token, rest, i)
-      elif token.text in QUERIES and i < len(rest) and rest[i].text == "(":
-        end = i
-        while end < len(rest) and rest[end].text != ")": end += 1
-        found, i = QUERIES[token.text](self.cpp, token, rest[i + 1:end]), end + 1
-      else:
-        out.append(token)
-        continue
-      out.append(Token(NUMBER, str(int(found)), token.file, token.at, token.space))
+    waiting = rest[::-1]
+    while waiting:
+      token = waiting.pop()
+      opens = bool(waiting) and waiting[-1].text == "("
+      if token.text == "defined" or opens and token.text in QUERIES:
+        inside = [waiting.pop()] if waiting else []
+        while opens and waiting and inside[-1].text != ")": inside.append(waiting.pop())
+        found = QUERIES[token.text](self.cpp, token, inside[1:-1] if opens else inside)
+        token = Token(NUMBER, str(int(found)), token.file, token.at, token.space)
+      out.append(token)
     return out
 
-  def is_defined(self, token: Token, rest: Tokens, i: int) -> tuple[bool, int]:
-    words = [t.text for t in rest[i:i + 3]]
-    if words[:1] == ["("] and words[2:] == [")"]: name, end = rest[i + 1], i + 3
-    elif words and rest[i].kind is IDENTIFIER: name, end = rest[i], i + 1
-    else: raise Failure(token, "operator 'defined' requires an identifier")
-    return self.cpp.is_macro(name.text), end
+def has_macro(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
+  if len(inside) != 1 or inside[0].kind is not IDENTIFIER:
+    raise Failure(name, "operator 'defined' requires an identifier")
+  return cpp.is_macro(inside[0].text)
 
 def has_include(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
   """Whether #include of it would find a file."""
@@ -573,9 +550,11 @@ def has_attribute(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
 def has_builtin(cpp: Preprocessor, name: Token, inside: Tokens) -> bool:
   return bool(inside) and inside[0].text in cpp.builtins
 
-QUERIES = {"__has_include": has_include, "__has_include_next": has_include, "__has_attribute": has_attribute,
-           "__has_builtin": has_builtin, "__has_c_attribute": lambda cpp, name, inside: False,
-           "__has_feature": lambda cpp, name, inside: False, "__has_extension": lambda cpp, name, inside: False}
+def has_nothing(cpp: Preprocessor, name: Token, inside: Tokens) -> bool: return False
+
+QUERIES = {"defined": has_macro, "__has_include": has_include, "__has_include_next": has_include,
+           "__has_attribute": has_attribute, "__has_builtin": has_builtin, "__has_c_attribute": has_nothing,
+           "__has_feature": has_nothing, "__has_extension": has_nothing}
 
 # ---- -E --------------------------------------------------------------------------------------------------------------
 

@@ -198,6 +198,11 @@ def common(a: Type, b: Type) -> Type:
   if unsigned.rank >= signed.rank: return unsigned
   return signed if signed.size > unsigned.size else UNSIGNED_OF[signed.rank]
 
+def target_of(t: Type) -> Type:
+  """What a pointer points to."""
+  assert isinstance(t, Pointer), f"{t} is no pointer"
+  return t.to
+
 def decayed(t: Type) -> Type:
   """What an array or function is as a value."""
   if isinstance(t, Array): return Pointer(t.of)

@@ -19,7 +19,7 @@ from .tree import Node, Object
 class Attributes:
   """What __attribute__, _Alignas and asm("name") say."""
   align: int | None = None
-  words: set[str] = default(default_factory=set)      # packed, weak, constructor, ..
+  words: set[str] = default(default_factory=set)      # packed, weak, constructor ..; inline, _Thread_local ..
   section: str | None = None
   alias: str | None = None
   symbol: str | None = None
@@ -33,7 +33,6 @@ class Attributes:
 class Specifiers(NamedTuple):
   type: Type
   storage: str                                        # one of STORAGE without _Thread_local, or ''
-  words: frozenset[str]                               # inline, _Thread_local, ..
   attributes: Attributes
 
 class Signature(NamedTuple):
@@ -109,7 +108,8 @@ class Declarations(Expressions):
         found = meaning.type
         self.advance()
     t = in_mode(self.basic_type(words, found, start), attributes.mode)
-    return Specifiers(qualified_by(flags, t), storage, frozenset(flags - QUALIFIERS), attributes)
+    attributes.words |= flags - QUALIFIERS
+    return Specifiers(qualified_by(flags, t), storage, attributes)
 
   def basic_type(self, words: list[str], found: Type | None, start: Token) -> Type:
     if found is not None:
@@ -301,8 +301,7 @@ class Declarations(Expressions):
     token = self.advance()
     self.expect("(")
     holds = self.constant_expression("expression in static assertion")
-    message = ""
-    if self.accept(","): message = ": \"" + self.text_of_strings() + '"'
+    message = f': "{self.text_of_strings()}"' if self.accept(",") else ""
     self.expect(")")
     self.expect(";")
     if not holds: raise Failure(token, f"static assertion failed{message}")
@@ -465,11 +464,10 @@ class Initializers:
 
   def element(self, t: Type, offset: int, member: Member | None = None) -> None:
     """initializer = assignment | "{" [ elements ] "}" | string, for an object of type t at offset"""
-    p = self.parser
-    if p.text == "{": return p.nested(lambda: self.braced(t, offset, member))
+    token = self.parser.token
+    if token.text == "{": return self.parser.nested(lambda: self.braced(t, offset, member))
     if isinstance(t, Array) and self.starts_string(t): return self.string(t, offset)
-    token = p.token
-    node = p.assignment()
+    node = self.parser.assignment()
     if t.is_array and node.kind == "compound" and compatible(t, node.type): return self.put(offset, node.type, node)
     if t.is_array: raise Failure(token, "invalid initializer")
     self.value(t, offset, node, token, member)

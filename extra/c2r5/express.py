@@ -288,8 +288,8 @@ class Expressions(Reader):
     while last is not None and last.kind == "label": last = last.src[0]
     if last is None or last.kind != "expression": return Node("statements", VOID, token, (), block.arg)
     value = self.trees.value(last.src[0])
-    last.src = (value,)
-    return Node("statements", value.type.plain, token, (), block.arg)
+    last.kind, last.src = "empty", ()
+    return Node("statements", value.type.plain, token, (value,), block.arg)
 
   def identifier(self, name: Token) -> Node:
     if name.text in RESERVED: raise Failure(name, f"expected expression before '{name.text}'")
@@ -382,15 +382,10 @@ class Expressions(Reader):
 
   def choose(self) -> Node:
     """"__builtin_choose_expr" "(" constant "," assignment "," assignment ")" """
-    self.advance()
-    self.expect("(")
-    test = self.constant_expression("first argument of '__builtin_choose_expr'")
-    self.expect(",")
-    yes = self.assignment()
-    self.expect(",")
-    no = self.assignment()
-    self.expect(")")
-    return yes if test else no
+    token = self.advance()
+    given = self.parenthesized(lambda: self.listed(self.assignment))
+    if len(given) != 3: raise Failure(token, "'__builtin_choose_expr' takes three arguments")
+    return given[1 if integer_constant(self.trees.value(given[0]), token, "what '__builtin_choose_expr' tests") else 2]
 
   def is_constant(self) -> Node:
     """"__builtin_constant_p" "(" expression ")" """

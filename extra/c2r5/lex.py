@@ -30,7 +30,7 @@ class Token:
   @property
   def is_outermost(self) -> bool:
     """Whether it is not indented."""
-    return self.at == 0 or self.file.text[self.at - 1] == "\n"
+    return self.file.text[self.at - 1:self.at] in ("", "\n")
   @property
   def line(self) -> int: return self.file.place(self.at).line
   @property
@@ -161,7 +161,6 @@ class Diagnostics:
     if self.muted or token.file.system: return
     if self.strict: self.error(token, message + " [-Werror]")
     else: self.show("warning", token, message)
-  def note(self, token: Token, message: str) -> None: self.show("note", token, message)
 
   def show(self, severity: str, token: Token, message: str) -> None:
     place = token.file.place(token.at)

@@ -3,18 +3,19 @@
 # an address. Operands are evaluated from left to right, as gcc does. What the flat form has no op for is a CALL of a
 # name that begins with __builtin_; docs/ir.md lists these.
 from __future__ import annotations
-import math
+import operator
+from collections import defaultdict
 from contextlib import contextmanager
-from fractions import Fraction
 from functools import reduce
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 from picograd.codegen.flat import Builder, Convention, Function, Line, new_label
-from picograd.dtype import DType, dtypes, nearest
+from picograd.dtype import DType, dtypes
 from picograd.ops.ops import Lifetime, Ops
 from picograd.ops.uop import UOp, fresh
 from .abi import Passing, assigner, scalars, stack_size
 from .constant import NotConstant, bytes_of_long_double, constant_value, is_true
-from .ctype import Array, DOUBLE, FLOAT, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type
+from .ctype import (Array, DOUBLE, FLOAT, Floating, FunctionType, INT, Integer, Machine, Member, Pointer, Type,
+                    UNSIGNED_LONG, target_of)
 from .declare import Leaf
 from .lex import Failure, Token
 from .parse import Definition, Switch
@@ -25,10 +26,6 @@ from .tree import JUMPS, Label, Node, Object
 def const(dtype: DType, value: Any) -> UOp: return UOp.const(dtype, value)
 def long(value: int) -> UOp: return UOp.const(dtypes.int64, value)
 def symbol(name: str) -> UOp: return UOp(Ops.SYM, dtypes.ptr, (), name)
-def binary(op: Ops, x: UOp, y: UOp) -> UOp: return UOp(op, x.dtype, (x, y))
-def less(x: UOp, y: UOp) -> UOp: return UOp(Ops.CMPLT, dtypes.bool, (x, y))
-def differs(x: UOp, y: UOp) -> UOp: return UOp(Ops.CMPNE, dtypes.bool, (x, y))
-def inverse(x: UOp) -> UOp: return UOp(Ops.CMPNE, dtypes.bool, (x, UOp.const(dtypes.bool, True)))
 
 def add(x: UOp, y: UOp) -> UOp:
   """x + y, constants added at once: addresses stay base + offset."""
@@ -36,22 +33,37 @@ def add(x: UOp, y: UOp) -> UOp:
     if y.arg == 0: return x
     if x.op is Ops.CONST: return const(x.dtype, x.arg + y.arg)
     if x.op is Ops.ADD and x.src[1].op is Ops.CONST: return add(x.src[0], const(y.dtype, x.src[1].arg + y.arg))
-  return binary(Ops.ADD, x, y)
+  return x + y
 
-def negative(x: UOp) -> UOp:
-  return const(x.dtype, -x.arg) if x.op is Ops.CONST else binary(Ops.MUL, x, const(x.dtype, -1))
+def negative(x: UOp) -> UOp: return x.like(-x.arg) if x.op is Ops.CONST else -x
 def subtract(x: UOp, y: UOp) -> UOp: return add(x, negative(y))
-def shift_left(x: UOp, n: int) -> UOp: return binary(Ops.SHL, x, const(x.dtype, n)) if n else x
-def shift_right(x: UOp, n: int) -> UOp: return binary(Ops.SHR, x, const(x.dtype, n)) if n else x
+def shift_left(x: UOp, n: int) -> UOp: return x << n if n else x
+def shift_right(x: UOp, n: int) -> UOp: return x >> n if n else x
 
-def low_bits(x: UOp, n: int) -> UOp: return binary(Ops.AND, x, const(x.dtype, (1 << n) - 1))
+def low_bits(x: UOp, n: int) -> UOp:
+  mask = (1 << n) - 1
+  return x.like(x.arg & mask) if x.op is Ops.CONST else x & mask
+
 def is_quad(t: Type) -> bool:
   """A long double where it is computed by calls."""
   return isinstance(t, Floating) and t.dtype is None
 
 def scaled(count: UOp, size: UOp) -> UOp:
   if count.op is Ops.CONST and size.op is Ops.CONST: return long(count.arg * size.arg)
-  return count if size.op is Ops.CONST and size.arg == 1 else binary(Ops.MUL, count, size)
+  return count if size is long(1) else count * size
+
+def divide(x: UOp, y: UOp) -> UOp: return x / y if x.dtype.kind == "f" else x // y
+def shift_count(x: UOp, y: UOp) -> UOp:
+  """By how much y shifts x, as machines do: modulo the bits of x."""
+  return low_bits(cast(y, x.dtype), x.dtype.bits.bit_length() - 1)
+
+def distance(x: UOp, low: int) -> UOp:
+  """x - low, unsigned: large where x is less."""
+  return cast(subtract(x, x.like(low)), UNSIGNED_OF_SIZE[x.dtype.itemsize])
+
+def own_number(t: Type) -> int | None:
+  """What keeps an access of memory from being merged with others (docs/ir.md): a volatile type's."""
+  return next(fresh) if t.volatile else None
 
 def cast(x: UOp, to: DType) -> UOp:
   if x.dtype is to: return x
@@ -67,10 +79,6 @@ def dtype_of(t: Type) -> DType:
   if is_aggregate(t) or t.is_function: return dtypes.ptr
   return t.dtype                                                        # type: ignore[attr-defined]
 
-def is_scattered(t: Type, offset: int) -> bool:
-  """Whether a member of a packed structure is not where its type's alignment wants it."""
-  return not t.is_record and not t.is_array and offset % (t.size or 1) != 0
-
 def chunks(size: int, align: int) -> list[tuple[int, int]]:
   """(offset, width) of the widest accesses that make up an object."""
   found, offset = [], 0
@@ -80,12 +88,6 @@ def chunks(size: int, align: int) -> list[tuple[int, int]]:
     offset += width
   return found
 
-def is_double(value: Any) -> bool:
-  """Whether a float64 is exactly this number."""
-  if not isinstance(value, Fraction): return True
-  near = nearest(value)
-  return math.isfinite(near) and Fraction(near) == value
-
 class Place(NamedTuple):
   """Where an lvalue is. width: of a bit-field, or of what is not aligned, which starts at this bit of the record there,
   whose alignment is the type's."""
@@ -94,22 +96,28 @@ class Place(NamedTuple):
   bit: int = 0
   width: int | None = None
 
-def bits_of(record: UOp, t: Type, member: Member) -> Place:
-  if member.width is not None: return Place(record, t, member.bit, member.width)
-  return Place(record, t, 8 * member.offset, 8 * (member.type.size or 0))
+def part_of(whole: UOp, align: int, t: Type, offset: int, field: Member | None) -> Place:
+  """Where a part of a record or array is that is aligned so. field: if it is a bit-field."""
+  if field is not None: return Place(whole, t.aligned(align), 8 * (offset - field.offset) + field.bit, field.width)
+  place = Place(add(whole, long(offset)), t)
+  if not t.is_scalar or offset % (t.size or 1) == 0: return place
+  if t.size == 16: return place._replace(type=t.aligned(1))                          # a long double
+  return Place(whole, t.aligned(align), 8 * offset, 8 * (t.size or 0))               # in a packed record
 
 COPY_LIMIT = 64                         # bytes of a structure that are copied one by one; more is a call of memcpy
 
-OPS = {"add": Ops.ADD, "mul": Ops.MUL, "and": Ops.AND, "or": Ops.OR, "xor": Ops.XOR, "mod": Ops.MOD}
-# libgcc's functions on quadruple floats (lp64d): operator -> name
-QUAD = {"add": "__addtf3", "sub": "__subtf3", "mul": "__multf3", "div": "__divtf3"}
-MODES = {("f", 4): "sf", ("f", 8): "df", ("f", 16): "tf", ("i", 4): "si", ("i", 8): "di"}
-QUAD_COMPARE = {"lt": "__lttf2", "gt": "__gttf2", "le": "__letf2", "ge": "__getf2", "eq": "__eqtf2", "ne": "__netf2"}
+COMPUTE: dict[str, Callable[[UOp, UOp], UOp]] = {
+  "add": add, "sub": subtract, "mul": operator.mul, "div": divide, "mod": operator.mod, "and": operator.and_,
+  "or": operator.or_, "xor": operator.xor, "shl": lambda x, y: x << shift_count(x, y),
+  "shr": lambda x, y: x >> shift_count(x, y)}
+COMPARE: dict[str, Callable[[UOp, UOp], UOp]] = {
+  "lt": operator.lt, "gt": operator.gt, "le": operator.le, "ge": operator.ge, "eq": UOp.eq, "ne": UOp.ne}
+MODES: dict[tuple[bool, int | None], str] = {                       # (whether an integer, size) -> libgcc's letters
+  (False, 4): "sf", (False, 8): "df", (False, 16): "tf", (True, 4): "si", (True, 8): "di"}
 
-class Jumps(NamedTuple):
-  """Where break and continue go; depth: how many cleanups are pending there."""
-  out: UOp
-  again: UOp | None
+class Jump(NamedTuple):
+  """Where break or continue goes; depth: how many cleanups are pending there."""
+  label: UOp
   depth: int
 
 class Dispatch(NamedTuple):
@@ -124,12 +132,11 @@ class Lowering:
     object = definition.object
     assert isinstance(object.type, FunctionType), "a definition has a function type"
     self.type = object.type
-    self.labels: dict[Label, UOp] = {}
-    self.jumps: list[Jumps] = []
-    self.cases: dict[Node, UOp] = {}
+    self.blocks: dict[Label | Node, UOp] = defaultdict(new_label)         # of labels and cases
+    self.jumps: dict[str, Jump] = {}                      # break and continue
     self.dispatch: Dispatch | None = None
     self.once: dict[Node, UOp] = {}
-    self.cleanups: list[Callable[[], None]] = []
+    self.cleanups: list[Callable[[], UOp]] = []
     self.result = assigner(machine).result(self.type.result)
     self.lines, self.at = lines, object.token             # at: the statement that is being lowered
     self.build = Builder(object.symbol, [])
@@ -141,9 +148,7 @@ class Lowering:
     self.statement(self.definition.body)
     self.return_value(None)
     if self.dispatch is not None: self.write_dispatch(self.dispatch)
-    pieces = self.result.pieces
-    results = () if self.result.by_reference else tuple([p.dtype for p in pieces])
-    if self.gives_back_address(): results = (dtypes.ptr,)
+    results = tuple([u.dtype for u in self.no_result()])
     fn.result = results[0] if len(results) == 1 else dtypes.void
     fixed = len(fn.params) if self.type.variadic else None
     fn.convention = Convention(fixed, results if len(results) > 1 else (), tuple(self.memory_params))
@@ -170,11 +175,10 @@ class Lowering:
       k = len(self.build.function.params)
       values = [self.parameter(piece.dtype) for piece in passing.pieces]
       if passing.on_stack: self.memory_params.append((k, *stack_size(object.type)))
-      if (passing.by_reference or passing.on_stack) and object.type.is_record: object.slot = values[0]
-      elif passing.by_reference or passing.on_stack:
-        object.slot = self.new_slot(object.type)
-        value = self.convert(self.read(Place(values[0], passed)), passed, object.type)
-        self.write(Place(object.slot, object.type), value)
+      if passing.by_reference or passing.on_stack:
+        object.slot = values[0]
+        if passed is not object.type:
+          self.build.store(object.slot, cast(self.build.load(object.slot, dtypes.float64), dtypes.float32))
       else:
         object.slot = self.new_slot(object.type)
         self.store_pieces(object.slot, object.type, passing, values)
@@ -187,15 +191,13 @@ class Lowering:
     """A new place on the stack. Its node is a pointer. Slots are aligned to 16; for more, there is room to move."""
     if align <= 16: return self.build.var(dtypes.ptr, -(-nbytes // 8))
     base = cast(self.build.var(dtypes.ptr, -(-(nbytes + align) // 8)), dtypes.int64)
-    return cast(binary(Ops.AND, add(base, long(align - 1)), long(-align)), dtypes.ptr)
+    return cast(add(base, long(align - 1)) & -align, dtypes.ptr)
 
   def store_pieces(self, address: UOp, t: Type, passing: Passing, values: Sequence[UOp]) -> None:
     """Puts an object together from the scalars it was passed as."""
     if not passing.pieces: return
     if not is_aggregate(t): return self.write(Place(address, t), cast(values[0], dtype_of(t)))
-    size = t.size or 0
-    whole = max(p.offset + p.dtype.itemsize for p in passing.pieces) <= size
-    target = address if whole and t.align >= 8 or self.fits(passing, t) else self.slot(16)
+    target = address if self.fits(passing, t) else self.slot(16)
     for piece, value in zip(passing.pieces, values): self.build.store(add(target, long(piece.offset)), value)
     if target is not address: self.copy(address, target, t)
 
@@ -220,45 +222,32 @@ class Lowering:
     return [cast(value, p.dtype) for p in passing.pieces]
 
   def return_value(self, node: Node | None) -> None:
-    result = self.type.result
-    if node is None or result.is_void:
-      if node is not None: self.value(node)
-      self.run_cleanups(0)
-      if result.is_void or self.result.by_reference: return self.build.ret(*self.hidden_result())
-      return self.build.ret(*[const(p.dtype, 0) for p in self.result.pieces])          # main, or undefined
-    value = self.value(node)
-    if self.result.by_reference:
-      assert self.result_address is not None, "the caller passed an address"
-      self.write(Place(self.result_address, result), value)
-      values = list(self.hidden_result())
-    else: values = self.pass_value(value, result, self.result)
+    result, values = self.type.result, self.no_result()
+    value = self.value(node) if node is not None else None
+    if value is not None and self.result_address is not None: self.write(Place(self.result_address, result), value)
+    elif value is not None and not result.is_void: values = self.pass_value(value, result, self.result)
     self.run_cleanups(0)
     self.build.ret(*values)
 
-  def gives_back_address(self) -> bool: return self.result.by_reference and self.machine.name == "x86_64"
-  def hidden_result(self) -> tuple[UOp, ...]:
-    """x86-64 gives back the address that the result went to."""
-    return (self.result_address,) if self.gives_back_address() and self.result_address is not None else ()
+  def no_result(self) -> list[UOp]:
+    """What main returns at its end, or anything undefined. x86-64 gives back the address that the result went to."""
+    if self.result_address is None: return [const(p.dtype, 0) for p in self.result.pieces]
+    return [self.result_address] if self.machine.name == "x86_64" else []
 
   # ---- memory ----
-
-  def volatile(self, u: UOp, t: Type) -> UOp:
-    return u.replace(arg=next(fresh)) if t.volatile else u
 
   def read(self, place: Place) -> UOp:
     """The value at a place; of an aggregate its address."""
     t = place.type
     if place.width is not None: return self.read_bits(place, place.width)
     if is_aggregate(t): return place.address
-    load = UOp(Ops.LOAD, dtype_of(t), (place.address, self.build.state))
-    return self.build.emit(self.volatile(load, t))
+    return self.build.load(place.address, dtype_of(t), hint=own_number(t))
 
   def write(self, place: Place, value: UOp) -> None:
     t = place.type
     if place.width is not None: return self.write_bits(place, place.width, value)
     if is_aggregate(t): return self.copy(place.address, value, t)
-    store = UOp(Ops.STORE, dtypes.void, (place.address, value, self.build.state))
-    self.build.emit(self.volatile(store, t))
+    self.build.store(place.address, value, hint=own_number(t))
 
   def copy(self, to: UOp, source: UOp, t: Type) -> None:
     """Copies an object: by its scalars if they fill it, so that slots stay apart; else in words; large ones by
@@ -292,31 +281,30 @@ class Lowering:
   # bit-fields, and members of packed structures that are not aligned
 
   def read_bits(self, place: Place, width: int) -> UOp:
-    total = const(dtypes.uint64, 0)
-    for part in parts_of(place, width):
-      word = self.load_part(place, part)
-      if part.width < 8 * part.size:
-        word = low_bits(shift_right(cast(word, dtypes.uint64), part.shift), part.width)
-      word = shift_left(cast(word, dtypes.uint64), part.position)
-      total = word if part.position == 0 else binary(Ops.OR, total, word)
-    return from_bits(total, width, place.type)
+    return from_bits(self.bits_at(place, width), width, place.type)
 
-  def load_part(self, place: Place, part: "Part") -> UOp:
-    load = UOp(Ops.LOAD, UNSIGNED_OF_SIZE[part.size], (add(place.address, long(part.offset)), self.build.state))
-    return self.build.emit(self.volatile(load, place.type))
+  def bits_at(self, place: Place, width: int) -> UOp:
+    """As an unsigned number."""
+    pieces = []
+    for part in parts_of(place, width):
+      address, dtype = add(place.address, long(part.offset)), UNSIGNED_OF_SIZE[part.size]
+      word = self.build.load(address, dtype, hint=own_number(place.type))
+      if part.width < dtype.bits:
+        word = low_bits(shift_right(cast(word, dtypes.uint64), part.shift), part.width)
+      pieces.append((word, part.position))
+    if len(pieces) == 1: return pieces[0][0]
+    return reduce(operator.or_, [shift_left(cast(piece, dtypes.uint64), bit) for piece, bit in pieces])
 
   def write_bits(self, place: Place, width: int, value: UOp) -> None:
-    bits = to_bits(value, place.type)
+    bits = to_bits(value)
     for part in parts_of(place, width):
+      address, dtype = add(place.address, long(part.offset)), UNSIGNED_OF_SIZE[part.size]
       word = shift_right(bits, part.position)
-      if part.width < 8 * part.size:
+      if part.width < dtype.bits:
         mask = (1 << part.width) - 1
-        word = shift_left(binary(Ops.AND, word, const(dtypes.uint64, mask)), part.shift)
-        old = cast(self.load_part(place, part), dtypes.uint64)
-        word = binary(Ops.OR, binary(Ops.AND, old, const(dtypes.uint64, ~(mask << part.shift))), word)
-      address, word = add(place.address, long(part.offset)), cast(word, UNSIGNED_OF_SIZE[part.size])
-      store = UOp(Ops.STORE, dtypes.void, (address, word, self.build.state))
-      self.build.emit(self.volatile(store, place.type))
+        old = cast(self.build.load(address, dtype, hint=own_number(place.type)), dtypes.uint64)
+        word = old & ~(mask << part.shift) | shift_left(cast(word, dtypes.uint64) & mask, part.shift)
+      self.build.store(address, cast(word, dtype), hint=own_number(place.type))
 
   # ---- places ----
 
@@ -336,19 +324,13 @@ class Lowering:
 
   def member(self, node: Node) -> Place:
     member, base = node.arg, self.place(node.src[0]).address
-    if member.width is None and not is_scattered(member.type, member.offset):
-      return Place(add(base, long(member.offset)), node.type)
-    return bits_of(base, node.type.aligned(node.src[0].type.align), member)
+    return part_of(base, node.src[0].type.align, node.type, member.offset, member if member.width is not None else None)
 
   def address_of_object(self, object: Object) -> UOp:
     if object.storage == "automatic":
       assert object.slot is not None, f"{object.name} is used before its declaration was lowered"
       return object.slot
     return symbol(object.symbol)
-
-  def address(self, node: Node) -> UOp:
-    place = self.place(node)
-    return add(place.address, long(place.bit // 8))
 
   # ---- values ----
 
@@ -360,20 +342,19 @@ class Lowering:
 
   def number(self, node: Node) -> UOp:
     t = node.type
-    if isinstance(t, Floating) and t.size == 16:
-      if t.dtype is not None and is_double(node.arg): return const(t.dtype, float(node.arg))
-      return self.read(Place(self.constant_bytes(bytes_of_long_double(t, node.arg)), t))
-    return const(dtype_of(t), node.arg)
+    if not isinstance(t, Floating) or t.size < 16: return const(dtype_of(t), node.arg)
+    return self.read(Place(self.constant_bytes(bytes_of_long_double(t, node.arg)), t))
 
   def constant_bytes(self, contents: bytes) -> UOp:
     """The address of bytes that never change."""
     return symbol(self.constants.setdefault(contents, f".constant.{len(self.constants)}"))
 
-  def decay(self, node: Node) -> UOp: return self.address(node.src[0])
+  def decay(self, node: Node) -> UOp:
+    place = self.place(node.src[0])
+    return add(place.address, long(place.bit // 8))
 
   def cast(self, node: Node) -> UOp:
-    value = self.value(node.src[0])
-    return self.convert(value, node.src[0].type, node.type)
+    return self.convert(self.value(node.src[0]), node.src[0].type, node.type)
 
   def convert(self, value: UOp, source: Type, to: Type) -> UOp:
     if to.is_void or to.is_record: return value
@@ -387,28 +368,22 @@ class Lowering:
     """value != 0"""
     if value.op is Ops.CAST and value.src[0].dtype is dtypes.bool: return value.src[0]
     if is_quad(t): return self.compare_quads("ne", value, self.constant_bytes(bytes(16)), t)
-    return differs(value, const(value.dtype, 0))
+    return value.ne(0)
 
   def condition(self, node: Node) -> UOp:
     """A scalar as a bool."""
-    if node.kind in COMPARE: return self.comparison(node)
-    if node.kind == "lnot": return inverse(self.condition(node.src[0]))
+    if node.kind in COMPARE: return self.compare(node.kind, node.src[0].type, *map(self.value, node.src))
+    if node.kind == "lnot": return self.condition(node.src[0]).not_()
     return self.truth(self.value(node), node.type)
 
-  def comparison(self, node: Node) -> UOp:
-    t = node.src[0].type
-    x, y = self.value(node.src[0]), self.value(node.src[1])
-    return self.compare(node.kind, x, y, t)
-
-  def compare(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
+  def compare(self, kind: str, t: Type, x: UOp, y: UOp) -> UOp:
     if is_quad(t): return self.compare_quads(kind, x, y, t)
     if t.is_floating and kind in ("le", "ge"):                          # not the inverse of <, because of NaN
       if kind == "ge": x, y = y, x
-      return binary(Ops.OR, less(x, y), inverse(differs(x, y)))
+      return (x < y) | x.eq(y)
     return COMPARE[kind](x, y)
 
-  def compare_as_int(self, node: Node) -> UOp: return cast(self.comparison(node), dtypes.int32)
-  def logical_not(self, node: Node) -> UOp: return cast(self.condition(node), dtypes.int32)
+  def condition_as_int(self, node: Node) -> UOp: return cast(self.condition(node), dtypes.int32)
 
   def logical(self, node: Node) -> UOp:
     return self.either(node, INT, lambda: const(dtypes.int32, 1), lambda: const(dtypes.int32, 0))
@@ -427,46 +402,30 @@ class Lowering:
     return const(dtypes.int32, 0) if result is None else self.build.load(result, dtype_of(t))
 
   def arithmetic(self, node: Node) -> UOp:
-    x, y = self.value(node.src[0]), self.value(node.src[1])
-    return self.compute(node.kind, x, y, node.type)
+    return self.compute(node.kind, node.type, *map(self.value, node.src))
 
-  def compute(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
+  def compute(self, kind: str, t: Type, x: UOp, y: UOp) -> UOp:
     """An operator on values of type t; of pointers with an int64, in bytes."""
-    if is_quad(t): return self.library(QUAD[kind], t, (x, t), (y, t))
-    if kind == "add": return add(x, y) if x.dtype.kind != "f" else binary(Ops.ADD, x, y)
-    if kind == "sub": return subtract(x, y) if x.dtype.kind != "f" else binary(Ops.ADD, x, negative(y))
-    if kind == "div": return binary(Ops.FDIV if x.dtype.kind == "f" else Ops.IDIV, x, y)
-    if kind in ("shl", "shr"):
-      count = cast(y, x.dtype)
-      if count.op is not Ops.CONST:
-        count = binary(Ops.AND, count, const(x.dtype, x.dtype.bits - 1))      # as machines do
-      else: count = const(x.dtype, count.arg & x.dtype.bits - 1)
-      return binary(Ops.SHL if kind == "shl" else Ops.SHR, x, count)
-    return binary(OPS[kind], x, y)
+    return self.library(f"__{kind}tf3", t, (x, t), (y, t)) if is_quad(t) else COMPUTE[kind](x, y)
 
   def negate(self, node: Node) -> UOp:
     value = self.value(node.src[0])
     return self.negate_quad(value, node.type) if is_quad(node.type) else negative(value)
 
   def invert(self, node: Node) -> UOp:
-    value = self.value(node.src[0])
-    return binary(Ops.XOR, value, const(value.dtype, -1))
+    return self.value(node.src[0]) ^ -1
 
   def pointer_offset(self, node: Node) -> UOp:
-    pointer, count = self.value(node.src[0]), self.value(node.src[1])
-    return self.moved(pointer, count, node.type, node.kind)
+    return self.moved(node.kind, node.type, *map(self.value, node.src))
 
-  def moved(self, pointer: UOp, count: UOp, t: Type, kind: str) -> UOp:
-    assert isinstance(t, Pointer), "only pointers are moved"
-    distance = scaled(count, self.size_of_type(t.to))
-    return add(pointer, negative(distance) if kind == "pointer_sub" else distance)
+  def moved(self, kind: str, t: Type, pointer: UOp, count: UOp) -> UOp:
+    nbytes = scaled(count, self.size_of_type(target_of(t)))
+    return add(pointer, negative(nbytes) if kind == "pointer_sub" else nbytes)
 
   def pointer_difference(self, node: Node) -> UOp:
     x, y = [cast(self.value(s), dtypes.int64) for s in node.src]
-    t = node.src[0].type
-    assert isinstance(t, Pointer), "only pointers have a distance"
-    size = self.size_of_type(t.to)
-    return binary(Ops.IDIV, subtract(x, y), size) if size is not long(1) else subtract(x, y)
+    size = self.size_of_type(target_of(node.src[0].type))
+    return subtract(x, y) // size if size is not long(1) else subtract(x, y)
 
   def size_of_type(self, t: Type) -> UOp:
     """A size in bytes, as an int64; of a variable array, what its declaration has computed."""
@@ -514,7 +473,7 @@ class Lowering:
   def written(self, place: Place, value: UOp) -> UOp:
     """The value of an assignment: what the place holds after it; of a bit-field, what fits."""
     if is_aggregate(place.type): return place.address
-    return value if place.width is None else from_bits(to_bits(value, place.type), place.width, place.type)
+    return value if place.width is None else from_bits(to_bits(value), place.width, place.type)
 
   def update(self, node: Node) -> UOp:
     """place op= operand, ++place, place++"""
@@ -528,22 +487,16 @@ class Lowering:
       self.copy(kept, old, target.type)
       old = kept
     left = self.convert(old, target.type, computed)
-    if done.kind.startswith("pointer"): new = self.moved(left, right, computed, done.kind)
-    else: new = self.convert(self.compute(done.kind, left, right, done.type), done.type, target.type)
+    if done.kind.startswith("pointer"): new = self.moved(done.kind, computed, left, right)
+    else: new = self.convert(self.compute(done.kind, done.type, left, right), done.type, target.type)
     self.write(place, new)
     return old if node.kind == "postfix" else self.written(place, new)
 
   def statements(self, node: Node) -> UOp:
     """GNU: ({ .. })"""
     with self.scope():
-      for s in node.arg[:-1]: self.statement(s)
-      last = node.arg[-1] if node.arg else None
-      while last is not None and last.kind == "label":
-        self.begin_label(last)
-        last = last.src[0]
-      if last is not None and last.kind == "expression": return self.value(last.src[0])
-      if last is not None: self.statement(last)
-    return const(dtypes.int32, 0)
+      for s in node.arg: self.statement(s)
+      return self.value(node.src[0]) if node.src else const(dtypes.int32, 0)
 
   def union_cast(self, node: Node) -> UOp:
     whole = self.new_slot(node.type)
@@ -558,7 +511,8 @@ class Lowering:
     callee, *arguments = node.src
     name = callee.src[0].arg.symbol if callee.kind == "decay" and callee.src[0].kind == "variable" else ""
     if name in BUILTINS: return BUILTINS[name](self, *self.argument_values(arguments))
-    if copied_bytes(node) is not None: return self.copy_few(arguments, copied_bytes(node) or 0)
+    size = copied_bytes(node)
+    if size is not None: return self.copy_few(arguments, size)
     target, values = self.value(callee), self.argument_values(arguments)
     return self.call_function(target, node.arg, values, [a.type for a in arguments])
 
@@ -593,16 +547,10 @@ class Lowering:
   def copy_few(self, arguments: Sequence[Node], size: int) -> UOp:
     """memcpy and memmove: all is loaded, then stored, in pieces as wide as what is known of the addresses allows."""
     to, source, _ = self.argument_values(arguments)
-    wide_to, wide_from = [known_alignment(a) for a in arguments[:2]]
-    loaded = []
-    for offset, width in chunks(size, max(wide_to, wide_from)):
-      narrow = UNSIGNED_OF_SIZE[min(width, wide_from)]
-      steps = range(offset, offset + width, narrow.itemsize)
-      loaded.append(joined([self.build.load(add(source, long(at)), narrow) for at in steps]))
-    for (offset, width), value in zip(chunks(size, max(wide_to, wide_from)), loaded):
-      narrow = UNSIGNED_OF_SIZE[min(width, wide_to)]
-      for at in range(0, width, narrow.itemsize):
-        self.build.store(add(to, long(offset + at)), cast(shift_right(value, 8 * at), narrow))
+    own_to, own_from = [UNSIGNED_LONG.aligned(known_alignment(a)) for a in arguments[:2]]
+    spans = [(8 * offset, 8 * width) for offset, width in chunks(size, max(own_to.align, own_from.align))]
+    loaded = [self.bits_at(Place(source, own_from, bit), width) for bit, width in spans]
+    for (bit, width), value in zip(spans, loaded): self.write_bits(Place(to, own_to, bit), width, value)
     return to
 
   def argument_values(self, arguments: Sequence[Node]) -> list[UOp]:
@@ -620,39 +568,32 @@ class Lowering:
     slot = self.new_slot(t)
     self.copy(slot, address, t)
     high = add(slot, long(8))
-    self.build.store(high, binary(Ops.XOR, self.build.load(high, dtypes.int64), long(-1 << 63)))
+    self.build.store(high, self.build.load(high, dtypes.int64) ^ (-1 << 63))
     return slot
 
   def compare_quads(self, kind: str, x: UOp, y: UOp, t: Type) -> UOp:
-    return COMPARE[kind](self.library(QUAD_COMPARE[kind], INT, (x, t), (y, t)), const(dtypes.int32, 0))
+    return COMPARE[kind](self.library(f"__{kind}tf2", INT, (x, t), (y, t)), const(dtypes.int32, 0))
 
   def convert_quad(self, value: UOp, source: Type, to: Type) -> UOp:
     """Between long double and other types (libgcc's names: sf df tf are floats, si di integers)."""
-    if isinstance(source, Integer):
-      wide = source if source.size >= 4 else INT
-      name = f"__float{'' if wide.signed else 'un'}{MODES['i', wide.size]}tf"
-      return self.library(name, to, (cast(value, wide.dtype), wide))
-    assert isinstance(source, Floating), "numbers are converted"
-    if isinstance(to, Integer):
-      wide = to if to.size >= 4 else INT
-      name = f"__fix{'' if wide.signed else 'uns'}tf{MODES['i', wide.size]}"
-      return cast(self.library(name, wide, (value, source)), to.dtype)
-    assert isinstance(to, Floating), "numbers are converted"
-    if to.size == source.size: return value
-    word = "extend" if to.size > source.size else "trunc"
-    return self.library(f"__{word}{MODES['f', source.size]}{MODES['f', to.size]}2", to, (value, source))
+    if source.size == to.size: return value
+    a, b = [INT if isinstance(t, Integer) and t.size < 4 else t for t in (source, to)]
+    modes = [MODES[t.is_integer, t.size] for t in (a, b)]
+    if isinstance(a, Integer): name = f"__float{'' if a.signed else 'un'}{''.join(modes)}"
+    elif isinstance(b, Integer): name = f"__fix{'' if b.signed else 'uns'}{''.join(modes)}"
+    else: name = f"__{'extend' if is_quad(b) else 'trunc'}{''.join(modes)}2"
+    return self.convert(self.library(name, b, (self.convert(value, source, a), a)), b, to)
 
   # ---- builtins ----
 
   def absolute(self, x: UOp) -> UOp:
     """|x| without its sign bit, NaN too."""
-    bits = UNSIGNED_OF_SIZE[x.dtype.itemsize]
-    return UOp(Ops.BITCAST, x.dtype, (low_bits(UOp(Ops.BITCAST, bits, (x,)), bits.bits - 1),))
+    return low_bits(to_bits(x), x.dtype.bits - 1).bitcast(x.dtype)
 
   def square_root(self, x: UOp) -> UOp: return UOp(Ops.SQRT, x.dtype, (x,))
 
   def unreachable(self) -> UOp:
-    self.build.ret(*[const(p.dtype, 0) for p in self.result.pieces if not self.result.by_reference])
+    self.build.ret(*self.no_result())
     return const(dtypes.int32, 0)
 
   # ---- statements ----
@@ -696,19 +637,14 @@ class Lowering:
     object.slot = self.variable_array(t) if t.is_variable else self.new_slot(t, object.align)
     if leaves is not None: self.initialize(object.slot, t, leaves)
     elif t.is_scalar and not is_aggregate(t) and object.slot.op is Ops.BUFFER:
-      begins = const(dtype_of(t), 0)
-      self.build.emit(UOp(Ops.STORE, dtypes.void, (object.slot, begins, self.build.state), Lifetime.BEGINS))
-    if object.cleanup is not None: self.cleanups.append(lambda: self.clean(object))
-
-  def clean(self, object: Object) -> None:
-    assert object.cleanup is not None, "callers have one"
-    self.build.call(symbol(object.cleanup.symbol), object.slot)
+      self.build.store(object.slot, const(dtype_of(t), 0), hint=Lifetime.BEGINS)
+    cleanup = object.cleanup
+    if cleanup is not None: self.cleanups.append(lambda: self.build.call(cleanup.symbol, object.slot))
 
   def variable_array(self, t: Type) -> UOp:
     saved = self.slot(8)
     self.build.store(saved, self.build.call("__builtin_stack_save", dtype=dtypes.ptr))
-    def restore() -> None: self.build.call("__builtin_stack_restore", self.build.load(saved, dtypes.ptr))
-    self.cleanups.append(restore)
+    self.cleanups.append(lambda: self.build.call("__builtin_stack_restore", self.build.load(saved, dtypes.ptr)))
     size = cast(self.size_of_type(t), dtypes.uint64)
     place = self.slot(8)
     self.build.store(place, self.build.call("__builtin_alloca", size, dtype=dtypes.ptr))
@@ -722,16 +658,7 @@ class Lowering:
     if filled != t.size: self.fill_zero(address, t.size or 0, max(8, t.align))
     for leaf in leaves:
       if leaf.node.kind == "bytes": self.store_bytes(add(address, long(leaf.offset)), leaf.node.arg)
-      elif leaf.member is not None:
-        base = add(address, long(leaf.offset - leaf.member.offset))
-        self.write(bits_of(base, leaf.type, leaf.member), self.value(leaf.node))
-      else: self.store_leaf(add(address, long(leaf.offset)), leaf)
-
-  def store_leaf(self, address: UOp, leaf: Leaf) -> None:
-    value, own = self.value(leaf.node), leaf.type
-    is_apart = is_scattered(own, leaf.offset) and not is_aggregate(own)
-    place = Place(address, own.aligned(1), 0, 8 * (own.size or 0)) if is_apart else Place(address, own)
-    self.write(place, value)
+      else: self.write(part_of(address, t.align, leaf.type, leaf.offset, leaf.member), self.value(leaf.node))
 
   def store_bytes(self, address: UOp, contents: bytes) -> None:
     if len(contents) > COPY_LIMIT:
@@ -767,16 +694,17 @@ class Lowering:
     self.build.start(out)
 
   def for_(self, node: Node) -> None:
-    with self.scope(): self.loop(*node.arg)
+    with self.scope(): self.loop(node, *node.arg)
 
-  def loop(self, first: list[Node], test: Node | None, step: Node | None, body: Node) -> None:
-    """Rotated: the test stands at the end, and a simple one also before the loop."""
+  def loop(self, node: Node, first: list[Node], test: Node | None, step: Node | None, body: Node) -> None:
+    """Rotated: the test stands at the end, and a simple one also before the loop, but for `do`."""
     for s in first: self.statement(s)
     head, again, check, out = new_label(), new_label(), new_label(), new_label()
-    if test is not None and is_simple(test): self.branch(test, head, out)
-    else: self.build.jump(check if test is not None else head)
+    if test is None or node.kind == "do": self.build.jump(head)
+    elif is_simple(test): self.branch(test, head, out)
+    else: self.build.jump(check)
     self.build.begin(head)
-    self.loop_body(body, out, again)
+    self.inside(body, {"break": out, "continue": again})
     self.build.start(again)
     if step is not None:
       self.mark(step)
@@ -788,39 +716,25 @@ class Lowering:
     else: self.build.jump(head)
     self.build.begin(out)
 
-  def do(self, node: Node) -> None:
-    test, body = node.src
-    head, again, out = new_label(), new_label(), new_label()
-    self.build.start(head)
-    self.loop_body(body, out, again)
-    self.build.start(again)
-    self.branch(test, head, out)
-    self.build.begin(out)
-
-  def loop_body(self, body: Node, out: UOp, again: UOp | None) -> None:
-    self.jumps.append(Jumps(out, again, len(self.cleanups)))
+  def inside(self, body: Node, targets: dict[str, UOp]) -> None:
+    """A loop's or switch's body, with where break and continue go in it."""
+    outer, depth = self.jumps, len(self.cleanups)
+    self.jumps = outer | {word: Jump(label, depth) for word, label in targets.items()}
     self.statement(body)
-    self.jumps.pop()
+    self.jumps = outer
 
-  def break_(self, node: Node) -> None:
-    self.run_cleanups(self.jumps[-1].depth)
-    self.build.jump(self.jumps[-1].out)
-  def continue_(self, node: Node) -> None:
-    target = next(j for j in reversed(self.jumps) if j.again is not None)
+  def jump(self, node: Node) -> None:
+    target = self.jumps[node.kind]
     self.run_cleanups(target.depth)
-    self.build.jump(target.again)                                       # type: ignore[arg-type]
+    self.build.jump(target.label)
 
-  def block_of(self, label: Label) -> UOp:
-    if label not in self.labels: self.labels[label] = new_label()
-    return self.labels[label]
-  def begin_label(self, node: Node) -> None: self.build.start(self.block_of(node.arg))
   def label(self, node: Node) -> None:
-    self.begin_label(node)
+    self.build.start(self.blocks[node.arg])
     self.statement(node.src[0])
   def goto(self, node: Node) -> None:
     label, kept = node.arg
     self.run_cleanups(sum((o.cleanup is not None) + o.type.is_variable for o in kept if isinstance(o, Object)))
-    self.build.jump(self.block_of(label))
+    self.build.jump(self.blocks[label])
 
   def computed_goto(self, node: Node) -> None:
     """Labels whose address is taken are numbered from 1. All such jumps of a function share one table."""
@@ -833,7 +747,7 @@ class Lowering:
   def write_dispatch(self, dispatch: Dispatch) -> None:
     self.build.begin(dispatch.label)
     number = self.build.load(dispatch.number, dtypes.int64)
-    blocks = [self.block_of(label) for label in self.definition.addressed]
+    blocks = [self.blocks[label] for label in self.definition.addressed]
     if self.machine.has_jump_tables: return self.build.switch(number, blocks, JUMPS + self.definition.object.symbol)
     self.build.switch(subtract(number, long(1)), blocks)
 
@@ -841,17 +755,14 @@ class Lowering:
     switch: Switch = node.arg
     value = self.value(node.src[0])
     out = new_label()
-    ranges = sorted((c.arg.low, c.arg.high, self.case_block(c)) for c in switch.cases if c.arg.low <= c.arg.high)
-    default = self.case_block(switch.default) if switch.default is not None else out
+    ranges = sorted((c.arg.low, c.arg.high, self.blocks[c]) for c in switch.cases if c.arg.low <= c.arg.high)
+    default = self.blocks[switch.default] if switch.default is not None else out
     self.select(value, ranges, default)
-    self.loop_body(node.src[1], out, None)
+    self.inside(node.src[1], {"break": out})
     self.build.start(out)
 
-  def case_block(self, node: Node) -> UOp:
-    if node not in self.cases: self.cases[node] = new_label()
-    return self.cases[node]
   def case(self, node: Node) -> None:
-    self.build.start(self.case_block(node))
+    self.build.start(self.blocks[node])
     self.statement(node.src[0])
 
   def select(self, value: UOp, ranges: list[tuple[int, int, UOp]], default: UOp) -> None:
@@ -859,33 +770,26 @@ class Lowering:
     if len(ranges) <= 2:
       for low, high, block in ranges:
         following = new_label()
-        self.build.branch(self.is_between(value, low, high), block, following)
+        self.build.branch(value.eq(low) if low == high else distance(value, low) <= high - low, block, following)
         self.build.begin(following)
       return self.build.jump(default)
     span = ranges[-1][1] - ranges[0][0] + 1
     if len(ranges) >= 4 and span <= min(4096, 4 * len(ranges) + 8): return self.table(value, ranges, default)
     middle = len(ranges) // 2
     below, above = new_label(), new_label()
-    self.build.branch(less(value, const(value.dtype, ranges[middle][0])), below, above)
+    self.build.branch(value < ranges[middle][0], below, above)
     self.build.begin(below)
     self.select(value, ranges[:middle], default)
     self.build.begin(above)
     self.select(value, ranges[middle:], default)
-
-  def is_between(self, value: UOp, low: int, high: int) -> UOp:
-    if low == high: return inverse(differs(value, const(value.dtype, low)))
-    unsigned = UNSIGNED_OF_SIZE[value.dtype.itemsize]
-    distance = cast(subtract(value, const(value.dtype, low)), unsigned)
-    return inverse(less(const(unsigned, high - low), distance))
 
   def table(self, value: UOp, ranges: list[tuple[int, int, UOp]], default: UOp) -> None:
     low, high = ranges[0][0], ranges[-1][1]
     targets = [default] * (high - low + 1)
     for first, last, block in ranges: targets[first - low:last - low + 1] = [block] * (last - first + 1)
     inside = new_label()
-    unsigned = UNSIGNED_OF_SIZE[value.dtype.itemsize]
-    index = cast(subtract(value, const(value.dtype, low)), unsigned)
-    self.build.branch(less(const(unsigned, high - low), index), default, inside)
+    index = distance(value, low)
+    self.build.branch(index > high - low, default, inside)
     self.build.begin(inside)
     if index.dtype.bits == 32: index = cast(index, dtypes.int32)                        # small: its sign is no sign
     self.build.switch(cast(index, dtypes.int64), targets)
@@ -907,12 +811,10 @@ SIMPLE = frozenset({"number", "variable", "dereference", "member", "decay", "cas
 
 def is_simple(node: Node) -> bool:
   """Whether it is cheap to compute an expression in two places."""
-  waiting, count = [node], 0
-  while waiting:
-    n = waiting.pop()
-    count += 1
-    if n.kind not in SIMPLE or count > 24: return False
-    waiting += n.src
+  nodes = [node]
+  for n in nodes:                                             # it grows
+    if n.kind not in SIMPLE or len(nodes) > 24: return False
+    nodes += n.src
   return True
 
 # ---- memcpy of a few bytes ---------------------------------------------------------------------------------------
@@ -939,13 +841,6 @@ def known_alignment(node: Node) -> int:
   base = max(inner.arg.align, inner.type.align) if inner.kind == "variable" else inner.type.align
   return min(base, offset & -offset or base)
 
-def joined(pieces: list[UOp]) -> UOp:
-  """One number of those that follow each other in memory."""
-  if len(pieces) == 1: return pieces[0]
-  width = pieces[0].dtype.bits
-  parts = [shift_left(cast(piece, dtypes.uint64), k * width) for k, piece in enumerate(pieces)]
-  return cast(reduce(lambda a, b: binary(Ops.OR, a, b), parts), UNSIGNED_OF_SIZE[len(pieces) * width // 8])
-
 # ---- bits of scattered members ---------------------------------------------------------------------------------------
 
 class Part(NamedTuple):
@@ -957,40 +852,38 @@ class Part(NamedTuple):
   position: int
 
 def parts_of(place: Place, width: int) -> list[Part]:
-  """The pieces of memory that hold some bits: one if an aligned word has all of them, else bytes."""
+  """The pieces of memory that hold some bits: one if an aligned word has all of them, else words that hold nothing
+  else, or bytes."""
   for size in (1, 2, 4, 8):
     start = place.bit // (8 * size) * size
     if place.bit + width <= 8 * (start + size) and size <= place.type.align:
       return [Part(start, size, place.bit - 8 * start, width, 0)]
+  word = max(n for n in (8, 16, 32) if n == 8 or n <= 8 * place.type.align and place.bit % n == width % n == 0)
   parts, done = [], 0
   while done < width:
     bit = place.bit + done
-    n = min(8 - bit % 8, width - done)
-    parts.append(Part(bit // 8, 1, bit % 8, n, done))
+    n = min(word - bit % word, width - done)
+    parts.append(Part(bit // word * word // 8, word // 8, bit % word, n, done))
     done += n
   return parts
 
 def from_bits(bits: UOp, width: int, t: Type) -> UOp:
-  """The low bits of a uint64 as a value of a member's type."""
+  """The low bits of an unsigned number as a value of a member's type."""
   if isinstance(t, Floating):
-    return UOp(Ops.BITCAST, t.dtype, (cast(bits, UNSIGNED_OF_SIZE[t.size]),))         # type: ignore[arg-type]
+    return cast(bits, UNSIGNED_OF_SIZE[t.size]).bitcast(t.dtype)                       # type: ignore[arg-type]
   if isinstance(t, Integer) and t.signed:
     signed = cast(bits, dtypes.int64)
     return cast(shift_right(shift_left(signed, 64 - width), 64 - width), t.dtype)
-  if width < 64: bits = binary(Ops.AND, bits, const(dtypes.uint64, (1 << width) - 1))
-  return cast(bits, dtype_of(t))
+  return cast(low_bits(bits, width) if width < bits.dtype.bits else bits, dtype_of(t))
 
-def to_bits(value: UOp, t: Type) -> UOp:
-  if isinstance(t, Floating): value = UOp(Ops.BITCAST, UNSIGNED_OF_SIZE[t.size], (value,))
-  return cast(value, dtypes.uint64)
+def to_bits(value: UOp) -> UOp:
+  """A value as an unsigned number of its size."""
+  dtype = UNSIGNED_OF_SIZE[value.dtype.itemsize]
+  return value.bitcast(dtype) if value.dtype.kind == "f" else cast(value, dtype)
 
 UNSIGNED_OF_SIZE = {1: dtypes.uint8, 2: dtypes.uint16, 4: dtypes.uint32, 8: dtypes.uint64}
 
 # ---- tables: kind of node -> how it is lowered -----------------------------------------------------------------------
-
-COMPARE: dict[str, Callable[[UOp, UOp], UOp]] = {
-  "lt": less, "gt": lambda x, y: less(y, x), "le": lambda x, y: inverse(less(y, x)),
-  "ge": lambda x, y: inverse(less(x, y)), "eq": lambda x, y: inverse(differs(x, y)), "ne": differs}
 
 # functions of builtins.h that are no calls
 BUILTINS: dict[str, Callable[..., UOp]] = {
@@ -1000,17 +893,17 @@ BUILTINS: dict[str, Callable[..., UOp]] = {
 VALUES: dict[str, Callable[[Lowering, Node], UOp]] = {
   "number": Lowering.number, "variable": Lowering.load, "dereference": Lowering.load, "member": Lowering.load,
   "compound": Lowering.load, "decay": Lowering.decay, "address": Lowering.decay, "cast": Lowering.cast,
-  "neg": Lowering.negate, "not": Lowering.invert, "lnot": Lowering.logical_not, "land": Lowering.logical,
+  "neg": Lowering.negate, "not": Lowering.invert, "lnot": Lowering.condition_as_int, "land": Lowering.logical,
   "lor": Lowering.logical, "conditional": Lowering.conditional, "once": Lowering.remembered, "comma": Lowering.comma,
   "statements": Lowering.statements, "assign": Lowering.assign, "update": Lowering.update, "postfix": Lowering.update,
   "call": Lowering.call, "union_cast": Lowering.union_cast,
   "pointer_add": Lowering.pointer_offset, "pointer_sub": Lowering.pointer_offset, "size_of": Lowering.size_of,
-  "pointer_difference": Lowering.pointer_difference, **dict.fromkeys(COMPARE, Lowering.compare_as_int),
-  **dict.fromkeys(("add", "sub", "mul", "div", "mod", "and", "or", "xor", "shl", "shr"), Lowering.arithmetic)}
+  "pointer_difference": Lowering.pointer_difference, **dict.fromkeys(COMPARE, Lowering.condition_as_int),
+  **dict.fromkeys(COMPUTE, Lowering.arithmetic)}
 
 STATEMENTS: dict[str, Callable[[Lowering, Node], None]] = {
   "block": Lowering.block, "sequence": Lowering.sequence, "expression": Lowering.expression, "empty": Lowering.empty,
-  "declare": Lowering.declare, "measure": Lowering.measure, "if": Lowering.if_, "for": Lowering.for_, "do": Lowering.do,
-  "switch": Lowering.switch, "case": Lowering.case, "label": Lowering.label, "goto": Lowering.goto,
-  "computed_goto": Lowering.computed_goto, "break": Lowering.break_, "continue": Lowering.continue_,
-  "return": Lowering.return_, "asm": Lowering.asm}
+  "declare": Lowering.declare, "measure": Lowering.measure, "if": Lowering.if_, "for": Lowering.for_,
+  "do": Lowering.for_, "switch": Lowering.switch, "case": Lowering.case, "label": Lowering.label,
+  "goto": Lowering.goto, "computed_goto": Lowering.computed_goto, "break": Lowering.jump,
+  "continue": Lowering.jump, "return": Lowering.return_, "asm": Lowering.asm}

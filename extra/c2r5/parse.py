@@ -142,7 +142,7 @@ class Parser(Declarations):
       raise Failure(name, f"'_Alignas' specifiers cannot reduce alignment of '{name.text}'")
     is_automatic = statements is not None and not t.is_function and base.storage not in ("static", "extern")
     is_wrong = statements is None and base.storage in ("auto", "register") and attributes.symbol is None
-    if is_wrong or "_Thread_local" in base.words and (t.is_function or is_automatic):
+    if is_wrong or "_Thread_local" in attributes.words and (t.is_function or is_automatic):
       raise Failure(name, f"'{name.text}' cannot have this storage class here")
     (self.declare_automatic if is_automatic else self.declare_static)(base, name, t, attributes, statements)
 
@@ -228,13 +228,11 @@ class Parser(Declarations):
   def decorate(self, object: Object, base: Specifiers, attributes: Attributes) -> None:
     object.align = max(object.align, attributes.align or 0, object.type.align)
     object.attributes |= attributes.words
-    if "extern" == base.storage and "inline" in base.words: object.attributes.add("extern inline")
     if attributes.symbol is not None: object.symbol = attributes.symbol
     if attributes.section is not None: object.section = attributes.section
     if attributes.alias is not None: object.alias, object.is_defined = attributes.alias, True
-    if "weak" in attributes.words: object.is_weak = True
-    if "_Thread_local" in base.words: object.is_thread_local = True
-    if "inline" in base.words: object.is_inline = True
+    if "inline" in attributes.words:
+      if base.storage == "extern": object.attributes.add("extern inline")
     elif object.type.is_function and base.storage != "static": object.attributes.add("external definition")
 
   def declare_implicitly(self, name: Token) -> Object:
@@ -438,7 +436,7 @@ class Parser(Declarations):
     """"do" statement "while" "(" expression ")" """
     body = self.body()
     self.expect("while")
-    return Node("do", VOID, token, (self.condition(), body))
+    return Node("do", VOID, token, (), ([], self.condition(), None, body))
 
   def for_(self, token: Token) -> Node:
     """"for" "(" ( declaration | [ expression ] ";" ) [ expression ] ";" [ expression ] ")" statement"""

@@ -8,7 +8,7 @@ from picograd.codegen.flatopt import constants_last, simplify, thread_jumps
 from picograd.codegen.inline import inline_all
 from picograd.codegen.memopt import Sizes, improve_memory
 from picograd.codegen.riscv import assemble
-from picograd.codegen.rvobject import Assembled, Section, write_object
+from picograd.codegen.rvobject import Assembled, NO_BITS, Section, write_object
 from picograd.ops.ops import Ops
 from picograd.ops.uop import Table
 from .assembly import assembly_of
@@ -35,8 +35,7 @@ def sections(module: Module, level: int) -> list[Assembled]:
   grouped: dict[str, list[Data]] = {}
   for data in module.data: grouped.setdefault(section_name(data), []).append(data)
   if constants.last: lists.append(constants.finish())
-  objects = [(zero_section if name in (".bss", ".tbss") else data_section)(name, group)
-             for name, group in grouped.items()]
+  objects = [data_section(name, group) for name, group in grouped.items()]
   for r in [r for section in (code, *objects) for r in section.relocations if r.symbol.startswith(JUMPS)]:
     code.labels.setdefault(r.symbol, code.labels[r.symbol.removeprefix(JUMPS)])      # of a function that jumps nowhere
   for name, target in module.aliases:
@@ -82,30 +81,21 @@ def section_name(data: Data) -> str:
   if data.is_constant: return ".data.rel.ro" if data.pieces else ".rodata"
   return ".bss" if is_zero else ".data"
 
-def zero_section(name: str, objects: Iterable[Data]) -> Assembled:
-  """Objects that take no room in the file."""
-  labels, at, alignment = {}, 0, 1
-  exported = []
-  for data in objects:
-    alignment = max(alignment, data.align)
-    at += -at % data.align
-    labels[data.name] = at
-    if not data.is_local: exported.append(data.name)
-    at += max(data.size, 1)
-  return Assembled(name, b"", labels, [], exported, alignment, at)
-
 def data_section(name: str, objects: Iterable[Data]) -> Assembled:
   section = Section(name)
   for data in objects:
     section.align(data.align)
     if data.is_local: section.label(data.name)
     else: section.export(data.name)
-    at = 0
+    if name in NO_BITS:
+      section.fill(max(data.size, 1))
+      continue
+    contents, at = data.contents.ljust(data.size, b"\0"), 0
     for offset, symbol, extra in data.pieces:
-      section.data(bytes_between(data, at, offset))
+      section.data(contents[at:offset])
       section.pointer(symbol, extra)
       at = offset + 8
-    section.data(bytes_between(data, at, data.size))
+    section.data(contents[at:])
   return section.finish()
 
 def list_section(name: str, functions: Iterable[str]) -> Assembled:
@@ -113,6 +103,3 @@ def list_section(name: str, functions: Iterable[str]) -> Assembled:
   section = Section(name, alignment=8)
   for function in functions: section.pointer(function)
   return section.finish()
-
-def bytes_between(data: Data, start: int, end: int) -> bytes:
-  return data.contents[start:end].ljust(end - start, b"\0")

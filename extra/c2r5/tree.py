@@ -4,14 +4,14 @@
 from __future__ import annotations
 from typing import Any, NamedTuple, Sequence
 from .ctype import (Array, common, compatible, composite, decayed, DOUBLE, Floating, FunctionType, INT, Integer, LONG,
-                    Machine, Pointer, promoted, Record, Type, UNSIGNED_LONG, VOID)
+                    Machine, Pointer, promoted, Record, Type, UNSIGNED_LONG, VOID, target_of)
 from .lex import Diagnostics, Failure, Token
 
 class Node:
   """kind is one of the words below; src are its operands, arg what is not an operand.
     values      number(value)  decay  address  cast  neg  not  lnot  land  lor  conditional  comma  statements([..])
                 add sub mul div mod and or xor shl shr  lt gt le ge eq ne  pointer_add  pointer_sub
-                assign  update(op, type)  postfix(op, type)  call  label_address(Label)
+                assign  update(op, type)  postfix(op, type)  call
     places      variable(Object)  dereference  member(Member)  compound(Object)
     statements  block([..])  expression  if  for(scope)  while  do  switch  case  label  goto  computed_goto  break
                 continue  return  declare(Object)  asm  empty"""
@@ -28,13 +28,13 @@ class Object:
     self.symbol = name                       # what the linker calls it
     self.is_local_symbol = False             # static: no other file sees it
     self.is_defined = False                  # tentatively, for variables without an initialiser
-    self.is_inline = self.is_thread_local = self.is_weak = self.is_register = False
+    self.is_register = False
     self.align = 0
     self.section: str | None = None
     self.alias: str | None = None
     self.cleanup: Object | None = None
     self.data: Any = None                    # what initialises it: see initial.py
-    self.attributes: set[str] = set()
+    self.attributes: set[str] = set()        # those of GNU, and inline, _Thread_local, ..
     self.slot: Any = None                    # lower.py: where an automatic one is
   def __repr__(self) -> str: return f"Object({self.name}: {self.type})"
 
@@ -136,8 +136,7 @@ class Trees:
     raise Failure(token, f"incompatible types: {what} '{to}' from '{have}'")
 
   def pointers_fit(self, a: Pointer, b: Pointer) -> bool:
-    if a.to.is_void or b.to.is_void: return True
-    return compatible(a.to.plain, b.to.plain)
+    return a.to.is_void or b.to.is_void or compatible(a.to.plain, b.to.plain)
 
   # ---- unary operators ----
 
@@ -231,13 +230,13 @@ class Trees:
 
   def offset(self, kind: str, pointer: Node, count: Node, token: Token) -> Node:
     """pointer +- count elements."""
-    assert isinstance(pointer.type, Pointer), "the first operand is the pointer"
     self.element_size(pointer.type, token)
     return Node(kind, pointer.type.plain, token, (pointer, self.cast(self.promote(count), LONG)))
 
-  def element_size(self, pointer: Pointer, token: Token) -> None:
-    if not pointer.to.is_void and not pointer.to.is_complete and not pointer.to.is_variable:
-      raise Failure(token, f"invalid use of a pointer to incomplete type '{pointer.to}'")
+  def element_size(self, pointer: Type, token: Token) -> None:
+    t = target_of(pointer)
+    if not t.is_void and not t.is_complete and not t.is_variable:
+      raise Failure(token, f"invalid use of a pointer to incomplete type '{t}'")
 
   def index(self, node: Node, position: Node, token: Token) -> Node:
     if not self.value(node).type.is_pointer and not self.value(position).type.is_pointer:
@@ -330,7 +329,7 @@ def is_const(t: Type) -> bool:
   return isinstance(t, Record) and any(is_const(m.type) for m in t.members)
 
 class Address(NamedTuple):
-  """A constant that the linker completes: the address of an object, or of a label, plus bytes."""
-  object: "Object | Label"
+  """A constant that the linker completes: the address of an object, plus bytes."""
+  object: Object
   offset: int
 

@@ -30,7 +30,6 @@ class Image:
     t = leaf.type
     if leaf.member is not None: return self.bits(leaf, int(value))
     if isinstance(value, Address):
-      assert isinstance(value.object, Object), "labels are numbers by now"
       self.put(leaf.offset, bytes(8))
       self.pieces[leaf.offset] = (value.object.symbol, value.offset)
     elif isinstance(t, Floating):
@@ -59,8 +58,6 @@ def fill(image: Image, leaves: Iterable[Leaf], base: int) -> None:
     elif node.kind == "compound" and not node.type.is_scalar:                          # GNU: a constant of record type
       image.put(leaf.offset, bytes(node.type.size or 0))
       fill(image, node.arg[1], leaf.offset)
-    elif node.kind == "variable" and isinstance(node.arg.data, bytes) and node.type.is_array:
-      image.put(leaf.offset, node.arg.data)
     else:
       try: image.value(leaf, constant_value(node))
       except NotConstant: raise Failure(node.token, "initializer element is not constant") from None
@@ -92,8 +89,8 @@ class UnitLowering:
     constructors = {word: tuple([o.symbol for o in mentioned if word in o.attributes and o.symbol in self.functions])
                     for word in ("constructor", "destructor")}
     return Module(list(self.functions.values()), list(self.data.values()),
-                  frozenset(o.symbol for o in mentioned if o.is_thread_local),
-                  frozenset(o.symbol for o in mentioned if o.is_weak),
+                  frozenset(o.symbol for o in mentioned if "_Thread_local" in o.attributes),
+                  frozenset(o.symbol for o in mentioned if "weak" in o.attributes),
                   tuple([(o.symbol, o.alias) for o in mentioned if o.alias is not None]),
                   constructors["constructor"], constructors["destructor"], tuple(self.unit.assembly))
 
@@ -126,7 +123,7 @@ class UnitLowering:
     constant = is_const_array(object.type) or "string" in object.attributes
     self.data[object.symbol] = Data(
       object.symbol, contents, len(image.bytes), max(object.align, object.type.align, 1), pieces,
-      object.is_local_symbol, constant, object.is_thread_local, object.section)
+      object.is_local_symbol, constant, "_Thread_local" in object.attributes, object.section)
     return [symbol for _, symbol, _ in pieces]
 
 def only_declared(object: Object) -> bool:
@@ -142,7 +139,7 @@ def is_root(object: Object, has_body: bool) -> bool:
 
 def is_inline_only(object: Object) -> bool:
   """C99: an inline definition without `extern` makes no symbol. We make a local one if it is used."""
-  if not object.is_inline: return False
+  if "inline" not in object.attributes: return False
   inline_only = not object.attributes & {"external definition", "extern inline"}
   if inline_only: object.is_local_symbol = True
   return inline_only

@@ -116,9 +116,9 @@ class Builder:
   def var(self, dtype: DType, size: int = 1) -> UOp:
     """A stack slot of size elements: its address. get and set read and write its first element."""
     return UOp.register(dtype, size)
-  def load(self, pointer: UOp, dtype: DType, *gate: UOp, hint: Fetch | None = None) -> UOp:
+  def load(self, pointer: UOp, dtype: DType, *gate: UOp, hint: Fetch | int | None = None) -> UOp:
     return self.emit(UOp(Ops.LOAD, dtype, (pointer, *gate, self.state), hint))
-  def store(self, pointer: UOp, value: UOp, *gate: UOp, hint: Streaming | None = None) -> UOp:
+  def store(self, pointer: UOp, value: UOp, *gate: UOp, hint: Streaming | Lifetime | int | None = None) -> UOp:
     return self.emit(UOp(Ops.STORE, dtypes.void, (pointer, value, *gate, self.state), hint))
   def get(self, variable: UOp) -> UOp: return self.load(variable, variable.dtype)
   def set(self, variable: UOp, value: UOp) -> UOp: return self.store(variable, value)

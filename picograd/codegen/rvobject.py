@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Container, Iterable, NamedTuple, Sequence
+from typing import Any, Container, Iterable, Iterator, NamedTuple, Sequence
 from picograd.codegen.rvasm import ROWS, Row, decode
 
 # ---- numbers into registers ------------------------------------------------------------------------------------------
@@ -53,6 +53,7 @@ ABSOLUTE, CALL, HIGH_THREAD, HIGH, LOW, LOW_STORE = 2, 19, 21, 23, 24, 25
 
 INVERSE = {"beq": "bne", "bne": "beq", "blt": "bge", "bge": "blt", "bltu": "bgeu", "bgeu": "bltu"}
 
+NO_BITS = frozenset({".bss", ".tbss"})       # sections of zeros, which take no room in the file
 STORES = frozenset({"sb", "sh", "sw", "sd", "fsw", "fsd"})
 
 class Jump(NamedTuple):
@@ -113,7 +114,7 @@ class Section:
 
   def label(self, label: Label) -> None:
     if label in self.labels: raise ValueError(f"{label} is defined twice")
-    self.labels[label] = (len(self.items) - 1, len(self.last))
+    self.labels[label] = (len(self.items) - 1, len(self.last) + self.zeros)
   def export(self, name: str) -> None:
     """A label that other objects see."""
     self.label(name)
@@ -172,7 +173,11 @@ class Section:
     """Only where no jump comes before, as in data."""
     assert len(self.items) == 1, "a place behind jumps is not known yet"
     self.alignment = max(self.alignment, n)
-    self.data(bytes(-len(self.last) % n))
+    self.fill(-(len(self.last) + self.zeros) % n)
+  def fill(self, n: int) -> None:
+    """Zeros, which a section that holds nothing else only counts."""
+    if self.name in NO_BITS: self.zeros += n
+    else: self.data(bytes(n))
 
   def finish(self) -> Assembled:
     """Jumps start at their shortest and grow until all reach; what grew stays."""
@@ -214,14 +219,17 @@ class Assembled(NamedTuple):
 
   def symbols(self) -> dict[str, int]: return {label: at for label, at in self.labels.items() if isinstance(label, str)}
 
-def disassemble(code: bytes, base: int = 0) -> list[tuple[int, str]]:
-  """(address, text) of each instruction."""
-  lines, at = [], 0
+def instructions(code: bytes) -> Iterator[tuple[int, Row, tuple[int, ...]]]:
+  """(offset, row, operands) of each instruction."""
+  at = 0
   while at < len(code):
     row, operands = decode(code, at)
-    lines.append((base + at, row.text(operands)))
+    yield at, row, operands
     at += row.size
-  return lines
+
+def disassemble(code: bytes, base: int = 0) -> list[tuple[int, str]]:
+  """(address, text) of each instruction."""
+  return [(base + at, row.text(operands)) for at, row, operands in instructions(code)]
 
 # ---- an image for emulation ------------------------------------------------------------------------------------------
 

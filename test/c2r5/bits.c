@@ -7,6 +7,7 @@ struct T { unsigned a:5; int b:7; unsigned long c:33; unsigned d:32; _Bool e:1; 
 struct P { char c; unsigned a:13; int b:20; short s; unsigned long w:61; long long q; double d; } p;
 #pragma pack(pop)
 struct __attribute__((packed)) Q { char c; int i; float f; struct { short x, y; } in; } q = {1, 2, 3.5f, {4, 5}};
+struct __attribute__((packed)) L { char c; long double d; } wide = {1, 2.5L};
 struct Z { int a:3; int :0; int b:4; int :5; char c; } z = {-1, 7, 'c'};
 union U { struct { unsigned lo:4, hi:4; }; unsigned char byte; } u = {.byte = 0xa5};
 static struct S all[2] = {{1,-2,3,4,5,6},{7,-128,511,16383,31,255}};
@@ -23,6 +24,7 @@ int main(void) {
   printf("%d %d %d %lx %lld %g %c %zu\n", p.a, p.b, p.s, (unsigned long)p.w, p.q, p.d, p.c, sizeof p);
   q.i += 40; q.f *= 2; q.in.y++; printf("%d %d %g %d %d %zu\n", q.c, q.i, q.f, q.in.x, q.in.y, sizeof q);
   printf("%d %d %c %zu; %x %x\n", z.a, z.b, z.c, sizeof z, u.lo, u.hi);
+  volatile struct L m = {3, 4.5L}; wide.d += m.d; m.d = wide.d * 2; printf("%d %d %Lf %Lf\n", wide.c, m.c, wide.d, m.d);
   u.hi = 3; printf("%x\n", u.byte);
   return 0;
 }
