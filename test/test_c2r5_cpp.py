@@ -66,7 +66,7 @@ def test_include_next_and_guards(tmp_path):
   (tmp_path / "a" / "x.h").write_text("#ifndef X\n#define X\nfirst\n#include_next <x.h>\n#endif\n")
   (tmp_path / "b" / "x.h").write_text("#pragma once\nsecond\n")
   directories = (str(tmp_path / "a"), str(tmp_path / "b"))
-  found, messages = preprocess("#include <x.h>\n#include <x.h>\nend", angled=directories)
+  found, messages = preprocess("#include <x.h>\n#include <x.h>\n#include <../b/x.h>\nend", angled=directories)
   assert found == ["first", "second", "end"] and messages == ""
 
 BAD = [("#if\n#endif", 1), ("#define", 1), ("#else", 1), ("#if 1", 1), ("#include <no.h>", 1), ("#foo", 1),

@@ -204,7 +204,7 @@ class Preprocessor:
   def pragma(self, at: Token, rest: Tokens) -> Token | None:
     """A token for the parser, unless it is a pragma for me."""
     words = [t.text for t in rest]
-    if words == ["once"]: self.once.add(at.file.name)
+    if words == ["once"]: self.once.add(os.path.realpath(at.file.name))
     elif words[:1] == ["push_macro"] or words[:1] == ["pop_macro"]: self.save_macro(rest)
     else: return Token(PRAGMA, " ".join(words), at.file, at.at, FIRST)
     return None
@@ -232,7 +232,7 @@ class Preprocessor:
       self.diagnostics.error(rest[0], f"{header}: No such file or directory")
       raise Halt
     if path not in self.dependencies: self.dependencies.append(path)
-    if path in self.once or self.guards.get(path) in self.macros: return None
+    if os.path.realpath(path) in self.once or self.guards.get(path) in self.macros: return None
     system = self.found_in.get(path, 0) >= self.first_system or (path not in self.found_in and name.file.system)
     return self.load(path, system, name)
 

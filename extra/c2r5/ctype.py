@@ -260,8 +260,8 @@ def lay_out(record: Record, fields: Iterable[Field], packed: bool, least: int, p
   bit, end, align = 0, 0, least
   for field in fields:
     own = 1 if packed or field.packed else field.type.align
-    if pack is not None: own = min(own, pack)
     own = max(own, field.align or 1)
+    if pack is not None: own = min(own, pack)
     size = field.type.size or 0
     if record.is_union: bit = 0
     if field.width is None:
@@ -269,7 +269,7 @@ def lay_out(record: Record, fields: Iterable[Field], packed: bool, least: int, p
       member = Member(field.name, field.type, bit // 8)
       bit += 8 * size
     else:
-      tight = packed or field.packed or (pack is not None and pack < size)
+      tight = packed or field.packed or pack is not None
       if field.width == 0: bit = round_up(bit, 8 * field.type.align)
       elif field.align: bit = round_up(bit, 8 * own)
       elif not tight and bit // (8 * size) != (bit + field.width - 1) // (8 * size): bit = round_up(bit, 8 * size)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 from functools import partial
 from typing import Callable, NamedTuple
-from .ctype import (Array, FunctionType, INT, Integer, LONG, Machine, Type, VOID, compatible, composite, decayed,
-                    is_modified)
+from .ctype import (Array, FunctionType, INT, Integer, LONG, Machine, Record, Type, VOID, compatible, composite,
+                    decayed, is_modified)
 from .declare import AUTO, Attributes, Declarations, Declarator, Signature, Specifiers, in_mode
 from .express import Meaning, Scope, Typedef
 from .lex import Diagnostics, END, FIRST, Failure, IDENTIFIER, PRAGMA, STRING, Token
@@ -148,6 +148,7 @@ class Parser(Declarations):
 
   def declare_type(self, name: Token, t: Type, attributes: Attributes, statements: list[Node] | None) -> None:
     if attributes.align is not None: t = t.qualified().aligned(attributes.align)
+    if isinstance(t, Record): t.body.transparent |= "transparent_union" in attributes.words
     old = self.scopes[-1].names.get(name.text)
     if old is not None and not (isinstance(old, Typedef) and compatible(old.type, t)):
       raise Failure(name, f"conflicting types for '{name.text}'")
@@ -191,7 +192,7 @@ class Parser(Declarations):
     if statements is not None and base.storage == "extern":
       raise Failure(name, f"'{name.text}' has both 'extern' and initializer")
     if object.data is not None: raise Failure(name, f"redefinition of '{name.text}'")
-    object.type, object.data = self.initializer(t)
+    object.type, object.data = self.initializer(object.type)
     object.is_defined = True
 
   def local_static(self, name: Token, t: Type) -> Object:
@@ -349,7 +350,12 @@ class Parser(Declarations):
     if self.text == "{": return self.compound_statement()
     if token.kind is IDENTIFIER and self.peek().text == ":" and self.text not in ("default", "case"):
       return self.labelled()
-    if self.text in STATEMENTS: return STATEMENTS[self.text](self, self.advance())
+    if self.text in STATEMENTS:
+      self.scopes.append(Scope())
+      node = STATEMENTS[self.text](self, self.advance())
+      self.scopes.pop()
+      return node
+    if self.text in LABELS: return LABELS[self.text](self, self.advance())
     if self.text == ";": node = Node("empty", VOID, token)
     elif self.text in JUMPS: node = JUMPS[self.text](self, self.advance())
     else: node = self.expression_statement()
@@ -441,7 +447,6 @@ class Parser(Declarations):
   def for_(self, token: Token) -> Node:
     """"for" "(" ( declaration | [ expression ] ";" ) [ expression ] ";" [ expression ] ")" statement"""
     self.expect("(")
-    self.scopes.append(Scope())
     if self.starts_type(self.token): first = self.declaration()
     else:
       first = [] if self.text == ";" else [self.expression_statement()]
@@ -451,7 +456,6 @@ class Parser(Declarations):
     step = None if self.text == ")" else self.trees.value(self.expression())
     self.expect(")")
     body = self.body()
-    self.scopes.pop()
     return Node("for", VOID, token, (), (first, test, step, body))
 
   def goto(self, token: Token) -> Node:
@@ -539,8 +543,8 @@ class Parser(Declarations):
     return Node("compound", type, token, (), (object, leaves))
 
 Read = Callable[[Parser, Token], Node]
-STATEMENTS: dict[str, Read] = {"if": Parser.if_, "switch": Parser.switch, "while": Parser.while_, "for": Parser.for_,
-                               "case": Parser.case, "default": Parser.default}
+STATEMENTS: dict[str, Read] = {"if": Parser.if_, "switch": Parser.switch, "while": Parser.while_, "for": Parser.for_}
+LABELS: dict[str, Read] = {"case": Parser.case, "default": Parser.default}
 JUMPS: dict[str, Read] = {                                              # and others that a semicolon ends
   "do": Parser.do, "goto": Parser.goto, "break": Parser.jump, "continue": Parser.jump, "return": Parser.return_,
   "asm": Parser.asm, "__attribute__": Parser.fallthrough}

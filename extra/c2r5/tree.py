@@ -61,7 +61,7 @@ def bit_width(node: Node) -> int | None:
 
 def is_zero(node: Node) -> bool:
   """Whether it is an integer constant 0, perhaps cast to void *: a null pointer."""
-  while node.kind == "cast" and (node.type.is_integer or (isinstance(node.type, Pointer) and node.type.to.is_void)):
+  while node.kind == "cast" and (node.type.is_integer or (isinstance(node.type, Pointer) and node.type.to is VOID)):
     node = node.src[0]
   return node.kind == "number" and node.arg == 0 and node.type.is_integer
 

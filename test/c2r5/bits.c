@@ -11,6 +11,11 @@ struct __attribute__((packed)) L { char c; long double d; } wide = {1, 2.5L};
 struct Z { int a:3; int :0; int b:4; int :5; char c; } z = {-1, 7, 'c'};
 union U { struct { unsigned lo:4, hi:4; }; unsigned char byte; } u = {.byte = 0xa5};
 static struct S all[2] = {{1,-2,3,4,5,6},{7,-128,511,16383,31,255}};
+#pragma pack(push, 1)
+struct tight { unsigned x : 12; unsigned char y : 7; unsigned z : 28, a : 4, b : 5; };
+struct tighter { int x : 12; char y : 6; long long z : 63; __attribute__((aligned(16))) char a : 4; long long b : 2; __attribute__((aligned(8))) int c; };
+#pragma pack(pop)
+static struct tight tight = {0x333, 0x44, 0x555555, 6, 7}; static struct tighter tighter = {3, 30, 0x123456789abcdef0, 5, 1, 9};
 int main(void) {
   printf("%d %d %d %d\n", (t.a = 3) - 5 < 0, (t.a += 3) - 25 < 0, t.a++ - 25 < 0, t.d - 25 < 0);
   printf("%d %d\n", (t.b = 100), t.e = 4);
@@ -24,6 +29,10 @@ int main(void) {
   printf("%d %d %d %lx %lld %g %c %zu\n", p.a, p.b, p.s, (unsigned long)p.w, p.q, p.d, p.c, sizeof p);
   q.i += 40; q.f *= 2; q.in.y++; printf("%d %d %g %d %d %zu\n", q.c, q.i, q.f, q.in.x, q.in.y, sizeof q);
   printf("%d %d %c %zu; %x %x\n", z.a, z.b, z.c, sizeof z, u.lo, u.hi);
+  printf("%zu %zu ", sizeof tight, sizeof tighter);
+  for (unsigned k = 0; k < sizeof tight; k++) printf("%02x", ((unsigned char *)&tight)[k]);
+  for (unsigned k = 0; k < sizeof tighter; k++) printf(" %02x" + (k > 0), ((unsigned char *)&tighter)[k]);
+  printf("\n");
   volatile struct L m = {3, 4.5L}; wide.d += m.d; m.d = wide.d * 2; printf("%d %d %Lf %Lf\n", wide.c, m.c, wide.d, m.d);
   u.hi = 3; printf("%x\n", u.byte);
   return 0;

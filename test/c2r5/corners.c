@@ -44,6 +44,12 @@ unsigned cell = 2;
 static int touch(void) { cell |= 128; return 1; }
 static void touched(void) {                                             // an operand is evaluated before the place is read
   cell |= touch();
+  enum { in = 1 }; void *at = &cell;
+  if (sizeof(enum { in = 2 })) printf("%d ", in); else printf("%d ", -in);
+  while (sizeof(enum { in = 3 })) { printf("%d ", in); break; }
+  switch (sizeof(enum { in = 4 })) default: printf("%d ", in);
+  printf("%d %d\n", in, _Generic(0 ? (int volatile *)0 : (void const *)0, void const volatile *: 5, default: 6));
+  in ? *at : *at;
   printf("%u %d %d\n", cell, _Generic((const int *)0, int *: 1, const int *: 2), _Generic(1, const int: 3, int: 4));
 }
 int main(int argc, char **argv) {

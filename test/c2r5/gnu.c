@@ -11,13 +11,14 @@ __attribute__((alias("real"), aligned(64), weak)) int own(void) { return 43; }  
 static inline __attribute__((always_inline)) int sq(int x) { return x * x; }
 int fib(n) int n; { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
 implicit(a, b) char a; double b; { return a + (int)b; }
+typedef union { float *f; int *i; } either __attribute__((transparent_union)); static int either_way(either u) { return u.i != 0; }
 static _Thread_local int tls = 3;
 typedef const int di __attribute__((mode(DI))); typedef unsigned __attribute__((__mode__(__QI__))) qi;
 struct moded { short a __attribute__((mode(SI))), b; float c __attribute__((mode(SF))); };
 static __auto_type aside = 3.5;
 int main(void) {
   int c __attribute__((cleanup(note))) = 7; printf("%d %g %zu\n", max(3, 4), max(2.5, 1), sizeof(struct wide));
-  printf("%d %zu\n", own(), _Alignof(own));
+  printf("%d %zu %d\n", own(), _Alignof(own), either_way(&c) + either_way((float *)0));
   { int d __attribute__((cleanup(note))) = 8; c++; } printf("%d %d %d %d %d\n", order, other(), sq(7), fib(10), implicit('a', 2.5));
   int n = 100; int o, lost = __builtin_add_overflow(2147483647, 1, &o); printf("%d %d ", lost, o);
   unsigned char uc; lost = __builtin_mul_overflow(16, 16, &uc); printf("%d %d ", lost, uc); printf("%d\n", __builtin_sub_overflow(3u, 4u, &uc));

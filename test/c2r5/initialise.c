@@ -9,9 +9,10 @@ struct named { char n[4]; int k; } names[] = {"a", 1, "b", 2, {"c"}}, one = {"q"
 struct two { char n[2][4]; int k; } twos[] = {"ab", "cd", 5, {{"e"}, 3}};
 struct { struct named in; int z; } outer[] = {"r", 7, 8, {"t", 9, 10}};
 struct { const char *s; char t[3]; } mixed[] = {"longer", "xy", "other", {"z"}};
+extern int declared[10]; int declared[] = {12, 34};
 struct { int n; char f[]; } flexible = {1, "hello"};
 int main(void) {
-  PRINT(listed); PRINT(flat); PRINT(far); PRINT(deep); PRINT(blank); PRINT(rows); PRINT(none); PRINT(many); PRINT(cube);
+  PRINT(declared); PRINT(listed); PRINT(flat); PRINT(far); PRINT(deep); PRINT(blank); PRINT(rows); PRINT(none); PRINT(many); PRINT(cube);
   PRINT(words); PRINT(narrow); PRINT(indexed); PRINT(parts); PRINT(((int[][2]){{1}, {2}}));
   char first[] = {"abc"[1], 0}, copy[] = {"hello"};
   struct named local[] = {"c", 3, ("d"), 4}, cut = {"zz"[1], 'x'};
