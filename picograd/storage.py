@@ -238,6 +238,10 @@ class Storage:
     """The value for readers that record what they do."""
     return self.uop
 
+  def has_leaf(self) -> bool:
+    """Whether a living tensor on me is a leaf."""
+    return self.leaf and any((t := user()) is not None and t.leaf for user in self.users)
+
   def claim_leaf(self) -> None:
     """From now on uop is a node that no other value shares."""
     self.leaf = True

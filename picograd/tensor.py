@@ -338,7 +338,7 @@ class Tensor:
 
   def become_leaf(self) -> None:
     """From now on my node is one that no other tensor's graph contains."""
-    if self.storage.history or not st.sees_all(self.steps):
+    if self.storage.history or self.storage.has_leaf() or not st.sees_all(self.steps):
       self.steps += ((Ops.DETACH, None), (Ops.CONTIGUOUS, next(st.unique)))
       self.storage.leaf = True
     else: self.storage.claim_leaf()
@@ -372,7 +372,7 @@ class Tensor:
   def data(self, value: Tensor) -> None:
     """I become a view of value's memory, and stay a leaf if I was one."""
     if self.leaf and not value.steps: value.storage.remember([self.uop, *self.former_nodes()])
-    was_leaf, self.requires = self.leaf, False
+    was_leaf, self.requires, self.leaf = self.leaf, False, False
     self.attach(value.storage, value.steps, value.known_strides)
     self.detached, self.looked = True, None
     st.changes.count += 1
