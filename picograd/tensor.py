@@ -800,8 +800,8 @@ def tensor(data, dtype: DType | None = None, device=None, requires_grad: bool = 
   array = host_array(data)
   if array.dtype not in NUMPY_DTYPES: raise TypeError(f"cannot make a tensor of NumPy's dtype {array.dtype}")
   dtype, home = dtype or NUMPY_DTYPES[array.dtype], device_name(device)
-  held = st.Held(buffer_holding(st.host_bits(array, dtype), home), array.shape, dtype)
-  return Tensor.on(Storage.holding(held, home), (), None).requires_grad_(requires_grad)
+  buffer, form = buffer_holding(st.host_bits(array, dtype), home), st.Form(array.shape, dtype)
+  return Tensor.on(Storage.holding(buffer, form, home), (), None).requires_grad_(requires_grad)
 
 def created(uop: UOp, device=None, requires_grad: bool = False) -> Tensor:
   return result(uop, device=device_name(device)).requires_grad_(requires_grad)

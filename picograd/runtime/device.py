@@ -106,12 +106,14 @@ class HostDevice(Device):
     step = 1 << nbytes.bit_length() - 4
     return -(-nbytes // step) * step
 
-  def allocate(self, nbytes: int) -> np.ndarray:
+  def allocate(self, nbytes: int) -> Any:
     room = nbytes if nbytes < LARGE else self.room(nbytes)
     waiting = self.spare.get(room)
-    if waiting: self.spare_bytes -= room
-    block = waiting.pop() if waiting else self.fresh(room)
-    return block if room == nbytes else block[:nbytes]
+    if waiting:
+      self.spare_bytes -= room
+      block = waiting.pop()
+    else: block = self.fresh(room)
+    return block if room == nbytes else self.slice(block, 0, nbytes)
 
   def fresh(self, nbytes: int) -> np.ndarray:
     """Memory of its own, or a piece of a chunk."""
@@ -124,13 +126,19 @@ class HostDevice(Device):
 
   def free(self, memory: np.ndarray, nbytes: int) -> None:
     room = nbytes if nbytes < LARGE else self.room(nbytes)
-    if room > nbytes: memory = widened(memory, room)
+    if room > nbytes: memory = self.widened(memory, room)
     if len(memory) < room: return                      # it came from elsewhere
     waiting = self.spare.pop(room, None) or []
     waiting.append(memory)
     self.spare[room] = waiting
     self.spare_bytes += room
     while self.spare_bytes > self.spare_limit: self.drop_oldest()
+
+  def widened(self, memory: np.ndarray, nbytes: int) -> np.ndarray:
+    """The first nbytes of the allocation that memory is the beginning of."""
+    raw = memory
+    while isinstance(raw.base, np.ndarray): raw = raw.base             # NumPy skips views, but not those of a subclass
+    return self.slice(raw, host_address(memory) - host_address(raw), nbytes)
 
   def drop_oldest(self) -> None:
     room, waiting = next(iter(self.spare.items()))
@@ -150,13 +158,6 @@ class HostDevice(Device):
   def copy(self, memory: np.ndarray, source: np.ndarray, nbytes: int) -> None: memory[:] = source
   def memory_at(self, address: int, nbytes: int) -> np.ndarray:
     return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8)
-
-def widened(memory: np.ndarray, nbytes: int) -> np.ndarray:
-  """The first nbytes of the allocation that memory is the beginning of."""
-  raw = memory
-  while isinstance(raw.base, np.ndarray): raw = raw.base               # NumPy skips views, but not those of a subclass
-  start = host_address(memory) - host_address(raw)
-  return raw[start:start + nbytes]
 
 def host_address(data: np.ndarray) -> int:
   """Where an array begins, without an import: memory may be freed while the interpreter ends."""
