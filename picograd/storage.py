@@ -2,8 +2,8 @@
 # graphs whose leaves are BUFFERs. A value is immutable; what changes is the node a Storage names: `t.add_(1)` makes it
 # AFTER(BUFFER, STORE(view of BUFFER, value)), an assignment that runs with the next realize().
 from __future__ import annotations
-import functools, itertools, threading, weakref
-from typing import Any, Callable, Iterable, NamedTuple, Sequence, TypeVar
+import itertools, weakref
+from typing import Any, Callable, Iterable, NamedTuple, Sequence
 import numpy as np
 from picograd.dtype import DType, dtypes
 from picograd.helpers import DEVICE, argsort, dedup
@@ -24,29 +24,6 @@ unique = itertools.count(1)
 def unique_leaf(u: UOp) -> UOp:
   """u stored in memory of its own, as a node that equals no other."""
   return UOp(Ops.CONTIGUOUS, u.dtype, (u,), next(unique))
-
-# ---- what others write to --------------------------------------------------------------------------------------------
-
-class Moment(threading.local):
-  """How many nested operations run now that see what others write to (library/sharing.py) as it is at one moment, and
-  the copies that they have made of it."""
-  depth = 0
-  def __init__(self) -> None: self.copies: dict[Storage, UOp] = {}
-moment = Moment()
-
-Operation = TypeVar("Operation", bound=Callable[..., Any])
-
-def at_one_moment(operation: Operation) -> Operation:
-  """operation, which looks several times at its operands: what others write to is copied once for it. The kernel that
-  it becomes would read every copy."""
-  @functools.wraps(operation)
-  def call(*args: Any, **kwargs: Any) -> Any:
-    moment.depth += 1
-    try: return operation(*args, **kwargs)
-    finally:
-      moment.depth -= 1
-      if not moment.depth: moment.copies.clear()
-  return call                                                        # type: ignore[return-value]
 
 # ---- views: movement steps from a base -------------------------------------------------------------------------------
 

@@ -670,10 +670,8 @@ class Tensor:
     else: values = self.over(formula, axis, True)
     return Extremes(values, indices) if keepdim else Extremes(values.squeeze(axis), indices.squeeze(axis))
 
-  @st.at_one_moment
   def argmax(self, dim=None, keepdim=False) -> Tensor:
     return self.position(ar.arg_max, dim, keepdim)
-  @st.at_one_moment
   def argmin(self, dim=None, keepdim=False) -> Tensor:
     return self.position(ar.arg_min, dim, keepdim)
   def position(self, where_is: Formula, dim, keepdim) -> Tensor:

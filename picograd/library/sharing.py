@@ -12,8 +12,8 @@ from picograd.helpers import argsort, prod
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.runtime import realize as runtime
-from picograd.runtime.device import Buffer, buffer_from_host, buffer_named, device, numpy_dtype
-from picograd.storage import Form, Steps, Storage, buffer_under, moment, realize
+from picograd.runtime.device import Buffer, buffer_from_host, buffer_named, buffer_of, device, numpy_dtype
+from picograd.storage import Form, Steps, Storage, buffer_under, realize
 from picograd.tensor import Tensor, zeros
 
 # ---- storages whose memory others see --------------------------------------------------------------------------------
@@ -31,24 +31,37 @@ class Shared(Storage):
     return copy
 
   def now(self) -> UOp:
-    """What the memory holds, in memory of its own. One operation gets one copy."""
-    if self in moment.copies: return moment.copies[self]
+    """What the memory holds, in memory of its own: the copy that was made last, if somebody still needs it and nobody
+    has written since. An operation that looks several times at its operand becomes a kernel that reads it once."""
     buffer, form = in_memory(self)
-    copy = Buffer(buffer.device, buffer.nbytes)
-    if copy.nbytes: copy.device.copy(copy.memory, buffer.memory, copy.nbytes)
-    value = buffer_named(copy, form.dtype).reshape(form.shape)
-    if moment.depth: moment.copies[self] = value
-    return value
+    last = copies.get(self)
+    copy = last() if last is not None else None
+    if copy is None or not holds_the_same(copy, buffer):
+      copy = copy_of(buffer, form)
+      copies[self] = weakref.ref(copy)
+    return copy.reshape(form.shape)
 
   def is_known(self) -> bool: return False               # what was known of the values may be true no more
   def write(self, steps: Steps, value: UOp) -> None:
-    moment.copies.pop(self, None)
     super().write(steps, value)
     if not runtime.watchers: realize([self])
   def set(self, uop: UOp) -> None:
     super().set(uop)
     if buffer_under(uop) is not None: return
     raise RuntimeError("memory that another library shares cannot change in a recorded operation: clone() it first")
+
+copies: "weakref.WeakKeyDictionary[Storage, weakref.ref[UOp]]" = weakref.WeakKeyDictionary()    # made last, of each
+
+def copy_of(buffer: Buffer, form: Form) -> UOp:
+  """A BUFFER leaf with what the memory holds now."""
+  copy = Buffer(buffer.device, buffer.nbytes)
+  if copy.nbytes: copy.device.copy(copy.memory, buffer.memory, copy.nbytes)
+  return buffer_named(copy, form.dtype)
+
+def holds_the_same(leaf: UOp, buffer: Buffer) -> bool:
+  """Whether a copy is, bit by bit, what the memory holds now."""
+  if runtime.is_overwritten(leaf): return False
+  return buffer.device.is_same(buffer_of(leaf).memory, buffer.memory)
 
 def in_memory(storage: Storage) -> tuple[Buffer, Form]:
   buffer, form = storage.in_memory(), storage.form
