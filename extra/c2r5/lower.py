@@ -802,8 +802,9 @@ class Lowering:
     if template.strip(): raise Failure(node.token, "only empty asm templates are supported")
     values = {str(k): self.value(o.node) for k, o in enumerate(inputs) if "m" not in o.constraint}
     for k, output in enumerate(outputs):
+      place = self.place(output.node)
       tied = next((values[str(i)] for i, o in enumerate(inputs) if o.constraint == str(k)), None)
-      if tied is not None: self.write(self.place(output.node), tied)
+      if tied is not None: self.write(place, tied)
     self.build.emit(UOp(Ops.BARRIER, dtypes.void, (self.build.state,)))
 
 SIMPLE = frozenset({"number", "variable", "dereference", "member", "decay", "cast", "lnot", "lt", "gt", "le", "ge",

@@ -261,7 +261,7 @@ class Parser(Declarations):
     object = self.linked(base, name, t)
     self.decorate(object, base, attributes)
     if object.is_defined and object.data is not None: raise Failure(name, f"redefinition of '{name.text}'")
-    object.is_defined, object.data = True, "function"
+    object.is_defined, object.data, object.alias = True, "function", None
     if signature.names: t = FunctionType(t.result, tuple(p.type for p in signature.params), False, False)
     if not t.has_prototype and object.type.has_prototype is False: object.type = t       # type: ignore[attr-defined]
     if not t.result.is_void and not t.result.is_complete: raise Failure(name, "return type is an incomplete type")

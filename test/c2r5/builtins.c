@@ -57,6 +57,8 @@ int main(void) {
   int k = 1;
   overflows();
   atomics();
+  printf("%d %d %d %d %d\n", __builtin_clrsb(-1), __builtin_clrsb(300), __builtin_clrsbl(-5L << 30), !!__builtin_isinff(1e39f), !!__builtin_isnanl(0.5L));
+  int called = 0; asm("" : "+r"(*(called++, &k))); printf("%d\n", called);
   printf("%zu %zu %zu\n", offsetof(struct point, in.name[2]), offsetof(struct point, in.depth[k]), sizeof fits);
   printf("%d %d %d\n", is_odd(3), __builtin_constant_p(1 + 2), __builtin_constant_p(k));
   printf("%g %g %g\n", __builtin_fabs(-2.5), __builtin_sqrt(2.25), __builtin_fabsf(-0.f));

@@ -7,6 +7,7 @@ __attribute__((constructor)) static void before(void) { order = 5; }
 __attribute__((destructor)) static void after(void) { printf("after\n"); }
 struct __attribute__((aligned(32))) wide { int a; }; int zero[0]; struct z { int n; char tail[0]; };
 extern int other(void) __attribute__((alias("real"))); int real(void) { return 42; }
+__attribute__((alias("real"), aligned(64), weak)) int own(void) { return 43; }      // its body counts, and its alignment
 static inline __attribute__((always_inline)) int sq(int x) { return x * x; }
 int fib(n) int n; { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
 implicit(a, b) char a; double b; { return a + (int)b; }
@@ -16,6 +17,7 @@ struct moded { short a __attribute__((mode(SI))), b; float c __attribute__((mode
 static __auto_type aside = 3.5;
 int main(void) {
   int c __attribute__((cleanup(note))) = 7; printf("%d %g %zu\n", max(3, 4), max(2.5, 1), sizeof(struct wide));
+  printf("%d %zu\n", own(), _Alignof(own));
   { int d __attribute__((cleanup(note))) = 8; c++; } printf("%d %d %d %d %d\n", order, other(), sq(7), fib(10), implicit('a', 2.5));
   int n = 100; int o, lost = __builtin_add_overflow(2147483647, 1, &o); printf("%d %d ", lost, o);
   unsigned char uc; lost = __builtin_mul_overflow(16, 16, &uc); printf("%d %d ", lost, uc); printf("%d\n", __builtin_sub_overflow(3u, 4u, &uc));

@@ -16,6 +16,10 @@
 #define __builtin_nans(s) (0.0 / 0.0)
 #define __builtin_isnan(x) ({ __typeof__(x) __x = (x); __x != __x; })
 #define __builtin_isinf(x) ({ __typeof__(x) __x = (x); __x == 1e99999L || __x == -1e99999L; })
+#define __builtin_isnanf(x) __builtin_isnan((float)(x))
+#define __builtin_isnanl(x) __builtin_isnan((long double)(x))
+#define __builtin_isinff(x) __builtin_isinf((float)(x))
+#define __builtin_isinfl(x) __builtin_isinf((long double)(x))
 #define __builtin_isinf_sign(x) ({ __typeof__(x) __x = (x); __x == 1e99999L ? 1 : __x == -1e99999L ? -1 : 0; })
 #define __builtin_isfinite(x) ({ __typeof__(x) __x = (x); __x - __x == 0; })
 #define __builtin_isnormal(x) ({ __typeof__(x) __x = (x); __typeof__(x) __a = __x < 0 ? -__x : __x; \
@@ -40,6 +44,8 @@
 #define __builtin_parityll(x) (__builtin_popcountl(x) & 1)
 #define __builtin_ffs(x) __builtin_ffsl((int)(x))
 #define __builtin_ffsll(x) __builtin_ffsl(x)
+#define __builtin_clrsb(x) (__builtin_clrsbl((int)(x)) - 32)
+#define __builtin_clrsbll(x) __builtin_clrsbl(x)
 #define __builtin_bswap16(x) ({ unsigned short __x = (x); (unsigned short)(__x << 8 | __x >> 8); })
 #define __builtin_bswap32(x) ({ unsigned __x = (x); __x = (__x & 0xff00ff00u) >> 8 | (__x & 0x00ff00ffu) << 8; \
   __x >> 16 | __x << 16; })
@@ -97,6 +103,7 @@ int __builtin_clzl(unsigned long) __asm__("__clzdi2");
 int __builtin_ctzl(unsigned long) __asm__("__ctzdi2");
 int __builtin_popcountl(unsigned long) __asm__("__popcountdi2");
 int __builtin_ffsl(long) __asm__("__ffsdi2");
+int __builtin_clrsbl(long) __asm__("__clrsbdi2");
 int __builtin_signbitf(float) __asm__("__signbitf");
 int __builtin_signbitd(double) __asm__("__signbit");
 void *__builtin_memcpy(void *, const void *, unsigned long) __asm__("memcpy");
