@@ -310,9 +310,10 @@ def load_model(path: Path, c: Config, room: int, precision: str = "float32") -> 
     state[ours] = parts[0] if len(parts) == 1 else picograd.cat(parts, dim=0)
     if tuple(state[ours].shape) != shapes[ours]:
       raise ValueError(f"{path}: {' + '.join(theirs)} is {tuple(state[ours].shape)}, the config says {shapes[ours]}")
-  model.load_state_dict(state)
+  model.load_state_dict(state, assign=True)
   for module in model.modules():
     if isinstance(module, (nn.Linear, nn.Embedding)): module.to(PRECISIONS[precision])
+  for parameter in model.parameters(): parameter.realize()
   return model
 
 # ---- tokenizers: encode(text) gives a prompt's tokens, decode(tokens) the text of all of them ------------------------

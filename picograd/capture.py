@@ -10,13 +10,13 @@ from typing import Any, Callable, Iterator, NamedTuple
 import numpy as np
 from picograd.common import Autocast, Default, GradMode, Precision
 from picograd.dtype import DType
-from picograd.helpers import DEBUG, DEVICE, EAGER, JIT_CHECK
+from picograd.helpers import DEBUG, DEVICE, EAGER, JIT_CHECK, dedup
 from picograd.nn.module import Module
 from picograd.ops.uop import UOp
 from picograd.runtime import realize as runtime
 from picograd.runtime.device import Buffer, buffer_of, device, to_host
 from picograd.runtime.jit import Captured, CaptureError, Tape
-from picograd.storage import Held, Steps, Storage, changes, readers_of_old, realize
+from picograd.storage import Form, Steps, Storage, changes, readers_of_old, realize
 from picograd.tensor import Tensor
 
 # ---- the walk: all that a call may depend on -------------------------------------------------------------------------
@@ -40,6 +40,7 @@ class Spot(NamedTuple):
 class Reads(NamedTuple):
   """What a walk looked at, as flat lists: while all of it is the same, so is what the walk found. Tensors need no look
   while storage.changes stands still."""
+  functions: list[tuple[types.FunctionType, Any, Any]]               # with their code and defaults
   names: list[tuple[dict, str, Any]]                                 # of namespaces
   attributes: list[tuple[Any, str, Any]]
   items: list[tuple[Any, tuple]]                                     # of lists, and keys and values of dicts
@@ -56,8 +57,9 @@ class Reads(NamedTuple):
 
 class Guards:
   """The reads of several walks, but for those of tensors, each once and in columns, which are compared without a step
-  of Python for each: it runs while the data of the last call fill the caches."""
+  of Python for each: it runs while the data of the last call fill the caches. Functions, which are few, go singly."""
   def __init__(self, parts: list[Reads]):
+    self.functions = [read for part in parts for read in part.functions]
     spaces: dict[int, tuple[dict, dict[str, Any]]] = {}
     for space, name, value in [read for part in parts for read in part.names]:
       spaces.setdefault(id(space), (space, {}))[1][name] = value
@@ -71,6 +73,8 @@ class Guards:
     self.trees = [read for part in parts for read in part.trees]
 
   def hold(self) -> bool:
+    for f, code, defaults in self.functions:
+      if f.__code__ is not code or f.__defaults__ is not defaults: return False
     for get, names, absent, values in self.names:
       if any(map(is_not, map(get, names, absent), values)): return False
     for look, objects, seen in self.attributes:
@@ -100,7 +104,7 @@ class Walk:
     self.storages: dict[Storage, int] = {}                           # theirs, numbered
     self.seen: dict[int, int] = {}                                   # object -> how many were seen before it
     self.kept: list[Any] = []                                        # objects whose identity is in the key
-    self.reads = Reads([], [], [], [], [], [])
+    self.reads = Reads([], [], [], [], [], [], [])
     self.visit(function, None, None)
     self.facts = tuple(self.key)                                     # about the function, however it is called
 
@@ -109,7 +113,7 @@ class Walk:
     self = copy.copy(self)
     self.spots, self.tensors, self.kept = self.spots[:], self.tensors[:], self.kept[:]
     self.storages, self.seen = dict(self.storages), dict(self.seen)
-    self.reads = Reads([], [], [], [], [], [])
+    self.reads = Reads([], [], [], [], [], [], [])
     self.key = [number, *modes()]
     self.visit(args, None, None)
     if kwargs: self.visit(kwargs, None, None)
@@ -125,7 +129,7 @@ class Walk:
 
   def find_memory(self) -> list[Buffer]:
     """The memory of each storage, computed now where it has to be. The key says which of them share memory."""
-    waiting = [s for s in self.storages if s.held is None and s.memory is None]
+    waiting = [s for s in self.storages if s.buffer is None and s.memory is None]
     if waiting: realize(waiting)
     memory = [memory_of_storage(s) for s in self.storages]
     if len(set(memory)) < len(memory): self.key.append(tuple(memory.index(m) for m in memory))
@@ -168,7 +172,7 @@ class Walk:
     self.tensors.append(t)
     number = self.storages.setdefault(storage, len(self.storages))
     if number == len(self.storages) - 1:
-      value = storage.held or storage.uop
+      value = storage.form or storage.uop
       self.key += (value.shape, value.dtype, storage.device)
     found = (storage.history, t.steps, t.requires, t.leaf, t.detached)
     self.key += (number, found)
@@ -178,7 +182,7 @@ class Walk:
     self.key.append(id(f))
     if is_installed(f.__code__.co_filename): return
     space = f.__globals__
-    self.reads.attributes.extend((f, name, getattr(f, name)) for name in ("__code__", "__defaults__"))
+    self.reads.functions.append((f, f.__code__, f.__defaults__))
     for cell in f.__closure__ or ():
       try: content = cell.cell_contents
       except ValueError:
@@ -319,9 +323,9 @@ class Seen(NamedTuple):
   strides: Any
 
 def memory_of_storage(storage: Storage) -> Buffer:
-  held = storage.in_memory()
-  assert held is not None, "every storage of a capture is in memory"
-  return held.buffer
+  buffer = storage.in_memory()
+  assert buffer is not None, "every storage of a capture is in memory"
+  return buffer
 
 def leaf_of(storage: Storage) -> UOp:
   """The node of a storage's memory."""
@@ -380,22 +384,11 @@ class Replay:
     storages = list(walk.storages)
     leaves = self.new_leaves()
     inputs = dict.fromkeys(memory) if self.aliased else memory
-    self.program([b.memory for b in [*inputs, *map(buffer_of, leaves)]])
+    self.program.run([b.memory for b in [*inputs, *map(buffer_of, leaves)]])
     return self.apply(walk, storages, leaves)
 
   def new_leaves(self) -> list[UOp]:
     return [UOp.buffer(u.dtype, u.arg.size, u.arg.device) for u in self.leaves]
-
-  def made(self, outputs: list[Buffer]) -> Any:
-    """The result, of new tensors alone, that lies in the outputs."""
-    made: dict[int, Storage] = {}
-    found = []
-    for (serial, place, shape, home), steps, strides in self.returned:
-      storage = made.get(serial)
-      if storage is None:
-        storage = made[serial] = Storage.holding(Held(outputs[place], shape, self.leaves[place].dtype), home)
-      found.append(Tensor.on(storage, steps, strides))
-    return self.rebuild(iter(found))
 
   def prepared(self, walk: Walk, memory: list[Buffer]) -> list[Buffer]:
     """The memory of each storage, where what will be overwritten is nobody else's: copies of what is shared are made,
@@ -456,15 +449,20 @@ class Shortcut:
   """A recording for calls with other tensors of the same description as direct arguments, while all else that a walk
   would look at is the same: objects are compared, of other tensors it is known whether any has changed. A call makes
   new tensors and overwrites memory that is not an argument's; it does nothing else. memory: of each storage, given: of
-  the arguments'."""
+  the arguments'. storages, tensors: what a call makes, a storage with the number of its output, a tensor with that of
+  its storage."""
   def __init__(self, replay: Replay, guards: Guards, memory: list[Buffer], given: list[Buffer]):
     self.replay, self.guards, self.program = replay, guards, replay.program
+    self.rebuild = replay.rebuild
     self.places = [memory.index(b) for b in given]
     new = {*self.places, *range(len(memory), len(memory) + len(replay.sizes))}
     self.changed = sorted(new.intersection(self.program.every))
     self.others = frozenset(memory).difference(given)
     self.memory = [b.memory for b in memory]
     self.assigned = [(memory[i], count) for i, count in replay.assigned]
+    made = dedup(source for source, _, _ in replay.returned)
+    self.storages = [(s.memory, Form(s.shape, replay.leaves[s.memory].dtype), s.device) for s in made]
+    self.tensors = [(made.index(source), steps, strides) for source, steps, strides in replay.returned]
     self.changes = changes.count
 
   def holds(self, given: list[Buffer]) -> bool:
@@ -472,15 +470,17 @@ class Shortcut:
     if self.assigned and Storage.waiting: return False               # somebody may need what will be overwritten
     return self.guards.hold()
 
-  def __call__(self, given: list[Buffer]) -> Any:
-    memory, outputs = self.memory.copy(), []
+  def run(self, given: list[Buffer]) -> Any:
+    memory = self.memory.copy()
     for place, buffer in zip(self.places, given): memory[place] = buffer.memory
+    outputs = []
     for where, nbytes in self.replay.sizes:
       outputs.append(Buffer(where, nbytes))
       memory.append(outputs[-1].allocate())
-    self.program(memory, self, self.changed)
+    self.program.run(memory, self, self.changed)
     for buffer, count in self.assigned: buffer.version += count
-    return self.replay.made(outputs)
+    storages = [Storage.holding(outputs[k], form, home) for k, form, home in self.storages]
+    return self.rebuild(Tensor.on(storages[k], steps, strides) for k, steps, strides in self.tensors)
 
 def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
   """(key, memory of the tensors), or (None, []) where the arguments need a walk. Objects that are no tensors are named
@@ -491,10 +491,10 @@ def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
     kind = type(x)
     if kind is Tensor:
       storage = x.storage
-      held = storage.held or storage.in_memory()
-      if held is None or storage.history or x.kept_grad is not None or held.buffer in memory: return None, []
-      memory.append(held.buffer)
-      key.append((held.shape, held.dtype, storage.device, x.steps, x.requires, x.leaf, x.detached))
+      buffer = storage.buffer or storage.in_memory()
+      if buffer is None or storage.history or x.kept_grad is not None or buffer in memory: return None, []
+      memory.append(buffer)
+      key += (storage.form, storage.device, x.steps, x.requires, x.leaf, x.detached)
     elif isinstance(x, Tensor) or kind is slice: return None, []
     else: key += (kind, x if kind in ATOMS else id(x))
   return tuple(key), memory
@@ -529,7 +529,7 @@ class Jit:
     if self.short and not kwargs and not runtime.watchers and not JIT_CHECK.value:
       key, given = short_key(args)
       short = self.short.get(key)
-      if short is not None and short.holds(given): return short(given)
+      if short is not None and short.holds(given): return short.run(given)
     return self.call(args, kwargs)
 
   def call(self, args: Any, kwargs: Any) -> Any:

@@ -13,7 +13,6 @@ from picograd.ops.uop import UOp
 from picograd.library import Tensor, no_grad, tensor
 from picograd.runtime.jit import feed
 from picograd.runtime.realize import strip
-from picograd.storage import at_one_moment
 
 # ---- generators ------------------------------------------------------------------------------------------------------
 
@@ -184,7 +183,6 @@ def check_probabilities(rows: Tensor, num_samples: int, replacement: bool) -> No
   raise RuntimeError("invalid multinomial distribution (with replacement=False, not enough non-negative category to "
                      "sample)")
 
-@at_one_moment
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False,
                 generator: Generator | None = None) -> Tensor:
   """Indices of categories, int64: weights (n,) or (m, n), whatever their sum -> (num_samples,) or (m, num_samples).

@@ -2,8 +2,8 @@
 # graphs whose leaves are BUFFERs. A value is immutable; what changes is the node a Storage names: `t.add_(1)` makes it
 # AFTER(BUFFER, STORE(view of BUFFER, value)), an assignment that runs with the next realize().
 from __future__ import annotations
-import functools, itertools, threading, weakref
-from typing import Any, Callable, Iterable, NamedTuple, Sequence, TypeVar
+import itertools, weakref
+from typing import Any, Callable, Iterable, NamedTuple, Sequence
 import numpy as np
 from picograd.dtype import DType, dtypes
 from picograd.helpers import DEVICE, argsort, dedup
@@ -24,29 +24,6 @@ unique = itertools.count(1)
 def unique_leaf(u: UOp) -> UOp:
   """u stored in memory of its own, as a node that equals no other."""
   return UOp(Ops.CONTIGUOUS, u.dtype, (u,), next(unique))
-
-# ---- what others write to --------------------------------------------------------------------------------------------
-
-class Moment(threading.local):
-  """How many nested operations run now that see what others write to (library/sharing.py) as it is at one moment, and
-  the copies that they have made of it."""
-  depth = 0
-  def __init__(self) -> None: self.copies: dict[Storage, UOp] = {}
-moment = Moment()
-
-Operation = TypeVar("Operation", bound=Callable[..., Any])
-
-def at_one_moment(operation: Operation) -> Operation:
-  """operation, which looks several times at its operands: what others write to is copied once for it. The kernel that
-  it becomes would read every copy."""
-  @functools.wraps(operation)
-  def call(*args: Any, **kwargs: Any) -> Any:
-    moment.depth += 1
-    try: return operation(*args, **kwargs)
-    finally:
-      moment.depth -= 1
-      if not moment.depth: moment.copies.clear()
-  return call                                                        # type: ignore[return-value]
 
 # ---- views: movement steps from a base -------------------------------------------------------------------------------
 
@@ -115,9 +92,8 @@ def place_of(u: UOp) -> UOp:
   u = runtime.strip(Storage.landed.get(u, u))
   return runtime.computed.get(u) or runtime.finished.get(u, u)
 
-class Held(NamedTuple):
-  """A value in memory."""
-  buffer: Buffer
+class Form(NamedTuple):
+  """What a value is besides its elements."""
   shape: Shape
   dtype: DType
 
@@ -125,12 +101,13 @@ class Storage:
   """uop: the value, in the base tensor's shape. memory: the BUFFER that holds it, if it has been computed. history: uop
   leads to leaves that require grad. leaf: a tensor on it is such a leaf. shared: others may have built on uop. former:
   nodes that were the leaf before it was overwritten. written: changed in place since it was last in memory. users: the
-  tensors on it, weakly."""
+  tensors on it, weakly. buffer, form: its memory and what lies there, None until somebody has asked."""
   __slots__ = ("node", "place", "history", "leaf", "shared", "former", "written", "users", "device", "serial",
-               "held", "__weakref__")
+               "buffer", "form", "__weakref__")
   node: UOp | None               # the two that uop and memory give
   place: UOp | None
-  held: Held | None
+  buffer: Buffer | None
+  form: Form | None
   waiting: "weakref.WeakValueDictionary[int, Storage]" = weakref.WeakValueDictionary()   # without own memory, by serial
   owners: "weakref.WeakKeyDictionary[UOp, weakref.ref[Storage]]" = weakref.WeakKeyDictionary()
   assignments: "weakref.WeakSet[UOp]" = weakref.WeakSet()                        # all that may still have to run
@@ -144,12 +121,12 @@ class Storage:
     self.name(uop)
 
   @classmethod
-  def holding(cls, value: Held, device: str) -> Storage:
+  def holding(cls, buffer: Buffer, form: Form, device: str) -> Storage:
     """A storage whose value lies in memory that nobody else has seen. Its node is made when somebody asks for it."""
     self = cls.__new__(cls)
     self.device, self.history, self.leaf, self.shared, self.written = device, False, False, False, False
-    self.users, self.former, self.serial, self.held = [], (), next(fresh), value
-    self.node = None
+    self.users, self.former, self.serial, self.node = [], (), next(fresh), None
+    self.buffer, self.form = buffer, form
     return self
 
   @property
@@ -161,19 +138,18 @@ class Storage:
 
   def make_node(self) -> UOp:
     """Of a storage that holds memory which has no node yet."""
-    assert self.held is not None, "a storage has a value or holds memory"
-    buffer, shape, dtype = self.held
-    if buffer.version: changes.count += 1                            # from now on others may share what is overwritten
-    self.place = buffer_named(buffer, dtype)
-    self.node = self.place.reshape(shape)
+    assert self.buffer is not None and self.form is not None, "a storage has a value or holds memory"
+    if self.buffer.version: changes.count += 1                       # from now on others may share what is overwritten
+    self.place = buffer_named(self.buffer, self.form.dtype)
+    self.node = self.place.reshape(self.form.shape)
     Storage.owners[self.place] = weakref.ref(self)
     return self.node
 
-  def in_memory(self) -> Held | None:
-    """My memory, shape and dtype; None where my value has to be computed."""
-    if self.held is None and self.memory is not None:
-      self.held = Held(buffer_of(self.memory), self.uop.shape, self.uop.dtype)
-    return self.held
+  def in_memory(self) -> Buffer | None:
+    """My memory, which my form describes; None where my value has to be computed."""
+    if self.buffer is None and self.memory is not None:
+      self.buffer, self.form = buffer_of(self.memory), Form(self.uop.shape, self.uop.dtype)
+    return self.buffer
 
   def remember(self, nodes: Iterable[UOp]) -> None:
     """The nodes were this leaf before it was overwritten."""
@@ -186,16 +162,16 @@ class Storage:
     self.name(uop)
 
   def name(self, uop: UOp) -> None:
-    self.node, self.held = uop, None
+    self.node, self.buffer, self.form = uop, None, None
     self.place = memory_of(uop)
     if self.place is not None and self.owns_memory(): Storage.waiting.pop(self.serial, None)
     else: Storage.waiting[self.serial] = self
 
   def overwritten(self, count: int) -> None:
     """A replay has assigned to memory of my own this many times. Its node is made when somebody asks for it."""
-    held = self.in_memory()
-    assert held is not None, "a replay writes into memory"
-    held.buffer.version += count
+    buffer = self.in_memory()
+    assert buffer is not None, "a replay writes into memory"
+    buffer.version += count
     self.node = None
 
   def is_known(self) -> bool:
@@ -238,6 +214,10 @@ class Storage:
     """The value for readers that record what they do."""
     return self.uop
 
+  def has_leaf(self) -> bool:
+    """Whether a living tensor on me is a leaf."""
+    return self.leaf and any((t := user()) is not None and t.leaf for user in self.users)
+
   def claim_leaf(self) -> None:
     """From now on uop is a node that no other value shares."""
     self.leaf = True
@@ -247,7 +227,7 @@ class Storage:
   def land(self, memory: UOp) -> None:
     """My value is in memory. A graph that no gradient needs is dropped, so that a loop's graph does not grow."""
     if self.memory is not None: changes.count += 1                   # else nobody has looked at it
-    before, self.place, self.written, self.held = self.uop, memory, False, None
+    before, self.place, self.written, self.buffer, self.form = self.uop, memory, False, None, None
     if not self.has_history():
       self.history = False
       self.node = memory.reshape(self.uop.shape)
@@ -383,12 +363,12 @@ def current(uops: Sequence[UOp]) -> list[UOp]:
 def host_copy(storage: Storage, steps: Steps, dtype: DType) -> np.ndarray:
   """What a view sees, as a NumPy array; bfloat16 as float32."""
   for w in runtime.watchers: w.looked()
-  if checks or storage.held is None: realize([storage])
-  held = storage.in_memory()
-  assert held is not None
-  flat = copy_of(held.buffer, held.dtype)
+  if checks or storage.buffer is None: realize([storage])
+  buffer, form = storage.in_memory(), storage.form
+  assert buffer is not None and form is not None
+  flat = copy_of(buffer, form.dtype)
   if dtype is dtypes.bfloat16: flat = (flat.astype(np.uint32) << 16).view(np.float32)
-  data = flat.reshape(held.shape)
+  data = flat.reshape(form.shape)
   for op, arg in steps: data = NUMPY_STEPS[op](data, arg)
   return data
 

@@ -338,7 +338,7 @@ class Tensor:
 
   def become_leaf(self) -> None:
     """From now on my node is one that no other tensor's graph contains."""
-    if self.storage.history or not st.sees_all(self.steps):
+    if self.storage.history or self.storage.has_leaf() or not st.sees_all(self.steps):
       self.steps += ((Ops.DETACH, None), (Ops.CONTIGUOUS, next(st.unique)))
       self.storage.leaf = True
     else: self.storage.claim_leaf()
@@ -372,7 +372,7 @@ class Tensor:
   def data(self, value: Tensor) -> None:
     """I become a view of value's memory, and stay a leaf if I was one."""
     if self.leaf and not value.steps: value.storage.remember([self.uop, *self.former_nodes()])
-    was_leaf, self.requires = self.leaf, False
+    was_leaf, self.requires, self.leaf = self.leaf, False, False
     self.attach(value.storage, value.steps, value.known_strides)
     self.detached, self.looked = True, None
     st.changes.count += 1
@@ -670,10 +670,8 @@ class Tensor:
     else: values = self.over(formula, axis, True)
     return Extremes(values, indices) if keepdim else Extremes(values.squeeze(axis), indices.squeeze(axis))
 
-  @st.at_one_moment
   def argmax(self, dim=None, keepdim=False) -> Tensor:
     return self.position(ar.arg_max, dim, keepdim)
-  @st.at_one_moment
   def argmin(self, dim=None, keepdim=False) -> Tensor:
     return self.position(ar.arg_min, dim, keepdim)
   def position(self, where_is: Formula, dim, keepdim) -> Tensor:
@@ -800,8 +798,8 @@ def tensor(data, dtype: DType | None = None, device=None, requires_grad: bool = 
   array = host_array(data)
   if array.dtype not in NUMPY_DTYPES: raise TypeError(f"cannot make a tensor of NumPy's dtype {array.dtype}")
   dtype, home = dtype or NUMPY_DTYPES[array.dtype], device_name(device)
-  held = st.Held(buffer_holding(st.host_bits(array, dtype), home), array.shape, dtype)
-  return Tensor.on(Storage.holding(held, home), (), None).requires_grad_(requires_grad)
+  buffer, form = buffer_holding(st.host_bits(array, dtype), home), st.Form(array.shape, dtype)
+  return Tensor.on(Storage.holding(buffer, form, home), (), None).requires_grad_(requires_grad)
 
 def created(uop: UOp, device=None, requires_grad: bool = False) -> Tensor:
   return result(uop, device=device_name(device)).requires_grad_(requires_grad)

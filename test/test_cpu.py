@@ -74,7 +74,7 @@ def test_captured_calls_run_in_order():
   out, a, numbers = (cpu.allocate(n) for n in (48, 48, 96))
   out.view(np.float32)[:], a.view(np.float32)[:] = 0, 1
   sequel = cpu.capture([(add, [out, out, a]), (fill, [numbers]), (add, [a, out, out]), (add, [out, a, a])])
-  for _ in range(3): sequel()
+  for _ in range(3): sequel([], [])
   np.testing.assert_array_equal(out.view(np.float32), [144] * 12)
   assert numbers.view(np.int64)[11] == 203
 

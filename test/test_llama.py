@@ -205,6 +205,17 @@ def test_a_llama2c_checkpoint_equals_the_same_weights_in_hf_layout(tmp_path, tie
   path.write_bytes(path.read_bytes()[:-1])
   with pytest.raises(ValueError, match="truncated"): llama.load_model(path, llama.read_config(path), 128)
 
+def test_a_loaded_model_is_in_memory(tmp_path):
+  """Else the first pass would be slow: it would make the weights."""
+  save_transformers_llama(tmp_path)
+  model = llama.load_model(tmp_path, llama.read_config(tmp_path), 128, "bfloat16")
+  cache, kernels = model.new_cache(), []
+  for _ in range(2):
+    Counters.reset()
+    model.predict([1], 0, cache)
+    kernels.append(Counters.kernels)
+  assert kernels[0] == kernels[1]
+
 def write_checkpoint(path: Path, c: llama.Config, found: dict[str, np.ndarray]) -> None:
   """llama2.c's format, where rotary pairs are neighbours."""
   vocab_size = c.vocab_size if c.tied else -c.vocab_size

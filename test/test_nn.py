@@ -325,6 +325,16 @@ def test_load_state_dict_keeps_the_parameters():
   assert all(a is b for a, b in zip(before, target.parameters()))
   assert np.array_equal(target.weight.detach().numpy(), source.weight.detach().numpy()) and target.weight.requires_grad
 
+def test_load_state_dict_can_share_the_memory():
+  state = {"weight": picograd.ones(2, 3).half(), "bias": picograd.zeros(2).half()}
+  layer = nn.Linear(3, 2)
+  before = list(layer.parameters())
+  layer.load_state_dict(state, assign=True)
+  assert all(a is b for a, b in zip(before, layer.parameters()))
+  state["weight"][0] = 5
+  assert np.array_equal(layer.weight.detach().numpy(), [[5] * 3, [1] * 3])
+  assert layer.weight.dtype is picograd.float16 and layer.weight.requires_grad
+
 def test_module_to_changes_floats_only():
   layer = nn.BatchNorm1d(3).to(picograd.bfloat16)
   assert layer.weight.dtype is picograd.bfloat16 and layer.num_batches_tracked.dtype is picograd.int64

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import picograd
 import picograd.nn.functional as F
-from picograd import storage
 from picograd.library import sharing
 from picograd.runtime.device import device
 
@@ -138,16 +137,24 @@ def test_an_operation_copies_what_others_write_to_once(name, monkeypatch):
     assert len(copies) == 1
     assert np.array_equal(got.numpy(), COMPOSED[name](picograd.tensor(a)).numpy(), equal_nan=True)
     a += 1
-  assert not storage.moment.copies and not storage.moment.depth
 
-def test_an_operation_that_writes_sees_what_it_has_written():
-  @storage.at_one_moment
-  def write_and_read(t):
-    before = t + 0
-    t.fill_(7)
-    return before, t + 0
-  a = np.ones(3, np.float32)
-  assert [x.tolist() for x in write_and_read(picograd.from_dlpack(a))] == [[1, 1, 1], [7, 7, 7]]
+def test_a_copy_serves_until_somebody_writes():
+  a = np.array([1, np.nan], np.float32)
+  t = picograd.from_dlpack(a)
+  before, copy = t + 0, t.clone()
+  assert before.uop.src[0] is copy.uop
+  copy.fill_(5)                                                        # into the memory that `before` still reads
+  assert copy.tolist() == [5, 5] and (t + 0).tolist()[0] == before.tolist()[0] == 1
+  t.fill_(7)
+  assert (t + 0).tolist() == [7, 7]
+
+def test_a_copy_lives_as_long_as_somebody_needs_it():
+  t = picograd.from_dlpack(np.ones((2, 3), np.float32).T)             # a view of what is shared
+  y = t + 1
+  copy = sharing.copies[t.storage]
+  assert copy() is not None and y.sum().item() == 12
+  del t, y
+  assert copy() is None
 
 def test_an_index_that_changed_is_checked_again():
   i = np.array([0, 1])

@@ -211,6 +211,15 @@ def test_data_can_be_replaced():
   (p * 3).sum().backward()
   equal(p.grad, [3, 3])
 
+def test_leaves_on_one_memory_have_own_gradients():
+  a, b = [picograd.tensor([1.0, 2], requires_grad=True) for _ in range(2)]
+  a.data = b.data
+  (a * 3 + b).sum().backward()
+  equal(a.grad, [3, 3])
+  equal(b.grad, [1, 1])
+  with picograd.no_grad(): b += 1
+  equal(a, [2, 3])
+
 def test_assignment_to_non_leaf_is_recorded():
   x = picograd.tensor([1.0, 2])
   x.requires_grad = True

@@ -12,7 +12,6 @@ from picograd.library.creation import zeros_like
 from picograd.library.einsum import einsum
 from picograd.library.joining import broadcast_tensors, cat, hstack, stack, vstack
 from picograd.library.sharing import from_dlpack
-from picograd.storage import at_one_moment
 from picograd.tensor import Extremes, Tensor, arange, as_tensor, define, full, in_place, matmul, of_floats, of_one, ones
 from picograd.tensor import result_type, tensor, where, zeros
 
@@ -65,7 +64,7 @@ def to_dtype(name: str): return lambda self: self.cast(getattr(dtypes, name))
 def define_methods() -> None:
   """Gives Tensor what the tables say."""
   for subject, names in METHODS.items():
-    for name in names.split(): setattr(Tensor, name, at_one_moment(getattr(subject, name)))
+    for name in names.split(): setattr(Tensor, name, getattr(subject, name))
   for name in OF_FLOATS: define(name, of_floats(getattr(formulas, name)))
   for name, formula in OF_ANY.items(): define(name, of_one(formula))
   for name, dtype in CASTS.items(): define(name, to_dtype(dtype))

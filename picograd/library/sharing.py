@@ -12,8 +12,8 @@ from picograd.helpers import argsort, prod
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.runtime import realize as runtime
-from picograd.runtime.device import Buffer, buffer_from_host, buffer_named, device, numpy_dtype
-from picograd.storage import Held, Steps, Storage, buffer_under, moment, realize
+from picograd.runtime.device import Buffer, buffer_from_host, buffer_named, buffer_of, device, numpy_dtype
+from picograd.storage import Form, Steps, Storage, buffer_under, realize
 from picograd.tensor import Tensor, zeros
 
 # ---- storages whose memory others see --------------------------------------------------------------------------------
@@ -31,18 +31,18 @@ class Shared(Storage):
     return copy
 
   def now(self) -> UOp:
-    """What the memory holds, in memory of its own. One operation gets one copy."""
-    if self in moment.copies: return moment.copies[self]
-    held = in_memory(self)
-    copy = Buffer(held.buffer.device, held.buffer.nbytes)
-    if copy.nbytes: copy.device.copy(copy.memory, held.buffer.memory, copy.nbytes)
-    value = buffer_named(copy, held.dtype).reshape(held.shape)
-    if moment.depth: moment.copies[self] = value
-    return value
+    """What the memory holds, in memory of its own: the copy that was made last, if somebody still needs it and nobody
+    has written since. An operation that looks several times at its operand becomes a kernel that reads it once."""
+    buffer, form = in_memory(self)
+    last = copies.get(self)
+    copy = last() if last is not None else None
+    if copy is None or not holds_the_same(copy, buffer):
+      copy = copy_of(buffer, form)
+      copies[self] = weakref.ref(copy)
+    return copy.reshape(form.shape)
 
   def is_known(self) -> bool: return False               # what was known of the values may be true no more
   def write(self, steps: Steps, value: UOp) -> None:
-    moment.copies.pop(self, None)
     super().write(steps, value)
     if not runtime.watchers: realize([self])
   def set(self, uop: UOp) -> None:
@@ -50,21 +50,34 @@ class Shared(Storage):
     if buffer_under(uop) is not None: return
     raise RuntimeError("memory that another library shares cannot change in a recorded operation: clone() it first")
 
-def in_memory(storage: Storage) -> Held:
-  held = storage.in_memory()
-  assert held is not None, "what is shared is in memory"
-  return held
+copies: "weakref.WeakKeyDictionary[Storage, weakref.ref[UOp]]" = weakref.WeakKeyDictionary()    # made last, of each
+
+def copy_of(buffer: Buffer, form: Form) -> UOp:
+  """A BUFFER leaf with what the memory holds now."""
+  copy = Buffer(buffer.device, buffer.nbytes)
+  if copy.nbytes: copy.device.copy(copy.memory, buffer.memory, copy.nbytes)
+  return buffer_named(copy, form.dtype)
+
+def holds_the_same(leaf: UOp, buffer: Buffer) -> bool:
+  """Whether a copy is, bit by bit, what the memory holds now."""
+  if runtime.is_overwritten(leaf): return False
+  return buffer.device.is_same(buffer_of(leaf).memory, buffer.memory)
+
+def in_memory(storage: Storage) -> tuple[Buffer, Form]:
+  buffer, form = storage.in_memory(), storage.form
+  assert buffer is not None and form is not None, "what is shared is in memory"
+  return buffer, form
 
 users: "weakref.WeakKeyDictionary[Storage, int]" = weakref.WeakKeyDictionary()       # how many others see its memory
 
-def share(storage: Storage) -> Held:
+def share(storage: Storage) -> Buffer:
   """The memory of a storage, which others see from now on, until as many have called unshare."""
   if storage not in users: storage.settle()
   storage.__class__ = Shared
   users[storage] = users.get(storage, 0) + 1
-  held = in_memory(storage)
-  held.buffer.device.synchronize()
-  return held
+  buffer, _ = in_memory(storage)
+  buffer.device.synchronize()
+  return buffer
 
 def unshare(storage: Storage) -> None:
   users[storage] -= 1
@@ -120,7 +133,7 @@ class Window:
     if t.requires_grad: raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
     self.dtype = t.dtype
     offset, self.shape, self.strides = place_of(t.steps, t.storage.uop.shape)
-    self.buffer = share(t.storage).buffer
+    self.buffer = share(t.storage)
     self.storage = t.storage
     start = address_of(self.buffer.memory) if self.buffer.nbytes else 0
     self.address = start + offset * self.dtype.itemsize
@@ -265,7 +278,7 @@ def from_dlpack(x: Any, device=None, copy: bool | None = None) -> Tensor:
     if copy is False: raise BufferError("Unable to avoid a copy: the memory has gaps or may not be written to")
     return copied(owner, shape, strides, dtype, home)
   t = seen(owner, base, dtype, home)
-  buffer = in_memory(t.storage).buffer
+  buffer, _ = in_memory(t.storage)
   is_aligned = address_of(buffer.memory) % buffer.device.alignment == 0
   if not is_aligned and copy is False:
     raise BufferError(f"Unable to avoid a copy: {home} needs memory that begins at a multiple of "
@@ -291,7 +304,7 @@ def seen(owner: Owner, shape: Ints, dtype: DType, home: str) -> Tensor:
   where, source, nbytes = device(home), owner.managed.tensor, prod(shape) * dtype.itemsize
   buffer = Borrowed(where, nbytes)
   buffer.allocated, buffer.owner = where.memory_at(source.data + source.byte_offset, nbytes), owner
-  storage = Shared.holding(Held(buffer, shape, dtype), home)
+  storage = Shared.holding(buffer, Form(shape, dtype), home)
   users[storage] = 1
   return Tensor.on(storage, (), None)
 

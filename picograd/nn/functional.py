@@ -8,7 +8,6 @@ from picograd.dtype import DType, dtypes
 from picograd.arithmetic import convert
 from picograd.helpers import ceildiv, prod
 from picograd.ops.windows import Steps, correlate, windows as windows_of, with_zeros_between
-from picograd.storage import at_one_moment
 from picograd.tensor import common_device, moved_to, result, result_type
 from picograd.random import Generator, rand
 from picograd.library.formulas import normal
@@ -47,7 +46,6 @@ def sigmoid(input: Tensor) -> Tensor:
 def tanh(input: Tensor) -> Tensor:
   """(e^x - e^-x) / (e^x + e^-x)"""
   return input.tanh()
-@at_one_moment
 @rounded_once
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
   """x * sigmoid(x)"""
@@ -60,17 +58,14 @@ def log_softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Ten
   """x - logsumexp(x) along dim, as dtype if one is given."""
   return (input if dtype is None else input.to(dtype)).log_softmax(dim)
 
-@at_one_moment
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
   """x where x > 0, else x * negative_slope."""
   return where(input > 0, input, input * negative_slope)
 
-@at_one_moment
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
   """x where x > 0, else alpha*(exp(x) - 1). The exponent is clamped: an overflow there would make the gradient NaN."""
   return where(input > 0, input, alpha * (input.clamp(max=0).exp() - 1))
 
-@at_one_moment
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
   """log(1 + exp(beta*x))/beta = max(x,0) + log(1 + exp(-|beta*x|))/beta; x itself where beta*x > threshold.
   The maximum shares its gradient where x is 0, as the smooth function needs."""
@@ -79,7 +74,6 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 def logsigmoid(input: Tensor) -> Tensor: return -softplus(-input)
 
-@at_one_moment
 @rounded_once
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
   """x * Phi(x), Phi the normal distribution's integral or the tanh formula of Hendrycks and Gimpel (2016)."""
@@ -105,7 +99,6 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
   out = input @ weight.transpose(-1, -2) if weight.ndim > 1 else input @ weight
   return out if bias is None else out + bias
 
-@at_one_moment
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
               norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
   """Rows of weight (V, D): indices (...) -> (..., D). The row padding_idx gets no gradient. Gradients are dense,
@@ -116,7 +109,6 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
   frozen = (arange(weight.shape[0], device=weight.device) == row).unsqueeze(-1)
   return where(frozen, weight.detach(), weight)[input]
 
-@at_one_moment
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
   """(...) of class numbers -> (..., num_classes) of 0 and 1, int64; num_classes=-1 reads the largest class."""
   classes = int(tensor.max().item()) + 1 if num_classes == -1 else num_classes
@@ -150,7 +142,6 @@ def layer_norm(input: Tensor, normalized_shape: Ints, weight: Tensor | None = No
   x = standardise(input.to(working_dtype(input.dtype)), dims, eps).to(input.dtype)
   return scale_and_shift(x, weight, bias)
 
-@at_one_moment
 def rms_norm(input: Tensor, normalized_shape: Ints, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
   """(*, *normalized_shape) divided by its root mean square; eps is the dtype's spacing at 1 by default."""
   dims = trailing_dims(input, normalized_shape)
@@ -165,7 +156,6 @@ def per_channel(x: Tensor | None, ndim: int) -> Tensor | None:
   """(C,) -> (1, C, 1, ...) of ndim dimensions."""
   return None if x is None else x.reshape(1, -1, *(1,) * (ndim - 2))
 
-@at_one_moment
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
   """(N, C, ...) standardised over each of num_groups groups of channels."""
@@ -177,7 +167,6 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
   x = standardise(x, (-1,), eps).reshape(*input.shape).to(input.dtype)
   return scale_and_shift(x, per_channel(weight, input.ndim), per_channel(bias, input.ndim))
 
-@at_one_moment
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
                bias: Tensor | None = None, training: bool = False, momentum: float | Tensor = 0.1,
                eps: float = 1e-5) -> Tensor:
@@ -215,7 +204,6 @@ def replicated(i: int, n: int) -> int: return min(max(i, 0), n - 1)
 def wrapped(i: int, n: int) -> int: return i % n
 OUTSIDE = {"reflect": reflected, "replicate": replicated, "circular": wrapped}  # what a position outside reads
 
-@at_one_moment
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
   """torch's pad: (left, right) of the last dimension first, then of the one before; negative widths crop."""
   if len(pad) % 2 or len(pad) > 2 * input.ndim:
@@ -276,7 +264,6 @@ MODES = {"nearest": (nearest_taps, (1, 2, 3)), "nearest-exact": (nearest_exact_t
          "area": (area_taps, (1, 2, 3)), "linear": (linear_taps, (1,)), "bilinear": (linear_taps, (2,)),
          "trilinear": (linear_taps, (3,)), "bicubic": (cubic_taps, (2,))}
 
-@at_one_moment
 def interpolate(input: Tensor, size: Ints | None = None, scale_factor: float | Sequence[float] | None = None,
                 mode: str = "nearest", align_corners: bool | None = None,
                 recompute_scale_factor: bool | None = None) -> Tensor:
@@ -437,7 +424,6 @@ def same_shape(input: Tensor, target: Tensor) -> None:
   if tuple(input.shape) != tuple(target.shape):
     raise ValueError(f"Target size ({tuple(target.shape)}) must be the same as input size ({tuple(input.shape)})")
 
-@at_one_moment
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
   """The mean squared distance; reduction 'sum' or 'none' leaves the mean out."""
   input, target = for_sums(input, target)
@@ -448,7 +434,6 @@ def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
   input, target = for_sums(input, target)
   return reduce_loss((input - target).abs(), reduction)
 
-@at_one_moment
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
                          reduction: str = "mean") -> Tensor:
   """-(t*log(p) + (1-t)*log(1-p)), the logarithms at least -100. ValueError where the shapes differ."""
@@ -456,7 +441,6 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
   loss = -(target * input.log().clamp(min=-100) + (1 - target) * (1 - input).log().clamp(min=-100))
   return reduce_loss(loss if weight is None else loss * weight, reduction)
 
-@at_one_moment
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
                                      reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:
   """(1-t)*x + w*softplus(-x), w = 1 + (pos_weight-1)*t and softplus(-x) = max(-x,0) + log(1 + exp(-|x|))."""
@@ -485,7 +469,6 @@ def reduce_classes(loss: Tensor, weights: Tensor, reduction: str) -> Tensor:
   """loss per target, already weighted; the mean divides by the sum of the weights."""
   return loss.sum() / weights.sum() if reduction == "mean" else reduce_loss(loss, reduction)
 
-@at_one_moment
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
              reduction: str = "mean") -> Tensor:
   """-input at the target's class: log-probabilities (N, C, ...) or (C,), classes (N, ...) or ()."""
@@ -497,7 +480,6 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
   picked = where(class_mask(input, target), input, 0).sum(1)
   return reduce_classes(where(target == ignore_index, 0, -picked * weights), weights, reduction)
 
-@at_one_moment
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
                   reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
   """Logits (N, C, ...) or (C,) against classes (N, ...) or (), or probabilities of the logits' shape. By
@@ -527,7 +509,6 @@ def soft_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, reducti
 
 # ---- attention -------------------------------------------------------------------------------------------------------
 
-@at_one_moment
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
                                  dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
                                  enable_gqa: bool = False) -> Tensor:

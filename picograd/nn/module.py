@@ -127,9 +127,10 @@ class Module:
     """Path -> tensor that shares memory with the parameter or buffer."""
     return {name: value.detach() for name, value in self.state_tensors().items()}
 
-  def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> LoadResult:
-    """Copies the tensors into the parameters and buffers of the same path. RuntimeError lists every path that is
-    missing or unexpected (if strict) and every shape that differs; nothing is copied then."""
+  def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> LoadResult:
+    """Copies the tensors into the parameters and buffers of the same path; with assign these share the tensors' memory
+    instead, and have their dtypes. RuntimeError lists every path that is missing or unexpected (if strict) and every
+    shape that differs; nothing is loaded then."""
     own = self.state_tensors()
     missing = [name for name in own if name not in state_dict]
     unexpected = [name for name in state_dict if name not in own]
@@ -144,7 +145,9 @@ class Module:
     if problems: raise RuntimeError("\n\t".join([title, *problems]))
     with no_grad():
       for name, value in own.items():
-        if name in state_dict: value.copy_(state_dict[name])
+        if name not in state_dict: continue
+        if assign: value.data = state_dict[name]
+        else: value.copy_(state_dict[name])
     return LoadResult(missing, unexpected)
 
   # what is done to a whole tree

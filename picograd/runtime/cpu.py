@@ -5,24 +5,25 @@
 from __future__ import annotations
 import atexit, contextlib, ctypes, hashlib, itertools, os, re, struct, threading
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 import numpy as np
 from picograd.codegen import llvmir
 from picograd.codegen.flat import Function
 from picograd.codegen.target import Caches, USUAL_CACHES, llvm_target
 from picograd.helpers import THREADS, cache_get, cache_put
-from picograd.runtime.device import HostDevice
+from picograd.runtime.device import HostDevice, host_address
 
 class CompileError(Exception):
   """LLVM refused a kernel: the message names the kernel, what is wrong and the line of the source."""
 
 class HostMemory(np.ndarray):
-  """Bytes that know where they are: asking NumPy for an address takes longer than a small kernel."""
+  """Bytes that know where they are: asking NumPy for an address takes longer than a small kernel. All memory of this
+  device is such; a NumPy view of it has no address."""
   address: int
 
 def address_of(memory: np.ndarray) -> int:
   try: return memory.address                                         # type: ignore[attr-defined]
-  except AttributeError: return memory.ctypes.data                   # a NumPy view of a HostMemory
+  except AttributeError: return host_address(memory)                 # a NumPy view of a HostMemory
 
 def located(memory: np.ndarray) -> HostMemory:
   """The same bytes as a HostMemory."""
@@ -73,10 +74,8 @@ class CPUDevice(HostDevice):
     return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2, reloc="pic", codemodel="small",
                                         jit=True)
 
-  def allocate(self, nbytes: int) -> HostMemory:
-    memory: Any = super().allocate(nbytes)
-    return memory if hasattr(memory, "address") else located(memory)
   def fresh(self, nbytes: int) -> HostMemory: return located(super().fresh(nbytes))
+  def memory_at(self, address: int, nbytes: int) -> HostMemory: return located(super().memory_at(address, nbytes))
   def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> HostMemory:
     part: Any = memory[offset:offset + nbytes].view(HostMemory)
     part.address = address_of(memory) + offset
@@ -161,10 +160,10 @@ class CPUDevice(HostDevice):
     if self.pool is None: self.pool = Pool(self)
     self.pool.run(entry, table, threads)
 
-  def capture(self, calls: Sequence[tuple[CPUProgram, list[Any]]]) -> Sequel:
+  def capture(self, calls: Sequence[tuple[CPUProgram, list[Any]]]) -> Callable[[Sequence[Any], Sequence[int]], None]:
     """The calls in order as one native call per thread, with a barrier wherever one of two neighbours has several
     threads."""
-    return Sequel(self, calls)
+    return Sequel(self, calls).run
 
   def forget_pool(self) -> None:
     """A forked child has none of the threads."""
@@ -249,13 +248,13 @@ class Sequel:
     self.address = device.native("sequel")
     self.entry = ENTRY_TYPE(self.address)
 
-  def __call__(self, moving: Sequence[Any] = (), changed: Sequence[int] = ()) -> None:
+  def run(self, moving: Sequence[Any], changed: Sequence[int]) -> None:
     bound = self.bound
     for k in changed:
-      address = address_of(moving[k])
-      if address == bound[k]: continue
-      bound[k] = address
-      for at in self.places[k]: self.table[at] = address
+      address = moving[k].address
+      if address != bound[k]:
+        bound[k] = address
+        for at in self.places[k]: self.table[at] = address
     if self.threads == 1: return self.entry(self.records_address, 0)
     self.records[0] = 0                                              # nobody has arrived at a barrier
     self.device.run(self.address, self.records, self.threads)

@@ -2,7 +2,7 @@
 # memory. In: names such as "CPU" or "CUDA:1". Out: Device objects, opened once, on first use. Memory is freed when the
 # last BUFFER node that names it dies; freed blocks wait for the next request of their size: fresh pages are slow.
 from __future__ import annotations
-import contextlib, ctypes, importlib, mmap, sys, time, threading, weakref
+import contextlib, ctypes, importlib, math, mmap, sys, time, threading, weakref
 from typing import Any, Callable, Protocol, Sequence
 import numpy as np
 from picograd.codegen.target import Target
@@ -29,6 +29,9 @@ class Device:
   def copy_in(self, memory: Any, data: np.ndarray) -> None: raise NotImplementedError
   def copy_out(self, memory: Any, data: np.ndarray) -> None: raise NotImplementedError
   def copy(self, memory: Any, source: Any, nbytes: int) -> None: raise NotImplementedError
+  def is_same(self, memory: Any, other: Any) -> bool:
+    """Whether the bytes of two allocations are equal; False where to look would take longer than a copy."""
+    return False
   def memory_at(self, address: int, nbytes: int) -> Any:
     """Memory that somebody else has allocated on this device."""
     raise NotImplementedError
@@ -106,12 +109,14 @@ class HostDevice(Device):
     step = 1 << nbytes.bit_length() - 4
     return -(-nbytes // step) * step
 
-  def allocate(self, nbytes: int) -> np.ndarray:
+  def allocate(self, nbytes: int) -> Any:
     room = nbytes if nbytes < LARGE else self.room(nbytes)
     waiting = self.spare.get(room)
-    if waiting: self.spare_bytes -= room
-    block = waiting.pop() if waiting else self.fresh(room)
-    return block if room == nbytes else block[:nbytes]
+    if waiting:
+      self.spare_bytes -= room
+      block = waiting.pop()
+    else: block = self.fresh(room)
+    return block if room == nbytes else self.slice(block, 0, nbytes)
 
   def fresh(self, nbytes: int) -> np.ndarray:
     """Memory of its own, or a piece of a chunk."""
@@ -124,13 +129,19 @@ class HostDevice(Device):
 
   def free(self, memory: np.ndarray, nbytes: int) -> None:
     room = nbytes if nbytes < LARGE else self.room(nbytes)
-    if room > nbytes: memory = widened(memory, room)
+    if room > nbytes: memory = self.widened(memory, room)
     if len(memory) < room: return                      # it came from elsewhere
     waiting = self.spare.pop(room, None) or []
     waiting.append(memory)
     self.spare[room] = waiting
     self.spare_bytes += room
     while self.spare_bytes > self.spare_limit: self.drop_oldest()
+
+  def widened(self, memory: np.ndarray, nbytes: int) -> np.ndarray:
+    """The first nbytes of the allocation that memory is the beginning of."""
+    raw = memory
+    while isinstance(raw.base, np.ndarray): raw = raw.base             # NumPy skips views, but not those of a subclass
+    return self.slice(raw, host_address(memory) - host_address(raw), nbytes)
 
   def drop_oldest(self) -> None:
     room, waiting = next(iter(self.spare.items()))
@@ -148,15 +159,11 @@ class HostDevice(Device):
   def copy_in(self, memory: np.ndarray, data: np.ndarray) -> None: memory[:] = as_bytes(data)
   def copy_out(self, memory: np.ndarray, data: np.ndarray) -> None: as_bytes(data)[:] = memory
   def copy(self, memory: np.ndarray, source: np.ndarray, nbytes: int) -> None: memory[:] = source
+  def is_same(self, memory: np.ndarray, other: np.ndarray) -> bool:
+    word = f"u{math.gcd(len(memory), 8)}"              # NumPy compares by elements: the fewer, the faster
+    return np.array_equal(memory.view(word), other.view(word))
   def memory_at(self, address: int, nbytes: int) -> np.ndarray:
     return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8)
-
-def widened(memory: np.ndarray, nbytes: int) -> np.ndarray:
-  """The first nbytes of the allocation that memory is the beginning of."""
-  raw = memory
-  while isinstance(raw.base, np.ndarray): raw = raw.base               # NumPy skips views, but not those of a subclass
-  start = host_address(memory) - host_address(raw)
-  return raw[start:start + nbytes]
 
 def host_address(data: np.ndarray) -> int:
   """Where an array begins, without an import: memory may be freed while the interpreter ends."""

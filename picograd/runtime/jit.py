@@ -72,8 +72,12 @@ def feed(leaf: UOp, make: Callable[[], np.ndarray], rewind: Callable[[], None]) 
   theirs; without a capture nothing happens."""
   for tape in watchers: tape.feeds.append(Feed(buffer_of(leaf), make, rewind))
 
+def nothing_to_run(memory: Sequence[Any], changed: Sequence[int]) -> None:
+  """The program of a tape without launches."""
+
 class Captured:
-  """The launches of a tape. Called with the memory of each moving buffer."""
+  """The launches of a tape, to be run with the memory of each moving buffer. (A method is called sooner than an object
+  that can be called.)"""
   def __init__(self, tape: Tape, moving: Sequence[Buffer]):
     numbers = {buffer: i for i, buffer in enumerate(moving)}
     self.busy = threading.Lock()
@@ -85,9 +89,8 @@ class Captured:
     self.fixed = [p for _, places in tape.launches for p in places if isinstance(p, Buffer) and p not in numbers]
     self.every = sorted({numbers[p] for _, places in tape.launches for p in places if p in numbers})     # that is used
     self.caller: Any = None
-    self.run: Any = None
     self.where = tape.where
-    if tape.where is not None: self.run = self.program(tape.where, tape, numbers)
+    self.launch = nothing_to_run if tape.where is None else self.program(tape.where, tape, numbers)
 
   def program(self, where: Device, tape: Tape, numbers: dict[Buffer, int]) -> Any:
     self.arena = Buffer(where, tape.arena_bytes)
@@ -96,23 +99,20 @@ class Captured:
       return numbers[place] if place in numbers else place.memory
     return where.capture([(launch.program, [argument(p) for p in places]) for launch, places in tape.launches])
 
-  def report(self, memory: Sequence[Any], changed: Sequence[int]) -> None:
+  def report(self, where: Device, memory: Sequence[Any], changed: Sequence[int]) -> None:
     """Kernels of one program cannot be told apart by a clock outside."""
-    assert self.where is not None
-    where, start = self.where, time.perf_counter()
-    seconds = where.timed(lambda: self.run(memory, changed))
+    start = time.perf_counter()
+    seconds = where.timed(lambda: self.launch(memory, changed))
     profile.record(where, f"replay of {self.kernels} kernels", start, seconds, self.operations, self.bytes)
 
-  def __call__(self, memory: Sequence[Any], caller: Any = None, changed: Sequence[int] = ()) -> None:
+  def run(self, memory: Sequence[Any], caller: Any = None, changed: Sequence[int] = ()) -> None:
     """Runs the program; raises the error of a check that fails. A caller who says who it is says which of the moving
     buffers may differ from those of its last call."""
     with self.busy:
-      if caller is None or caller is not self.caller: changed = self.every
-      self.caller = caller
+      if caller is None or caller is not self.caller: self.caller, changed = caller, self.every
       for feed in self.feeds: feed.buffer.device.copy_in(feed.buffer.memory, feed.make())
-      if self.run is None: pass
-      elif profile.is_wanted(): self.report(memory, changed)
-      else: self.run(memory, changed)
+      if profile.is_wanted() and self.where: self.report(self.where, memory, changed)
+      else: self.launch(memory, changed)
     Counters.kernels += self.kernels
     Counters.operations += self.operations
     Counters.bytes_moved += self.bytes
