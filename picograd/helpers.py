@@ -1,7 +1,7 @@
 # helpers.py: what every layer may use. Flags in one documented table, small functions on sequences, colours, counters
 # and a disk cache that is safe under concurrent processes. Imports nothing of picograd.
 from __future__ import annotations
-import contextlib, functools, gc, hashlib, operator, os, pickle, sys, tempfile
+import contextlib, functools, gc, hashlib, itertools, operator, os, pickle, sys
 from typing import Any, Iterable, Iterator, TypeVar
 
 T = TypeVar("T")
@@ -124,18 +124,17 @@ def cache_put(kind: str, key: bytes, value: T) -> T:
   """Stores value under (kind, key) and returns it. A full or read-only disk is no error: the cache only saves time."""
   if not CACHE: return value
   path, body = cache_path(kind, key), pickle.dumps(value)
+  temporary = f"{path}.{os.getpid()}.{next(files_written)}"
   try:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
-  except OSError: return value
-  try:
-    with os.fdopen(handle, "wb") as f: f.write(body + hashlib.sha256(body).digest())
+    with open(temporary, "wb") as f: f.write(body + hashlib.sha256(body).digest())
     os.replace(temporary, path)
   except OSError:
     with contextlib.suppress(OSError): os.unlink(temporary)
   if path.endswith("00"): trim(os.path.dirname(path), CACHE_BYTES)   # one file in 256: often enough
   return value
 
+files_written = itertools.count()
 CACHE_BYTES = 1 << 30        # of each kind
 
 def trim(directory: str, limit: int) -> None:

@@ -8,10 +8,11 @@ from typing import Any, Mapping
 import numpy as np
 from picograd.dtype import DType, dtypes
 from picograd.helpers import prod
-from picograd.runtime.device import buffer_from_host, numpy_dtype
-from picograd.storage import bfloat16_bits
+from picograd.runtime.device import buffer_holding, numpy_dtype
+from picograd.storage import Form, bfloat16_bits
 from picograd.common import device_name
 from picograd.library import Tensor
+from picograd.tensor import over
 
 CODES = {"F64": dtypes.float64, "I64": dtypes.int64, "U64": dtypes.uint64,           # wide first: the data's order
          "F32": dtypes.float32, "I32": dtypes.int32, "U32": dtypes.uint32,
@@ -91,8 +92,7 @@ def read_tensors(path: Path, device: Any = None) -> tuple[dict[str, Tensor], dic
   return tensors, metadata
 
 def on_device(raw: np.ndarray, dtype: DType, shape: tuple[int, ...], device: Any) -> Tensor:
-  leaf = buffer_from_host(np.frombuffer(raw, numpy_dtype(dtype)), dtype, device_name(device))
-  return Tensor(leaf.reshape(shape))
+  return over(buffer_holding(np.frombuffer(raw, numpy_dtype(dtype)), device_name(device)), Form(shape, dtype))
 
 def load_safetensors(path: Path, device: Any = None) -> dict[str, Tensor]:
   """The tensors of a file by name, on a device. The file is memory-mapped: each byte is read once, when it is copied.

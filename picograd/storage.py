@@ -164,6 +164,7 @@ class Storage:
   def name(self, uop: UOp) -> None:
     self.node, self.buffer, self.form = uop, None, None
     self.place = memory_of(uop)
+    self.shared = self.shared or self.place is not None              # whoever gave me the node may have built on it
     if self.place is not None and self.owns_memory(): Storage.waiting.pop(self.serial, None)
     else: Storage.waiting[self.serial] = self
 

@@ -17,7 +17,7 @@ from picograd.ops.ops import Ops
 from picograd.ops.shape import broadcast
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime import realize as runtime
-from picograd.runtime.device import buffer_holding, numpy_dtype
+from picograd.runtime.device import Buffer, buffer_holding, numpy_dtype
 from picograd.storage import Steps, Storage
 
 # ---- results ---------------------------------------------------------------------------------------------------------
@@ -798,8 +798,12 @@ def tensor(data, dtype: DType | None = None, device=None, requires_grad: bool = 
   array = host_array(data)
   if array.dtype not in NUMPY_DTYPES: raise TypeError(f"cannot make a tensor of NumPy's dtype {array.dtype}")
   dtype, home = dtype or NUMPY_DTYPES[array.dtype], device_name(device)
-  buffer, form = buffer_holding(st.host_bits(array, dtype), home), st.Form(array.shape, dtype)
-  return Tensor.on(Storage.holding(buffer, form, home), (), None).requires_grad_(requires_grad)
+  t = over(buffer_holding(st.host_bits(array, dtype), home), st.Form(array.shape, dtype))
+  return t.requires_grad_(requires_grad)
+
+def over(buffer: Buffer, form: st.Form) -> Tensor:
+  """A tensor of what lies in memory that nobody else has seen."""
+  return Tensor.on(Storage.holding(buffer, form, buffer.device.name), (), None)
 
 def created(uop: UOp, device=None, requires_grad: bool = False) -> Tensor:
   return result(uop, device=device_name(device)).requires_grad_(requires_grad)

@@ -163,6 +163,13 @@ def test_an_index_that_changed_is_checked_again():
   i[1] = 9
   with pytest.raises(IndexError): x[t].tolist()
 
+def test_a_detached_look_at_shared_memory_has_no_gradient():
+  p = picograd.nn.Parameter(picograd.tensor([1.0, 2]))
+  seen = np.from_dlpack(p.detach())
+  y = p.detach().clone().requires_grad_()
+  (p * p.detach() * y).sum().backward()
+  assert p.grad.tolist() == y.grad.tolist() == [1, 4] and seen.tolist() == [1, 2]
+
 def test_shared_memory_of_a_parameter_and_its_gradient():
   p = picograd.nn.Parameter(picograd.ones(2))
   seen = np.from_dlpack(p.detach())

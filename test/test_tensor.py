@@ -211,6 +211,14 @@ def test_data_can_be_replaced():
   (p * 3).sum().backward()
   equal(p.grad, [3, 3])
 
+def test_a_leaf_is_no_node_that_another_graph_contains():
+  x = picograd.tensor([1.0, 2])
+  y, z = x.clone(), x + 1
+  del x                                                                # y has the memory for itself now
+  y.requires_grad_()
+  (y * z).sum().backward()
+  equal(y.grad, [2, 3])
+
 def test_leaves_on_one_memory_have_own_gradients():
   a, b = [picograd.tensor([1.0, 2], requires_grad=True) for _ in range(2)]
   a.data = b.data

@@ -34,7 +34,9 @@ class Peer:
   def launched(self) -> int: return 0                                # kernels so far, where that is known
 
   def importing(self) -> Call | None:
-    return (lambda: output(["-c", self.imports], {})) if self.imports else None
+    """With bytecode on the disk, which installed libraries have."""
+    kept = {"PYTHONDONTWRITEBYTECODE": ""}
+    return (lambda: output(["-c", self.imports], kept)) if self.imports else None
 
   def first_call(self, what: str, cold: int) -> Call | None:
     """Runs first.py in a new process, which prints its seconds."""

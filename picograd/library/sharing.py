@@ -6,15 +6,16 @@ from __future__ import annotations
 import ctypes, weakref
 from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
+from picograd.arithmetic import detach
 from picograd.common import Ints, device_name, reshaped_strides, strides_of
 from picograd.dtype import DType, dtypes
 from picograd.helpers import argsort, prod
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.runtime import realize as runtime
-from picograd.runtime.device import Buffer, buffer_from_host, buffer_named, buffer_of, device, numpy_dtype
+from picograd.runtime.device import Buffer, buffer_holding, buffer_named, buffer_of, device, numpy_dtype
 from picograd.storage import Form, Steps, Storage, buffer_under, realize
-from picograd.tensor import Tensor, zeros
+from picograd.tensor import Tensor, over, zeros
 
 # ---- storages whose memory others see --------------------------------------------------------------------------------
 
@@ -23,7 +24,9 @@ class Shared(Storage):
   itself, each time it runs."""
   __slots__ = ()
 
-  def plain(self) -> UOp: return super().plain() if runtime.watchers else self.now()
+  def plain(self) -> UOp:
+    if runtime.watchers: return super().plain()
+    return detach(self.now()) if self.leaf else self.now()
   def recorded(self) -> UOp:
     if runtime.watchers: return super().recorded()
     copy = self.now()
@@ -318,4 +321,4 @@ def copied(owner: Owner, shape: Ints, strides: Ints, dtype: DType, home: str) ->
   data: np.ndarray = np.empty(high - low, numpy_dtype(dtype))
   where.copy_out(where.memory_at(source.data + source.byte_offset + low * dtype.itemsize, data.nbytes), data)
   picked = np.lib.stride_tricks.as_strided(data[-low:], shape, [s * dtype.itemsize for s in strides])
-  return Tensor(buffer_from_host(np.ascontiguousarray(picked), dtype, home).reshape(shape))
+  return over(buffer_holding(np.ascontiguousarray(picked), home), Form(shape, dtype))

@@ -14,15 +14,15 @@ from picograd.ops.uop import UOp
 
 # ---- constants, exact ------------------------------------------------------------------------------------------------
 
-def pi_scaled(bits: int) -> int:
-  """floor(pi * 2**bits) by Machin's formula, pi/4 = 4 atan(1/5) - atan(1/239)."""
+def pi_to(bits: int) -> Fraction:
+  """floor(pi * 2**bits) / 2**bits by Machin's formula, pi/4 = 4 atan(1/5) - atan(1/239)."""
   one = 1 << (bits + 32)
   def arctan(n: int) -> int:                                       # sum of (-1)^k / ((2k+1) n^(2k+1))
     terms = [one // ((2 * k + 1) * n ** (2 * k + 1)) for k in range(bits // 2)]
     return sum(terms[0::2]) - sum(terms[1::2])
-  return (16 * arctan(5) - 4 * arctan(239)) >> 32
+  return Fraction((16 * arctan(5) - 4 * arctan(239)) >> 32, 1 << bits)
 
-PI = Fraction(pi_scaled(1280), 1 << 1280)
+PI = pi_to(256)
 LN2 = Fraction(0x2c5c85fdf473de6af278ece600fcbdabd03cd0c99ca62d8b628345d6e, 1 << 226)
 LOG2_E = 1 / LN2
 
@@ -236,7 +236,7 @@ def reduce_by_bits(x: UOp, quarters: int, f: Format) -> tuple[UOp, UOp]:
   bits from 2^-e on matter: those above give whole turns. r is right to 2^-(width-2)."""
   width, lead = f.unsigned.bits, 16
   count = 2 ** math.ceil(math.log2((f.bias + lead) / width)) + 2               # enough words for the largest exponent
-  turns = int(Fraction(1 << (count * width - lead)) / (2 * PI))                # 1/2pi with `lead` zeros before it
+  turns = int(Fraction(1 << (count * width - lead)) / (2 * pi_to(1280)))       # 1/2pi with `lead` zeros before it
   words = [turns >> (count - 1 - k) * width & (1 << width) - 1 for k in range(count)]
   bits = x.bitcast(f.unsigned)
   m = (bits & (1 << f.mantissa) - 1) | 1 << f.mantissa
