@@ -480,7 +480,7 @@ class Shortcut:
     self.program.run(memory, self, self.changed)
     for buffer, count in self.assigned: buffer.version += count
     storages = [Storage.holding(outputs[k], form, home) for k, form, home in self.storages]
-    return self.rebuild(Tensor.on(storages[k], steps, strides) for k, steps, strides in self.tensors)
+    return self.rebuild(iter([Tensor.on(storages[k], steps, strides) for k, steps, strides in self.tensors]))
 
 def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
   """(key, memory of the tensors), or (None, []) where the arguments need a walk. Objects that are no tensors are named
