@@ -338,7 +338,6 @@ def svdvals(A: Tensor) -> Tensor: return svd(A, False).S
 # ---- eigenvalues -----------------------------------------------------------------------------------------------------
 
 ROUNDS = 60              # QR steps that one eigenvalue may take
-EPSILON = {dtypes.float32: 2.0 ** -23, dtypes.float64: 2.0 ** -52}
 
 def eig(A: Tensor) -> Eig:
   """Eigenvalues (.., n) and eigenvectors (.., n, n) of length 1, as columns, of A (.., n, n) with real eigenvalues:
@@ -358,7 +357,7 @@ def eigen(A: Tensor) -> tuple[Tensor, Tensor]:
   """Of one matrix. Schur's form A = Q @ T @ Q^T, T upper triangular: its diagonal, and Q times T's eigenvectors."""
   n = A.shape[-1]
   T, Q = A, identity(n, A)
-  small = EPSILON[A.dtype] * A.norm().item()
+  small = A.dtype.eps * A.norm().item()
   for size in range(n, 1, -1):
     for _ in range(ROUNDS):
       corner = T[:size, :size].tolist()
@@ -387,7 +386,7 @@ def triangular_vectors(T: Tensor) -> Tensor:
   """The eigenvectors of an upper triangular matrix, 1 on the diagonal: back substitution of all columns at once."""
   n = T.shape[-1]
   X = identity(n, T)
-  tiny = EPSILON[T.dtype] * T.abs().max() + 2.0 ** -100
+  tiny = T.dtype.eps * T.abs().max() + 2.0 ** -100
   values = T.diagonal()
   for i in range(n - 2, -1, -1):
     k = counter(i, T)

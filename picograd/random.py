@@ -79,15 +79,13 @@ def words(shape: Sequence[int], generator: Generator | None, device: Any) -> tup
   first, second = threefry(UOp.iota(n, dtypes.uint32), number, low, high)
   return Tensor(first).reshape(tuple(shape)), Tensor(second).reshape(tuple(shape))
 
-MANTISSA = {dtypes.float16: 11, dtypes.bfloat16: 8, dtypes.float32: 24}
-
 def fraction(shape: Sequence[int], generator: Generator | None, device: Any, dtype: DType) -> Tensor:
   """Multiples of 2**-bits in [0, 1), as many bits as dtype represents exactly: no rounding, so never 1."""
   first, second = words(shape, generator, device)
+  if not dtype.is_floating_point:
+    raise RuntimeError(f"random numbers of dtype {dtype}: a floating point dtype is expected")
   if dtype is dtypes.float64: return ((first >> 5).to(dtype) * 2.0 ** 26 + (second >> 6).to(dtype)) * 2.0 ** -53
-  if dtype not in MANTISSA: raise RuntimeError(f"random numbers of dtype {dtype}: a floating point dtype is expected")
-  bits = MANTISSA[dtype]
-  return ((first >> (32 - bits)).to(dtypes.float32) * 2.0 ** -bits).to(dtype)
+  return ((first >> (32 - dtype.digits)).to(dtypes.float32) * 2.0 ** -dtype.digits).to(dtype)
 
 def gaussian(shape: Sequence[int], generator: Generator | None, device: Any, dtype: DType) -> Tensor:
   """Normal values by Box and Muller: sqrt(-2 ln u) cos(2 pi v), with u in (0, 1] of 32 bits: tails up to 6.6."""

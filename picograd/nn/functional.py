@@ -146,11 +146,8 @@ def rms_norm(input: Tensor, normalized_shape: Ints, weight: Tensor | None = None
   """(*, *normalized_shape) divided by its root mean square; eps is the dtype's spacing at 1 by default."""
   dims = trailing_dims(input, normalized_shape)
   x = input.to(working_dtype(input.dtype))
-  small = EPSILON[input.dtype] if eps is None else eps
+  small = input.dtype.eps if eps is None else eps
   return scale_and_shift((x * ((x * x).mean(dims, keepdim=True) + small).rsqrt()).to(input.dtype), weight, None)
-
-EPSILON = {dtypes.float16: 2.0 ** -10, dtypes.bfloat16: 2.0 ** -7, dtypes.float32: 2.0 ** -23,
-           dtypes.float64: 2.0 ** -52}
 
 def per_channel(x: Tensor | None, ndim: int) -> Tensor | None:
   """(C,) -> (1, C, 1, ...) of ndim dimensions."""

@@ -15,7 +15,8 @@ from picograd.helpers import BEAM, THREADS, cache_get, cache_put, ceildiv
 from picograd.ops.index import bounds
 from picograd.ops.ops import ALU, Axis, Ops, Space
 from picograd.ops.uop import UOp, toposort
-from picograd.runtime.device import Device, device, numpy_dtype
+from picograd.runtime.device import Device, device
+from picograd.runtime.numpy import fit, packed, unpacked
 
 Opts = list[Any]           # of Opt, Stage and what else optimize.py applies
 
@@ -143,23 +144,17 @@ class Bench:
 
 def random_data(random: np.random.Generator, size: int, dtype: DType) -> np.ndarray:
   """Integers are 0 or 1: they may be positions, and every dimension worth a search has these two."""
-  if not dtype.is_floating_point: return random.integers(0, 2, size).astype(numpy_dtype(dtype))
-  values: np.ndarray = random.random(size, np.float32) * 2 - 1
-  return upper_half(values) if dtype is dtypes.bfloat16 else values.astype(numpy_dtype(dtype))
-
-def upper_half(values: np.ndarray) -> np.ndarray:
-  """float32 as the 16 bits of bfloat16."""
-  return (values.view(np.uint32) >> 16).astype(np.uint16)
+  values = random.random(size, np.float32) * 2 - 1 if dtype.is_floating_point else random.integers(0, 2, size)
+  return packed(fit(values, dtype), dtype)
 
 def agree(got: np.ndarray, want: np.ndarray, dtype: DType) -> bool:
   """Whether two results differ by no more than another order of additions explains."""
   if not dtype.is_floating_point: return bool(np.array_equal(got, want))
-  if dtype is dtypes.bfloat16: got, want = ((a.astype(np.uint32) << 16).view(np.float32) for a in (got, want))
-  epsilon = 2.0 ** -7 if dtype is dtypes.bfloat16 else float(np.finfo(got.dtype).eps)
-  finite = want[np.isfinite(want)].astype(np.float64)
+  got, want = (unpacked(a, dtype).astype(np.float64) for a in (got, want))
+  finite = want[np.isfinite(want)]
   typical = float(np.sqrt(np.mean(finite * finite))) if finite.size else 0.0
-  return bool(np.allclose(got.astype(np.float64), want.astype(np.float64), 500 * epsilon, 500 * epsilon * typical,
-                          equal_nan=True))
+  allowed = 500 * dtype.eps
+  return bool(np.allclose(got, want, allowed, allowed * typical, equal_nan=True))
 
 def serve() -> None:
   """Answers (method, arguments) from standard input, as ("done", value) or ("failed", text), until it ends. What LLVM
