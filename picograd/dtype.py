@@ -80,7 +80,8 @@ class dtypes:
   short, int, long = int16, int32, int64
   signed = (int8, int16, int32, int64)
   unsigned = (uint8, uint16, uint32, uint64)
-  floats = (float16, bfloat16, float32, float64)
+  halves = (float16, bfloat16)
+  floats = halves + (float32, float64)
   ints = signed + unsigned
   all = (bool,) + ints + floats
 
