@@ -1,23 +1,16 @@
 # compat.py: switches of torch that programs set.
 from __future__ import annotations
-import contextlib
 from typing import Any
-from picograd.common import Autocast, Precision
+from picograd.common import Autocast, Precision, changed
 from picograd.dtype import DType, dtypes
 from picograd.library import Tensor
 
-class autocast(contextlib.ContextDecorator):
+class autocast(changed):
   """A block in which matrix products and attention compute with 16-bit operands (by default float16 on a GPU, bfloat16
   on a CPU), and norms, softmax and losses in float32, whatever dtype the parameters have."""
   def __init__(self, device_type: str, dtype: DType | None = None, enabled: bool = True, cache_enabled: bool = True):
     usual = dtypes.bfloat16 if device_type == "cpu" else dtypes.float16
-    self.dtype = (dtype or usual) if enabled else None
-    self.before: list[DType | None] = []
-  def __enter__(self) -> "autocast":
-    self.before.append(Autocast.dtype)
-    Autocast.dtype = self.dtype
-    return self
-  def __exit__(self, *_: Any) -> None: Autocast.dtype = self.before.pop()
+    super().__init__(Autocast, "dtype", (dtype or usual) if enabled else None)
 
 def set_float32_matmul_precision(precision: str) -> None:
   """Of float32 products. 'highest': they are exact. 'high', 'medium': matrix units may round operands to tf32."""
