@@ -5,7 +5,7 @@ import math
 from typing import Any, Sequence
 from picograd.helpers import prod
 from picograd.nn.functional import binary_cross_entropy_with_logits
-from picograd.random import multinomial, rand, randn
+from picograd.random import bernoulli, multinomial, rand, randn
 from picograd.library import Tensor, as_tensor, broadcast_tensors, no_grad, where
 
 SMALLEST = 2.0 ** -23                                  # how near to 0 and 1 a probability may be before its logarithm
@@ -69,7 +69,7 @@ class Bernoulli(Distribution):
     self.batch_shape = tuple(self.probs.shape)
   mean = property(lambda self: self.probs)
   def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-    with no_grad(): return (rand(*self.sized(sample_shape), device=self.probs.device) < self.probs).to(self.probs.dtype)
+    with no_grad(): return bernoulli(self.probs.expand(self.sized(sample_shape)))
   def log_prob(self, value: Tensor) -> Tensor:
     logits, value = joined(self.logits, value)
     return -binary_cross_entropy_with_logits(logits, value, reduction="none")
