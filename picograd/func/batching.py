@@ -76,10 +76,9 @@ def batched_correlation(u: UOp, new: Table, size: int) -> UOp:
   if w not in new:
     y = correlate(many.reshape((size * batch_size, groups, *rest)), w, u.arg[1])
     return y.reshape((size, *u.shape))
-  swapped = (1, 0, *range(2, len(many.shape)))
-  y = correlate(many.permute(swapped).reshape((batch_size, size * groups, *rest)),
+  y = correlate(many.movedim(1, 0).reshape((batch_size, size * groups, *rest)),
                 new[w].reshape((size * groups, *w.shape[1:])), u.arg[1])
-  return y.reshape((batch_size, size, *u.shape[1:])).permute(swapped)
+  return y.reshape((batch_size, size, *u.shape[1:])).movedim(1, 0)
 
 def batched_assignment(u: UOp, new: Table, size: int) -> UOp:
   """What memory holds after stores, as a value: nothing is written."""
