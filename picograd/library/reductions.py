@@ -54,13 +54,11 @@ def norm(self: Tensor, p=2, dim=None, keepdim=False) -> Tensor:
   self.floats("norm")
   if p in ("fro", 2):
     return (self * self).sum(dim, keepdim).map(root)
-  size = self.abs()
-  if p == 0:
-    return self.ne(0).cast(self.dtype).sum(dim, keepdim)
-  if p == 1: return size.sum(dim, keepdim)
-  if not isinstance(p, str) and math.isinf(p):
-    return size.amax(dim, keepdim) if p > 0 else size.amin(dim, keepdim)
   if isinstance(p, str): raise RuntimeError(f"norm of order {p!r}: 'fro' or a number is expected; see linalg.norm")
+  if p == 0: return self.ne(0).cast(self.dtype).sum(dim, keepdim)
+  size = self.abs()
+  if p == 1: return size.sum(dim, keepdim)
+  if math.isinf(p): return size.amax(dim, keepdim) if p > 0 else size.amin(dim, keepdim)
   zero = self == 0                                                     # where a power has no derivative
   powers = where(zero, 0.0 if p > 0 else math.inf, where(zero, 1.0, size) ** p)
   total = powers.sum(dim, keepdim)

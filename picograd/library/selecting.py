@@ -139,9 +139,7 @@ def unique(self: Tensor, sorted=True, return_inverse=False, return_counts=False)
     out.append(tensor(inverse.reshape(self.shape), device=self.device))
   if return_counts:
     out.append(tensor(counts, device=self.device))
-  if len(out) == 1:
-    return out[0]
-  return tuple(out)
+  return out[0] if len(out) == 1 else tuple(out)
 
 # ---- scatter ---------------------------------------------------------------------------------------------------------
 

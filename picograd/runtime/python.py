@@ -66,15 +66,14 @@ def shift(op: Ops, x: int, count: int, bits: int) -> int:
 
 def meaning(u: UOp) -> Callable[..., Any]:
   """The Python function of an ALU node on scalars: what ops.INFO says, brought back into the node's dtype."""
-  op, exact = u.op, INFO[u.op].meaning
+  op, known = u.op, INFO[u.op].meaning
   dtype = dtypes.uint64 if u.dtype is dtypes.ptr else u.dtype.scalar
   if op is Ops.BITCAST:
     source = u.src[0].dtype.scalar
     return lambda x: unpack(pack(x, source), dtype)
   if op is Ops.MULACC and dtype.kind == "f": return lambda x, y, z: fused_multiply_add(x, y, z, dtype)
   if op in (Ops.SHL, Ops.SHR): return lambda x, count: truncate(shift(op, x, count, dtype.bits), dtype)
-  assert exact is not None, f"{op} has no meaning on numbers"
-  known = exact
+  assert known is not None, f"{op} has no meaning on numbers"
   if op in COMPARE or op in (Ops.WHERE, Ops.MAX): return known       # the result is an operand or a bool
   return lambda *values: truncate(known(*values), dtype)
 
@@ -160,8 +159,8 @@ class Routine:
     return self.place[u], [self.place[s] for s in operands(u)]
 
   def alu(self, u: UOp) -> Step:
-    function, (to, src) = meaning(u), self.places(u)
     if u.dtype.count > 1: return self.vector_alu(u)
+    function, (to, src) = meaning(u), self.places(u)
     def run(values: Values) -> None: values[to] = function(*[values[a] for a in src])
     return run
 
