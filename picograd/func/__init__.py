@@ -7,10 +7,10 @@ import functools
 from typing import Any, Callable, Iterator, Sequence
 from picograd.arithmetic import detach
 from picograd.common import GradMode, axis_of, set_mode
-from picograd.dtype import dtypes
 from picograd.func.batching import TRACED, batch, placeholder
 from picograd.helpers import prod
 from picograd.library import Tensor
+from picograd.library.creation import identity_mask
 from picograd.ops import gradient as chain_rule
 from picograd.ops.ops import Ops
 from picograd.ops.uop import Table, UOp, substitute, toposort
@@ -176,8 +176,7 @@ def pushed(output: Tensor, tangent_of: Table) -> UOp:
 def identity(shape: Sequence[int], like: UOp) -> UOp:
   """(n, *shape): the n arrays that are 1 at one place."""
   n = prod(shape)
-  rows, columns = (UOp.iota(n, dtypes.int32).reshape(s).expand((n, n)) for s in ((n, 1), (1, n)))
-  return rows.eq(columns).cast(like.dtype).reshape((n, *shape))
+  return identity_mask(n, n).cast(like.dtype).reshape((n, *shape))
 
 def at_units(x: Tensor, derive: Callable[[UOp], list[UOp]]) -> list[UOp]:
   """What derive makes of a node of x's shape and dtype, for each array that is 1 at one place: (n, ..)."""
@@ -203,7 +202,7 @@ def jacfwd(func: Function, argnums: int | Sequence[int] = 0, has_aux: bool = Fal
   def jacobian(trace: Trace, output: Any) -> Any:
     def columns(out: Tensor, node: UOp, x: Tensor) -> Tensor:
       many, = at_units(x, lambda seed: [pushed(out, {node: seed})])
-      last = many.permute((*range(1, len(many.shape)), 0)).reshape((*out.shape, *x.shape))
+      last = many.movedim(0, -1).reshape((*out.shape, *x.shape))
       return trace.finished([last], [out])[0]
     def row(out: Tensor) -> Any:
       return rebuilt(trace.tree, iter([columns(out, u, x) for u, x in zip(trace.nodes, trace.originals)]))
