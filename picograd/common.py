@@ -96,6 +96,12 @@ class Autocast:
 class Precision:
   """How exact matrix products of float32 are: see set_float32_matmul_precision."""
   float32_matmul = "highest"
+def get_float32_matmul_precision() -> str: return Precision.float32_matmul
+def set_float32_matmul_precision(precision: str) -> None:
+  """Of float32 products. 'highest': they are exact. 'high', 'medium': matrix units may round operands to tf32."""
+  if precision not in ("highest", "high", "medium"):
+    raise ValueError(f"precision {precision!r}: 'highest', 'high' or 'medium' is expected")
+  Precision.float32_matmul = precision
 
 def for_product(*tensors: Any) -> tuple[Any, ...]:
   """The operands of a matrix product (or None), floats in the dtype that autocast asks for; float64 stays."""

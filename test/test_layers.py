@@ -89,7 +89,7 @@ LAYERS = {
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
 NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
-              "compat", "capture", "amp", "dynamo")
+              "capture", "amp", "dynamo")
 
 ALWAYS = ("helpers", "dtype")
 ORDER = list(LAYERS)
