@@ -15,12 +15,13 @@ HOMES = {
   "library": """Tensor Size device tensor as_tensor from_dlpack from_numpy full zeros ones empty arange linspace eye
     meshgrid full_like zeros_like ones_like empty_like where matmul cat concat concatenate stack hstack vstack
     broadcast_tensors einsum no_grad inference_mode enable_grad set_grad_enabled is_grad_enabled get_default_dtype
-    set_default_dtype result_type""",
+    set_default_dtype result_type is_tensor""",
   "random": """Generator manual_seed initial_seed seed get_rng_state set_rng_state rand randn randint randperm normal
     bernoulli multinomial rand_like randn_like randint_like""",
   "io": "save load",
   "capture": "compile jit",
-  "compat": "autocast set_float32_matmul_precision get_float32_matmul_precision is_tensor numel",
+  "amp": "autocast",
+  "common": "get_float32_matmul_precision set_float32_matmul_precision",
 }
 # Tensor's methods that are also functions of a tensor
 METHODS = set("""abs absolute acos add all allclose amax amin any arctan argmax argmin argsort asin atan atan2
@@ -28,10 +29,10 @@ METHODS = set("""abs absolute acos add all allclose amax amin any arctan argmax 
   clamp clip clone cos cosh count_nonzero cumprod cumsum detach diag diagonal div divide dot eq equal erf exp exp2
   expm1 flatten flip floor floor_divide fmod frac gather ge gt index_select isclose isfinite isinf isnan le lerp log
   log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp lt masked_fill masked_select
-  max maximum mean min minimum mm moveaxis movedim mul multiply mv nan_to_num narrow ne neg nonzero norm outer permute
-  pow prod ravel reciprocal relu remainder repeat_interleave reshape roll round rsqrt rsub scatter scatter_add select
-  sigmoid sign sin sinh softmax sort split sqrt square squeeze std sub subtract sum swapaxes t tan tanh tile topk
-  trace transpose tril triu true_divide trunc unbind unflatten unique unsqueeze var""".split())
+  max maximum mean min minimum mm moveaxis movedim mul multiply mv nan_to_num narrow ne neg nonzero norm numel outer
+  permute pow prod ravel reciprocal relu remainder repeat_interleave reshape roll round rsqrt rsub scatter scatter_add
+  select sigmoid sign sin sinh softmax sort split sqrt square squeeze std sub subtract sum swapaxes t tan tanh tile
+  topk trace transpose tril triu true_divide trunc unbind unflatten unique unsqueeze var""".split())
 DTYPES = set("""bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 bfloat16 float32 float64 half float
   double short int long""".split())
 CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan, "newaxis": None}

@@ -1,10 +1,18 @@
-# amp.py: torch.amp: autocast (compat.py) and the scaling of losses that it needs with float16, whose gradients vanish
-# below 6e-8. In: a loss, an optimizer. Out: steps with the gradients of the loss, left out where they overflow.
+# amp.py: torch.amp: autocast and the scaling of losses that it needs with float16, whose gradients vanish below 6e-8.
+# In: a loss, an optimizer. Out: steps with the gradients of the loss, left out where they overflow.
 from __future__ import annotations
 import math
 from typing import Any, Sequence
-from picograd.compat import autocast as autocast
+from picograd.common import Autocast, changed
+from picograd.dtype import DType, dtypes
 from picograd.library import Tensor, no_grad, stack
+
+class autocast(changed):
+  """A block in which matrix products and attention compute with 16-bit operands (by default float16 on a GPU, bfloat16
+  on a CPU), and norms, softmax and losses in float32, whatever dtype the parameters have."""
+  def __init__(self, device_type: str, dtype: DType | None = None, enabled: bool = True, cache_enabled: bool = True):
+    usual = dtypes.bfloat16 if device_type == "cpu" else dtypes.float16
+    super().__init__(Autocast, "dtype", (dtype or usual) if enabled else None)
 
 def all_finite(gradients: Sequence[Tensor]) -> bool:
   """Whether no element of any is infinite or NaN: one value is asked for."""

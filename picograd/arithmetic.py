@@ -9,7 +9,6 @@ from picograd.ops.shape import Shape
 from picograd.ops.uop import UOp
 
 Formula = Callable[..., UOp]
-HALVES = (dtypes.float16, dtypes.bfloat16)
 
 # ---- shapes and dtypes of operands -----------------------------------------------------------------------------------
 
@@ -26,7 +25,7 @@ def convert(u: UOp, dtype: DType) -> UOp:
 
 def accumulator(dtype: DType) -> DType:
   """The type in which many values of dtype are added up."""
-  return dtypes.float32 if dtype in HALVES else dtype
+  return dtypes.float32 if dtype in dtypes.halves else dtype
 
 def in_float32(formula: Formula) -> Formula:
   """The formula, computed in float32 for 16-bit floats and rounded once."""

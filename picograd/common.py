@@ -2,7 +2,7 @@
 # arguments name dimensions and sizes. In: arguments as users write them. Out: tuples of ints, or torch's errors.
 from __future__ import annotations
 import contextlib, functools
-from typing import Any, Callable, Iterator, Sequence, TypeVar
+from typing import Any, Callable, Sequence, TypeVar
 from picograd.dtype import DType, dtypes
 from picograd.helpers import DEVICE, prod
 
@@ -53,47 +53,41 @@ class GradMode:
   """Whether operations are recorded for backward()."""
   recording = True
 
-@contextlib.contextmanager
-def set_mode(recording) -> Iterator[None]:
-  before, GradMode.recording = GradMode.recording, bool(recording)
-  try: yield
-  finally: GradMode.recording = before
-
-class set_grad_enabled(contextlib.ContextDecorator):
-  """Sets the mode at once; as a context, until the end of the block."""
-  def __init__(self, mode: bool):
-    self.before: list[bool] = [GradMode.recording]
-    self.mode = GradMode.recording = mode
-  def __enter__(self) -> "set_grad_enabled":
-    GradMode.recording = self.mode
+class changed(contextlib.ContextDecorator):
+  """A block, or function, during which an attribute of a class has another value."""
+  def __init__(self, where: type, name: str, value: Any):
+    self.where, self.name, self.value = where, name, value
+    self.before: list[Any] = []
+  def __enter__(self) -> "changed":
+    self.before.append(getattr(self.where, self.name))
+    setattr(self.where, self.name, self.value)
     return self
-  def __exit__(self, *_) -> None: GradMode.recording = self.before[0]
+  def __exit__(self, *_) -> None: setattr(self.where, self.name, self.before.pop())
+
+def set_mode(recording) -> changed: return changed(GradMode, "recording", bool(recording))
+
+def no_grad(function: Callable[..., Any] | None = None) -> Any:
+  """A block, or function, in which operations are not recorded."""
+  return set_mode(False)(function) if function else set_mode(False)
+def enable_grad(function: Callable[..., Any] | None = None) -> Any:
+  """A block, or function, in which operations are recorded."""
+  return set_mode(True)(function) if function else set_mode(True)
+def inference_mode(mode: Any = True) -> Any:
+  """A block, or function, in which operations are not recorded; with False, in which they are."""
+  return no_grad(mode) if callable(mode) else set_mode(not mode)
+
+class set_grad_enabled:
+  """Sets the mode at once; as a context, until the end of the block; as a decorator, in the function alone."""
+  def __init__(self, mode: bool):
+    self.before, self.mode = GradMode.recording, bool(mode)
+    GradMode.recording = self.mode
+  def __enter__(self) -> None: GradMode.recording = self.mode
+  def __exit__(self, *_) -> None: GradMode.recording = self.before
+  def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    GradMode.recording = self.before
+    return set_mode(self.mode)(function)
 
 def is_grad_enabled() -> bool: return GradMode.recording
-
-class mode_block(contextlib.ContextDecorator):
-  """A block (or function) in which gradients are recorded, or not."""
-  mode = False
-  def __new__(cls, function=None):
-    block = object.__new__(cls)
-    block.before = []
-    return block(function) if callable(function) else block
-  def __init__(self, _=True): self.before: list[bool] = []
-  def __enter__(self) -> "mode_block":
-    self.before.append(GradMode.recording)
-    GradMode.recording = self.mode
-    return self
-  def __exit__(self, *_) -> None: GradMode.recording = self.before.pop()
-
-class no_grad(mode_block):
-  """A block, or function, in which operations are not recorded."""
-  pass
-class inference_mode(mode_block):
-  """A block, or function, in which operations are not recorded."""
-  pass
-class enable_grad(mode_block):
-  """A block, or function, in which operations are recorded."""
-  mode = True
 
 class Autocast:
   """The dtype to which matrix products convert their operands; None leaves them as they are."""
@@ -102,19 +96,24 @@ class Autocast:
 class Precision:
   """How exact matrix products of float32 are: see set_float32_matmul_precision."""
   float32_matmul = "highest"
+def get_float32_matmul_precision() -> str: return Precision.float32_matmul
+def set_float32_matmul_precision(precision: str) -> None:
+  """Of float32 products. 'highest': they are exact. 'high', 'medium': matrix units may round operands to tf32."""
+  if precision not in ("highest", "high", "medium"):
+    raise ValueError(f"precision {precision!r}: 'highest', 'high' or 'medium' is expected")
+  Precision.float32_matmul = precision
 
 def for_product(*tensors: Any) -> tuple[Any, ...]:
   """The operands of a matrix product (or None), floats in the dtype that autocast asks for; float64 stays."""
-  kind = Autocast.dtype
-  if kind is None: return tensors
-  floats = (dtypes.float16, dtypes.bfloat16, dtypes.float32)
-  return tuple(t.cast(kind) if t is not None and t.dtype in floats else t for t in tensors)
+  return converted(tensors, (*dtypes.halves, dtypes.float32), Autocast.dtype)
 
 def for_sums(*tensors: Any) -> tuple[Any, ...]:
   """What autocast keeps exact, such as norms and losses: 16-bit floats as float32."""
-  if Autocast.dtype is None: return tensors
-  halves = (dtypes.float16, dtypes.bfloat16)
-  return tuple(t.cast(dtypes.float32) if t is not None and t.dtype in halves else t for t in tensors)
+  return converted(tensors, dtypes.halves, Autocast.dtype and dtypes.float32)
+
+def converted(tensors: Sequence[Any], of: Sequence[DType], to: DType | None) -> tuple[Any, ...]:
+  """Tensors (or None), those of some dtypes in another one, if there is one."""
+  return tuple(t.cast(to) if to is not None and t is not None and t.dtype in of else t for t in tensors)
 
 def number_dtype(x) -> DType:
   if isinstance(x, bool): return dtypes.bool

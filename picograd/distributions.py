@@ -5,10 +5,8 @@ import math
 from typing import Any, Sequence
 from picograd.helpers import prod
 from picograd.nn.functional import binary_cross_entropy_with_logits
-from picograd.random import multinomial, rand, randn
+from picograd.random import bernoulli, multinomial, rand, randn
 from picograd.library import Tensor, as_tensor, broadcast_tensors, no_grad, where
-
-SMALLEST = 2.0 ** -23                                  # how near to 0 and 1 a probability may be before its logarithm
 
 class Distribution:
   """batch_shape: the shape of the parameters."""
@@ -25,6 +23,10 @@ class Distribution:
 
 def check_one_given(probs: Any, logits: Any) -> None:
   if (probs is None) == (logits is None): raise ValueError("Either `probs` or `logits` must be specified, not both.")
+
+def inside(probs: Tensor) -> Tensor:
+  """Probabilities no nearer to 0 and 1 than their dtype tells apart from 1, so that their logarithms are finite."""
+  return probs.clamp(probs.dtype.eps, 1 - probs.dtype.eps)
 
 def joined(*values: Any) -> tuple[Tensor, ...]: return broadcast_tensors(*(as_tensor(v) for v in values))
 
@@ -61,7 +63,7 @@ class Bernoulli(Distribution):
     check_one_given(probs, logits)
     if logits is None:
       self.probs = as_tensor(probs)
-      p = self.probs.clamp(SMALLEST, 1 - SMALLEST)
+      p = inside(self.probs)
       self.logits = p.log() - (1 - p).log()
     else:
       self.logits = as_tensor(logits)
@@ -69,7 +71,7 @@ class Bernoulli(Distribution):
     self.batch_shape = tuple(self.probs.shape)
   mean = property(lambda self: self.probs)
   def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-    with no_grad(): return (rand(*self.sized(sample_shape), device=self.probs.device) < self.probs).to(self.probs.dtype)
+    with no_grad(): return bernoulli(self.probs.expand(self.sized(sample_shape)))
   def log_prob(self, value: Tensor) -> Tensor:
     logits, value = joined(self.logits, value)
     return -binary_cross_entropy_with_logits(logits, value, reduction="none")
@@ -82,7 +84,7 @@ class Categorical(Distribution):
     if logits is None:
       weights = as_tensor(probs)
       self.probs = weights / weights.sum(-1, keepdim=True)
-      self.logits = self.probs.clamp(SMALLEST, 1 - SMALLEST).log()
+      self.logits = inside(self.probs).log()
     else:
       self.logits = as_tensor(logits).log_softmax(-1)
       self.probs = self.logits.exp()

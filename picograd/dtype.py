@@ -46,6 +46,14 @@ class DType:
     if self.kind == "f": return math.inf
     if self.kind == "b": return True
     return (1 << self.bits) - 1 if self.kind == "u" else (1 << (self.bits - 1)) - 1
+  @property
+  def digits(self) -> int:
+    """How many binary digits a float holds."""
+    return {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}[self.name]
+  @property
+  def eps(self) -> float:
+    """From 1 to the next float."""
+    return 2.0 ** (1 - self.digits)
 
 def lookup(name: str, count: int) -> DType: return DType.rows[name].vec(count)
 
@@ -72,7 +80,8 @@ class dtypes:
   short, int, long = int16, int32, int64
   signed = (int8, int16, int32, int64)
   unsigned = (uint8, uint16, uint32, uint64)
-  floats = (float16, bfloat16, float32, float64)
+  halves = (float16, bfloat16)
+  floats = halves + (float32, float64)
   ints = signed + unsigned
   all = (bool,) + ints + floats
 
@@ -89,6 +98,17 @@ def promote(a: DType, b: DType) -> DType:
   return wider.get(unsigned.bits, dtypes.float32)
 
 # ---- a Python number as a value of a type ----------------------------------------------------------------------------
+
+FORMATS = {"bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I",
+           "int64": "q", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d", "ptr": "Q"}
+
+def pack(value: Any, dt: DType) -> bytes:
+  """The bytes in memory of a value of dt."""
+  if dt.name == "bfloat16": return struct.pack("<f", value)[2:]
+  return struct.pack("<" + FORMATS[dt.name], value)
+def unpack(data: Any, dt: DType) -> Any:
+  if dt.name == "bfloat16": return struct.unpack("<f", b"\0\0" + bytes(data))[0]
+  return struct.unpack("<" + FORMATS[dt.name], data)[0]
 
 def round_bits(x: float, code: str) -> float:
   try: return struct.unpack(code, struct.pack(code, x))[0]
@@ -117,7 +137,7 @@ def truncate(x: Any, dt: DType) -> Any:
     if dt.bits >= 64: return float(x)
     x = float(sticky(x)) if isinstance(x, int) else float(x)
     if dt.name == "bfloat16": return to_bfloat16(x)
-    return round_bits(x, "f" if dt.name == "float32" else "e")
+    return round_bits(x, FORMATS[dt.name])
   if dt.kind == "x": return int(x)
   if isinstance(x, float): return 0 if x != x else int(max(dt.min, min(dt.max, x)))
   wrapped = int(x) & ((1 << dt.bits) - 1)

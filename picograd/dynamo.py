@@ -54,10 +54,10 @@ def compile_graph(module: Any, example_inputs: Sequence[Any]) -> Callable[..., A
   kept: list[Callable[..., Any]] = []                    # torch's own, once something has turned out not to work here
 
   def call(*inputs: Any) -> Any:
+    if kept: return kept[0](*inputs)
     given = iter(inputs)
     found = [next(given) if node.op == "placeholder" else attribute(module, node.target)
              for node in nodes if node.op in GIVEN]
-    if kept: return kept[0](*inputs)
     if any(needs_gradient(x) for x in found):
       kept.append(left_to_torch(module, "it needs a gradient: call it under torch.no_grad()"))
       return kept[0](*inputs)

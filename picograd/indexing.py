@@ -136,21 +136,10 @@ def take_along(x: UOp, index: UOp) -> UOp:
 
 # ---- one axis of several ---------------------------------------------------------------------------------------------
 
-def last_axis(x: UOp, axis: int) -> UOp:
-  """One axis last, the others in order before it."""
-  others = tuple(d for d in range(len(x.shape)) if d != axis)
-  return x.permute(others + (axis,))
-
-def axis_back(x: UOp, axis: int) -> UOp:
-  """The last axis back at its place."""
-  others = tuple(range(len(x.shape) - 1))
-  return x.permute(others[:axis] + (len(others),) + others[axis:])
-
 def gather_axis(x: UOp, axis: int, index: UOp) -> UOp:
   """out[.., k, ..] = x[.., index[.., k, ..], ..] along one axis; index may be shorter along the others."""
   part = x.shrink(touched(x.shape, index.shape, axis))
-  found = take_along(last_axis(part, axis), last_axis(index, axis))
-  return axis_back(found, axis)
+  return take_along(part.movedim(axis, -1), index.movedim(axis, -1)).movedim(-1, axis)
 
 def touched(shape: Shape, index_shape: Shape, axis: int) -> tuple[tuple[int, int], ...]:
   """The part of a shape that an index along one axis can name."""

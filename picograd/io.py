@@ -9,7 +9,7 @@ import numpy as np
 from picograd.dtype import DType, dtypes
 from picograd.helpers import prod
 from picograd.runtime.device import buffer_holding, numpy_dtype
-from picograd.storage import Form, bfloat16_bits
+from picograd.storage import Form, host_bits
 from picograd.common import device_name
 from picograd.library import Tensor
 from picograd.tensor import over
@@ -25,9 +25,7 @@ Path = str | os.PathLike
 
 def host_bytes(t: Tensor) -> bytes:
   """The elements in row-major order, little-endian."""
-  data = t.detach().numpy()
-  if t.dtype is dtypes.bfloat16: data = bfloat16_bits(data)
-  return np.ascontiguousarray(data, numpy_dtype(t.dtype)).tobytes()
+  return host_bits(t.host(), t.dtype).tobytes()
 
 def save_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
   """Writes named tensors. The file appears complete or not at all: it is written under another name and renamed."""

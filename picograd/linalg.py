@@ -72,12 +72,8 @@ def identity(n: int, like: Tensor) -> Tensor:
 
 def place(n: int, like: Tensor) -> Tensor: return arange(n, dtype=dtypes.int32, device=like.device)
 
-def column(x: Tensor, k: Tensor) -> Tensor:
-  """(.., n, m) -> (.., n): column k."""
-  return where(place(x.shape[-1], x) == k, x, 0.0).sum(-1)
-
 def element(x: Tensor, k: Tensor) -> Tensor:
-  """(.., n) -> (..): element k."""
+  """(.., n) -> (..): element k of vectors, column k of matrices; row k is element k of their transposes."""
   return where(place(x.shape[-1], x) == k, x, 0.0).sum(-1)
 
 def as_column(x: Tensor) -> Tensor: return x.unsqueeze(-1)
@@ -99,7 +95,7 @@ def rule(name: str, slope: Slope) -> Callable[[Tensor, Tensor], Tensor]:
 def pivot_row(M: Tensor, k: Tensor) -> Tensor:
   """(..): the row from k on whose element in column k is the largest."""
   if not M.numel(): return zeros(M.shape[:-2], dtype=dtypes.int64, device=M.device)
-  size = where(place(M.shape[-2], M) < k, -1.0, column(M, k).abs())
+  size = where(place(M.shape[-2], M) < k, -1.0, element(M, k).abs())
   return size.argmax(-1)
 
 def swapped(M: Tensor, k: Tensor, p: Tensor) -> Tensor:
@@ -114,10 +110,9 @@ def eliminated(M: Tensor, k: Tensor) -> Tensor:
   vector. (Golub and Van Loan, Matrix Computations, section 3.2)"""
   M = swapped(M, k, pivot_row(M, k))
   here = place(M.shape[-2], M) == k
-  row = where(as_column(here), M, 0.0).sum(-2)                                 # (.., m)
-  pivot = element(row, k)
-  row = row / as_column(pivot)
-  factors = where(here, 0.0, column(M, k))
+  row = element(M.mT, k)                                                       # (.., m)
+  row = row / as_column(element(row, k))
+  factors = where(here, 0.0, element(M, k))
   return where(as_column(here), as_row(row), M - as_column(factors) * as_row(row))
 
 def solved(M: Tensor) -> Tensor:
@@ -140,6 +135,11 @@ def refuse_infinite(x: Tensor, message: str) -> None:
   infinite = x.detach().isfinite().logical_not()
   check_later(infinite.uop, infinite.storage.device, RuntimeError("linalg." + message))
 
+def broadcast_batches(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+  """Matrices with the same dimensions before their last two."""
+  shape = broadcast(tuple(A.shape[:-2]), tuple(B.shape[:-2]))
+  return A.expand(*shape, *A.shape[-2:]), B.expand(*shape, *B.shape[-2:])
+
 def solve(A: Tensor, B: Tensor, left: bool = True) -> Tensor:
   """The X of A @ X = B, for A (.., n, n) and B (.., n, m) or (.., n); with left=False of X @ A = B. RuntimeError, with
   the next realize(), where A is singular."""
@@ -147,8 +147,7 @@ def solve(A: Tensor, B: Tensor, left: bool = True) -> Tensor:
   if not left: return solve(A.mT, B.mT).mT
   if B.ndim == 1 or B.ndim == A.ndim - 1 and tuple(B.shape) == tuple(A.shape[:-1]):
     return solve(A, as_column(B)).squeeze(-1)
-  shape = broadcast(tuple(A.shape[:-2]), tuple(B.shape[:-2]))
-  X = solved(cat([A.expand(*shape, *A.shape[-2:]), B.expand(*shape, *B.shape[-2:])], -1))
+  X = solved(cat(broadcast_batches(A, B), -1))
   refuse_infinite(X, "solve: The solver failed because the input matrix is singular.")
   return X
 
@@ -168,11 +167,11 @@ def det(A: Tensor) -> Tensor:
     k = counter(i, A)
     p = pivot_row(M.detach(), k)
     M = swapped(M, k, p)
-    row = where(as_column(place(n, A) == k), M, 0.0).sum(-2)
+    row = element(M.mT, k)
     pivot = element(row, k)
     total = total * where(p == k, pivot, -pivot)
     safe = where(pivot == 0, 1.0, pivot)                                       # then the whole column is zero
-    factors = where(place(n, A) > k, column(M, k) / as_column(safe), 0.0)
+    factors = where(place(n, A) > k, element(M, k) / as_column(safe), 0.0)
     M, total = step(M - as_column(factors) * as_row(row), total)
   return total
 
@@ -189,7 +188,7 @@ def cholesky(A: Tensor, upper: bool = False) -> Tensor:
     rest, L = low + low.tril(-1).mT, zeros(*A.shape, dtype=A.dtype, device=A.device)
     for i in range(n):
       k = counter(i, A)
-      line = where(place(n, A) < k, 0.0, column(rest, k))
+      line = where(place(n, A) < k, 0.0, element(rest, k))
       line = line / as_column(element(line, k).sqrt())
       rest, L = step(rest - as_column(line) * as_row(line), where(place(n, A) == k, as_column(line), L))
   refuse_infinite(L, "cholesky: The factorization could not be completed because the input is not positive-definite.")
@@ -213,7 +212,7 @@ def householder(A: Tensor) -> tuple[Tensor, Tensor]:
   R, Q = A, identity(m, A)
   for i in range(min(m, n)):
     k = counter(i, A)
-    line = column(R, k)
+    line = element(R, k)
     below = where(place(m, A) > k, line, 0.0)
     alpha, rest = element(line, k), (below * below).sum(-1)
     size = (alpha * alpha + rest).sqrt()
@@ -338,7 +337,6 @@ def svdvals(A: Tensor) -> Tensor: return svd(A, False).S
 # ---- eigenvalues -----------------------------------------------------------------------------------------------------
 
 ROUNDS = 60              # QR steps that one eigenvalue may take
-EPSILON = {dtypes.float32: 2.0 ** -23, dtypes.float64: 2.0 ** -52}
 
 def eig(A: Tensor) -> Eig:
   """Eigenvalues (.., n) and eigenvectors (.., n, n) of length 1, as columns, of A (.., n, n) with real eigenvalues:
@@ -358,7 +356,7 @@ def eigen(A: Tensor) -> tuple[Tensor, Tensor]:
   """Of one matrix. Schur's form A = Q @ T @ Q^T, T upper triangular: its diagonal, and Q times T's eigenvectors."""
   n = A.shape[-1]
   T, Q = A, identity(n, A)
-  small = EPSILON[A.dtype] * A.norm().item()
+  small = A.dtype.eps * A.norm().item()
   for size in range(n, 1, -1):
     for _ in range(ROUNDS):
       corner = T[:size, :size].tolist()
@@ -387,14 +385,15 @@ def triangular_vectors(T: Tensor) -> Tensor:
   """The eigenvectors of an upper triangular matrix, 1 on the diagonal: back substitution of all columns at once."""
   n = T.shape[-1]
   X = identity(n, T)
-  tiny = EPSILON[T.dtype] * T.abs().max() + 2.0 ** -100
+  tiny = T.dtype.eps * T.abs().max() + 2.0 ** -100
   values = T.diagonal()
   for i in range(n - 2, -1, -1):
     k = counter(i, T)
-    gap = element(values, k) - values
-    row = -(where(as_column(place(n, T) == k), T, 0.0).sum(-2) @ (X - identity(n, T) * (place(n, T) == k)))
-    row = where(place(n, T) > k, row / where(gap.abs() < tiny, tiny, gap), 0.0)
-    X, = step(where(as_column(place(n, T) == k), where(place(n, T) == k, 1.0, as_row(row)), X))
+    here, later = place(n, T) == k, place(n, T) > k
+    gap = values - element(values, k)
+    others = element(T.mT, k) @ (X - identity(n, T) * here)
+    row = where(later, others / where(gap.abs() < tiny, -tiny, gap), here.to(T.dtype))
+    X, = step(where(as_column(here), as_row(row), X))
   return X
 
 def eig_slope(packed: Tensor, A: Tensor, g: Tensor) -> Tensor:
@@ -419,8 +418,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, driver: str | None =
   if B.ndim == A.ndim - 1:
     found = lstsq(A, as_column(B), rcond, driver)
     return found._replace(solution=found.solution.squeeze(-1))
-  shape = broadcast(tuple(A.shape[:-2]), tuple(B.shape[:-2]))
-  A, B = A.expand(*shape, *A.shape[-2:]), B.expand(*shape, *B.shape[-2:])
+  A, B = broadcast_batches(A, B)
   if m >= n:
     Q, R = qr(A)
     X = solve(R, Q.mT @ B)
@@ -429,7 +427,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, driver: str | None =
     X = Q @ solve(R.mT, B)
   errors = A @ X - B
   nothing = zeros(0, dtype=A.dtype, device=A.device)
-  rank = full(shape, min(m, n), dtype=dtypes.int64, device=A.device)
+  rank = full(A.shape[:-2], min(m, n), dtype=dtypes.int64, device=A.device)
   return LeastSquares(X, nothing if m <= n or driver in (None, "gelsy") else (errors * errors).sum(-2),
                       nothing.to(dtypes.int64) if driver == "gels" else rank,
                       svdvals(A.detach()) if driver in ("gelss", "gelsd") else nothing)

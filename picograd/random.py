@@ -6,6 +6,7 @@ from __future__ import annotations
 import math, os
 from typing import Any, Sequence
 import numpy as np
+from picograd.common import sizes_of
 from picograd.dtype import DType, dtypes
 from picograd.helpers import prod
 from picograd.ops.decompose import threefry
@@ -79,15 +80,13 @@ def words(shape: Sequence[int], generator: Generator | None, device: Any) -> tup
   first, second = threefry(UOp.iota(n, dtypes.uint32), number, low, high)
   return Tensor(first).reshape(tuple(shape)), Tensor(second).reshape(tuple(shape))
 
-MANTISSA = {dtypes.float16: 11, dtypes.bfloat16: 8, dtypes.float32: 24}
-
 def fraction(shape: Sequence[int], generator: Generator | None, device: Any, dtype: DType) -> Tensor:
   """Multiples of 2**-bits in [0, 1), as many bits as dtype represents exactly: no rounding, so never 1."""
   first, second = words(shape, generator, device)
+  if not dtype.is_floating_point:
+    raise RuntimeError(f"random numbers of dtype {dtype}: a floating point dtype is expected")
   if dtype is dtypes.float64: return ((first >> 5).to(dtype) * 2.0 ** 26 + (second >> 6).to(dtype)) * 2.0 ** -53
-  if dtype not in MANTISSA: raise RuntimeError(f"random numbers of dtype {dtype}: a floating point dtype is expected")
-  bits = MANTISSA[dtype]
-  return ((first >> (32 - bits)).to(dtypes.float32) * 2.0 ** -bits).to(dtype)
+  return ((first >> (32 - dtype.digits)).to(dtypes.float32) * 2.0 ** -dtype.digits).to(dtype)
 
 def gaussian(shape: Sequence[int], generator: Generator | None, device: Any, dtype: DType) -> Tensor:
   """Normal values by Box and Muller: sqrt(-2 ln u) cos(2 pi v), with u in (0, 1] of 32 bits: tails up to 6.6."""
@@ -109,19 +108,15 @@ def integers(low: int, high: int, shape: Sequence[int], generator: Generator | N
 
 # ---- torch's functions -----------------------------------------------------------------------------------------------
 
-def size_of(size: tuple) -> tuple[int, ...]:
-  """Sizes given one by one or as one sequence."""
-  return tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else tuple(size)
-
 def rand(*size: Any, generator: Generator | None = None, dtype: DType | None = None, device: Any = None,
          requires_grad: bool = False) -> Tensor:
   """Uniform in [0, 1)."""
-  return fraction(size_of(size), generator, device, dtype or dtypes.float32).requires_grad_(requires_grad)
+  return fraction(sizes_of(size), generator, device, dtype or dtypes.float32).requires_grad_(requires_grad)
 
 def randn(*size: Any, generator: Generator | None = None, dtype: DType | None = None, device: Any = None,
           requires_grad: bool = False) -> Tensor:
   """Normal with mean 0 and deviation 1."""
-  return gaussian(size_of(size), generator, device, dtype or dtypes.float32).requires_grad_(requires_grad)
+  return gaussian(sizes_of(size), generator, device, dtype or dtypes.float32).requires_grad_(requires_grad)
 
 def randint(*args: Any, size: Sequence[int] | None = None, low: int = 0, high: int | None = None,
             generator: Generator | None = None, dtype: DType | None = None, device: Any = None) -> Tensor:
@@ -222,7 +217,7 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, generator: Genera
 
 def bernoulli_(self: Tensor, p: float | Tensor = 0.5, generator: Generator | None = None) -> Tensor:
   """Fills with 1 with probability p, else 0."""
-  return fill(self, (rand(*self.shape, generator=generator, device=self.device) < p).to(self.dtype))
+  return fill(self, rand(*self.shape, generator=generator, device=self.device) < p)
 
 def random_(self: Tensor, low: int, high: int, generator: Generator | None = None) -> Tensor:
   """Fills with whole numbers in [low, high)."""

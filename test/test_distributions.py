@@ -35,6 +35,14 @@ def test_logits(name):
   np.testing.assert_allclose(ours.probs.detach().numpy(), theirs.probs.detach().numpy(), rtol=1e-5)
   with pytest.raises(ValueError, match="not both"): getattr(picograd.distributions, name)()
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("name", ["Bernoulli", "Categorical"])
+def test_logits_of_certainty(name, dtype):
+  """How near to 0 and 1 a probability may be is the dtype's business."""
+  ours, theirs = [getattr(m.distributions, name)(m.tensor([0.0, 1.0], dtype=getattr(m, dtype))).logits
+                  for m in (picograd, torch)]
+  np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-3, atol=1e-3)
+
 @pytest.mark.parametrize("name", CASES)
 def test_samples(name):
   picograd.manual_seed(0)

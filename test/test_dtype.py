@@ -2,7 +2,7 @@
 import itertools, math, pickle
 import numpy as np
 import pytest
-from picograd.dtype import DType, dtypes, promote, to_bfloat16, truncate
+from picograd.dtype import DType, dtypes, pack, promote, to_bfloat16, truncate, unpack
 
 NATIVE = [dt for dt in dtypes.all if dt is not dtypes.bfloat16]
 pairs = pytest.mark.parametrize("a,b", list(itertools.product(dtypes.all, repeat=2)), ids=lambda dt: dt.name)
@@ -105,6 +105,15 @@ def test_truncate_keeps_what_fits(dt):
   for x in (0, 1): assert truncate(truncate(x, dt), dt) == x
   expected = bool if dt is dtypes.bool else float if dt.is_floating_point else int
   assert type(truncate(1, dt)) is expected
+
+@each
+def test_unpack_reverses_pack(dt):
+  for x in (0, 1, truncate(-2.5, dt)):
+    assert len(pack(x, dt)) == dt.itemsize and unpack(pack(x, dt), dt) == x
+
+@pytest.mark.parametrize("dt", dtypes.floats, ids=lambda dt: dt.name)
+def test_eps_is_the_first_step_after_one(dt):
+  assert truncate(1 + dt.eps, dt) == 1 + dt.eps and truncate(1 + dt.eps / 2, dt) == 1
 
 def test_bool_tests_for_zero():
   assert [truncate(x, dtypes.bool) for x in (0, 2, 0.0, 0.5, -1, math.nan)] == [False, True, False, True, True, True]

@@ -74,7 +74,7 @@ LAYERS = {
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph
   "runtime.collective": ("runtime.device",),
-  "runtime.beam": ("runtime.device", "codegen"),
+  "runtime.beam": ("runtime.device", "runtime.numpy", "codegen"),                # numpy: 16-bit floats
   "runtime.limits": (),
   "runtime.profile": ("runtime.device",),
   "runtime.plan": ("codegen", "runtime.device"),
@@ -89,7 +89,7 @@ LAYERS = {
 
 # torch-shaped namespaces on top of Tensor: a module or a package each; they may use each other
 NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
-              "compat", "capture", "amp", "dynamo")
+              "capture", "amp", "dynamo")
 
 ALWAYS = ("helpers", "dtype")
 ORDER = list(LAYERS)

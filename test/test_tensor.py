@@ -255,6 +255,25 @@ def test_no_grad_as_decorator():
   x = picograd.ones(2, requires_grad=True)
   assert not double(x).requires_grad and not triple(x).requires_grad and (x * 2).requires_grad
 
+def test_inference_mode_false_records():
+  with picograd.inference_mode():
+    assert not picograd.is_grad_enabled()
+    with picograd.inference_mode(False): assert picograd.is_grad_enabled()
+    with picograd.enable_grad(): assert picograd.is_grad_enabled()
+    assert not picograd.is_grad_enabled()
+  assert picograd.is_grad_enabled()
+
+def test_set_grad_enabled():
+  """At once, for a block, which may be entered again, and for a function: then the mode outside stays."""
+  off = picograd.set_grad_enabled(False)
+  assert not picograd.is_grad_enabled()
+  for _ in range(2):
+    with off: assert not picograd.is_grad_enabled()
+    assert picograd.is_grad_enabled()
+  @picograd.set_grad_enabled(False)
+  def recording(): return picograd.is_grad_enabled()
+  assert picograd.is_grad_enabled() and not recording() and picograd.is_grad_enabled()
+
 def test_second_derivative():
   x = picograd.tensor([2.0], requires_grad=True)
   (g,) = picograd.autograd.grad(x ** 3, x, create_graph=True)

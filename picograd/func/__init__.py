@@ -7,10 +7,10 @@ import functools
 from typing import Any, Callable, Iterator, Sequence
 from picograd.arithmetic import detach
 from picograd.common import GradMode, axis_of, set_mode
-from picograd.dtype import dtypes
 from picograd.func.batching import TRACED, batch, placeholder
 from picograd.helpers import prod
 from picograd.library import Tensor
+from picograd.library.creation import identity_mask
 from picograd.ops import gradient as chain_rule
 from picograd.ops.ops import Ops
 from picograd.ops.uop import Table, UOp, substitute, toposort
@@ -44,7 +44,7 @@ def mapped(function: Function, tree: Any, *others: Any) -> Any:
 
 # ---- stand-ins -------------------------------------------------------------------------------------------------------
 
-active: dict[UOp, int] = {}        # stand-ins of functions that are being traced -> by how many
+active: set[UOp] = set()           # stand-ins of functions that are being traced
 
 def stand_in(uop: UOp, like: Tensor, history: Any) -> Tensor:
   return Tensor.on(Storage(uop, like.storage.device, bool(history)), (), None)
@@ -61,22 +61,27 @@ class Trace:
     self.tree = rebuilt(tree, iter(self.tensors))
     self.nodes = [t.uop for t in self.tensors]
 
-  def call(self, function: Function) -> Any:
-    """What the function returns, called while gradients are recorded."""
-    for u in self.nodes: active[u] = active.get(u, 0) + 1
+  def call(self, function: Function, has_aux: bool) -> tuple[Any, list[Any]]:
+    """The output of the function, called while gradients are recorded, and with has_aux what it returns beside it."""
+    active.update(self.nodes)
     try:
-      with set_mode(True): return function(self.tree)
-    finally:
-      for u in self.nodes: active.pop(u)
+      with set_mode(True): returned = function(self.tree)
+    finally: active.difference_update(self.nodes)
+    output, *aux = returned if has_aux else (returned,)
+    return output, [self.outside(x) for x in aux]
 
   def finished(self, uops: Sequence[UOp], like: Sequence[Tensor]) -> list[Tensor]:
     """Results as tensors: what the stand-ins stood for is in their places."""
     table: Table = {u: x.uop for u, x in zip(self.nodes, self.originals)}
     return [tensor_of(u, x) for u, x in zip(substitute(uops, table), like)]
 
+  def outside(self, tree: Any) -> Any:
+    """A tree that the function returned, its tensors freed of the trace."""
+    return mapped(lambda x: self.finished([x.uop], [x])[0] if isinstance(x, Tensor) else x, tree)
+
 def tensor_of(u: UOp, like: Tensor) -> Tensor:
   """A value on the device of a tensor. It requires grad if it depends on what does."""
-  wanted = {t.uop for t in Tensor.wanting.values() if t.requires_grad} | active.keys()
+  wanted = {t.uop for t in Tensor.wanting.values() if t.requires_grad} | active
   history = u.dtype.is_floating_point and not wanted.isdisjoint(toposort([u], stop=chain_rule.is_constant))
   if history and not GradMode.recording: u, history = detach(u), False
   return stand_in(u, like, history)
@@ -91,27 +96,33 @@ def with_chosen(args: tuple, argnums: int | Sequence[int], values: Any) -> list[
   pairs = {argnums: values} if isinstance(argnums, int) else dict(zip(argnums, values))
   return [pairs.get(i, x) for i, x in enumerate(args)]
 
-def value_and_grad(func: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
-  """(args) -> (gradient, value) reversed: (value, gradient) of a function that returns a tensor of one element, by the
-  arguments that argnums names; each may be a tree. With has_aux the function returns (value, anything), and so does
-  value: RuntimeError where the value is no scalar."""
+def traced(func: Function, argnums: int | Sequence[int], has_aux: bool,
+           derive: Callable[[Trace, Any], Any]) -> Function:
+  """derive(trace, func's output) as a function of func's arguments, of which argnums names those that are traced."""
   @functools.wraps(func)
-  def both(*args: Any, **kwargs: Any) -> Any:
+  def derived(*args: Any, **kwargs: Any) -> Any:
     trace = Trace(chosen(args, argnums))
-    returned = trace.call(lambda values: func(*with_chosen(args, argnums, values), **kwargs))
-    value, *aux = returned if has_aux else (returned,)
+    output, aux = trace.call(lambda values: func(*with_chosen(args, argnums, values), **kwargs), has_aux)
+    found = derive(trace, output)
+    return (found, *aux) if has_aux else found
+  return derived
+
+def value_and_grad(func: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
+  """(value, gradient) of a function that returns a tensor of one element, by the arguments that argnums names; each may
+  be a tree. With has_aux the function returns (value, anything), and so does value: RuntimeError where the value is no
+  scalar."""
+  def both(trace: Trace, value: Any) -> tuple[Any, Any]:
     if not isinstance(value, Tensor) or value.ndim:
       shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
       raise RuntimeError(f"Expected the function to return a scalar tensor, but it returned {shape}")
     total, *found = trace.finished([value.uop, *gradients(value, None, trace)], [value, *trace.originals])
-    slopes = rebuilt(trace.tree, iter(found))
-    return (slopes, (total, outside(trace, aux[0]))) if has_aux else (slopes, total)
-  def swapped(*args: Any, **kwargs: Any) -> Any: return both(*args, **kwargs)[::-1]
-  return functools.wraps(func)(swapped)
-
-def outside(trace: Trace, tree: Any) -> Any:
-  """A tree that a traced function returned, its tensors freed of the trace."""
-  return mapped(lambda x: trace.finished([x.uop], [x])[0] if isinstance(x, Tensor) else x, tree)
+    return total, rebuilt(trace.tree, iter(found))
+  derived = traced(func, argnums, has_aux, both)
+  @functools.wraps(func)
+  def paired(*args: Any, **kwargs: Any) -> Any:
+    (value, slopes), aux = derived(*args, **kwargs)
+    return (value, aux), slopes
+  return paired if has_aux else derived
 
 def gradients(output: Tensor, seed: Tensor | None, trace: Trace) -> list[UOp]:
   """By each stand-in; zeros where the output does not depend on it."""
@@ -132,19 +143,14 @@ def grad(func: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False
 def vjp(func: Function, *primals: Any, has_aux: bool = False) -> Any:
   """(func(*primals), a function from a weight for each output to the gradients by primals)[, auxiliary]."""
   trace = Trace(primals)
-  returned = trace.call(lambda values: func(*values))
-  output, *aux = returned if has_aux else (returned,)
+  output, aux = trace.call(lambda values: func(*values), has_aux)
   def pulled(*cotangents: Any) -> Any:
     """The gradients, weighted by cotangents of the shapes of the outputs."""
-    totals: list[UOp] | None = None
-    for out, weight in zip(leaves(output), leaves(cotangents), strict=True):
-      found = gradients(out, weight, trace)
-      totals = found if totals is None else [a + b for a, b in zip(totals, found)]
-    assert totals is not None, "there is an output"
-    by = trace.finished(totals, trace.originals)
-    return rebuilt(primals, iter(by))
-  result = outside(trace, output)
-  return (result, pulled, outside(trace, aux[0])) if has_aux else (result, pulled)
+    pairs = zip(leaves(output), leaves(cotangents), strict=True)
+    of_outputs = [gradients(out, weight, trace) for out, weight in pairs]
+    totals = [functools.reduce(UOp.__add__, by_one) for by_one in zip(*of_outputs)]
+    return rebuilt(primals, iter(trace.finished(totals, trace.originals)))
+  return trace.outside(output), pulled, *aux
 
 # ---- forward mode ----------------------------------------------------------------------------------------------------
 
@@ -154,67 +160,54 @@ def jvp(func: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux
   moves = leaves(tuple(tangents))
   for x, t in zip(trace.originals, moves, strict=True):
     if x.shape != t.shape: raise RuntimeError(f"a tangent of shape {list(t.shape)} for a primal of {list(x.shape)}")
-  returned = trace.call(lambda values: func(*values))
-  output, *aux = returned if has_aux else (returned,)
-  slopes = mapped(lambda out: pushed(out, trace, [t.cast(x.dtype).uop for x, t in zip(trace.originals, moves)]), output)
-  result = outside(trace, output)
-  return (result, slopes, outside(trace, aux[0])) if has_aux else (result, slopes)
+  output, aux = trace.call(lambda values: func(*values), has_aux)
+  tangent_of = {u: t.cast(x.dtype).uop for u, x, t in zip(trace.nodes, trace.originals, moves)}
+  slopes = mapped(lambda out: trace.finished([pushed(out, tangent_of)], [out])[0], output)
+  return trace.outside(output), slopes, *aux
 
-def pushed(output: Tensor, trace: Trace, tangents: Sequence[UOp]) -> Tensor:
-  """The derivative of an output when the stand-ins move."""
-  root, *nodes = current([output.uop, *trace.nodes])
-  slope = chain_rule.jvp(root, dict(zip(nodes, tangents))) if output.requires_grad else None
-  return trace.finished([output.uop.like(0) if slope is None else slope], [output])[0]
+def pushed(output: Tensor, tangent_of: Table) -> UOp:
+  """The derivative of an output when stand-ins move."""
+  root, *nodes = current([output.uop, *tangent_of])
+  slope = chain_rule.jvp(root, dict(zip(nodes, tangent_of.values()))) if output.requires_grad else None
+  return output.uop.like(0) if slope is None else slope
 
 # ---- matrices of derivatives -----------------------------------------------------------------------------------------
 
 def identity(shape: Sequence[int], like: UOp) -> UOp:
   """(n, *shape): the n arrays that are 1 at one place."""
   n = prod(shape)
-  rows, columns = (UOp.iota(n, dtypes.int32).reshape(s).expand((n, n)) for s in ((n, 1), (1, n)))
-  return rows.eq(columns).cast(like.dtype).reshape((n, *shape))
+  return identity_mask(n, n).cast(like.dtype).reshape((n, *shape))
+
+def at_units(x: Tensor, derive: Callable[[UOp], list[UOp]]) -> list[UOp]:
+  """What derive makes of a node of x's shape and dtype, for each array that is 1 at one place: (n, ..)."""
+  seed, known = placeholder(x.shape, x.dtype), len(checks)
+  sources = {seed: identity(x.sizes, x.uop)}
+  many = batch(derive(seed), sources, x.numel())
+  batch_checks(known, sources, x.numel())
+  return many
 
 def jacrev(func: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
   """All derivatives of all outputs, (*output's shape, *argument's shape), by reverse mode: one walk back, batched over
   the outputs' elements."""
-  @functools.wraps(func)
-  def jacobian(*args: Any, **kwargs: Any) -> Any:
-    trace = Trace(chosen(args, argnums))
-    returned = trace.call(lambda values: func(*with_chosen(args, argnums, values), **kwargs))
-    output, *aux = returned if has_aux else (returned,)
+  def jacobian(trace: Trace, output: Any) -> Any:
     def rows(out: Tensor) -> Any:
-      seed, known = placeholder(out.shape, out.dtype), len(checks)
-      sources = {seed: identity(out.uop.shape, out.uop)}
-      many = batch(gradients(out, stand_in(seed, out, False), trace), sources, out.numel())
-      batch_checks(known, sources, out.numel())
+      many = at_units(out, lambda seed: gradients(out, stand_in(seed, out, False), trace))
       shaped = [u.reshape((*out.shape, *u.shape[1:])) for u in many]
       return rebuilt(trace.tree, iter(trace.finished(shaped, trace.originals)))
-    result = rebuilt(output, iter([rows(out) for out in leaves(output)]))
-    return (result, outside(trace, aux[0])) if has_aux else result
-  return jacobian
+    return mapped(rows, output)
+  return traced(func, argnums, has_aux, jacobian)
 
 def jacfwd(func: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
   """All derivatives, as jacrev's, by forward mode: batched over the elements of the argument."""
-  @functools.wraps(func)
-  def jacobian(*args: Any, **kwargs: Any) -> Any:
-    trace = Trace(chosen(args, argnums))
-    returned = trace.call(lambda values: func(*with_chosen(args, argnums, values), **kwargs))
-    output, *aux = returned if has_aux else (returned,)
-    def columns(out: Tensor, i: int) -> Tensor:
-      x = trace.originals[i]
-      seed, known = placeholder(x.shape, x.dtype), len(checks)
-      sources = {seed: identity(x.uop.shape, x.uop)}
-      root, node = current([out.uop, trace.nodes[i]])
-      slope = chain_rule.jvp(root, {node: seed}) if out.requires_grad else None
-      many, = batch([out.uop.like(0) if slope is None else slope], sources, x.numel())
-      batch_checks(known, sources, x.numel())
-      last = many.permute((*range(1, len(many.shape)), 0)).reshape((*out.shape, *x.shape))
+  def jacobian(trace: Trace, output: Any) -> Any:
+    def columns(out: Tensor, node: UOp, x: Tensor) -> Tensor:
+      many, = at_units(x, lambda seed: [pushed(out, {node: seed})])
+      last = many.movedim(0, -1).reshape((*out.shape, *x.shape))
       return trace.finished([last], [out])[0]
-    numbers = range(len(trace.originals))
-    found = [rebuilt(trace.tree, iter([columns(out, i) for i in numbers])) for out in leaves(output)]
-    result = rebuilt(output, iter(found))
-    return (result, outside(trace, aux[0])) if has_aux else result
-  return jacobian
+    def row(out: Tensor) -> Any:
+      return rebuilt(trace.tree, iter([columns(out, u, x) for u, x in zip(trace.nodes, trace.originals)]))
+    return mapped(row, output)
+  return traced(func, argnums, has_aux, jacobian)
 
 def hessian(func: Function, argnums: int | Sequence[int] = 0) -> Function:
   """The second derivatives of a scalar function, (*argument's shape, *argument's shape)."""
@@ -247,7 +240,7 @@ def vmap(func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = 
     output = called(lambda: func(*rebuilt(args, iter(given)), **kwargs), sources, size, randomness)
     found = leaves(output)
     many = batch([x.uop for x in found], sources, size)
-    outs = [put_first(stand_in(u, x, x.requires_grad), d) for u, x, d in zip(many, found, dims_of(out_dims, output))]
+    outs = [stand_in(u, x, x.requires_grad).movedim(0, d) for u, x, d in zip(many, found, dims_of(out_dims, output))]
     return rebuilt(output, iter(outs))
   return over_batch
 
@@ -259,8 +252,6 @@ def example(x: Any, dim: int, sources: Table) -> Tensor:
   node = placeholder(moved.shape[1:], x.dtype)
   sources[node] = moved.uop
   return stand_in(node, x, x.requires_grad)
-
-def put_first(x: Tensor, dim: int) -> Tensor: return x.movedim(0, dim)
 
 def called(function: Callable[[], Any], sources: Table, size: int, randomness: str) -> Any:
   """What a function of stand-ins returns. The checks that it asked for are asked of all examples."""
@@ -293,9 +284,12 @@ def functional_call(module: Any, parameters: dict[str, Tensor], args: Any = (),
             for path in [f"{prefix}.{name}" if prefix else name]}
   unknown = [path for path in parameters if path not in places]
   if unknown: raise KeyError(f"functional_call: the module has no {', '.join(unknown)}")
-  before = {path: places[path][1][places[path][2]] for path in parameters}
+  def enter(values: dict[str, Tensor]) -> None:
+    for path, value in values.items():
+      owner, table, name = places[path]
+      owner.enter(table, name, value)
+  before = {path: table[name] for path, (_, table, name) in places.items() if path in parameters}
   try:
-    for path, value in parameters.items(): places[path][0].enter(places[path][1], places[path][2], value)
+    enter(parameters)
     return module(*(args if isinstance(args, tuple) else (args,)), **(kwargs or {}))
-  finally:
-    for path, value in before.items(): places[path][0].enter(places[path][1], places[path][2], value)
+  finally: enter(before)

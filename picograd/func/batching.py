@@ -3,6 +3,7 @@
 # no placeholder stays as it is. Every op of the tensor form has one rule, so whatever was traced can be batched.
 from __future__ import annotations
 from typing import Any, Callable, Sequence
+from picograd.arithmetic import stretch
 from picograd.dtype import DType
 from picograd.helpers import prod
 from picograd.ops.gradient import stores_of, view_of
@@ -20,9 +21,9 @@ def placeholder(shape: Sequence[int], dtype: DType) -> UOp:
   traced.add(leaf)
   return unique_leaf(leaf.reshape(tuple(shape)))
 
-def repeated(u: UOp, size: int) -> UOp:
-  """u for each example."""
-  return u.reshape((1, *u.shape)).expand((size, *u.shape))
+def for_each(u: UOp, new: Table, size: int) -> UOp:
+  """u for all examples, (size, ..): what the table says, else it is the same for each."""
+  return new[u] if u in new else stretch(u, (size, *u.shape))
 
 def later(axes: Sequence[int]) -> tuple[int, ...]: return tuple(a + 1 for a in axes)
 
@@ -42,7 +43,7 @@ def batch(roots: Sequence[UOp], sources: Table, size: int) -> list[UOp]:
   for u in toposort(roots, stop=new.__contains__):
     if u in new or u.op is Ops.STORE or not any(s in new for s in below(u)): continue
     new[u] = batched(u, new, size)
-  return [new[u] if u in new else repeated(u, size) for u in roots]
+  return [for_each(u, new, size) for u in roots]
 
 def below(u: UOp) -> tuple[UOp, ...]:
   """What u is computed from; of an assignment also what is stored."""
@@ -56,7 +57,7 @@ def batched(u: UOp, new: Table, size: int) -> UOp:
   if u.op in MOVEMENT: arg = MOVES[u.op](arg, size)
   elif u.op is Ops.REDUCE: arg = (arg[0], later(arg[1]))
   elif u.op not in KEPT: raise NotImplementedError(f"vmap: {u.op} of {u.dtype} cannot be batched")
-  return UOp(u.op, u.dtype, tuple(new[s] if s in new else repeated(s, size) for s in u.src), arg)
+  return UOp(u.op, u.dtype, tuple(for_each(s, new, size) for s in u.src), arg)
 
 KEPT = frozenset({*ALU, Ops.CONTIGUOUS, Ops.DETACH, Ops.COPY})
 
@@ -64,29 +65,27 @@ def batched_formula(u: UOp, new: Table, size: int) -> UOp:
   """DETACH(value, x, known ..) with (name, axes ..). Numbers among what is known are the same for all examples."""
   name, *axes = u.arg
   if name == CORRELATION: return batched_correlation(u, new, size)
-  value, x = (new[s] if s in new else repeated(s, size) for s in u.src[:2])
-  known = [new[s] if s in new else repeated(s, size) if s.shape else s for s in u.src[2:]]
+  value, x = (for_each(s, new, size) for s in u.src[:2])
+  known = [for_each(s, new, size) if s in new or s.shape else s for s in u.src[2:]]
   return UOp(Ops.DETACH, u.dtype, (value, x, *known), (name, *later(axes)))
 
 def batched_correlation(u: UOp, new: Table, size: int) -> UOp:
   """Examples with weights of their own are groups; with common weights they are one large batch."""
   _, x, w = u.src
   batch_size, groups, *rest = x.shape
-  many = new[x] if x in new else repeated(x, size)                             # (B, N, G, C, i_1 ..)
+  many = for_each(x, new, size)                                                # (B, N, G, C, i_1 ..)
   if w not in new:
     y = correlate(many.reshape((size * batch_size, groups, *rest)), w, u.arg[1])
     return y.reshape((size, *u.shape))
-  swapped = (1, 0, *range(2, len(many.shape)))
-  y = correlate(many.permute(swapped).reshape((batch_size, size * groups, *rest)),
+  y = correlate(many.movedim(1, 0).reshape((batch_size, size * groups, *rest)),
                 new[w].reshape((size * groups, *w.shape[1:])), u.arg[1])
-  return y.reshape((batch_size, size, *u.shape[1:])).permute(swapped)
+  return y.reshape((batch_size, size, *u.shape[1:])).movedim(1, 0)
 
 def batched_assignment(u: UOp, new: Table, size: int) -> UOp:
   """What memory holds after stores, as a value: nothing is written."""
-  before = u.src[0]
-  value = new[before] if before in new else repeated(before, size)
+  value = for_each(u.src[0], new, size)
   for store in stores_of(u):
     view, stored = store.src
     steps = tuple((m.op, MOVES[m.op](m.arg, size)) for m in view_of(view)[1])
-    value = merged(value, steps, new[stored] if stored in new else repeated(stored, size))
+    value = merged(value, steps, for_each(stored, new, size))
   return value

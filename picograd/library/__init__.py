@@ -16,13 +16,14 @@ from picograd.tensor import Extremes, Tensor, arange, as_tensor, define, full, i
 from picograd.tensor import result_type, tensor, where, zeros
 
 concat = concatenate = cat
+def is_tensor(x: object) -> bool: return isinstance(x, Tensor)
 
 __all__ = [
   "Extremes", "Size", "Tensor", "arange", "as_tensor", "broadcast_tensors", "cat", "concat", "concatenate", "device",
   "einsum", "empty", "empty_like", "enable_grad", "eye", "from_dlpack", "from_numpy", "full", "full_like",
-  "get_default_dtype", "hstack", "inference_mode", "is_grad_enabled", "linspace", "matmul", "meshgrid", "no_grad",
-  "ones", "ones_like", "result_type", "set_default_dtype", "set_grad_enabled", "stack", "tensor", "vstack", "where",
-  "zeros", "zeros_like"]
+  "get_default_dtype", "hstack", "inference_mode", "is_grad_enabled", "is_tensor", "linspace", "matmul", "meshgrid",
+  "no_grad", "ones", "ones_like", "result_type", "set_default_dtype", "set_grad_enabled", "stack", "tensor", "vstack",
+  "where", "zeros", "zeros_like"]
 
 # subject -> the functions in it that are methods too
 METHODS = {

@@ -32,9 +32,7 @@ def linspace(start, end, steps: int, dtype: DType | None = None, **options) -> T
   line = UOp.iota(steps, dtypes.int32).cast(dtypes.float64 if dtype.is_int else dtype)
   rising = line * step + start
   falling = end - (steps - 1 - line) * step
-  if steps == 1:
-    return created(rising.cast(dtype), **options)
-  values = (line < steps // 2).where(rising, falling)
+  values = (line < max(1, steps // 2)).where(rising, falling)
   return created(values.cast(dtype), **options)
 
 def identity_mask(n: int, m: int) -> UOp:

@@ -101,13 +101,13 @@ ABOUT = {
   "copy_": "My elements become src's, converted and broadcast.", "zero_": "My elements become 0.",
   "fill_": "My elements become value.", "detach_": "I lose my history.", "is_contiguous": "Whether in row-major order.",
 }
+
 CASTS = {name: f"As {name}." for name in "bfloat16 bool byte char double float half int long short".split()}
 
 def document() -> None:
   """Gives methods, and their twins that assign, their docstrings."""
   for name, text in {**UNARY, **BINARY, **REDUCTIONS, **MOVEMENT, **ABOUT, **CASTS}.items():
-    member = vars(Tensor).get(name)
-    if member is not None: member.__doc__ = text
+    vars(Tensor)[name].__doc__ = text
     twin = vars(Tensor).get(name + "_")
     if twin is not None and not twin.__doc__: twin.__doc__ = f"{name}() in place. {CANNOT_HOLD}"
 

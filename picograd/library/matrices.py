@@ -2,6 +2,7 @@
 from __future__ import annotations
 from picograd.arithmetic import iota_along, stretch
 from picograd.dtype import dtypes
+from picograd.indexing import Span, strided_steps
 from picograd.library.creation import identity_mask
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
@@ -32,13 +33,9 @@ def diagonal(self: Tensor, offset=0, dim1=0, dim2=1) -> Tensor:
   n = max(0, min(rows - low, columns - high))
   square = x[..., low:low + n, high:high + n]
   *others, down, right = square.stride()
-  outer = tuple(square.shape[:-2])
-  whole, column = tuple((0, m) for m in outer), ((0, n), (0, 1))
-  wide = ((0, 0),) * len(outer) + ((0, n),)
-  # In rows of n + 1 elements, of n*n + n, the diagonal is column 0.
-  steps = [(Ops.RESHAPE, (*outer, n * n)), (Ops.PAD, wide), (Ops.RESHAPE, (*outer, n, n + 1)),
-           (Ops.SHRINK, (*whole, *column)), (Ops.RESHAPE, (*outer, n))]
-  return square.see(steps, (*others, down + right))
+  flat = (*square.shape[:-2], n * n)                                   # in which it is each (n + 1)-th element
+  spans = [Span(0, m, 1) for m in flat[:-1]] + [Span(0, n, n + 1)]
+  return square.see([(Ops.RESHAPE, flat), *strided_steps(flat, spans)], (*others, down + right))
 
 def trace(self: Tensor) -> Tensor:
   return diagonal(self).sum()

@@ -6,7 +6,7 @@ from picograd.arithmetic import Axes, accumulator, convert, detach, in_float32, 
 from picograd.common import axes_of, axis_of, for_sums
 from picograd.dtype import DType
 from picograd.helpers import ceildiv, prod
-from picograd.indexing import after_last, axis_back, before_last, last_axis, over_last
+from picograd.indexing import after_last, before_last, over_last
 from picograd.library.formulas import is_inf, log, rsqrt, scaled_exp2, with_slope
 from picograd.library.movement import pad_with
 from picograd.ops.ops import Ops
@@ -54,13 +54,11 @@ def norm(self: Tensor, p=2, dim=None, keepdim=False) -> Tensor:
   self.floats("norm")
   if p in ("fro", 2):
     return (self * self).sum(dim, keepdim).map(root)
-  size = self.abs()
-  if p == 0:
-    return self.ne(0).cast(self.dtype).sum(dim, keepdim)
-  if p == 1: return size.sum(dim, keepdim)
-  if not isinstance(p, str) and math.isinf(p):
-    return size.amax(dim, keepdim) if p > 0 else size.amin(dim, keepdim)
   if isinstance(p, str): raise RuntimeError(f"norm of order {p!r}: 'fro' or a number is expected; see linalg.norm")
+  if p == 0: return self.ne(0).cast(self.dtype).sum(dim, keepdim)
+  size = self.abs()
+  if p == 1: return size.sum(dim, keepdim)
+  if math.isinf(p): return size.amax(dim, keepdim) if p > 0 else size.amin(dim, keepdim)
   zero = self == 0                                                     # where a power has no derivative
   powers = where(zero, 0.0 if p > 0 else math.inf, where(zero, 1.0, size) ** p)
   total = powers.sum(dim, keepdim)
@@ -145,8 +143,8 @@ def scanned(x: Tensor, dim, op: Ops, neutral: float, dtype: DType | None) -> Ten
   source = convert(x.uop, wide)
   if not x.ndim: return result(source, x)
   axis = axis_of(dim, x.ndim)
-  line = last_axis(source.cast(accumulator(wide)), axis)
-  return result(axis_back(scan(line, op, neutral), axis).cast(wide), x)
+  line = source.cast(accumulator(wide)).movedim(axis, -1)
+  return result(scan(line, op, neutral).movedim(-1, axis).cast(wide), x)
 def cumsum(self: Tensor, dim, dtype: DType | None = None) -> Tensor:
   return scanned(self, dim, Ops.ADD, 0, dtype)
 def cumprod(self: Tensor, dim, dtype: DType | None = None) -> Tensor:

@@ -7,8 +7,8 @@ from picograd.arithmetic import convert, iota_along, stretch
 from picograd.common import axis_of
 from picograd.dtype import dtypes, promote
 from picograd.helpers import argsort, prod
-from picograd.indexing import axis_back, before_last, flat_rows, from_start, gather_axis, index_error, last_axis
-from picograd.indexing import linear_index, outside, over_last, take, take_along, touched
+from picograd.indexing import before_last, flat_rows, from_start, gather_axis, index_error, linear_index, outside
+from picograd.indexing import over_last, take, take_along, touched
 from picograd.library.joining import stack
 from picograd.ops.ops import Ops, identity
 from picograd.ops.shape import broadcast
@@ -139,9 +139,7 @@ def unique(self: Tensor, sorted=True, return_inverse=False, return_counts=False)
     out.append(tensor(inverse.reshape(self.shape), device=self.device))
   if return_counts:
     out.append(tensor(counts, device=self.device))
-  if len(out) == 1:
-    return out[0]
-  return tuple(out)
+  return out[0] if len(out) == 1 else tuple(out)
 
 # ---- scatter ---------------------------------------------------------------------------------------------------------
 
@@ -199,15 +197,15 @@ def scatter(self: Tensor, dim, index: Tensor, src=None, value=None, reduce: str 
   bounds = touched(x.shape, place.shape, axis)
   used = tuple((0, n) for n in place.shape)
   values = convert(src.uop, self.dtype).shrink(used)
-  part = last_axis(x.shrink(bounds), axis)
-  to = in_rows(last_axis(place, axis))
-  new = in_rows(last_axis(values, axis))
+  part = x.shrink(bounds).movedim(axis, -1)
+  to = in_rows(place.movedim(axis, -1))
+  new = in_rows(values.movedim(axis, -1))
   if reduce is None:
     out = put_along(in_rows(part), to, new)
   else:
     out = combine_along(in_rows(part), to, new, COMBINE[reduce])
   steps = () if x.shrink(bounds) is x else ((Ops.SHRINK, bounds),)
-  changed = axis_back(out.reshape(part.shape), axis)
+  changed = out.reshape(part.shape).movedim(-1, axis)
   return result(merged(x, steps, changed), self, src)
 
 def in_rows(x: UOp) -> UOp:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from picograd.arithmetic import iota_along, is_nan, stored, stretch
 from picograd.common import axis_of
 from picograd.dtype import dtypes
-from picograd.indexing import after_last, axis_back, before_last, gather_axis, last_axis, over_last
+from picograd.indexing import after_last, before_last, gather_axis, over_last
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.tensor import Extremes, Tensor, result, zeros
@@ -40,7 +40,7 @@ def ordered(x: Tensor, count: int, dim, descending) -> Extremes:
   if not x.ndim:
     return Extremes(x, zeros(dtype=dtypes.int64, device=x.device))
   axis = axis_of(dim, x.ndim)
-  places = axis_back(order(last_axis(x.uop, axis), count, descending), axis)
+  places = order(x.uop.movedim(axis, -1), count, descending).movedim(-1, axis)
   values = result(gather_axis(x.uop, axis, places), x)
   return Extremes(values, result(places, device=x.storage.device))
 

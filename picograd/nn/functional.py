@@ -5,7 +5,7 @@ import functools, math
 from typing import Any, Callable, Sequence
 from picograd.common import for_product, for_sums
 from picograd.dtype import DType, dtypes
-from picograd.arithmetic import convert
+from picograd.arithmetic import accumulator, convert
 from picograd.helpers import ceildiv, prod
 from picograd.ops.windows import Steps, correlate, windows as windows_of, with_zeros_between
 from picograd.tensor import common_device, moved_to, result, result_type
@@ -24,17 +24,13 @@ def as_tuple(x: Ints, n: int, name: str) -> tuple[int, ...]:
   if len(values) != n: raise ValueError(f"{name}={values}: one integer or {n} are expected")
   return values
 
-def working_dtype(dt: DType) -> DType:
-  """In which dtype sums over x of dtype dt are formed: float32 for the 16-bit floats."""
-  return dtypes.float32 if dt in (dtypes.float16, dtypes.bfloat16) else dt
-
 # ---- activations, elementwise ----------------------------------------------------------------------------------------
 
 def rounded_once(activation: Callable[..., Tensor]) -> Callable[..., Tensor]:
   """The same function, computed in the working dtype: 16-bit floats are rounded at the end, not at each operation."""
   @functools.wraps(activation)
   def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return activation(input.to(working_dtype(input.dtype)), *args, **kwargs).to(input.dtype)
+    return activation(input.to(accumulator(input.dtype)), *args, **kwargs).to(input.dtype)
   return function
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -139,18 +135,15 @@ def layer_norm(input: Tensor, normalized_shape: Ints, weight: Tensor | None = No
   """(*, *normalized_shape) standardised over the trailing dimensions. RuntimeError where they differ."""
   dims = trailing_dims(input, normalized_shape)
   input, = for_sums(input)
-  x = standardise(input.to(working_dtype(input.dtype)), dims, eps).to(input.dtype)
+  x = standardise(input.to(accumulator(input.dtype)), dims, eps).to(input.dtype)
   return scale_and_shift(x, weight, bias)
 
 def rms_norm(input: Tensor, normalized_shape: Ints, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
   """(*, *normalized_shape) divided by its root mean square; eps is the dtype's spacing at 1 by default."""
   dims = trailing_dims(input, normalized_shape)
-  x = input.to(working_dtype(input.dtype))
-  small = EPSILON[input.dtype] if eps is None else eps
+  x = input.to(accumulator(input.dtype))
+  small = input.dtype.eps if eps is None else eps
   return scale_and_shift((x * ((x * x).mean(dims, keepdim=True) + small).rsqrt()).to(input.dtype), weight, None)
-
-EPSILON = {dtypes.float16: 2.0 ** -10, dtypes.bfloat16: 2.0 ** -7, dtypes.float32: 2.0 ** -23,
-           dtypes.float64: 2.0 ** -52}
 
 def per_channel(x: Tensor | None, ndim: int) -> Tensor | None:
   """(C,) -> (1, C, 1, ...) of ndim dimensions."""
@@ -163,7 +156,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
   if c % num_groups:
     raise RuntimeError(f"Expected number of channels in input to be divisible by num_groups, but got input of shape "
                        f"{list(input.shape)} and num_groups={num_groups}")
-  x = input.to(working_dtype(input.dtype)).reshape(n, num_groups, prod(input.shape[1:]) // num_groups)
+  x = input.to(accumulator(input.dtype)).reshape(n, num_groups, prod(input.shape[1:]) // num_groups)
   x = standardise(x, (-1,), eps).reshape(*input.shape).to(input.dtype)
   return scale_and_shift(x, per_channel(weight, input.ndim), per_channel(bias, input.ndim))
 
@@ -331,7 +324,7 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: 
   check_windows(x, kernel, dilations, widths)
   x = x.pad([(0, 0), (0, 0), *widths])
   dtype, home = result_type(x, weight), common_device((x, weight))
-  xs, ws = [convert(moved_to(t, home), working_dtype(dtype)) for t in (x, weight)]
+  xs, ws = [convert(moved_to(t, home), accumulator(dtype)) for t in (x, weight)]
   xs = xs.reshape((x.shape[0], groups, inner, *x.shape[2:]))
   ys = correlate(xs, ws.reshape((groups, out // groups, inner, *kernel)), Steps(strides, dilations))
   y = result(ys.reshape((x.shape[0], out, *ys.shape[3:])).cast(dtype), x, weight, device=home)

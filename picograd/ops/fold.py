@@ -3,9 +3,9 @@
 # What holds only for mathematical integers is index.py's. A constant may be repeated: over a shape by RESHAPE and
 # EXPAND, over lanes by STACK; `number` looks through both.
 from __future__ import annotations
-import math, struct
+import math
 from typing import Any, Callable
-from picograd.dtype import DType, dtypes
+from picograd.dtype import DType, dtypes, pack, unpack
 from picograd.ops.match import Pat, Rules
 from picograd.ops.ops import ALU, COMMUTATIVE, INFO, MOVEMENT, Ops
 from picograd.ops.uop import UOp
@@ -33,22 +33,11 @@ class Const(Pat):
 
 # ---- the value of an op on constants ---------------------------------------------------------------------------------
 
-CODES = {"uint8": "B", "int8": "b", "uint16": "H", "int16": "h", "uint32": "I", "int32": "i",
-         "uint64": "Q", "int64": "q", "float16": "e", "float32": "f", "float64": "d"}
-
-def bytes_of(value: Any, dt: DType) -> bytes:
-  if dt.name == "bfloat16": return struct.pack("<f", value)[2:]
-  return struct.pack("<" + CODES[dt.name], value)
-
-def value_of(data: bytes, dt: DType) -> Any:
-  if dt.name == "bfloat16": return struct.unpack("<f", b"\0\0" + data)[0]
-  return struct.unpack("<" + CODES[dt.name], data)[0]
-
 def bitcast_number(value, source, target):
   """None for bool, pointers and NaN: a Python float does not keep a NaN's bits."""
-  known = all(dt.name in CODES or dt is dtypes.bfloat16 for dt in (source, target))
+  known = all(dt in dtypes.ints + dtypes.floats for dt in (source, target))
   if not known or source.bits != target.bits or math.isnan(value): return None
-  result = value_of(bytes_of(value, source), target)
+  result = unpack(pack(value, source), target)
   return None if math.isnan(result) else result
 
 def cast_number(value, target):
@@ -102,8 +91,6 @@ def divide_by_power_of_two(x, c):
   largest = {"float16": 14, "bfloat16": 126, "float32": 126, "float64": 1022}[x.dtype.name]
   return x * (1.0 / number(c)) if abs(fraction) == 0.5 and abs(exponent - 1) <= largest else None
 
-MANTISSA = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
-
 def holds(wide: DType, narrow: DType) -> bool:
   """Whether each value of narrow is a value of wide."""
   if wide.scalar is narrow.scalar or narrow.kind == "b": return True
@@ -111,7 +98,7 @@ def holds(wide: DType, narrow: DType) -> bool:
   if narrow.kind == "x" or wide.kind not in "uif" or narrow.kind not in "uif": return False
   if wide.kind != "f": return narrow.kind != "f" and wide.min <= narrow.min and narrow.max <= wide.max
   if narrow.kind == "f": return wide.bits > narrow.bits
-  return narrow.bits - (narrow.kind == "i") <= MANTISSA[wide.name]
+  return narrow.bits - (narrow.kind == "i") <= wide.digits
 
 def cast_of_cast(u, x, between):
   """cast(cast(x, b), c) = cast(x, c) where b holds each x, or where both casts only drop high bits."""

@@ -117,5 +117,5 @@ def function_lines(function, names):
   return out
 
 def signature(function):
-  params = ", ".join(dt.name for dt in getattr(function, "params", ()))
-  return f"{getattr(function, 'name', 'function')}({params}) -> {getattr(function, 'result', dtypes.void).name}"
+  params = ", ".join(dt.name for dt in function.params)
+  return f"{function.name}({params}) -> {function.result.name}"

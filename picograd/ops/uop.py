@@ -120,6 +120,11 @@ class UOp:
     return self.moved(Ops.SHRINK, bounds)
   def permute(self, axes: tuple[int, ...]) -> "UOp":
     return self if axes == tuple(range(len(self.shape))) else UOp(Ops.PERMUTE, self.dtype, (self,), axes)
+  def movedim(self, dim: int, to: int) -> "UOp":
+    """One dimension at another place, the rest in order; -1 is the last."""
+    axes = list(range(len(self.shape)))
+    axes.insert(to % len(axes), axes.pop(dim))
+    return self.permute(tuple(axes))
   def flip(self, axes: tuple[int, ...]) -> "UOp":
     return UOp(Ops.FLIP, self.dtype, (self,), axes) if axes else self
   def reduce(self, op: Ops, axes: tuple[int, ...]) -> "UOp":

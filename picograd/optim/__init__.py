@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, Iterable, NamedTuple
 import numpy as np
+from picograd.arithmetic import accumulator
 from picograd.helpers import dedup
-from picograd.nn.functional import working_dtype
 from picograd.nn.module import clear_grads
 from picograd.optim import lr_scheduler as lr_scheduler
 from picograd.library import Tensor, enable_grad, no_grad, tensor, where, zeros_like
@@ -76,7 +76,7 @@ class Optimizer:
     for home in dedup(job.param.device for job in jobs):
       here = [job for job in jobs if job.param.device == home]
       for (p, grad, group, state), scalars in zip(here, self.next_numbers(here)):
-        work = working_dtype(p.dtype)
+        work = accumulator(p.dtype)
         new = self.update(p.detach().to(work), grad.detach().to(work), group, state, [s.to(work) for s in scalars])
         stores += [(p if name == "param" else state[name], value) for name, value in new.items()]
     self.written = [target.copy_(value).storage for target, value in stores]

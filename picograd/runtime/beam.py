@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 import numpy as np
 from picograd import codegen
+from picograd.codegen.flat import without_after
 from picograd.codegen.optimize import Opt, ranges_in
 from picograd.codegen.target import Target, text_of
 from picograd.dtype import DType, dtypes
@@ -15,7 +16,8 @@ from picograd.helpers import BEAM, THREADS, cache_get, cache_put, ceildiv
 from picograd.ops.index import bounds
 from picograd.ops.ops import ALU, Axis, Ops, Space
 from picograd.ops.uop import UOp, toposort
-from picograd.runtime.device import Device, device, numpy_dtype
+from picograd.runtime.device import Device, device
+from picograd.runtime.numpy import fit, packed, unpacked
 
 Opts = list[Any]           # of Opt, Stage and what else optimize.py applies
 
@@ -71,14 +73,14 @@ ADDRESS = 0.25           # arithmetic on positions, which runs beside, or folds 
 def cost(code: list[UOp], target: Target) -> float:
   """Instructions that one thread runs through, of a structured list: those in a loop count as often as it goes round,
   wide vectors as often as there are registers in them."""
-  accumulators = [u for u in code if u.op is Ops.BUFFER and u.arg.space is Space.REG]
+  accumulators = {u for u in code if u.op is Ops.BUFFER and u.arg.space is Space.REG}
   spilled = sum(registers(u.dtype, target) for u in accumulators) > target.registers
   total, times = 0.0, [1.0]
   for u in code:
     if u.op is Ops.END: del times[len(times) - sum(s.op is Ops.RANGE for s in u.src):]
     elif u.op is Ops.RANGE: times.append(times[-1] * max(1, bounds(u.src[0])[1]))
     memory = u.src[0].src[0] if u.op in (Ops.LOAD, Ops.STORE) else None
-    if memory is not None and is_accumulator(memory): weight = SPILL if spilled else 0.0
+    if memory is not None and without_after(memory) in accumulators: weight = SPILL if spilled else 0.0
     elif u.op in ALU and u.dtype == target.position: weight = ADDRESS
     else: weight = WEIGHTS.get(u.op, 1.0 if u.op in ALU else 0.0)
     dtype = u.src[1].dtype if u.op is Ops.STORE else u.dtype
@@ -87,10 +89,6 @@ def cost(code: list[UOp], target: Target) -> float:
 
 def registers(dtype: DType, target: Target) -> int:
   return ceildiv(dtype.itemsize, target.vector_bytes) if target.vector_bytes else dtype.count
-
-def is_accumulator(memory: UOp) -> bool:
-  while memory.op is Ops.AFTER: memory = memory.src[0]
-  return memory.op is Ops.BUFFER and memory.arg.space is Space.REG
 
 # ---- in the process that runs candidates -----------------------------------------------------------------------------
 
@@ -143,23 +141,17 @@ class Bench:
 
 def random_data(random: np.random.Generator, size: int, dtype: DType) -> np.ndarray:
   """Integers are 0 or 1: they may be positions, and every dimension worth a search has these two."""
-  if not dtype.is_floating_point: return random.integers(0, 2, size).astype(numpy_dtype(dtype))
-  values: np.ndarray = random.random(size, np.float32) * 2 - 1
-  return upper_half(values) if dtype is dtypes.bfloat16 else values.astype(numpy_dtype(dtype))
-
-def upper_half(values: np.ndarray) -> np.ndarray:
-  """float32 as the 16 bits of bfloat16."""
-  return (values.view(np.uint32) >> 16).astype(np.uint16)
+  values = random.random(size, np.float32) * 2 - 1 if dtype.is_floating_point else random.integers(0, 2, size)
+  return packed(fit(values, dtype), dtype)
 
 def agree(got: np.ndarray, want: np.ndarray, dtype: DType) -> bool:
   """Whether two results differ by no more than another order of additions explains."""
   if not dtype.is_floating_point: return bool(np.array_equal(got, want))
-  if dtype is dtypes.bfloat16: got, want = ((a.astype(np.uint32) << 16).view(np.float32) for a in (got, want))
-  epsilon = 2.0 ** -7 if dtype is dtypes.bfloat16 else float(np.finfo(got.dtype).eps)
-  finite = want[np.isfinite(want)].astype(np.float64)
+  got, want = (unpacked(a, dtype).astype(np.float64) for a in (got, want))
+  finite = want[np.isfinite(want)]
   typical = float(np.sqrt(np.mean(finite * finite))) if finite.size else 0.0
-  return bool(np.allclose(got.astype(np.float64), want.astype(np.float64), 500 * epsilon, 500 * epsilon * typical,
-                          equal_nan=True))
+  allowed = 500 * dtype.eps
+  return bool(np.allclose(got, want, allowed, allowed * typical, equal_nan=True))
 
 def serve() -> None:
   """Answers (method, arguments) from standard input, as ("done", value) or ("failed", text), until it ends. What LLVM
@@ -253,22 +245,15 @@ def search(worker: Worker, kernel: UOp, target: Target, kept: list[Found], progr
   except Failed: return                       # nothing to compare with
   seen = {repr(baseline)}
   for turn in range(ROUNDS):
-    fresh = dedup_lists([near for found in front for near in [[], *neighbours(kernel, found.opts, target)]], seen)
-    timed = timed_best(worker, fresh, front[0].seconds, end, progress)
+    near = {repr(opts): opts for found in front for opts in [[], *neighbours(kernel, found.opts, target)]}
+    timed = timed_best(worker, [near[key] for key in near if key not in seen], front[0].seconds, end, progress)
+    seen.update(near)
     best = min([front[0].seconds, *[found.seconds for found in timed]])
     done = best > front[0].seconds * GAIN
     front = sorted([*front, *timed], key=lambda found: found.seconds)[:int(BEAM)]
     if front[0].opts != baseline and wins(worker, front[0].opts, baseline): kept[:] = front
     if done or time.perf_counter() > end: break
   progress.close(kept[0].opts)
-
-def dedup_lists(lists: list[Opts], seen: set[str]) -> list[Opts]:
-  fresh: list[Opts] = []
-  for opts in lists:
-    if repr(opts) in seen: continue
-    seen.add(repr(opts))
-    fresh.append(opts)
-  return fresh
 
 def timed_best(worker: Worker, candidates: list[Opts], seconds: float, end: float, progress: Progress) -> list[Found]:
   """The candidates that the cost model likes best, checked and timed."""

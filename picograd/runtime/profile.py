@@ -52,12 +52,11 @@ def machine_limits(where: Device) -> Any:
 
 def figures(group: Sequence[Event]) -> str:
   """Time, rates, and share of the roofline, of launches together."""
-  seconds = sum(e.seconds for e in group)
-  compute, traffic = (sum(numbers) / seconds / 1e9 for numbers in zip(*[(e.operations, e.bytes) for e in group]))
-  least = sum(e.least for e in group)
+  seconds, least = sum(e.seconds for e in group), sum(e.least for e in group)
+  operations, nbytes = sum(e.operations for e in group), sum(e.bytes for e in group)
   share = f"{least / seconds:5.0%}" if least else "    -"
-  moved = size_text(sum(e.bytes for e in group))
-  return f"{seconds * 1e6:10.1f} us {compute:8.2f} GFLOP/s {traffic:7.2f} GB/s {share} of roofline {moved:>10s}"
+  return (f"{seconds * 1e6:10.1f} us {operations / seconds / 1e9:8.2f} GFLOP/s {nbytes / seconds / 1e9:7.2f} GB/s "
+          f"{share} of roofline {size_text(nbytes):>10s}")
 
 def table(recorded: Sequence[Event]) -> str:
   """A line for each kernel, the most expensive first, and one for all."""

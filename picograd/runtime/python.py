@@ -2,12 +2,12 @@
 # (bool, int, float), a vector a tuple of them. Memory is the callers' byte arrays; each has its own range of made-up
 # addresses, so that a stray access is an IndexError that names the kernel and the address, never a wrong number.
 from __future__ import annotations
-import ast, itertools, struct
+import ast, itertools
 from typing import Any, Callable, Sequence
 import numpy as np
 from picograd.codegen.flat import Convention, Function, LEAVES, entry, every_node, incoming, operands, phi
 from picograd.codegen.target import PYTHON
-from picograd.dtype import DType, dtypes, fused_multiply_add, lookup, truncate
+from picograd.dtype import DType, dtypes, fused_multiply_add, lookup, pack, truncate, unpack
 from picograd.ops.ops import ALU, Buf, COMPARE, INFO, Ops, Space
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import HostDevice
@@ -64,28 +64,16 @@ def shift(op: Ops, x: int, count: int, bits: int) -> int:
   if not 0 <= count < bits: return 0 if op is Ops.SHL else x >> bits
   return x << count if op is Ops.SHL else x >> count
 
-FORMATS = {"bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I",
-           "int64": "q", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d", "ptr": "Q"}
-
-def pack(value: Any, dtype: DType) -> bytes:
-  """The bytes of a number of a scalar dtype."""
-  if dtype is dtypes.bfloat16: return struct.pack("<f", value)[2:]
-  return struct.pack("<" + FORMATS[dtype.name], value)
-def unpack(data: Any, dtype: DType) -> Any:
-  if dtype is dtypes.bfloat16: return struct.unpack("<f", b"\0\0" + bytes(data))[0]
-  return struct.unpack("<" + FORMATS[dtype.name], data)[0]
-
 def meaning(u: UOp) -> Callable[..., Any]:
   """The Python function of an ALU node on scalars: what ops.INFO says, brought back into the node's dtype."""
-  op, exact = u.op, INFO[u.op].meaning
+  op, known = u.op, INFO[u.op].meaning
   dtype = dtypes.uint64 if u.dtype is dtypes.ptr else u.dtype.scalar
   if op is Ops.BITCAST:
     source = u.src[0].dtype.scalar
     return lambda x: unpack(pack(x, source), dtype)
   if op is Ops.MULACC and dtype.kind == "f": return lambda x, y, z: fused_multiply_add(x, y, z, dtype)
   if op in (Ops.SHL, Ops.SHR): return lambda x, count: truncate(shift(op, x, count, dtype.bits), dtype)
-  assert exact is not None, f"{op} has no meaning on numbers"
-  known = exact
+  assert known is not None, f"{op} has no meaning on numbers"
   if op in COMPARE or op in (Ops.WHERE, Ops.MAX): return known       # the result is an operand or a bool
   return lambda *values: truncate(known(*values), dtype)
 
@@ -171,8 +159,8 @@ class Routine:
     return self.place[u], [self.place[s] for s in operands(u)]
 
   def alu(self, u: UOp) -> Step:
-    function, (to, src) = meaning(u), self.places(u)
     if u.dtype.count > 1: return self.vector_alu(u)
+    function, (to, src) = meaning(u), self.places(u)
     def run(values: Values) -> None: values[to] = function(*[values[a] for a in src])
     return run
 

@@ -36,9 +36,8 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Genera
     for i in range(len(dataset) - sum(sizes)): sizes[i % len(sizes)] += 1
   if sum(sizes) != len(dataset):
     raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
-  order = randperm(len(dataset), generator=generator).tolist()
-  ends = [sum(sizes[:i + 1]) for i in range(len(sizes))]
-  return [Subset(dataset, order[end - n:end]) for n, end in zip(sizes, ends)]
+  order = randperm(len(dataset), generator=generator)
+  return [Subset(dataset, part.tolist()) for part in order.split(sizes)]
 
 class SequentialSampler:
   """0 .. n-1 in order."""
