@@ -44,7 +44,7 @@ class Reads(NamedTuple):
   names: list[tuple[dict, str, Any]]                                 # of namespaces
   attributes: list[tuple[Any, str, Any]]
   items: list[tuple[Any, tuple]]                                     # of lists, and keys and values of dicts
-  trees: list[tuple[Module, "Tree"]]
+  trees: list["Tree"]
   tensors: list[tuple]
   others: list[Any]                                                  # what can only be read again
 
@@ -82,9 +82,7 @@ class Guards:
     for x, items in self.items:
       now = flat_items(x)
       if len(now) != len(items) or any(map(is_not, now, items)): return False
-    for m, tree in self.trees:
-      if trees.get(m) is not tree or tree.changes != Module.changes: return False
-    return True
+    return all(tree.changes == Module.changes for tree in self.trees)
 
 ABSENT = object()
 def flat_items(x: list | dict) -> list: return [*x, *x.values()] if isinstance(x, dict) else x
@@ -172,8 +170,7 @@ class Walk:
     self.tensors.append(t)
     number = self.storages.setdefault(storage, len(self.storages))
     if number == len(self.storages) - 1:
-      value = storage.form or storage.uop
-      self.key += (value.shape, value.dtype, storage.device)
+      self.key += (storage.shape, storage.dtype, storage.device)
     found = (storage.history, t.steps, t.requires, t.leaf, t.detached)
     self.key += (number, found)
     self.reads.tensors.append((t, storage, *found))
@@ -228,7 +225,7 @@ class Walk:
     tree = trees.get(m)
     if tree is None or tree.changes != Module.changes: tree = trees[m] = read_tree(m)
     self.key.append(tree.number)
-    self.reads.trees.append((m, tree))
+    self.reads.trees.append(tree)
     for container, name, t in tree.tensors: self.visit(t, container, name)
     for value in tree.others: self.visit(value, None, None)
 

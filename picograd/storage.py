@@ -132,6 +132,10 @@ class Storage:
   @property
   def uop(self) -> UOp: return self.make_node() if self.node is None else self.node
   @property
+  def shape(self) -> Shape: return (self.form or self.uop).shape
+  @property
+  def dtype(self) -> DType: return (self.form or self.uop).dtype
+  @property
   def memory(self) -> UOp | None:
     if self.node is None: self.make_node()
     return self.place
@@ -361,15 +365,14 @@ def current(uops: Sequence[UOp]) -> list[UOp]:
 
 # ---- host copies -----------------------------------------------------------------------------------------------------
 
-def host_copy(storage: Storage, steps: Steps, dtype: DType) -> np.ndarray:
+def host_copy(storage: Storage, steps: Steps) -> np.ndarray:
   """What a view sees, as a NumPy array; bfloat16 as float32."""
   for w in runtime.watchers: w.looked()
   if checks or storage.buffer is None: realize([storage])
   buffer, form = storage.in_memory(), storage.form
   assert buffer is not None and form is not None
-  flat = copy_of(buffer, form.dtype)
-  if dtype is dtypes.bfloat16: flat = (flat.astype(np.uint32) << 16).view(np.float32)
-  data = flat.reshape(form.shape)
+  data = copy_of(buffer, form.shape, form.dtype)
+  if form.dtype is dtypes.bfloat16: data = (data.astype(np.uint32) << 16).view(np.float32)
   for op, arg in steps: data = NUMPY_STEPS[op](data, arg)
   return data
 

@@ -209,13 +209,13 @@ class Tensor:
 
   @property
   def sizes(self) -> Ints:
-    if not self.steps: return self.storage.uop.shape
+    if not self.steps: return self.storage.shape
     if self.looked is None: self.looked = (self.storage.uop, st.look(self.storage.uop, self.steps))
     return self.looked[1].shape
   @property
   def shape(self) -> Size: return Size(self.sizes)
   @property
-  def dtype(self) -> DType: return self.storage.uop.dtype
+  def dtype(self) -> DType: return self.storage.dtype
   @property
   def device(self) -> device: return device(self.storage.device)
   @property
@@ -248,7 +248,7 @@ class Tensor:
     return self
 
   def host(self) -> np.ndarray:
-    return st.host_copy(self.storage, self.steps, self.dtype)
+    return st.host_copy(self.storage, self.steps)
   def numpy(self) -> np.ndarray:
     """A copy as a NumPy array; bfloat16, which NumPy lacks, as float32."""
     if self.requires_grad and GradMode.recording:

@@ -20,6 +20,18 @@ def test_freed_memory_is_used_again(make):
     c[:] = 2                                   # all of it is there again
     assert len(c) == first and c.ctypes.data == start
 
+def test_memory_from_elsewhere_is_not_kept():
+  host = HostDevice("HOST")
+  host.free(np.zeros(100_001, np.uint8), 100_001)
+  assert not any(host.spare.values())
+
+@pytest.mark.parametrize("name", ["cpu", "numpy", "python"])
+def test_host_data_of_any_layout(name):
+  x = np.arange(24, dtype=np.float32).reshape(4, 6)
+  for data in (x.T, x[::2, ::-1], x[1, 2], x > 7, x[:0], x.astype(np.int64)[:, 3]):
+    got = picograd.tensor(data, device=name).numpy()
+    assert got.dtype == data.dtype and got.shape == data.shape and np.array_equal(got, data)
+
 def test_little_is_wasted():
   host = HostDevice("HOST")
   for n in [*range(1, 300), *np.random.default_rng(0).integers(1 << 16, 1 << 30, 1000).tolist()]:

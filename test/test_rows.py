@@ -2,7 +2,11 @@
 import numpy as np
 import pytest
 import picograd as torch
+from picograd.codegen import opts_for, prepared
+from picograd.codegen.optimize import Opt
 from picograd.codegen.rows import row_of
+from picograd.codegen.schedule import schedule
+from picograd.codegen.target import llvm_target
 from picograd.dtype import dtypes
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import UOp
@@ -42,6 +46,16 @@ def test_attention(shape):
   scores = torch.tensor(q) @ torch.tensor(k).transpose(-1, -2) / D ** 0.5 + torch.tensor(mask)
   got = (scores.softmax(-1) @ torch.tensor(v)).numpy()
   np.testing.assert_allclose(got, attention(*(x.astype(np.float64) for x in (q, k, v)), mask), atol=1e-5)
+
+@pytest.mark.parametrize("L, threads", [(8, 1), (64, 2)])
+def test_threads_share_heads(L, threads):
+  """What a step reads of its own rows is not computed again by every thread."""
+  q, k, v = (torch.randn(1, 6, n, 48).realize() for n in (1, L, L))
+  target = llvm_target(frozenset({"avx", "avx2", "avx512f"}), "x86_64", 2)
+  mixed = (q @ k.transpose(-1, -2) / 48 ** 0.5).softmax(-1) @ v
+  kernel, = schedule([mixed.uop], "CPU", target).kernels
+  chosen = opts_for(prepared(kernel.ast), target)
+  assert [o.amount for o in chosen if isinstance(o, Opt) and o.axis is Axis.THREAD] == [threads] * (threads > 1)
 
 def test_what_is_added_to_places_counts_each_time():
   rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops, TRANSCENDENTAL
 from picograd.ops.uop import UOp, toposort
 
-THREAD_WORK = 1 << 16            # loop iterations under which starting a second thread costs more than it gains
+THREAD_WORK = 1 << 15            # loop iterations under which starting a second thread costs more than it gains
 TILE_ROWS = (12, 8, 6, 4, 3, 2)  # rows of a register tile, best first
 DOT_SIDE = 4                     # rows and columns of a tile of dot products
 SPARE_REGISTERS = 8              # for operands, beside the accumulators
@@ -75,6 +75,10 @@ class KernelShape:
     return [u for u in self.loads if u in self.below[reduce]]
   def depends(self, reduce: UOp, number: int) -> bool:
     return any(r.arg[0] == number and r in self.below[reduce] for r in self.ranges)
+  def stands_still(self, reduce: UOp, r: UOp) -> bool:
+    """Whether a reduction gives the same in every step of r: it reads nothing that a step has stored, either."""
+    stored = {s.src[0].src[0] for s in self.stores}
+    return r not in self.below[reduce] and all(u.src[0].src[0] not in stored for u in self.loads_below(reduce))
   def work(self, reduce: UOp) -> int:
     """Loop iterations of a reduction."""
     return prod(size(r) for r in self.ranges if r in self.below[reduce])
@@ -262,10 +266,10 @@ def thread_opts(shape: KernelShape, target: Target, opts: list[Opt]) -> list[Opt
   """The outermost range with a step for every thread, unless more than a little work would run in each of them."""
   if target.threads < 2 or not shape.outputs: return []
   works = {u: shape.work(u) for u in shape.reduces}
-  total = max([*[prod(map(size, loops)) for _, loops in shape.nests], *works.values()])
+  total = sum([*[prod(map(size, loops)) for loops in {loops for _, loops in shape.nests}], *works.values()])
   if total < THREAD_WORK: return []
   for r in shape.outputs[:2]:
-    repeated = sum(work for u, work in works.items() if r not in shape.below[u])
+    repeated = sum(work for u, work in works.items() if shape.stands_still(u, r))
     steps = ceildiv(size(r), prod(opt.amount for opt in opts if opt.number == r.arg[0]))
     if steps >= target.threads and repeated <= total // 16: return [Opt(Axis.THREAD, r.arg[0], target.threads)]
   return []

@@ -55,7 +55,8 @@ def runs_of(starts: list[int], lanes: int) -> list[tuple[int, int]]:
 
 LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit into the nearer caches
 LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
-AHEAD = 4096                                   # bytes that a loop's fetches are ahead of its loads, of all it reads
+AHEAD = 1024                                   # bytes that a loop's fetches are ahead of its loads: farther, the processor's
+                                               # own fetching, which looks for neighbours in time, finds them no more
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
 class Pass(NamedTuple):
@@ -71,7 +72,7 @@ def fetch_ahead(kernel: UOp, target: Target) -> UOp:
   table = rows_ahead(kernel, found, target)
   for p in found:
     again = sum(q.memory is p.memory for q in found) > 1
-    if not again and is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, found))
+    if not again and is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p))
   return kernel.substitute(table)
 
 def passes_of(kernel: UOp) -> list[Pass]:
@@ -92,11 +93,9 @@ def reach(p: Pass) -> int:
   """Bytes of the memory up to the last that is loaded."""
   return bounds(p.loads[0].src[0].src[1])[1] * p.memory.dtype.itemsize
 
-def bytes_ahead(p: Pass, found: list[Pass]) -> Table:
-  together = [u for q in found if q.loop is p.loop for u in q.loads]
+def bytes_ahead(p: Pass) -> Table:
   step = stride(p, p.loop) * p.memory.dtype.itemsize
-  streams = max(1, sum(u.dtype.itemsize for u in together) // step)
-  return {u: u.replace(arg=Fetch(max(AHEAD // streams, step))) for u in p.loads if begins_line(u)}
+  return {u: u.replace(arg=Fetch(max(AHEAD, step))) for u in p.loads if begins_line(u)}
 
 def rows_ahead(kernel: UOp, found: list[Pass], target: Target) -> Table:
   """Where several loops in sequence pass over each row: the next row is fetched in the second of them, while the row is

@@ -61,7 +61,7 @@ def checked_index(index: Tensor, n: int, dim: int) -> UOp:
     check_later(outside(u, n), index.storage.device, error)
     return from_start(u, n)
   if memory is not None and memory not in bounds_known:
-    bounds_known[memory] = extremes_of(host_copy(index.storage, (), index.dtype))
+    bounds_known[memory] = extremes_of(host_copy(index.storage, ()))
   low, high = (0, n) if memory is None else bounds_known[memory]
   if low >= 0 and high < n:
     return u                                                           # a view may see fewer than the memory holds

@@ -8,6 +8,7 @@ import numpy as np
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
 from picograd.helpers import Counters, DEBUG
+from picograd.ops.shape import Shape
 from picograd.ops.uop import UOp
 
 class Program(Protocol):
@@ -116,7 +117,7 @@ class HostDevice(Device):
       self.spare_bytes -= room
       block = waiting.pop()
     else: block = self.fresh(room)
-    return block if room == nbytes else self.slice(block, 0, nbytes)
+    return block if len(block) == nbytes else self.beginning(block, nbytes)
 
   def fresh(self, nbytes: int) -> np.ndarray:
     """Memory of its own, or a piece of a chunk."""
@@ -129,19 +130,18 @@ class HostDevice(Device):
 
   def free(self, memory: np.ndarray, nbytes: int) -> None:
     room = nbytes if nbytes < LARGE else self.room(nbytes)
-    if room > nbytes: memory = self.widened(memory, room)
-    if len(memory) < room: return                      # it came from elsewhere
+    if room > nbytes and len(allocation(memory)) < room: return        # it came from elsewhere
     waiting = self.spare.pop(room, None) or []
     waiting.append(memory)
     self.spare[room] = waiting
     self.spare_bytes += room
     while self.spare_bytes > self.spare_limit: self.drop_oldest()
 
-  def widened(self, memory: np.ndarray, nbytes: int) -> np.ndarray:
-    """The first nbytes of the allocation that memory is the beginning of."""
-    raw = memory
-    while isinstance(raw.base, np.ndarray): raw = raw.base             # NumPy skips views, but not those of a subclass
-    return self.slice(raw, host_address(memory) - host_address(raw), nbytes)
+  def beginning(self, block: np.ndarray, nbytes: int) -> np.ndarray:
+    """So many bytes from where block begins, which may have been cut shorter before."""
+    if len(block) > nbytes: return self.slice(block, 0, nbytes)
+    raw = allocation(block)
+    return self.slice(raw, host_address(block) - host_address(raw), nbytes)
 
   def drop_oldest(self) -> None:
     room, waiting = next(iter(self.spare.items()))
@@ -156,8 +156,10 @@ class HostDevice(Device):
 
   def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> np.ndarray:
     return memory[offset:offset + nbytes]
-  def copy_in(self, memory: np.ndarray, data: np.ndarray) -> None: memory[:] = as_bytes(data)
-  def copy_out(self, memory: np.ndarray, data: np.ndarray) -> None: as_bytes(data)[:] = memory
+  def copy_in(self, memory: np.ndarray, data: np.ndarray) -> None:
+    np.ndarray(data.shape, data.dtype, memory)[...] = data
+  def copy_out(self, memory: np.ndarray, data: np.ndarray) -> None:
+    data[...] = np.ndarray(data.shape, data.dtype, memory)
   def copy(self, memory: np.ndarray, source: np.ndarray, nbytes: int) -> None: memory[:] = source
   def is_same(self, memory: np.ndarray, other: np.ndarray) -> bool:
     word = f"u{math.gcd(len(memory), 8)}"              # NumPy compares by elements: the fewer, the faster
@@ -165,12 +167,15 @@ class HostDevice(Device):
   def memory_at(self, address: int, nbytes: int) -> np.ndarray:
     return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8)
 
+def allocation(memory: np.ndarray) -> np.ndarray:
+  """What memory is a part of."""
+  raw = memory
+  while isinstance(raw.base, np.ndarray): raw = raw.base               # NumPy skips views, but not those of a subclass
+  return raw
+
 def host_address(data: np.ndarray) -> int:
   """Where an array begins, without an import: memory may be freed while the interpreter ends."""
   return data.__array_interface__["data"][0]
-
-def as_bytes(data: np.ndarray) -> np.ndarray:
-  return data.reshape(-1).view(np.uint8)
 
 # ---- memory of BUFFER leaves -----------------------------------------------------------------------------------------
 
@@ -213,25 +218,25 @@ def buffer_named(buffer: Buffer, dtype: DType) -> UOp:
   buffers[leaf] = buffer
   return leaf
 
-STORAGE_DTYPE = {dtypes.bool: np.bool_, dtypes.bfloat16: np.uint16}
+HOST_DTYPES: dict[DType, Any] = {dt: np.dtype("uint16" if dt is dtypes.bfloat16 else dt.name) for dt in dtypes.all}
 def numpy_dtype(dtype: DType) -> Any:
   """NumPy's type for a host copy; bfloat16, which NumPy lacks, travels as its 16 bits."""
-  return np.dtype(STORAGE_DTYPE.get(dtype, dtype.name))
+  return HOST_DTYPES[dtype]
 
 def buffer_holding(data: np.ndarray, device_name: str) -> Buffer:
   """Memory on a device with a copy of data."""
   buffer = Buffer(device(device_name), data.nbytes)
-  if data.size: buffer.device.copy_in(buffer.memory, np.ascontiguousarray(data))
+  if data.size: buffer.device.copy_in(buffer.memory, data)
   return buffer
 
 def buffer_from_host(data: np.ndarray, dtype: DType, device_name: str) -> UOp:
   """A new flat BUFFER leaf on a device, filled with a copy of data (bfloat16 as uint16 bits)."""
   return buffer_named(buffer_holding(data.astype(numpy_dtype(dtype), copy=False), device_name), dtype)
 
-def to_host(leaf: UOp) -> np.ndarray: return copy_of(buffer_of(leaf), leaf.dtype)
-def copy_of(buffer: Buffer, dtype: DType) -> np.ndarray:
-  """A buffer's elements as a one-dimensional array of the host's (bfloat16 as uint16 bits)."""
-  out = np.empty(buffer.nbytes // dtype.itemsize, numpy_dtype(dtype))
+def to_host(leaf: UOp) -> np.ndarray: return copy_of(buffer_of(leaf), (leaf.arg.size,), leaf.dtype)
+def copy_of(buffer: Buffer, shape: Shape, dtype: DType) -> np.ndarray:
+  """A buffer's elements as an array of the host's (bfloat16 as uint16 bits)."""
+  out = np.empty(shape, numpy_dtype(dtype))
   if not out.size: return out
   buffer.device.synchronize()
   buffer.device.copy_out(buffer.memory, out)
