@@ -10,8 +10,7 @@ from picograd.common import axis_of
 from picograd.dtype import DType, dtypes
 from picograd.helpers import DEVICE
 from picograd.func.batching import TRACED
-from picograd.library import Tensor, arange, cat, enable_grad, eye, full, no_grad, ones, stack
-from picograd.library import tensor, where, zeros, zeros_like
+from picograd.library import Tensor, arange, cat, enable_grad, eye, no_grad, stack, tensor, where, zeros_like
 from picograd.library.formulas import with_slope
 from picograd.ops.gradient import BY_VALUE
 from picograd.ops.shape import broadcast
@@ -94,7 +93,7 @@ def rule(name: str, slope: Slope) -> Callable[[Tensor, Tensor], Tensor]:
 
 def pivot_row(M: Tensor, k: Tensor) -> Tensor:
   """(..): the row from k on whose element in column k is the largest."""
-  if not M.numel(): return zeros(M.shape[:-2], dtype=dtypes.int64, device=M.device)
+  if not M.numel(): return M.new_zeros(M.shape[:-2], dtype=dtypes.int64)
   size = where(place(M.shape[-2], M) < k, -1.0, element(M, k).abs())
   return size.argmax(-1)
 
@@ -162,7 +161,7 @@ def det(A: Tensor) -> Tensor:
   """The determinant of (.., n, n): the product of the pivots of elimination, whose steps the gradient walks back."""
   check_square(A, "det")
   n = A.shape[-1]
-  M, total = A, ones(*A.shape[:-2], dtype=A.dtype, device=A.device)
+  M, total = A, A.new_ones(A.shape[:-2])
   for i in range(n):
     k = counter(i, A)
     p = pivot_row(M.detach(), k)
@@ -185,7 +184,7 @@ def cholesky(A: Tensor, upper: bool = False) -> Tensor:
   source = A.mT if upper else A
   with no_grad():
     low = source.detach().tril()
-    rest, L = low + low.tril(-1).mT, zeros(*A.shape, dtype=A.dtype, device=A.device)
+    rest, L = low + low.tril(-1).mT, zeros_like(A)
     for i in range(n):
       k = counter(i, A)
       line = where(place(n, A) < k, 0.0, element(rest, k))
@@ -234,7 +233,7 @@ def qr(A: Tensor, mode: str = "reduced") -> QR:
   if mode not in ("reduced", "complete", "r"):
     raise RuntimeError(f"qr received unrecognized mode '{mode}' but expected one of 'reduced', 'r', or 'complete'")
   with no_grad(): Q, R = householder(A.detach())
-  if mode == "r": return QR(zeros(0, dtype=A.dtype, device=A.device), R[..., :min(m, n), :])
+  if mode == "r": return QR(A.new_zeros(0), R[..., :min(m, n), :])
   if mode == "complete" and m > n: return QR(Q, R)
   k = min(m, n)
   square = A[..., :k]
@@ -291,7 +290,7 @@ def jacobi(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
   diagonal = R.diagonal(0, -2, -1)
   signs = where(diagonal < 0, -1.0, 1.0)
   S = diagonal.abs()
-  signs = cat([signs, ones(*signs.shape[:-1], m - n, dtype=A.dtype, device=A.device)], -1)
+  signs = cat([signs, A.new_ones(*signs.shape[:-1], m - n)], -1)
   U, S = step(Q * as_row(signs), S)
   return U, S, V
 
@@ -344,11 +343,14 @@ def eig(A: Tensor) -> Eig:
   computed before the next, so that this can be neither captured nor batched."""
   check_square(A, "eig")
   n, batch = A.shape[-1], tuple(A.shape[:-2])
-  if not A.numel(): return Eig(zeros(*batch, n, dtype=A.dtype, device=A.device), zeros_like(A))
+  if not A.numel(): return Eig(A.new_zeros(*batch, n), zeros_like(A))
   with no_grad(): found = [eigen(matrix) for matrix in A.detach().reshape(-1, n, n).unbind(0)]
   packed = stack([cat([as_row(w), V]) for w, V in found]).reshape(*batch, n + 1, n)
-  packed = of_eig(packed, A)
-  return Eig(packed[..., 0, :], packed[..., 1:, :])
+  return Eig(*eigen_parts(of_eig(packed, A)))
+
+def eigen_parts(packed: Tensor) -> tuple[Tensor, Tensor]:
+  """Eigenvalues (.., n) and eigenvectors (.., n, n)."""
+  return packed[..., 0, :], packed[..., 1:, :]
 
 def eigvals(A: Tensor) -> Tensor: return eig(A).eigenvalues
 
@@ -377,8 +379,8 @@ def shift(T: list[list[float]]) -> float:
 def shifted_step(T: Tensor, Q: Tensor, size: int, mu: float) -> tuple[Tensor, Tensor]:
   """The first `size` rows and columns become R @ P + mu, where P @ R = T - mu: similar, and nearer to a triangle."""
   n = T.shape[-1]
-  block, _ = householder(T[:size, :size] - eye(size, dtype=T.dtype, device=T.device) * mu)
-  P = block.pad([(0, n - size)] * 2) + eye(n, dtype=T.dtype, device=T.device) * (place(n, T) >= size)
+  block, _ = householder(T[:size, :size] - identity(size, T) * mu)
+  P = block.pad([(0, n - size)] * 2) + identity(n, T) * (place(n, T) >= size)
   return P.mT @ T @ P, Q @ P
 
 def triangular_vectors(T: Tensor) -> Tensor:
@@ -398,7 +400,7 @@ def triangular_vectors(T: Tensor) -> Tensor:
 
 def eig_slope(packed: Tensor, A: Tensor, g: Tensor) -> Tensor:
   """Giles, An extended collection of matrix derivative results (2008), with columns of length 1."""
-  w, V, gw, gV = packed[..., 0, :], packed[..., 1:, :], g[..., 0, :], g[..., 1:, :]
+  (w, V), (gw, gV) = eigen_parts(packed), eigen_parts(g)
   gaps = as_row(w) - as_column(w)
   turn = V.mT @ gV
   turn = turn - (V.mT @ V) * as_row(turn.diagonal(0, -2, -1))
@@ -426,8 +428,8 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, driver: str | None =
     Q, R = qr(A.mT)
     X = Q @ solve(R.mT, B)
   errors = A @ X - B
-  nothing = zeros(0, dtype=A.dtype, device=A.device)
-  rank = full(A.shape[:-2], min(m, n), dtype=dtypes.int64, device=A.device)
+  nothing = A.new_zeros(0)
+  rank = A.new_full(A.shape[:-2], min(m, n), dtype=dtypes.int64)
   return LeastSquares(X, nothing if m <= n or driver in (None, "gelsy") else (errors * errors).sum(-2),
                       nothing.to(dtypes.int64) if driver == "gels" else rank,
                       svdvals(A.detach()) if driver in ("gelss", "gelsd") else nothing)

@@ -7,6 +7,7 @@ from picograd.common import axis_of, either_spelling
 from picograd.helpers import ceildiv
 from picograd.ops.shape import broadcast
 from picograd.ops.uop import UOp
+from picograd.ops.windows import widened
 from picograd.tensor import Tensor, common_device, moved_to, result, result_type
 
 GROUP = 16           # more pieces than this are joined in groups, each of which is stored
@@ -34,12 +35,7 @@ def joined(pieces: Sequence[UOp], axis: int) -> UOp:
   """Each padded to its place, all added up in a balanced tree."""
   sizes = [u.shape[axis] for u in pieces]
   total, starts = sum(sizes), itertools.accumulate(sizes, initial=0)
-  rank = len(pieces[0].shape)
-  padded = []
-  for u, n, low in zip(pieces, sizes, starts):
-    widths = [(0, 0)] * rank
-    widths[axis] = (low, total - low - n)
-    padded.append(u.pad(tuple(widths)))
+  padded = [widened(u, axis, low, total - low - n) for u, n, low in zip(pieces, sizes, starts)]
   while len(padded) > 1:
     padded = [add(*pair) if len(pair) == 2 else pair[0] for pair in in_groups(padded, 2)]
   return padded[0]
