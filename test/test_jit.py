@@ -321,7 +321,18 @@ def test_checks_of_the_data_are_made_by_replays():
   with pytest.raises(IndexError): f(torch.tensor([1, 10])).tolist()          # at the latest when it is looked at
   d = torch.jit(lambda a, b: a // b)
   assert d(torch.tensor([6]), torch.tensor([2])).tolist() == [3]
-  with pytest.raises(ZeroDivisionError): d(torch.tensor([6]), torch.tensor([0]))
+  with pytest.raises(ZeroDivisionError): d(torch.tensor([6]), torch.tensor([0])).tolist()
+  assert d(torch.tensor([6]), torch.tensor([3])).tolist() == [2]             # an error is raised once
+
+def test_a_check_that_failed_is_not_forgotten_by_later_replays():
+  f = torch.jit(lambda a, b: (a // b, a[b]))
+  a, wrong = torch.tensor([6, 7]), [torch.tensor([0]), torch.tensor([2])]
+  for _ in range(3): f(a, torch.tensor([1]))
+  for b, error in zip(wrong, (ZeroDivisionError, IndexError)):
+    with pytest.raises(error):
+      f(a, b)
+      f(a, torch.tensor([1]))[0].tolist()
+  assert f(a, torch.tensor([1]))[0].tolist() == [6, 7]
 
 def test_a_result_of_another_kind_and_large_arrays():
   f = torch.jit(lambda x: object())

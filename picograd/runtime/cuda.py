@@ -4,20 +4,18 @@
 # The first line of a source says how a kernel is launched; a binary keeps that line before the cubin.   (chapter 3)
 from __future__ import annotations
 import atexit, ctypes, re
-from collections import deque
 from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 from picograd.codegen import cuda
 from picograd.codegen.target import GPUS, cuda_target
 from picograd.runtime import nvrtc
-from picograd.runtime.device import Buffer, Device
+from picograd.runtime.device import Buffer, Device, raise_first
 
 HEAD = re.compile(r"// (\w+) grid (\d+) block (\d+) shared (\d+) arguments (\d+)(?: in turn (\d+))?")
 MAP = re.compile(r"// map slot (\d+) type (\w+) pitch (\d+) width (\d+) length (\d+) box (\d+) (\d+)")
 HEAD_LINES = 3           # that say how a kernel is launched
 GRAPHS = 8               # executable graphs that a captured program keeps, one for each set of addresses
 PROGRAMMATIC_PORT = 1    # of a graph's kernel: where its dependents may be launched (CU_GRAPH_KERNEL_NODE_PORT_..)
-LOOKS = 64               # checks that may wait before somebody looks at them
 
 def open_device(name: str) -> CudaDevice:
   try: import pycuda.driver as driver
@@ -39,25 +37,20 @@ class GpuLimits(NamedTuple):
 
 COPIED = 256 << 20       # bytes of the copy that measures a GPU's memory
 
-class Check(NamedTuple):
-  """Flags on their way to the host, and what to raise where one is set."""
-  copied: Any
-  found: np.ndarray
-  errors: list[Exception]
-
 class Memory(NamedTuple):
   """An address on a device: not an int, which in a captured program is the number of an argument."""
   address: int
 
 class CudaDevice(Device):
+  is_behind = True
   alignment = 16                       # of wide accesses and of the matrices that bulk copies read
   def __init__(self, name: str, driver: Any, number: int, count: int):
     self.name, self.driver, self.count = name, driver, count
     gpu = driver.Device(number)
     self.context = gpu.retain_primary_context()                    # the one that other libraries use too
     self.context.push()
-    from pycuda.tools import DeviceMemoryPool, PageLockedMemoryPool
-    self.pool, self.pinned, self.stream = DeviceMemoryPool(), PageLockedMemoryPool(), driver.Stream()
+    from pycuda.tools import DeviceMemoryPool
+    self.pool, self.stream = DeviceMemoryPool(), driver.Stream()
     self.units, self.kilohertz = [gpu.get_attribute(getattr(driver.device_attribute, name))
                              for name in ("MULTIPROCESSOR_COUNT", "CLOCK_RATE")]
     self.capability = gpu.compute_capability()
@@ -67,7 +60,7 @@ class CudaDevice(Device):
     self.context.pop()
     self.blocks: dict[int, Any] = {}                               # address -> what keeps it allocated
     self.programs: list[CudaProgram] = []
-    self.checks: deque[Check] = deque()                            # what has been asked and not been looked at
+    self.checks: dict[Buffer, Sequence[Exception]] = {}            # flags that nobody has looked at since they were set
     atexit.register(self.close)
 
   def __enter__(self) -> None: self.context.push()
@@ -96,24 +89,15 @@ class CudaDevice(Device):
     with self: self.stream.synchronize()
     self.look()
 
-  def check(self, flags: dict[Buffer, Exception]) -> None:
-    """The flags are copied to the host in the stream's order, and looked at when they are there."""
-    with self:
-      found = self.pinned.allocate((len(flags),), np.int32)
-      for k, flag in enumerate(flags):
-        self.driver.memcpy_dtoh_async(found[k:k + 1], flag.memory.address, self.stream)
-      self.checks.append(Check(self.driver.Event(self.driver.event_flags.DISABLE_TIMING), found, list(flags.values())))
-      self.checks[-1].copied.record(self.stream)
-      if len(self.checks) > LOOKS: self.checks[0].copied.synchronize()
-    self.look()
+  def check(self, flags: Buffer, errors: Sequence[Exception]) -> None: self.checks[flags] = errors
   def look(self) -> None:
-    """Raises the error of a flag that has arrived and is set."""
-    while self.checks:
-      with self: arrived = self.checks[0].copied.query()
-      if not arrived: return
-      check = self.checks.popleft()
-      for found, error in zip(check.found, check.errors):
-        if found: raise error
+    """Raises the error of a flag that is set, once: no flag is set afterwards."""
+    waiting, self.checks = self.checks, {}
+    for flags, errors in waiting.items():
+      found: np.ndarray = np.zeros(len(errors), np.int32)
+      with self: self.driver.memcpy_dtoh(found, flags.memory.address)
+      if found.any(): self.copy_in(flags.memory, np.zeros_like(found))
+      raise_first(found, errors)
 
   def render(self, kernel: Any) -> str: return cuda.render(kernel)
   def compile(self, source: str) -> bytes:
@@ -167,7 +151,7 @@ class CudaDevice(Device):
         program.encoded.clear()
       self.blocks.clear()
       self.checks.clear()
-      del self.pool, self.pinned, self.stream
+      del self.pool, self.stream
     self.context.detach()
 
 class MatrixMap(NamedTuple):

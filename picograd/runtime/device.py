@@ -20,6 +20,7 @@ class Device:
   name: str
   target: Target | None = None
   stream: Any = None                    # what work is queued in, where other libraries queue theirs elsewhere
+  is_behind = False                     # work is queued: errors are found when somebody looks at results
   alignment = 1                         # bytes: kernels need memory that begins at a multiple of it
 
   def allocate(self, nbytes: int) -> Any: raise NotImplementedError
@@ -63,14 +64,18 @@ class Device:
   def limits(self) -> Any:
     """What the machine can do at best, as something with seconds(operations, bytes read, bytes written); None: not
     known."""
-  def check(self, flags: "dict[Buffer, Exception]") -> None:
-    """Raises the error of a flag that what ran last has set. A device that runs behind its caller may do so later, but
-    before anything that it computed is looked at."""
-    found: np.ndarray = np.zeros(1, np.int32)
-    for flag, error in flags.items():
-      self.synchronize()
-      self.copy_out(flag.memory, found)
-      if found[0]: raise error
+  def check(self, flags: "Buffer", errors: Sequence[Exception]) -> None:
+    """Raises the error of a flag, an int32 for each, that is set. A device that runs behind its caller does so later,
+    but before anything that it computed is looked at."""
+    found: np.ndarray = np.zeros(len(errors), np.int32)
+    self.synchronize()
+    self.copy_out(flags.memory, found)
+    raise_first(found, errors)
+
+def raise_first(flags: np.ndarray, errors: Sequence[Exception]) -> None:
+  """Raises the error of the first flag that is set."""
+  for flag, error in zip(flags, errors):
+    if flag: raise error
 
 ALIGNMENT = 64       # bytes: a cache line, and what non-temporal stores need
 
@@ -150,9 +155,8 @@ class HostDevice(Device):
       self.spare_bytes -= room
     else: del self.spare[room]
 
-  def check(self, flags: "dict[Buffer, Exception]") -> None:
-    for flag, error in flags.items():
-      if any(flag.memory.tobytes()): raise error
+  def check(self, flags: "Buffer", errors: Sequence[Exception]) -> None:
+    if any(flags.memory.tobytes()): raise_first(flags.memory.view(np.int32), errors)
 
   def slice(self, memory: np.ndarray, offset: int, nbytes: int) -> np.ndarray:
     return memory[offset:offset + nbytes]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading, time
 from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
+from picograd.dtype import dtypes
 from picograd.helpers import Counters
+from picograd.ops.ops import Buf, Ops
 from picograd.ops.uop import UOp, fresh
 from picograd.runtime import profile
 from picograd.runtime.device import Buffer, Device, buffer_of
-from picograd.runtime.realize import Launch, Plan, watchers
+from picograd.runtime.plan import Launch, Plan, find_plan
+from picograd.runtime.realize import watchers
 
 class CaptureError(RuntimeError):
   """A captured function does what cannot be replayed; the message says what to do instead."""
@@ -75,6 +78,16 @@ def feed(leaf: UOp, make: Callable[[], np.ndarray], rewind: Callable[[], None]) 
 def nothing_to_run(memory: Sequence[Any], changed: Sequence[int]) -> None:
   """The program of a tape without launches."""
 
+FLAG = 4                 # bytes of a flag: an int32
+
+def keeping(where: Device, kept: Buffer, flags: Buffer) -> list[tuple[Any, list[Any]]]:
+  """Calls after which `kept` has the flags that were ever set: who looks late sees those of all replays."""
+  leaves = [UOp(Ops.BUFFER, dtypes.int32, (), Buf(-1 - k, flags.nbytes // FLAG, device=where.name)) for k in range(2)]
+  own, new = leaves
+  plan = find_plan(where, [own.after(own.store(own.alu(Ops.MAX, new)))])
+  memory = {own: kept.memory, new: flags.memory}
+  return [(launch.program, [memory[leaf] for leaf in launch.kernel.buffers]) for launch in plan.launches]
+
 class Captured:
   """The launches of a tape, to be run with the memory of each moving buffer. (A method is called sooner than an object
   that can be called.)"""
@@ -82,7 +95,8 @@ class Captured:
     numbers = {buffer: i for i, buffer in enumerate(moving)}
     self.busy = threading.Lock()
     self.feeds = tape.feeds
-    self.checks = {buffer_of(flag): error for flag, error in reversed(tape.checks)}     # of one flag, the first
+    checks = {buffer_of(flag): error for flag, error in reversed(tape.checks)}          # of one flag, the first error
+    self.errors = list(checks.values())
     launches = [launch for launch, _ in tape.launches]
     self.kernels, self.operations = len(launches), sum(launch.operations for launch in launches)
     self.bytes = sum(launch.bytes for launch in launches)
@@ -90,14 +104,22 @@ class Captured:
     self.every = sorted({numbers[p] for _, places in tape.launches for p in places if p in numbers})     # that is used
     self.caller: Any = None
     self.where = tape.where
-    self.launch = nothing_to_run if tape.where is None else self.program(tape.where, tape, numbers)
+    self.launch = nothing_to_run if tape.where is None else self.program(tape.where, tape, numbers, list(checks))
 
-  def program(self, where: Device, tape: Tape, numbers: dict[Buffer, int]) -> Any:
+  def program(self, where: Device, tape: Tape, numbers: dict[Buffer, int], checks: list[Buffer]) -> Any:
     self.arena = Buffer(where, tape.arena_bytes)
+    self.flags = self.kept = Buffer(where, FLAG * len(checks))         # side by side: they are looked at together
+    flags = {flag: where.slice(self.flags.memory, FLAG * k, FLAG) for k, flag in enumerate(checks)}
     def argument(place: Any) -> Any:
+      if place in flags: return flags[place]
       if isinstance(place, Part): return where.slice(self.arena.memory, place.offset, place.nbytes)
       return numbers[place] if place in numbers else place.memory
-    return where.capture([(launch.program, [argument(p) for p in places]) for launch, places in tape.launches])
+    calls = [(launch.program, [argument(p) for p in places]) for launch, places in tape.launches]
+    if flags and where.is_behind:
+      self.kept = Buffer(where, self.flags.nbytes)
+      where.copy_in(self.kept.memory, np.zeros(len(flags), np.int32))
+      calls += keeping(where, self.kept, self.flags)
+    return where.capture(calls)
 
   def report(self, where: Device, memory: Sequence[Any], changed: Sequence[int]) -> None:
     """Kernels of one program cannot be told apart by a clock outside."""
@@ -116,4 +138,4 @@ class Captured:
     Counters.kernels += self.kernels
     Counters.operations += self.operations
     Counters.bytes_moved += self.bytes
-    if self.checks and self.where: self.where.check(self.checks)
+    if self.errors and self.where: self.where.check(self.kept, self.errors)
