@@ -222,6 +222,11 @@ def test_threads_meet_once_for_sums_that_do_not_wait_for_each_other():
   assert body.count("over_threads<") == 2                                # of the norm; of both products
   assert 0 < body[:body.index("over_threads<")].count("load<") - 8 <= 8  # some weights come while the norm is summed up
 
+def test_a_long_reduction_is_no_single_block_s_work():
+  """The largest of a vocabulary's logits: parts of both reductions in many blocks."""
+  assert [source.split(" grid ")[1].split()[0] for source in sources(leaf(128256).argmax())] == ["64", "64", "1"]
+  assert len(sources(leaf(4096).argmax())) == 1
+
 def test_attention_of_one_token_is_one_kernel():
   """Of a llama of 8 billion parameters: 8 heads of keys for 32 of queries."""
   assert len(sources(attention(leaf(8, 4, 128), leaf(8, 320, 128), leaf(8, 320, 128)))) == 1

@@ -9,6 +9,7 @@ from picograd.ops.ops import Ops
 from picograd.ops.uop import Table, UOp, toposort
 
 LONG = 1 << 17           # elements under which one kernel on one thread is best
+LONG_FOR_A_BLOCK = 1 << 16       # the same for one block of a GPU's threads
 FEW_RESULTS = 16
 COLUMNS = 32             # for each processor: with several threads for each column they are enough
 PARTS = 64               # of each result; a number near it that divides the axis, if there is one
@@ -20,14 +21,14 @@ def split_long_reductions(roots: list[UOp], target: Target) -> list[UOp]:
   for u in toposort(roots):
     new[u] = u.with_src(tuple([new[s] for s in u.src]))
     if u.op is not Ops.REDUCE: continue
-    if is_long(u) or is_narrow(u, target): new[u] = by_parts(new[u])
+    if is_long(u, target) or is_narrow(u, target): new[u] = by_parts(new[u])
     elif u.dtype in HALVES and u.arg[0] is Ops.MAX:
       new[u] = new[u].src[0].cast(dtypes.float32).reduce(*u.arg).cast(u.dtype)
   return [new[r] for r in roots]
 
-def is_long(u: UOp) -> bool:
-  elements = prod(u.src[0].shape)
-  return elements >= LONG and prod(u.shape) <= FEW_RESULTS and u.dtype not in HALVES and longest_axis(u)[1] >= PARTS
+def is_long(u: UOp, target: Target) -> bool:
+  elements, long = prod(u.src[0].shape), LONG if target.units == 1 else LONG_FOR_A_BLOCK
+  return elements >= long and prod(u.shape) <= FEW_RESULTS and u.dtype not in HALVES and longest_axis(u)[1] >= PARTS
 
 def is_narrow(u: UOp, target: Target) -> bool:
   """Whether a reduction of columns, whose neighbours are other columns', has too few of them for all processors."""
