@@ -104,6 +104,7 @@ CASES = {
   "padding": lambda: F.pad(leaf(30, 30), (1, 2, 3, 4)),
   "convolution": lambda: F.conv2d(leaf(2, 3, 16, 16), leaf(8, 3, 3, 3)),
   "matvec": lambda: half(1, 4096) @ half(1024, 4096).T,
+  "matvec, normed": lambda: leaf(1, 300) + F.linear(F.rms_norm(leaf(1, 4096), (4096,), leaf(4096)), leaf(300, 4096)),
   "fma": lambda: leaf(256, 128) @ leaf(128, 384),
   "fma of an odd shape": lambda: leaf(3, 130, 77) @ leaf(3, 77, 51) + 1,
   "tf32": lambda: roughly(lambda: leaf(256, 128) @ leaf(384, 128).T),
@@ -205,6 +206,49 @@ def test_exponentials_are_the_machines():
   source, = sources(leaf(64).exp())
   assert "exp2(" in source[source.index("void body("):]
 
+def gated(width, hidden):
+  """Two products with matrices of bfloat16 of a vector that is normed."""
+  x = F.rms_norm(leaf(width), (width,), leaf(width))
+  gate, up = [half(hidden, width).to(dtypes.float32) for _ in range(2)]
+  return F.silu(gate @ x) * (up @ x)
+
+def test_threads_meet_once_for_sums_that_do_not_wait_for_each_other():
+  source, = sources(gated(4096, 14336), AMPERE)
+  body = source[source.index("void body("):]
+  assert body.count("over_threads<") == 2                                # of the norm; of both products
+  assert 0 < body[:body.index("over_threads<")].count("load<") - 8 <= 8  # some weights come while the norm is summed up
+
+def test_rows_of_a_matrix_come_ahead_of_their_use():
+  """As many blocks as processors take turns; the vector is normed once by each, before the loop."""
+  source, = sources(gated(2048, 8192))
+  head = source.split("\n")[0]
+  assert "grid 1024 block 256 shared 131200 arguments 5 writes 0 in turn 1 early" in head
+  before, loop = source[source.index("void body("):].split("for (int turn")
+  assert "over_threads<" in before and loop.count("over_threads<") == 1
+  assert "near0 + " in loop and "near1 + " in loop and "copy_piece(base + stage * 65536 + 32768" in source
+  assert source.index("if (!early)") < source.index("i++) copy(") < source.rindex("wait_for_earlier_kernels();")
+
+def test_what_a_block_adds_is_loaded_a_turn_early():
+  source, = sources(leaf(4096) + half(4096, 4096).to(dtypes.float32) @ leaf(4096))
+  assert source.count("auto beside") == 4 and "if (after >= 0) value3 = beside3(after);" in source
+
+@pytest.mark.parametrize("name", ["sum of rows", "softmax", "elementwise", "transpose"])
+def test_kernels_whose_blocks_have_nothing_in_common_take_no_turns(name):
+  assert all("copy_piece" not in source for source in sources(CASES[name]()))
+
+def test_older_gpus_have_no_bulk_copies():
+  source, = sources(gated(2048, 8192), AMPERE)
+  assert "copy_piece" not in source and "in turn" not in source and "fetch(p" not in source
+
+@needs_nvrtc
+def test_blocks_in_turn_compile_for_every_gpu_that_has_bulk_copies():
+  for target in (HOPPER, cuda_target((10, 0), 148)):
+    residual = leaf(4096) + half(4096, 14336).to(dtypes.float32) @ leaf(14336)
+    for tensor in (gated(2048, 8192), gated(4096, 14336), residual):
+      source, = sources(tensor, target)
+      assert "copy_piece" in source
+      assert nvrtc.compile_cubin(source, target.name.removeprefix("cuda-"))[:4] == b"\x7fELF"
+
 def attention(q, k, v): return (q @ k.transpose(-1, -2)).softmax(-1) @ v
 
 def test_nests_of_a_joined_kernel_share_the_threads_of_a_block():
@@ -213,14 +257,6 @@ def test_nests_of_a_joined_kernel_share_the_threads_of_a_block():
   body = source[source.index("void body("):]
   assert "grid 8 block 512" in source
   assert body.count("__shared__") == 2 and body.count("__syncthreads();") == 2
-
-def test_threads_meet_once_for_sums_that_do_not_wait_for_each_other():
-  x, gate, up = leaf(4096), half(14336, 4096), half(14336, 4096)
-  normal = F.rms_norm(x, (4096,))
-  source, = sources(F.silu(gate.to(dtypes.float32) @ normal) * (up.to(dtypes.float32) @ normal))
-  body = source[source.index("void body("):]
-  assert body.count("over_threads<") == 2                                # of the norm; of both products
-  assert 0 < body[:body.index("over_threads<")].count("load<") - 8 <= 8  # some weights come while the norm is summed up
 
 def test_a_long_reduction_is_no_single_block_s_work():
   """The largest of a vocabulary's logits: parts of both reductions in many blocks."""
@@ -298,6 +334,30 @@ def test_products_on_the_gpu(dtype, tolerance, shape):
   for got in (a @ b, a @ b.T.contiguous().T, a.T.contiguous().T @ b, (b.T @ a.T).T):
     error = np.linalg.norm(got.float().numpy() - x @ y) / np.linalg.norm(x @ y)
     assert error < tolerance
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("n, k", [(3072, 2048), (2048, 8192), (300, 4096), (14336, 4096), (4096, 14336), (1001, 520)])
+def test_vectors_times_matrices_on_the_gpu(n, k, dtype):
+  """Launched one by one, as one program, and where the matrix is computed in the program that reads it."""
+  if not has_gpu(): pytest.skip("no GPU, or no PyCUDA")
+  rng = np.random.default_rng(0)
+  w, v = [pg.tensor(rng.standard_normal((n, k)), dtype=getattr(pg, dtype), device="CUDA") for _ in range(2)]
+  x, g, r = [pg.tensor(rng.standard_normal(s).astype(np.float32), device="CUDA") for s in ((1, k), (k,), (1, n))]
+  def layers(x, v):
+    a, b = w.float(), v.float()
+    h = F.rms_norm(x, (k,), g)
+    y = r + F.linear(h, a)
+    return y, F.silu(F.linear(h, a)) * F.linear(h, b), F.linear(F.linear(F.linear(y, b.T), a), b.T)
+  W, V, X, G, R = [t.float().numpy().astype(np.float64) for t in (w, v, x, g, r)]
+  H = X / np.sqrt((X * X).mean() + np.finfo(np.float32).eps) * G
+  A, Y = H @ W.T, R + H @ W.T
+  want = Y, A / (1 + np.exp(-A)) * (H @ V.T), Y @ V @ W.T @ V
+  once, doubled = pg.jit(layers), pg.jit(lambda x, v: layers(x, (v * 2).contiguous()))
+  def near(got, want): assert np.linalg.norm(got.numpy() - want) / np.linalg.norm(want) < 1e-5
+  for results in (layers(x, v), *(once(x, v) for _ in range(4))):
+    for got, value in zip(results, want): near(got, value)
+  for _ in range(4): near(doubled(x, v)[2], 4 * want[2])
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("batch", [(), (3,)])

@@ -67,7 +67,7 @@ def opts_for(kernel: UOp, target: Target) -> list[Any]:
 def compile(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> Any:
   """A kernel in the form that the target's renderer reads: flat blocks, or the structured list."""
   if target.form == "flat": return run_passes(STRUCTURED + FLAT, kernel, Job(name, target, opts))
-  return Listing(name, structured(name, kernel, target, opts))
+  return Listing(name, structured(name, kernel, target, opts), target)
 
 def structured(name: str, kernel: UOp, target: Target, opts: list[Opt]) -> list[UOp]:
   """A kernel as the structured list, whatever the target's renderer reads."""

@@ -1,15 +1,18 @@
 # cuda.py: a structured list as CUDA C, one table row per op. In: the list of linearize.py for a target with threads of
 # its own. Out: the text of one `extern "C" __global__` function, whose first line says how it is launched:
-# `// NAME grid G block B shared S arguments N`: pointers to the first N slots; `in turn R` after it: of the G blocks of
-# work at most R are launched for each processor, which take the others in turn; lines `// map ..` describe the tensor
-# maps that a last argument points to. Numbers are as PYTHON defines them: no contraction (told so), no
+# `// NAME grid G block B shared S arguments N writes W`: pointers to the first N slots, of which it writes those of W;
+# `in turn R` after it: of the G blocks of work at most R are launched for each processor, which take others in turn;
+# `early E`: a last argument says whether slots E may be read before earlier kernels end; lines `// map ..` describe the
+# tensor maps that a last argument points to. Numbers are as PYTHON defines them: no contraction (told so), no
 # undefined overflow but in positions, which bounds have proven to fit. 16-bit floats are their bits; arithmetic on them
 # was lowered to float32. Vectors are structs whose lanes have constant indices, so that they live in registers.
 from __future__ import annotations
 import math, struct
 from typing import Any, NamedTuple, Sequence
 from picograd.codegen import matrix
-from picograd.codegen.grid import is_meeting
+from picograd.codegen.grid import is_meeting, without_order
+from picograd.codegen.ring import EFFECTS, PRELUDE as RING, Ring, fetched, ring_of, whole
+from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv
 from picograd.ops.ops import ALU, Ops, Space
@@ -96,10 +99,20 @@ __device__ __forceinline__ float largest(float x, float y) {
   float z; asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y)); return z;
 }
 __device__ __forceinline__ double largest(double x, double y) { return y != y || x < y ? y : x; }
-// In a captured program a kernel may be launched while the one before it runs. Both meet here first.
-__device__ __forceinline__ void wait_for_earlier_kernels() {
+// In a captured program a kernel may be launched while the one before it runs, which says when, and waits for its end.
+__device__ __forceinline__ void launch_later_kernels() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Brings memory into the cache in the background. It is no access: what is stored there later is found.
+template<typename T> __device__ __forceinline__ void fetch(const T* p, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(__cvta_generic_to_global(p)), "r"(bytes) : "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_earlier_kernels() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
@@ -150,10 +163,12 @@ class Listing(NamedTuple):
   """A kernel as a structured list."""
   name: str
   code: list[UOp]
+  target: Target
 
 def render(kernel: Listing) -> str:
   """The source of a kernel."""
-  return Renderer(kernel).kernel()
+  ring = ring_of(kernel.code, kernel.target)
+  return RingRenderer(kernel, ring).kernel() if ring else Renderer(kernel).kernel()
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
@@ -207,10 +222,6 @@ def aligned_lanes(address: UOp, dtype: DType) -> int:
   most = WIDEST // dtype.scalar.itemsize
   return math.gcd(multiple_of(without_order(address).src[1]), most, dtype.count) or 1
 
-def without_order(u: UOp) -> UOp:
-  while u.op is Ops.AFTER: u = u.src[0]
-  return u
-
 # ---- loads before the meetings of threads ----------------------------------------------------------------------------
 
 def loads_early(code: Sequence[UOp], registers: int) -> list[UOp]:
@@ -224,8 +235,6 @@ def loads_early(code: Sequence[UOp], registers: int) -> list[UOp]:
     out += part_loads_early(part, registers)
     part = []
   return out + part
-
-EFFECTS = frozenset({Ops.RANGE, Ops.END, Ops.STORE, Ops.BARRIER, Ops.WMMA})
 
 def part_loads_early(part: list[UOp], registers: int) -> list[UOp]:
   """The same for a list with no effect but the last."""
@@ -251,15 +260,17 @@ def is_of_a_block(address: UOp) -> bool:
 class Renderer:
   """Writes the lines of one kernel; names[u] is how its operands are spelled."""
   def __init__(self, kernel: Listing):
-    self.name, code = kernel
+    self.name, code, self.target = kernel
     self.names: dict[UOp, str] = {}
     self.lines: list[str] = []
     self.depth = 1
     self.sizes = {u.arg[0]: u.arg[1] for u in code if u.op is Ops.SPECIAL}
-    self.code = loads_early(code, self.registers // 8)
+    self.code = self.ordered(code)
     self.exact = exact_nodes(self.code)
     self.written = {self.memory(u.src[0]) for u in self.code if u.op is Ops.STORE}
     self.in_turn = any(u.op is Ops.WMMA and u.arg.bulk for u in self.code)
+
+  def ordered(self, code: Sequence[UOp]) -> Sequence[UOp]: return loads_early(code, self.registers // 8)
 
   @property
   def passed_on(self) -> set[str]:
@@ -289,19 +300,45 @@ class Renderer:
     parameters = self.parameters()
     pointers = [*parameters, *[("const TensorMap*", "maps")] * bool(maps)]
     blocks = max(map(matrix.blocks_at_once, tiles), default=self.resident // self.threads)
-    turns = f" in turn {blocks}" if self.in_turn else ""
-    head = f"// {self.name} grid {self.grid} block {self.threads} shared {shared} arguments {len(parameters)}{turns}\n"
+    head = self.head(shared) + (f" in turn {blocks}" if self.in_turn else "") + "\n"
     bounds = f"__launch_bounds__({self.threads}, {blocks})"
     inner = ", ".join(f"{kind}{'' if name in self.passed_on else ' __restrict__'} {name}" for kind, name in pointers)
     outer = ", ".join(f"{kind} {name}" for kind, name in pointers)
     names = ", ".join(f"now({name})" for _, name in pointers)
-    entry = f'extern "C" __global__ void {bounds} {self.name}({outer}) {{\n  wait_for_earlier_kernels();\n'
+    entry = f'extern "C" __global__ void {bounds} {self.name}({outer}) {{\n'
+    entry += f"  launch_later_kernels();\n{self.fetches()}  wait_for_earlier_kernels();\n"
     if self.in_turn:
       inner, names = f"int block, Pipeline& pipeline, {inner}", f"block, pipeline, {names}"
       entry += "  Pipeline pipeline = {};\n"
       entry += f"  for (int block = blockIdx.x; block < {self.grid}; block += gridDim.x)\n  "
     body = f"__device__ __forceinline__ void body({inner}) {{\n" + "\n".join(self.lines) + "\n}\n"
     return head + "".join(maps) + PRELUDE + functions + body + entry + f"  body({names});\n}}\n"
+
+  def fetches(self) -> str:
+    """Statements that bring into the cache what the first block is about to read, which the others read too, and what
+    each block is where there are few of them. The cache knows of later stores: it may be early."""
+    if not self.target.bulk_copies or self.in_turn: return ""
+    outer = self.lines, self.names
+    self.lines, self.names = [], {}
+    for piece in fetched(self.code, self.grid <= FEW_BLOCKS):
+      self.write_below(piece.first)
+      first = "" if self.depends_on_block(piece.first) else " && blockIdx.x == 0"
+      source = f"p{piece.memory.arg} + {self.name_of(piece.first)}"
+      self.put(f"if (threadIdx.x == 0{first}) fetch({source}, {whole(piece.nbytes)});")
+    text = "".join(line + "\n" for line in self.lines)
+    self.lines, self.names = outer
+    return text
+
+  def depends_on_block(self, u: UOp) -> bool: return any(v.op is Ops.SPECIAL for v in toposort([u]))
+  def write_below(self, u: UOp) -> None:
+    """What u needs and has no name yet, and u."""
+    for v in toposort([u]):
+      if v not in self.names: self.write(v)
+
+  def head(self, shared: int) -> str:
+    writes = ",".join(str(slot) for slot in sorted(u.arg for u in self.written if u.op is Ops.PARAM))
+    return (f"// {self.name} grid {self.grid} block {self.threads} shared {shared} arguments {len(self.parameters())} "
+            f"writes {writes}")
 
   def parameters(self) -> list[tuple[str, str]]:
     """Type and name of each slot's pointer. Slots are different memory; one that is not touched keeps its place."""
@@ -474,6 +511,123 @@ class Renderer:
 
   steps = {Ops.SPECIAL: special, Ops.RANGE: range, Ops.END: end, Ops.BUFFER: buffer, Ops.LOAD: load, Ops.STORE: store,
            Ops.REDUCE: reduce, Ops.BARRIER: barrier, Ops.WMMA: tile}
+
+class RingRenderer(Renderer):
+  """Of a kernel whose blocks take turns. `work` says for which blocks of all one works next, -1 that there are no more:
+  the first ones are its own, the others are taken by who comes first. What a block reads beside its piece is loaded
+  during the turn before."""
+  def __init__(self, kernel: Listing, ring: Ring):
+    self.ring = ring
+    pointers = {piece: f"near{k}" for k, piece in enumerate(ring.each)}
+    self.near = {without_order(u.src[0]): pointers[piece] for u, piece in ring.pieces.items()}
+    super().__init__(kernel)
+
+  def ordered(self, code: Sequence[UOp]) -> Sequence[UOp]: return code
+  def address(self, u: UOp) -> str:
+    return f"{self.near[u]} + {self.name_of(u.src[1])}" if u in self.near else super().address(u)
+
+  def kernel(self) -> str:
+    stages, total = self.ring.stages, self.grid
+    pointers = self.parameters()
+    slots = [f"p{u.arg}" for u in self.ring.slots]
+    copied = ", ".join(f"{kind} {name}" for kind, name in pointers if name in slots)
+    given = f"base, ready, {', '.join(slots)}"
+    inner = ", ".join(f"{kind} __restrict__ {name}" for kind, name in pointers)
+    outer = ", ".join(f"{kind} {name}" for kind, name in pointers)
+    names = ", ".join(f"now({name})" for _, name in pointers)
+    head = self.head(stages * self.ring.stage_bytes + ALIGNED)
+    return f"""{head} in turn 1 early {",".join(str(u.arg) for u in self.ring.slots)}
+{PRELUDE}{matrix.SHARED_MEMORY}{matrix.BARRIERS}{RING}
+__device__ __forceinline__ void copy(int block, int stage, unsigned int base, unsigned int ready, {copied}) {{
+{self.copies()}
+}}
+__device__ __forceinline__ void body(int* work, unsigned int base, unsigned int ready, {inner}) {{
+{self.turns(given)}
+}}
+extern "C" __global__ void __launch_bounds__({self.threads}, 1) {self.name}({outer}, size_t early) {{
+  __shared__ __align__(8) unsigned long long barriers[{stages}];
+  __shared__ int work[{2 * stages}];
+  const unsigned int base = (shared_address(raw) + {ALIGNED - 1}) & ~{ALIGNED - 1}u, ready = shared_address(barriers);
+  launch_later_kernels();
+{self.fetches()}  if (threadIdx.x == 0) {{
+    make_barriers(ready, {stages});
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    for (int i = 0, block = blockIdx.x; i < {stages}; i++, block += gridDim.x) work[i] = block < {total} ? block : -1;
+  }}
+  __syncthreads();
+  if (!early) wait_for_earlier_kernels();
+  if (threadIdx.x == 0) for (int i = 0; i < {stages}; i++) copy(work[i], i, {given});
+  wait_for_earlier_kernels();
+  body(work, base, ready, {names});
+}}
+"""
+
+  def copies(self) -> str:
+    """The statements that start to copy a block's pieces."""
+    self.lines, self.names = [], {self.block: "block"}
+    self.put("if (block < 0) return;")
+    self.put(f"expect_bytes(ready + stage * 8, {self.ring.stage_bytes});")
+    to = f"base + stage * {self.ring.stage_bytes}"
+    place = 0
+    for piece in self.ring.each:
+      self.write_below(piece.first)
+      source = f"p{piece.memory.arg} + {self.name_of(piece.first)}"
+      self.put(f"copy_piece({to} + {place}, {source}, {piece.nbytes}, ready + stage * 8);")
+      place += piece.nbytes
+    return "\n".join(self.lines)
+
+  def turns(self, given: str) -> str:
+    """The statements that do the work of all blocks that are one's own."""
+    stages = self.ring.stages
+    self.lines, self.names = [], {}
+    for u in self.ring.common: self.write(u)
+    self.put(f"const unsigned int first = {stages} * gridDim.x, rest = first < {self.grid} ? {self.grid} - first : 0;")
+    self.put("int next = threadIdx.x == 0 && rest > 0 ? take(first, rest) : -1;")
+    for k, u in enumerate(self.ring.beside): self.loads_beside(k, u)
+    self.put("for (int turn = 0;; turn++) {")
+    self.depth += 1
+    self.put(f"const int block = work[turn % {2 * stages}], after = work[(turn + 1) % {2 * stages}];")
+    self.put(f"const int stage = turn % {stages};")
+    self.put("if (block < 0) break;")
+    self.names[self.block] = "block"
+    for k, u in enumerate(self.ring.beside):
+      self.define(u, f"value{k}")
+      self.put(f"if (after >= 0) value{k} = beside{k}(after);")
+    self.put(f"wait_for(ready + stage * 8, turn / {stages} & 1);")
+    self.pieces()
+    for u in self.code:
+      if u not in self.names: self.write(u)
+    self.put(f"if (threadIdx.x == 0) work[(turn + {stages}) % {2 * stages}] = next;")
+    self.put("__syncthreads();")
+    self.put(f"if (threadIdx.x == 0) {{ copy(next, stage, {given}); if (next >= 0) next = take(first, rest); }}")
+    self.depth -= 1
+    self.put("}")
+    return "\n".join(self.lines)
+
+  @property
+  def block(self) -> UOp: return next(u for u in self.code if u.op is Ops.SPECIAL and u.arg[0] == "block")
+
+  def loads_beside(self, k: int, load: UOp) -> None:
+    """A function that loads something for a block, and the value for the first one."""
+    names, self.depth = self.names, self.depth + 1
+    self.put(f"auto beside{k} = [&](int block) {{")
+    self.names = {**names, self.block: "block"}
+    self.write_below(load)
+    self.put(f"return {self.name_of(load)}; }};")
+    self.names, self.depth = names, self.depth - 1
+    self.put(f"{type_of(load.dtype)} value{k} = beside{k}(work[0]);")
+
+  def pieces(self) -> None:
+    """Pointers into the stage, from which the block's pieces are read as if they were where they came from."""
+    place = 0
+    for k, piece in enumerate(self.ring.each):
+      self.write_below(piece.first)
+      kind = scalar_type(piece.memory.dtype)
+      start = f"raw + (base - shared_address(raw)) + stage * {self.ring.stage_bytes} + {place}"
+      self.put(f"const {kind}* near{k} = (const {kind}*)({start}) - {self.name_of(piece.first)};")
+      place += piece.nbytes
+
+ALIGNED = 128            # bytes: where stages begin
 
 # What needs no line of its own: an operand's text says it.
 SILENT = frozenset({Ops.CONST, Ops.PARAM, Ops.STACK, Ops.INDEX, Ops.AFTER, Ops.SINK})

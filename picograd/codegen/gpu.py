@@ -6,6 +6,7 @@ from __future__ import annotations
 from picograd.codegen.heuristic import KernelShape, loops_around, size, stride
 from picograd.codegen.optimize import Opt, nests_of, stores_of
 from picograd.codegen.tiles import Contract, Turn, choose_contract
+from picograd.codegen.ring import PIECES
 from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, prod
 from picograd.ops.index import sum_of
@@ -111,13 +112,30 @@ class Chooser:
     for r in again: self.take(Axis.LOCAL, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
     self.block = self.threads_taken(threads)
     keep = ceildiv(longest, threads) <= IN_REGISTERS
+    if not again: self.rows_at_once(ranges)
     for r in ranges: self.take(Axis.UNROLL, r, self.left[r.arg[0]] if keep else IN_FLIGHT // 2)
     for r in again: self.take(Axis.UPCAST, r, self.left[r.arg[0]] if keep else 1)
+
+  def rows_at_once(self, ranges: list[UOp]) -> None:
+    """Where rows of matrices that come through a ring (codegen/ring.py) are multiplied by a vector, threads have as
+    many rows as are copied at once, and meet once for all. Each processor has work."""
+    loads = {u for reduce in self.shape.reduces for u in self.shape.loads_below(reduce)}
+    along = {u for u in loads if any(stride(u, r) for r in ranges)}
+    moved = {u: [r for r in self.shape.outputs if stride(u, r) != 0] for u in along}
+    rows = {r for found in moved.values() for r in found}
+    if not self.target.bulk_copies or len(rows) != 1 or all(moved.values()): return
+    row, = rows
+    row_bytes = sum(u.dtype.itemsize * max(map(size, ranges)) for u, found in moved.items() if found)
+    beside = max(1, self.most // self.block)                 # rows of a block whose threads have one each
+    most = min(PIECES // (row_bytes * beside), size(row) // (beside * self.target.units))
+    amount = power_of_two_below(max(1, most))
+    while size(row) % (amount * beside) and amount > 1: amount //= 2
+    self.take(Axis.UPCAST, row, amount)
 
   def threads_for(self, length: int, arrays: int, parallel: int) -> int:
     """A warp for a short row; more for a long one, for rows of several arrays, and where there are few rows."""
     wanted = power_of_two_above(ceildiv(length * arrays, PER_THREAD))
-    if parallel * wanted < self.target.units * RESIDENT // 2:
+    if parallel * wanted < self.target.units * RESIDENT // 4:
       wanted = max(wanted, power_of_two_above(ceildiv(length, 8)))
     return max(min(wanted, MOST_THREADS), min(WARP, power_of_two_above(length)))
 
@@ -238,6 +256,7 @@ class NestChooser(Chooser):
     return min(self.most, power_of_two_above(ceildiv(length, SHORT_ROW)))
   def steps_at_once(self, r: UOp) -> int: return largest_divisor(self.left[r.arg[0]], AT_ONCE // 2)
   def contract(self) -> Contract | None: return None
+  def rows_at_once(self, ranges: list[UOp]) -> None: pass
   def turn(self) -> None: pass
 
   def finish(self, r: UOp) -> None:

@@ -14,11 +14,13 @@ from __future__ import annotations
 from picograd.helpers import ceildiv
 from picograd.ops.ops import Operand, Tile
 
-PRELUDE = r"""
+SHARED_MEMORY = r"""
 extern __shared__ char raw[];
 __device__ __forceinline__ unsigned int shared_address(const void* p) {
   return (unsigned int)__cvta_generic_to_shared(p);
 }
+"""
+PRELUDE = SHARED_MEMORY + r"""
 // BYTES from global to shared memory in the background; zeros where not inside. Two bytes are copied at once.
 template<int BYTES, typename T> __device__ __forceinline__ void copy_async(unsigned int to, const T* from, bool inside) {
   int n = inside ? BYTES : 0;
@@ -363,17 +365,27 @@ def bulk_steps(tile: Tile) -> Steps:
   pipeline.filled = next < 0 ? 0 : {early};
   for (int i = 0; i < pipeline.filled; i++) if (threadIdx.x == 0) copy_stage(corner(next), i);""")
 
-TENSOR_MAPS = r"""
+# A barrier in shared memory for each stage: set up by one thread, told how much will be copied, waited for by all.
+BARRIERS = r"""
+__device__ __forceinline__ void make_barriers(unsigned int first, int count) {
+  for (int i = 0; i < count; i++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(first + i * 8));
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void expect_bytes(unsigned int barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void wait_for(unsigned int barrier, unsigned int phase) {
+  asm volatile("{ .reg .pred p; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra DONE; bra AGAIN; DONE: }"
+    :: "r"(barrier), "r"(phase) : "memory");
+}
+"""
+TENSOR_MAPS = BARRIERS + r"""
 struct __align__(64) TensorMap { char bytes[128]; };
 // Where a tile begins: the first elements of a and b, its first row and column.
 struct Corner { int a, b, m0, n0; };
 // Of the stages, from one tile of a block to the next: the phase of each one's barrier, whether there are barriers yet,
 // how many of the tile's steps are under way.
 struct Pipeline { unsigned int phases; bool ready; int filled; };
-__device__ __forceinline__ void wait_for(unsigned int barrier, unsigned int phase) {
-  asm volatile("{ .reg .pred p; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra DONE; bra AGAIN; DONE: }"
-    :: "r"(barrier), "r"(phase) : "memory");
-}
 __device__ __forceinline__ void copy_box(unsigned int to, const TensorMap* map, int x, int y, unsigned int barrier) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
     :: "r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
@@ -394,17 +406,14 @@ def bulk_staging(tile: Tile) -> str:
   """The first barrier is also where all threads have read the results of the tile before."""
   behind = max(tile.stages * stage_bytes(tile), results_bytes(tile))
   return f"""  unsigned int base = (shared_address(raw) + 1023) & ~1023u, ready = base + {behind};
-  if (threadIdx.x == 0 && !pipeline.ready) {{
-    for (int i = 0; i < {tile.stages}; i++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(ready + i * 8));
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  }}
+  if (threadIdx.x == 0 && !pipeline.ready) make_barriers(ready, {tile.stages});
   pipeline.ready = true;
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
   auto copy_stage = [&](Corner at, int step) {{
     unsigned int sa = base + {slot_of(tile, "step")} * {stage_bytes(tile)}, sb = sa + {tile.rows * tile.depth * tile.itemsize};
     unsigned int bar = ready + {slot_of(tile, "step")} * 8;
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(bar), "r"({stage_bytes(tile)}) : "memory");
+    expect_bytes(bar, {stage_bytes(tile)});
 {boxes(tile, tile.a, tile.rows, 0)}
 {boxes(tile, tile.b, tile.columns, 1)}
   }};

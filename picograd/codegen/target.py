@@ -26,6 +26,7 @@ class Target(NamedTuple):
   cheap_ops: int = 8                            # operations that cost no more than storing and loading their result
   row_bytes: int = 1                            # rows of a contraction's operands should begin at multiples of it
   units: int = 1                                # processors that run blocks of threads
+  bulk_copies: bool = False                     # a unit of their own copies pieces of memory into shared memory
   matrix: str = ""                              # the unit of a Tile that multiplies 16-bit floats; "": none
 
   def lanes(self, dtype: DType) -> int:
@@ -76,13 +77,14 @@ class Gpu(NamedTuple):
   arch: str
   local_bytes: int
   flops: int                                    # of a processor's matrix unit in one clock, 16-bit floats
+  bulk_copies: bool = False
   matrix: str = "mma"                           # "wgmma": whole warpgroups multiply from shared memory
 
 SHARED_ROWS = 32 << 10   # bytes of rows that the nests of a kernel pass on; shared memory is 48 KB for who does not ask
 
 GPUS = {(8, 0): Gpu("sm_80", 163 << 10, 2048), (8, 6): Gpu("sm_86", 99 << 10, 512),
-        (8, 9): Gpu("sm_89", 99 << 10, 1024), (9, 0): Gpu("sm_90a", 227 << 10, 4096, "wgmma"),
-        (10, 0): Gpu("sm_100", 227 << 10, 8192)}
+        (8, 9): Gpu("sm_89", 99 << 10, 1024), (9, 0): Gpu("sm_90a", 227 << 10, 4096, True, "wgmma"),
+        (10, 0): Gpu("sm_100", 227 << 10, 8192, True)}
 
 def cuda_target(capability: tuple[int, int], units: int) -> Target:
   """A GPU of a compute capability. ValueError lists those known."""
@@ -94,4 +96,4 @@ def cuda_target(capability: tuple[int, int], units: int) -> Target:
                 missing_ops=frozenset({Ops.SIN}), missing_dtypes=HALF,
                 casts_by_bits=frozenset(), cheap_ops=48, row_bytes=16,
                 atomic_adds=frozenset({dtypes.float32, dtypes.int32}), division_traps=True, units=units,
-                matrix=gpu.matrix)
+                bulk_copies=gpu.bulk_copies, matrix=gpu.matrix)

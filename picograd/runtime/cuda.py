@@ -11,7 +11,9 @@ from picograd.codegen.target import GPUS, cuda_target
 from picograd.runtime import nvrtc
 from picograd.runtime.device import Buffer, Device, raise_first
 
-HEAD = re.compile(r"// (\w+) grid (\d+) block (\d+) shared (\d+) arguments (\d+)(?: in turn (\d+))?")
+HEAD = re.compile(r"// (?P<entry>\w+) grid (?P<grid>\d+) block (?P<block>\d+) shared (?P<shared>\d+) "
+                  r"arguments (?P<arguments>\d+) writes (?P<writes>[\d,]*)(?: in turn (?P<turns>\d+))?"
+                  r"(?: early (?P<early>[\d,]+))?")
 MAP = re.compile(r"// map slot (\d+) type (\w+) pitch (\d+) width (\d+) length (\d+) box (\d+) (\d+)")
 HEAD_LINES = 3           # that say how a kernel is launched
 GRAPHS = 8               # executable graphs that a captured program keeps, one for each set of addresses
@@ -38,8 +40,11 @@ class GpuLimits(NamedTuple):
 COPIED = 256 << 20       # bytes of the copy that measures a GPU's memory
 
 class Memory(NamedTuple):
-  """An address on a device: not an int, which in a captured program is the number of an argument."""
+  """A part of a device's memory."""
   address: int
+  nbytes: int
+  def overlaps(self, other: Memory) -> bool:
+    return self.address < other.address + other.nbytes and other.address < self.address + self.nbytes
 
 class CudaDevice(Device):
   is_behind = True
@@ -69,11 +74,11 @@ class CudaDevice(Device):
   def allocate(self, nbytes: int) -> Memory:
     with self: block = self.pool.allocate(max(nbytes, 1))
     self.blocks[int(block)] = block
-    return Memory(int(block))
+    return Memory(int(block), nbytes)
   def free(self, memory: Memory, nbytes: int) -> None:
     if memory.address not in self.blocks: return                   # the device has been closed
     with self: del self.blocks[memory.address]
-  def slice(self, memory: Memory, offset: int, nbytes: int) -> Memory: return Memory(memory.address + offset)
+  def slice(self, memory: Memory, offset: int, nbytes: int) -> Memory: return Memory(memory.address + offset, nbytes)
   def copy_in(self, memory: Memory, data: np.ndarray) -> None:
     """Data that is not pinned may change once this returns: the driver has a copy of it."""
     with self: self.driver.memcpy_htod_async(memory.address, np.ascontiguousarray(data), self.stream)
@@ -84,7 +89,7 @@ class CudaDevice(Device):
     self.look()
   def copy(self, memory: Memory, source: Memory, nbytes: int) -> None:
     with self: self.driver.memcpy_dtod_async(memory.address, source.address, nbytes, self.stream)
-  def memory_at(self, address: int, nbytes: int) -> Memory: return Memory(address)
+  def memory_at(self, address: int, nbytes: int) -> Memory: return Memory(address, nbytes)
   def synchronize(self) -> None:
     with self: self.stream.synchronize()
     self.look()
@@ -110,15 +115,16 @@ class CudaDevice(Device):
     found = HEAD.match(head.decode())
     maps = [MatrixMap(int(m[1]), m[2], *map(int, m.groups()[2:])) for m in MAP.finditer(head.decode())]
     assert found, f"{head!r} does not say how {name} is launched"
-    entry, (grid, block, shared, arguments) = found[1], map(int, found.groups()[1:5])
-    if found[6]: grid = min(grid, int(found[6]) * self.units)
+    grid, block, shared, arguments = [int(found[name]) for name in ("grid", "block", "shared", "arguments")]
+    if found["turns"]: grid = min(grid, int(found["turns"]) * self.units)
+    how = Launched((grid, 1, 1), (block, 1, 1), shared, arguments, maps, slots(found["writes"]), slots(found["early"]))
     with self:
       module = self.driver.module_from_buffer(code)
-      function = module.get_function(entry)
-      function.prepare("P" * (arguments + bool(maps)))
+      function = module.get_function(found["entry"])
+      function.prepare("P" * (arguments + bool(maps) + bool(how.early)))
       if shared > 48 << 10:
         function.set_attribute(self.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
-    self.programs.append(CudaProgram(self, entry, code, function, (grid, 1, 1), (block, 1, 1), shared, arguments, maps))
+    self.programs.append(CudaProgram(self, found["entry"], code, function, how))
     return self.programs[-1]
 
   def timed(self, work: Callable[[], None]) -> float:
@@ -183,12 +189,23 @@ SWIZZLE_128, PROMOTE_128 = 3, 2
 MAP_TYPES = {"float16": (6, 2), "bfloat16": (9, 2), "float32": (11, 4)}      # type and bytes; 11 rounds to tf32
 MAPS = 64                # sets of addresses for which a program keeps its tensor maps
 
+def slots(text: str | None) -> tuple[int, ...]: return tuple(map(int, text.split(","))) if text else ()
+
+class Launched(NamedTuple):
+  """How a kernel is launched: the first line of its source, and those that describe tensor maps."""
+  grid: tuple[int, int, int]
+  block: tuple[int, int, int]
+  shared: int
+  arguments: int
+  maps: list[MatrixMap]
+  writes: tuple[int, ...]
+  early: tuple[int, ...]
+
 class CudaProgram:
-  def __init__(self, device: CudaDevice, entry: str, code: bytes, function: Any, grid: tuple, block: tuple, shared: int,
-               arguments: int, maps: list[MatrixMap]):
+  def __init__(self, device: CudaDevice, entry: str, code: bytes, function: Any, how: Launched):
     self.device, self.entry, self.code, self.function = device, entry, code, function
     self.found: Any = None                                         # the function for cuda-bindings
-    self.grid, self.block, self.shared, self.arguments, self.maps = grid, block, shared, arguments, maps
+    self.grid, self.block, self.shared, self.arguments, self.maps, self.writes, self.early = how
     self.encoded: dict[tuple[int, ...], Any] = {}                  # addresses -> tensor maps in device memory
 
   def tensor_maps(self, memory: Sequence[Memory]) -> list[Any]:
@@ -215,7 +232,7 @@ class CudaProgram:
     """A kernel may read fewer slots than it was scheduled with: simplification can find that it needs no more."""
     with self.device:
       maps = [block.memory.address for block in self.tensor_maps(memory)]
-      addresses = [m.address for m in memory[:self.arguments]] + maps
+      addresses = [m.address for m in memory[:self.arguments]] + maps + [0] * bool(self.early)
       stream, shared = self.device.stream, self.shared
       self.function.prepared_async_call(self.grid, self.block, stream, *addresses, shared_size=shared)
 
@@ -234,7 +251,7 @@ class Replay:
     except ImportError as e:
       raise RuntimeError(f"captured programs need cuda-bindings: pip install cuda-bindings ({e})") from None
     self.device, self.calls, self.driver = device, list(calls), driver
-    self.moving = [any(isinstance(a, int) for a in arguments) for _, arguments in calls]
+    self.moving = [bool(program.early) or any(isinstance(a, int) for a in arguments) for program, arguments in calls]
     self.nodes: list[Any] = []
     self.graph: Any = None
     self.fixed: list[Any] = []                                       # tensor maps that the graph refers to
@@ -283,12 +300,19 @@ class Replay:
       data.from_port = PROGRAMMATIC_PORT
     return data
 
+  def is_written(self, some: Sequence[Memory], memory: Sequence[Any]) -> bool:
+    """Whether a call writes to some memory."""
+    written = [arguments[k] for program, arguments in self.calls for k in program.writes]
+    places = [memory[a] if isinstance(a, int) else a for a in dict.fromkeys(written)]
+    return any(m.overlaps(place) for m in some for place in places)
+
   def params(self, program: CudaProgram, arguments: Sequence[Any], memory: Sequence[Any], maps: list[Any]) -> Any:
     """How a kernel is launched. The tensor maps that it refers to join `maps`."""
     bound = [memory[a] if isinstance(a, int) else a for a in arguments]
     own = program.tensor_maps(bound)
     maps += own
-    values = tuple([m.address for m in bound[:program.arguments]] + [block.memory.address for block in own])
+    early = [int(not self.is_written([bound[k] for k in program.early], memory))] if program.early else []
+    values = tuple([m.address for m in bound[:program.arguments]] + [block.memory.address for block in own] + early)
     out = self.driver.CUDA_KERNEL_NODE_PARAMS()
     out.func = program.handle(self.driver)
     out.gridDimX, out.blockDimX, out.sharedMemBytes = program.grid[0], program.block[0], program.shared

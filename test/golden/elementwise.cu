@@ -1,4 +1,4 @@
-// kernel0 grid 8 block 256 shared 0 arguments 2
+// kernel0 grid 8 block 256 shared 0 arguments 2 writes 0
 __device__ __forceinline__ void body(float* __restrict__ p0, const float* __restrict__ p1) {
   const int v0 = blockIdx.x;
   const int v1 = (int)(v0 * 1024);
@@ -15,6 +15,10 @@ __device__ __forceinline__ void body(float* __restrict__ p0, const float* __rest
   store<4>(p0 + v4, v11);
 }
 extern "C" __global__ void __launch_bounds__(256, 1) kernel0(float* p0, const float* p1) {
+  launch_later_kernels();
+  const int v0 = blockIdx.x;
+  const int v1 = (int)(v0 * 1024);
+  if (threadIdx.x == 0) fetch(p1 + v1, 4096);
   wait_for_earlier_kernels();
   body(now(p0), now(p1));
 }

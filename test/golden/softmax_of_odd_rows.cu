@@ -1,4 +1,4 @@
-// kernel0 grid 77 block 32 shared 0 arguments 2
+// kernel0 grid 77 block 32 shared 0 arguments 2 writes 0
 __device__ __forceinline__ void body(float* __restrict__ p0, const float* __restrict__ p1) {
   const int v0 = blockIdx.x;
   const int v1 = (int)(v0 * 131);
@@ -100,6 +100,7 @@ __device__ __forceinline__ void body(float* __restrict__ p0, const float* __rest
   if (v14) p0[v15] = v92;
 }
 extern "C" __global__ void __launch_bounds__(32, 32) kernel0(float* p0, const float* p1) {
+  launch_later_kernels();
   wait_for_earlier_kernels();
   body(now(p0), now(p1));
 }

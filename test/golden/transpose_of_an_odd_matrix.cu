@@ -1,4 +1,4 @@
-// kernel0 grid 12 block 256 shared 0 arguments 3
+// kernel0 grid 12 block 256 shared 0 arguments 3 writes 0
 __device__ __forceinline__ void body(float* __restrict__ p0, const float* __restrict__ p1, const float* __restrict__ p2) {
   const int v0 = blockIdx.x;
   const int v1 = (int)(v0 / 3);
@@ -83,6 +83,7 @@ __device__ __forceinline__ void body(float* __restrict__ p0, const float* __rest
   if (v57) p0[v67] = v71;
 }
 extern "C" __global__ void __launch_bounds__(256, 1) kernel0(float* p0, const float* p1, const float* p2) {
+  launch_later_kernels();
   wait_for_earlier_kernels();
   body(now(p0), now(p1), now(p2));
 }
