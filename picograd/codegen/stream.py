@@ -55,8 +55,9 @@ def runs_of(starts: list[int], lanes: int) -> list[tuple[int, int]]:
 
 LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit into the nearer caches
 LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
-AHEAD = 1024                                   # bytes that a loop's fetches are ahead of its loads: farther, the processor's
-                                               # own fetching, which looks for neighbours in time, finds them no more
+# Bytes that a loop's fetches are ahead of its loads. The processor's own fetching looks for neighbours in time: it does
+# not find those that are fetched farther ahead.
+AHEAD = 1024
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
 class Pass(NamedTuple):
