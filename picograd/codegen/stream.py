@@ -55,8 +55,8 @@ def runs_of(starts: list[int], lanes: int) -> list[tuple[int, int]]:
 
 LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit into the nearer caches
 LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
-AHEAD = 1024                                   # bytes that a loop's fetches are ahead of its loads: farther, the processor's
-                                               # own fetching, which looks for neighbours in time, finds them no more
+AHEAD = 1024                                   # bytes that a loop's fetches are ahead of its loads: farther ones mislead
+                                               # the fetching that processors do by themselves
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
 class Pass(NamedTuple):
