@@ -12,7 +12,7 @@ SINGLE_FILES = ("llama.py", "setup.py")
 
 # torch-shaped namespaces on top of Tensor: what is below them is the core
 NAMESPACES = ("library", "nn", "optim", "random", "io", "utils", "linalg", "distributions", "func", "cuda", "autograd",
-              "compat", "amp", "dynamo")
+              "amp", "dynamo")
 
 NO_CODE = frozenset({token.NEWLINE, token.INDENT, token.DEDENT, token.ENDMARKER, tokenize.NL, tokenize.COMMENT,
                      tokenize.ENCODING})
