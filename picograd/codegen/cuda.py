@@ -10,13 +10,13 @@ from __future__ import annotations
 import math, struct
 from typing import Any, NamedTuple, Sequence
 from picograd.codegen import matrix
-from picograd.codegen.grid import is_meeting, without_order
-from picograd.codegen.ring import EFFECTS, PRELUDE as RING, Ring, fetched, ring_of, whole
+from picograd.codegen.grid import is_meeting
+from picograd.codegen.ring import IN_ORDER, PRELUDE as RING, Ring, fetched, ring_of, whole
 from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv
 from picograd.ops.ops import ALU, Ops, Space
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import UOp, toposort, without_after
 
 # op -> {kinds of the first operand, of WHERE's second: expression}. {0} {1} {2} are the operands, {u} the result's
 # unsigned type, {w} its width in bits.
@@ -220,7 +220,7 @@ def multiple_of(u: UOp) -> int:
 def aligned_lanes(address: UOp, dtype: DType) -> int:
   """How many elements at once may be read or written at a vector's address."""
   most = WIDEST // dtype.scalar.itemsize
-  return math.gcd(multiple_of(without_order(address).src[1]), most, dtype.count) or 1
+  return math.gcd(multiple_of(without_after(address).src[1]), most, dtype.count) or 1
 
 # ---- loads before the meetings of threads ----------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ def loads_early(code: Sequence[UOp], registers: int) -> list[UOp]:
   part: list[UOp] = []
   for u in code:
     part.append(u)
-    if u.op not in EFFECTS: continue
+    if u.op not in IN_ORDER: continue
     out += part_loads_early(part, registers)
     part = []
   return out + part
@@ -241,7 +241,7 @@ def part_loads_early(part: list[UOp], registers: int) -> list[UOp]:
   first = next((k for k, u in enumerate(part) if is_meeting(u)), len(part))
   early, late = set(part[:first]), set(part[first:])
   for u in part[first:]:
-    if u.op is not Ops.LOAD or not is_of_a_block(without_order(u.src[0])): continue
+    if u.op is not Ops.LOAD or not is_of_a_block(without_after(u.src[0])): continue
     needed = set(toposort([u], early.__contains__)) & late
     registers -= ceildiv(u.dtype.itemsize, 4)
     if registers < 0: break
@@ -252,7 +252,7 @@ def part_loads_early(part: list[UOp], registers: int) -> list[UOp]:
 
 def is_of_a_block(address: UOp) -> bool:
   """Whether each block reads a part of memory of its own."""
-  in_memory = without_order(address.src[0]).op is Ops.PARAM
+  in_memory = without_after(address.src[0]).op is Ops.PARAM
   return in_memory and any(u.op is Ops.SPECIAL and u.arg[0] == "block" for u in toposort(address.src[1:]))
 
 # ---- one kernel ------------------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class Renderer:
   @property
   def registers(self) -> int: return min(matrix.MOST_REGISTERS, matrix.REGISTERS // self.resident)
 
-  def memory(self, address: UOp) -> UOp: return without_order(without_order(address).src[0])
+  def memory(self, address: UOp) -> UOp: return without_after(without_after(address).src[0])
 
   def kernel(self) -> str:
     for u in self.code: self.write(u)
@@ -354,7 +354,7 @@ class Renderer:
   def fresh(self, u: UOp) -> str: return self.names.setdefault(u, f"v{len(self.names)}")
 
   def name_of(self, u: UOp) -> str:
-    u = without_order(u)
+    u = without_after(u)
     if u in self.names: return self.names[u]
     if u.op is Ops.CONST: return constant(u.dtype, u.arg)
     if u.op is Ops.PARAM: return f"p{u.arg}"
@@ -423,7 +423,7 @@ class Renderer:
     self.put(f"{where}{type_of(u.dtype)} {self.fresh(u)}[{u.arg.size}];")
 
   def load(self, u: UOp) -> None:
-    address = without_order(u.src[0])
+    address = without_after(u.src[0])
     gates, memory = address.src[2:], self.memory(u.src[0])
     if u.dtype.count == 1 or memory.dtype is u.dtype:
       text = f"{self.name_of(memory)}[{self.name_of(address.src[1])}]"
@@ -456,7 +456,7 @@ class Renderer:
     return " && ".join(dict.fromkeys(self.lane(gate, k) for k in range(gate.dtype.count)))
 
   def store(self, u: UOp) -> None:
-    address, value = without_order(u.src[0]), u.src[1]
+    address, value = without_after(u.src[0]), u.src[1]
     gates, memory = address.src[2:], self.memory(u.src[0])
     if u.arg is Ops.ADD: return self.add_to_memory(address, value)
     guard = f"if ({self.lane(gates[0], 0)}) " if gates else ""
@@ -519,7 +519,7 @@ class RingRenderer(Renderer):
   def __init__(self, kernel: Listing, ring: Ring):
     self.ring = ring
     pointers = {piece: f"near{k}" for k, piece in enumerate(ring.each)}
-    self.near = {without_order(u.src[0]): pointers[piece] for u, piece in ring.pieces.items()}
+    self.near = {without_after(u.src[0]): pointers[piece] for u, piece in ring.pieces.items()}
     super().__init__(kernel)
 
   def ordered(self, code: Sequence[UOp]) -> Sequence[UOp]: return code

@@ -12,7 +12,7 @@ from typing import Callable, Iterable, NamedTuple
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
 from picograd.ops.ops import ALU, EFFECTS, Lifetime, Fetch, Odds, Ops, Space, Streaming
-from picograd.ops.uop import Table, UOp, fresh, substitute, toposort
+from picograd.ops.uop import Table, UOp, fresh, substitute, toposort, without_after
 
 Blocks = dict[UOp, list[UOp]]
 
@@ -271,10 +271,6 @@ def flatten(name: str, linear: list[UOp]) -> Function:
   flat = Flattener(name, linear)
   assert not flat.open, f"range {flat.open[-1].range.arg} is never closed"
   return flat.build.finish()
-
-def without_after(u: UOp) -> UOp:
-  while u.op is Ops.AFTER: u = u.src[0]
-  return u
 
 def parts_of_sum(u: UOp) -> list[tuple[UOp, int]]:
   """[(x, c), ..] where u is the sum of x*c, one step down; nothing where u is a term by itself."""

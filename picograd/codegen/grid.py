@@ -8,7 +8,7 @@ from picograd.codegen.optimize import stores_of
 from picograd.dtype import dtypes
 from picograd.helpers import prod
 from picograd.ops.ops import Axis, Ops, Space
-from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
+from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort, without_after
 
 IN_BLOCK = (Axis.LOCAL, Axis.GROUP)
 
@@ -109,11 +109,7 @@ def to_grid(kernel: UOp) -> UOp:
 def is_memory(u: UOp) -> bool:
   """Whether the threads of a block see each other's stores to it."""
   return u.op is Ops.PARAM or u.op is Ops.BUFFER and u.arg.space is Space.LOCAL
-def is_seen(store: UOp) -> bool: return store.op is Ops.STORE and is_memory(without_order(store.src[0].src[0]))
-
-def without_order(u: UOp) -> UOp:
-  while u.op is Ops.AFTER: u = u.src[0]
-  return u
+def is_seen(store: UOp) -> bool: return store.op is Ops.STORE and is_memory(without_after(store.src[0].src[0]))
 
 def others(loops: tuple[UOp, ...], dims: Iterable[Dimension]) -> list[UOp]:
   """What holds where the positions are first in dimensions that a store does not run over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Iterable
 from picograd.ops.index import sum_of
 from picograd.ops.ops import Ops
-from picograd.ops.uop import UOp, ranges_inside, toposort
+from picograd.ops.uop import UOp, memory_of, ranges_inside, toposort
 
 EFFECTS = frozenset({Ops.END, Ops.STORE, Ops.BARRIER, Ops.WMMA})
 SILENT = frozenset({Ops.SINK, Ops.AFTER})           # order and nothing else
@@ -23,11 +23,6 @@ def linearize(kernel: UOp) -> list[UOp]:
     if u not in ended: regions.setdefault(innermost, []).append(u)
   written = {memory_of(u) for u in order if u.op is Ops.STORE}
   return emit({r: loops_first(region, written) for r, region in regions.items()})
-
-def memory_of(access: UOp) -> UOp:
-  memory = access.src[0].src[0]
-  while memory.op is Ops.AFTER: memory = memory.src[0]
-  return memory
 
 def loops_first(region: list[UOp], written: set[UOp]) -> list[UOp]:
   """A region where operands that no loop in it needs are loaded after the loops: registers are free by then."""

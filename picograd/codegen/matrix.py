@@ -4,12 +4,12 @@
 #   fma     one multiply-add per element, 8x8 results in each thread's registers (float32)
 #   mma     mma.sync of a warp, fed by ldmatrix (sm_80 and later)
 #   wgmma   wgmma of four warps, which reads swizzled shared memory by itself (sm_90a)
-# The results of the last two go to shared memory, where the stages were: who stores them takes them row by row. They are
-# rounded there already where that is all that follows. Copies are bulk tensor copies, started by one thread, where the
-# operand is a matrix to them; the block then takes several tiles in turn, and what the next one multiplies first comes
-# while the results of the last are stored. Else copies are cp.async of as many bytes as are known to be aligned. Outside
-# the operand they read zeros. (PTX ISA 8.x, chapters on mma, wgmma, cp.async and tensor maps; swizzles so that no two
-# lanes meet in a bank.)   (chapter 3)
+# The results of the last two go to shared memory, where the stages were: who stores them takes them row by row. They
+# are rounded there already where that is all that follows. Copies are bulk tensor copies, started by one thread, where
+# the operand is a matrix to them; the block then takes several tiles in turn, and what the next one multiplies first
+# comes while the results of the last are stored. Else copies are cp.async of as many bytes as are known to be aligned.
+# Outside the operand they read zeros. (PTX ISA 8.x, chapters on mma, wgmma, cp.async and tensor maps; swizzles so that
+# no two lanes meet in a bank.)   (chapter 3)
 from __future__ import annotations
 from picograd.helpers import ceildiv
 from picograd.ops.ops import Operand, Tile
@@ -22,17 +22,22 @@ __device__ __forceinline__ unsigned int shared_address(const void* p) {
 """
 PRELUDE = SHARED_MEMORY + r"""
 // BYTES from global to shared memory in the background; zeros where not inside. Two bytes are copied at once.
-template<int BYTES, typename T> __device__ __forceinline__ void copy_async(unsigned int to, const T* from, bool inside) {
+template<int BYTES, typename T> __device__ __forceinline__
+void copy_async(unsigned int to, const T* from, bool inside) {
   int n = inside ? BYTES : 0;
   if constexpr (BYTES == 16)
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(n) : "memory");
   else if constexpr (BYTES >= 4)
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" :: "r"(to), "l"(from), "n"(BYTES), "r"(n) : "memory");
-  else
-    asm volatile("st.shared.b16 [%0], %1;" :: "r"(to), "h"(inside ? *(const unsigned short*)from : (unsigned short)0) : "memory");
+  else {
+    unsigned short value = inside ? *(const unsigned short*)from : (unsigned short)0;
+    asm volatile("st.shared.b16 [%0], %1;" :: "r"(to), "h"(value) : "memory");
+  }
 }
 __device__ __forceinline__ void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template<int N> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
+template<int N> __device__ __forceinline__ void copies_wait() {
+  asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
+}
 """
 
 def function_name(tile: Tile) -> str: return f"tile_{tile.unit}"
@@ -76,7 +81,8 @@ def tensor_maps(tile: Tile) -> list[str]:
   across = 128 // tile.itemsize
   sides = (tile.a, tile.rows), (tile.b, tile.columns)
   boxes = [(o, (across, rows if o.is_along_k else tile.depth)) for o, rows in sides]
-  return [f"// map slot {o.slot} type {tile.dtype} pitch {o.pitch} width {o.width} length {o.length} box {x} {y}" for o, (x, y) in boxes]
+  return [f"// map slot {o.slot} type {tile.dtype} pitch {o.pitch} width {o.width} length {o.length} box {x} {y}"
+          for o, (x, y) in boxes]
 
 # ---- staging ---------------------------------------------------------------------------------------------------------
 
@@ -107,21 +113,24 @@ def piece(tile: Tile, operand: Operand, rows: int) -> str:
 def source(tile: Tile, operand: Operand, rows: int, name: str, first: str) -> str:
   """from_NAME: the address of what a thread copies first of all."""
   return f"""  const auto* from_{name} = {name};
-  {{ {piece(tile, operand, rows)} from_{name} += (long long)({first} + r) * {operand.outer} + (long long)k * {operand.inner}; }}"""
+  {{ {piece(tile, operand, rows)}
+    from_{name} += (long long)({first} + r) * {operand.outer} + (long long)k * {operand.inner}; }}"""
 
 def copy(tile: Tile, operand: Operand, rows: int, name: str, first: str, size: int) -> str:
-  """The statements that copy one stage of an operand: every thread some pieces, neighbours side by side. Whether a piece
-  is inside is asked only where a tile may be cut off."""
+  """The statements that copy one stage of an operand: every thread some pieces, neighbours side by side. Whether a
+  piece is inside is asked only where a tile may be cut off."""
   down = tile.threads // pieces_across(tile, operand, rows)
   count = rows * tile.depth // operand.lanes // tile.threads
   apart, moved = (operand.outer, "r") if is_along_k(operand) else (operand.inner, "k")
-  conditions = [f"{first} + r < {size}"] * (size % rows > 0) + [f"step * {tile.depth} + k < {tile.k}"] * (tile.k % tile.depth > 0)
+  conditions = [f"{first} + r < {size}"] * (size % rows > 0)
+  conditions += [f"step * {tile.depth} + k < {tile.k}"] * (tile.k % tile.depth > 0)
   return f"""    {{ const auto* from = from_{name} + (long long)step * {tile.depth * operand.inner};
     {piece(tile, operand, rows)}
     #pragma unroll
     for (int i = 0; i < {count}; i++) {{
       bool inside = {" && ".join(conditions) or "true"};
-      copy_async<{operand.lanes * tile.itemsize}>(s{name} + {place(tile, operand, rows)}, inside ? from + i * {down * apart}ll : {name}, inside);
+      copy_async<{operand.lanes * tile.itemsize}>(s{name} + {place(tile, operand, rows)},
+        inside ? from + i * {down * apart}ll : {name}, inside);
       {moved} += {down};
     }} }}"""
 
@@ -144,8 +153,8 @@ def store_pair(tile: Tile, place: str, low: str, high: str) -> str:
   return f"*(unsigned int*)({place}) = rounded_pair({low}, {high});"
 
 def rounding(tile: Tile) -> str:
-  """rounded_pair: two results in 16 bits each. Both at once: the assembler makes pairs of conversions of one number each,
-  and has moved them above the wait for wgmma, which makes those numbers."""
+  """rounded_pair: two results in 16 bits each. Both at once: the assembler makes pairs of conversions of one number
+  each, and has moved them above the wait for wgmma, which makes those numbers."""
   if tile.result == "float32": return ""
   return f"""
 __device__ __forceinline__ unsigned int rounded_pair(float low, float high) {{
@@ -155,10 +164,12 @@ __device__ __forceinline__ unsigned int rounded_pair(float low, float high) {{
 
 def signature(tile: Tile) -> str:
   if tile.bulk: return f"""template<typename Function> __device__ __forceinline__
-void {function_name(tile)}({RESULT_TYPES[tile.result]}* results, const TensorMap* maps, Function corner, int block, int next, Pipeline& pipeline) {{"""
+void {function_name(tile)}({RESULT_TYPES[tile.result]}* results, const TensorMap* maps, Function corner,
+  int block, int next, Pipeline& pipeline) {{"""
   kind = "float" if tile.itemsize == 4 else "unsigned short"
   results = "float (&d)[64]" if tile.unit == "fma" else f"{RESULT_TYPES[tile.result]}* results"
-  return f"__device__ __forceinline__ void {function_name(tile)}({results}, const {kind}* a, const {kind}* b, int m0, int n0) {{"
+  return f"""__device__ __forceinline__
+void {function_name(tile)}({results}, const {kind}* a, const {kind}* b, int m0, int n0) {{"""
 
 # ---- mma.sync --------------------------------------------------------------------------------------------------------
 
@@ -193,9 +204,11 @@ def mma(tile: Tile) -> str:
   auto fragments = [&](int stage, int step, unsigned int (&x)[{mi}][4], unsigned int (&y)[{ni // 2}][4]) {{
     unsigned int sa = base + stage * {stage_bytes(tile)}, sb = sa + {tile.rows * tile.depth * tile.itemsize};
     #pragma unroll
-    for (int i = 0; i < {mi}; i++) {{ int {lane_a}; load_matrices<{turned[ka]}>(x[i], sa + {place(tile, tile.a, tile.rows)}); }}
+    for (int i = 0; i < {mi}; i++) {{
+      int {lane_a}; load_matrices<{turned[ka]}>(x[i], sa + {place(tile, tile.a, tile.rows)}); }}
     #pragma unroll
-    for (int j = 0; j < {ni // 2}; j++) {{ int {lane_b}; load_matrices<{turned[kb]}>(y[j], sb + {place(tile, tile.b, tile.columns)}); }}
+    for (int j = 0; j < {ni // 2}; j++) {{
+      int {lane_b}; load_matrices<{turned[kb]}>(y[j], sb + {place(tile, tile.b, tile.columns)}); }}
   }};
   const int total = {-(-tile.k // tile.depth)};
   #pragma unroll
@@ -208,7 +221,8 @@ def mma(tile: Tile) -> str:
     #pragma unroll
     for (int step = 0; step < {steps}; step++) {{
       if (step == {steps - 1}) {{ copies_wait<{tile.stages - 2}>(); __syncthreads(); }}
-      fragments((t + (step == {steps - 1})) % {tile.stages}, (step + 1) % {steps}, fa[(step + 1) & 1], fb[(step + 1) & 1]);
+      fragments((t + (step == {steps - 1})) % {tile.stages}, (step + 1) % {steps},
+        fa[(step + 1) & 1], fb[(step + 1) & 1]);
       if (step == 0) {{ if (t + {tile.stages - 1} < total) copy_stage(t + {tile.stages - 1}); copies_end(); }}
       #pragma unroll
       for (int i = 0; i < {mi}; i++)
@@ -217,7 +231,8 @@ def mma(tile: Tile) -> str:
           float* x = d + (i * {ni} + j) * 4;
           unsigned int* p = fa[step & 1][i];
           unsigned int* q = fb[step & 1][j / 2] + j % 2 * 2;
-          asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.{ptx}.{ptx}.f32 {{%0,%1,%2,%3}}, {{%4,%5,%6,%7}}, {{%8,%9}}, {{%0,%1,%2,%3}};"
+          asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.{ptx}.{ptx}.f32 "
+            "{{%0,%1,%2,%3}}, {{%4,%5,%6,%7}}, {{%8,%9}}, {{%0,%1,%2,%3}};"
             : "+f"(x[0]), "+f"(x[1]), "+f"(x[2]), "+f"(x[3])
             : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "r"(q[0]), "r"(q[1]));
         }}
@@ -249,8 +264,8 @@ def wgmma(tile: Tile) -> str:
   start, ready, more, copied, end = bulk_steps(tile) if tile.bulk else thread_steps(tile)
   fragments, products = from_registers(tile, turned, mi, count) if turned else ("", from_memory(tile, mi, count))
   sets = f"unsigned int (&x)[{mi * STEPS * 4}]" if turned else "int"
-  loop = """  for (int t = 0; t < total; t += 2) { multiply_step(t, x[0]); if (t + 1 < total) multiply_step(t + 1, x[1]); }""" \
-    if turned else """  for (int t = 0; t < total; t++) multiply_step(t, 0);"""
+  by_twos = "t += 2) { multiply_step(t, x[0]); if (t + 1 < total) multiply_step(t + 1, x[1]); }"
+  loop = "  for (int t = 0; t < total; " + (by_twos if turned else "t++) multiply_step(t, 0);")
   return f"""{wgmma_instruction(tile, turned, whole)}{TENSOR_MAPS if tile.bulk else ""}{signature(tile)}
 {bulk_staging(tile) if tile.bulk else staging(tile)}
   float d[{mi * count}];
@@ -259,7 +274,8 @@ def wgmma(tile: Tile) -> str:
   int w = threadIdx.x / 32, l = threadIdx.x % 32;
   auto multiply_step = [&](int t, {sets}) {{
 {ready}
-    unsigned int sa = base + {slot_of(tile, "t")} * {stage_bytes(tile)}, sb = sa + {tile.rows * tile.depth * tile.itemsize};
+    unsigned int sa = base + {slot_of(tile, "t")} * {stage_bytes(tile)};
+    unsigned int sb = sa + {tile.rows * tile.depth * tile.itemsize};
 {fragments}
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 {products}
@@ -279,7 +295,8 @@ def wgmma(tile: Tile) -> str:
     for (int j = 0; j < {count // 4}; j++)
       #pragma unroll
       for (int h = 0; h < 2; h++) {{
-        int row = w / 4 * {part} + i * 64 + {TURNED_ROW if turned else "w % 4 * 16 + h * 8 + l / 4"}, column = j * 8 + l % 4 * 2;
+        int row = w / 4 * {part} + i * 64 + {TURNED_ROW if turned else "w % 4 * 16 + h * 8 + l / 4"};
+        int column = j * 8 + l % 4 * 2;
         float low = d[i * {count} + j * 4 + h * 2], high = d[i * {count} + j * 4 + h * 2 + 1];
         {stores_of_two(tile, turned)}
       }}
@@ -312,7 +329,8 @@ def from_memory(tile: Tile, mi: int, count: int) -> str:
   calls = "\n".join(f"    multiply(d + {i * count}, da + {(i * down + k * step_a) >> 4}, db + {(k * step_b) >> 4}, "
                     f"{'t > 0' if k == 0 else '1'});" for k in range(STEPS) for i in range(mi))
   return f"""    sa += w / 4 * {mi * down};
-    unsigned long long da = {descriptor(tile, tile.a):#x}ull | (sa & 0x3ffff) >> 4, db = {descriptor(tile, tile.b):#x}ull | (sb & 0x3ffff) >> 4;
+    unsigned long long da = {descriptor(tile, tile.a):#x}ull | (sa & 0x3ffff) >> 4;
+    unsigned long long db = {descriptor(tile, tile.b):#x}ull | (sb & 0x3ffff) >> 4;
 {calls}"""
 
 def from_registers(tile: Tile, turned: str, mi: int, count: int) -> tuple[str, str]:
@@ -322,14 +340,17 @@ def from_registers(tile: Tile, turned: str, mi: int, count: int) -> tuple[str, s
   down, step = bytes_of_64_rows(tile, own), step_bytes(tile, other)
   loads = f"""    #pragma unroll
     for (int i = 0; i < {mi * STEPS * 4}; i++) {{
-      int h = i & 1, high = i & 2, k = i / 4 % {STEPS} * 8 + high * 2 + l % 4, chunk = (w % 2 * 2 + h + l / 16 * 4) ^ k & 7;
-      x[i] = load_word({name} + (w / 4 * {mi} + i / {STEPS * 4}) * {down} + w % 4 / 2 * {tile.depth * 128} + k * 128 + chunk * 16 + l / 4 % 4 * 4);
+      int h = i & 1, high = i & 2, k = i / 4 % {STEPS} * 8 + high * 2 + l % 4;
+      int chunk = (w % 2 * 2 + h + l / 16 * 4) ^ k & 7;
+      x[i] = load_word({name} + (w / 4 * {mi} + i / {STEPS * 4}) * {down} + w % 4 / 2 * {tile.depth * 128}
+        + k * 128 + chunk * 16 + l / 4 % 4 * 4);
     }}"""
-  calls = "\n".join(f"    multiply(d + {i * count}, x + {(i * STEPS + k) * 4}, db + {(k * step) >> 4}, {'t > 0' if k == 0 else '1'});"
-                    for k in range(STEPS) for i in range(mi))
+  calls = "\n".join(f"    multiply(d + {i * count}, x + {(i * STEPS + k) * 4}, db + {(k * step) >> 4}, "
+                    f"{'t > 0' if k == 0 else '1'});" for k in range(STEPS) for i in range(mi))
   return loads, f"    unsigned long long db = {descriptor(tile, other):#x}ull | ({rest} & 0x3ffff) >> 4;\n{calls}"
 
-Steps = tuple[str, str, str, str, str]     # before the loop; before, behind, after the products of a step; after the loop
+# before the loop; before, behind, after the products of a step; after the loop
+Steps = tuple[str, str, str, str, str]
 
 def slot_of(tile: Tile, step: str) -> str:
   """Which stage holds a step. The first steps have those that the results, which follow, leave free: there bulk copies
@@ -356,7 +377,8 @@ def bulk_steps(tile: Tile) -> Steps:
   """A slot is copied into when every warpgroup has waited for the step that read it: stages - 1 steps ahead. The first
   steps of the block's next tile are copied while the results of this one are stored."""
   ahead, early = tile.stages - 1, min(free_slots(tile), ceildiv(tile.k, tile.depth))
-  return (f"""  for (int i = pipeline.filled; i < {ahead}; i++) if (threadIdx.x == 0 && i < total) copy_stage(here, i);""",
+  return (f"""  for (int i = pipeline.filled; i < {ahead}; i++)
+    if (threadIdx.x == 0 && i < total) copy_stage(here, i);""",
           f"""    wait_for(ready + {slot_of(tile, "t")} * 8, pipeline.phases >> {slot_of(tile, "t")} & 1);
     pipeline.phases ^= 1u << {slot_of(tile, "t")};""", "",
           f"""    __syncthreads();
@@ -375,7 +397,8 @@ __device__ __forceinline__ void expect_bytes(unsigned int barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void wait_for(unsigned int barrier, unsigned int phase) {
-  asm volatile("{ .reg .pred p; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra DONE; bra AGAIN; DONE: }"
+  asm volatile("{ .reg .pred p; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; "
+    "@p bra DONE; bra AGAIN; DONE: }"
     :: "r"(barrier), "r"(phase) : "memory");
 }
 """
@@ -399,8 +422,9 @@ def boxes(tile: Tile, operand: Operand, rows: int, number: int) -> str:
   if operand.is_along_k:
     return f"    copy_box(s{name}, maps + {number}, {near} + step * {tile.depth}, {far} + at.{first}, bar);"
   across = 128 // tile.itemsize
-  return "\n".join(f"    copy_box(s{name} + {j * tile.depth * 128}, maps + {number}, {near} + at.{first} + {j * across}, "
-                   f"{far} + step * {tile.depth}, bar);" for j in range(rows // across))
+  return "\n".join(f"    copy_box(s{name} + {j * tile.depth * 128}, maps + {number}, "
+                   f"{near} + at.{first} + {j * across}, {far} + step * {tile.depth}, bar);"
+                   for j in range(rows // across))
 
 def bulk_staging(tile: Tile) -> str:
   """The first barrier is also where all threads have read the results of the tile before."""
@@ -411,7 +435,8 @@ def bulk_staging(tile: Tile) -> str:
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
   auto copy_stage = [&](Corner at, int step) {{
-    unsigned int sa = base + {slot_of(tile, "step")} * {stage_bytes(tile)}, sb = sa + {tile.rows * tile.depth * tile.itemsize};
+    unsigned int sa = base + {slot_of(tile, "step")} * {stage_bytes(tile)};
+    unsigned int sb = sa + {tile.rows * tile.depth * tile.itemsize};
     unsigned int bar = ready + {slot_of(tile, "step")} * 8;
     expect_bytes(bar, {stage_bytes(tile)});
 {boxes(tile, tile.a, tile.rows, 0)}
@@ -421,8 +446,9 @@ def bulk_staging(tile: Tile) -> str:
 
 def keep(count: int) -> str:
   """Statements that no read of a result moves above."""
-  return "\n".join("  asm volatile(\"\" : " + ", ".join(f'"+f"(d[{i}])' for i in range(at, min(at + 16, count))) + " :: \"memory\");"
-                   for at in range(0, count, 16))
+  groups = [range(at, min(at + 16, count)) for at in range(0, count, 16)]
+  named = [", ".join(f'"+f"(d[{i}])' for i in group) for group in groups]
+  return "\n".join(f'  asm volatile("" : {names} :: "memory");' for names in named)
 
 def wgmma_instruction(tile: Tile, turned: str, columns: int) -> str:
   ptx, per, count = PTX_TYPES[tile.dtype], 32 // tile.itemsize, columns // 2
@@ -430,7 +456,8 @@ def wgmma_instruction(tile: Tile, turned: str, columns: int) -> str:
   results = ", ".join(f'"+f"(d[{i}])' for i in range(count))
   own = 4 if turned else 1                                             # operands of the statement that name the first
   first = f"{{%{count}, %{count + 1}, %{count + 2}, %{count + 3}}}" if turned else f"%{count}"
-  kind, values = ("unsigned int*", ", ".join(f'"r"(a[{i}])' for i in range(4))) if turned else ("unsigned long long", '"l"(a)')
+  kind = "unsigned int*" if turned else "unsigned long long"
+  values = ", ".join(f'"r"(a[{i}])' for i in range(4)) if turned else '"l"(a)'
   turns = f", {int(not tile.a.is_along_k)}, {int(not tile.b.is_along_k)}" if tile.itemsize == 2 else ""
   return f"""
 __device__ __forceinline__ unsigned int load_word(unsigned int from) {{
@@ -438,7 +465,8 @@ __device__ __forceinline__ unsigned int load_word(unsigned int from) {{
 }}
 __device__ __forceinline__ void multiply(float* d, {kind} a, unsigned long long b, int add) {{
   asm volatile("{{ .reg .pred p; setp.ne.b32 p, %{count + own + 1}, 0;\\n"
-    "wgmma.mma_async.sync.aligned.m64n{columns}k{per}.f32.{ptx}.{ptx} {{{registers}}}, {first}, %{count + own}, p, 1, 1{turns}; }}"
+    "wgmma.mma_async.sync.aligned.m64n{columns}k{per}.f32.{ptx}.{ptx} {{{registers}}}, {first}, %{count + own}, "
+    "p, 1, 1{turns}; }}"
     : {results} : {values}, "l"(b), "r"(add));
 }}
 """
@@ -488,14 +516,16 @@ def pieces(tile: Tile, operand: Operand, rows: int, name: str, first: str, size:
   """load_NAME(step) and store_NAME(buffer): four neighbours at once, read together where they are aligned."""
   count = rows * tile.depth // (4 * tile.threads)
   across = tile.depth // 4 if is_along_k(operand) else rows // 4
-  at = f"int r = x / {across}, k = x % {across} * 4;" if is_along_k(operand) else f"int k = x / {across}, r = x % {across} * 4;"
+  down, along = "rk" if is_along_k(operand) else "kr"
+  at = f"int {down} = x / {across}, {along} = x % {across} * 4;"
   dr, dk = (0, 1) if is_along_k(operand) else (1, 0)
   address = f"(long long)({first} + r) * {operand.outer} + (long long)(k0 + k) * {operand.inner}"
   fits = f"{first} + r < {size} && k0 + k < {tile.k}"
   if operand.lanes == 4: load = f"p[i] = {fits} ? *(const float4*)({name} + {address}) : make_float4(0, 0, 0, 0);"
   else:
-    parts = [f"{first} + r + {dr * c} < {size} && k0 + k + {dk * c} < {tile.k} ? {name}[{address} + {c * (operand.outer * dr + operand.inner * dk)}ll] : 0.0f"
-             for c in range(4)]
+    apart = operand.outer * dr + operand.inner * dk
+    inside = [f"{first} + r + {dr * c} < {size} && k0 + k + {dk * c} < {tile.k}" for c in range(4)]
+    parts = [f"{test} ? {name}[{address} + {c * apart}ll] : 0.0f" for c, test in enumerate(inside)]
     load = f"p[i] = make_float4({', '.join(parts)});"
   store = f"*(float4*)&{name}s[s][k][r] = p[i];" if dr else \
           " ".join(f"{name}s[s][k + {c}][r] = p[i].{'xyzw'[c]};" for c in range(4))

@@ -13,7 +13,6 @@ LONG_FOR_A_BLOCK = 1 << 16       # the same for one block of a GPU's threads
 FEW_RESULTS = 16
 COLUMNS = 32             # for each processor: with several threads for each column they are enough
 PARTS = 64               # of each result; a number near it that divides the axis, if there is one
-HALVES = (dtypes.float16, dtypes.bfloat16)       # a part would be rounded
 
 def split_long_reductions(roots: list[UOp], target: Target) -> list[UOp]:
   """Graphs of the same values."""
@@ -22,18 +21,20 @@ def split_long_reductions(roots: list[UOp], target: Target) -> list[UOp]:
     new[u] = u.with_src(tuple([new[s] for s in u.src]))
     if u.op is not Ops.REDUCE: continue
     if is_long(u, target) or is_narrow(u, target): new[u] = by_parts(new[u])
-    elif u.dtype in HALVES and u.arg[0] is Ops.MAX:
+    elif u.dtype in dtypes.halves and u.arg[0] is Ops.MAX:
       new[u] = new[u].src[0].cast(dtypes.float32).reduce(*u.arg).cast(u.dtype)
   return [new[r] for r in roots]
 
 def is_long(u: UOp, target: Target) -> bool:
-  elements, long = prod(u.src[0].shape), LONG if target.units == 1 else LONG_FOR_A_BLOCK
-  return elements >= long and prod(u.shape) <= FEW_RESULTS and u.dtype not in HALVES and longest_axis(u)[1] >= PARTS
+  """Whether a reduction to few results is worth two kernels. (Parts in 16 bits would be rounded.)"""
+  long = LONG if target.units == 1 else LONG_FOR_A_BLOCK
+  if prod(u.src[0].shape) < long or u.dtype in dtypes.halves: return False
+  return prod(u.shape) <= FEW_RESULTS and longest_axis(u)[1] >= PARTS
 
 def is_narrow(u: UOp, target: Target) -> bool:
   """Whether a reduction of columns, whose neighbours are other columns', has too few of them for all processors."""
   shape = u.src[0].shape
-  if len(shape) - 1 in u.arg[1] or shape[-1] == 1 or u.dtype in HALVES: return False
+  if len(shape) - 1 in u.arg[1] or shape[-1] == 1 or u.dtype in dtypes.halves: return False
   many = prod(shape) >= 1 << 20 and longest_axis(u)[1] >= PARTS
   return many and prod(u.shape) < COLUMNS * (target.units - 1)
 

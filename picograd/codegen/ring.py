@@ -6,13 +6,12 @@
 # Also: what any kernel asks the cache for while it waits.   (chapter 3)
 from __future__ import annotations
 from typing import NamedTuple, Sequence
-from picograd.codegen.grid import without_order
 from picograd.codegen.target import Target
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv
 from picograd.ops.index import Sum, bounds, span, sum_of
 from picograd.ops.ops import Ops
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import UOp, memory_of, toposort, without_after
 
 class Piece(NamedTuple):
   """`size` elements of a slot's memory from `first` on, which depends on the block alone."""
@@ -81,7 +80,7 @@ def spans_of(code: Sequence[UOp]) -> list[Span]:
   found: dict[tuple[UOp, UOp | None, int], list[tuple[UOp, Sum]]] = {}
   for u in code:
     if u.op is not Ops.LOAD or memory_of(u).op is not Ops.PARAM: continue
-    address = without_order(u.src[0])
+    address = without_after(u.src[0])
     place = sum_of(address.src[1])
     own = [node for node in place.terms if names_in(node) == {"block"}]
     rest = Sum({node: factor for node, factor in place.terms.items() if node not in own}, place.constant)
@@ -135,13 +134,13 @@ def common_part(code: Sequence[UOp]) -> list[UOp]:
   written = {memory_of(u) for u in code if u.op is Ops.STORE}
   varies: set[UOp] = set()
   for u in toposort(code):
-    own = u.op in EFFECTS or u.op is Ops.SPECIAL and u.arg[0] == "block" or u.op is Ops.LOAD and memory_of(u) in written
-    if own or not varies.isdisjoint(u.src): varies.add(u)
+    own = u.op in IN_ORDER or u.op is Ops.SPECIAL and u.arg[0] == "block"
+    if own or u.op is Ops.LOAD and memory_of(u) in written or not varies.isdisjoint(u.src): varies.add(u)
   found = [u for u in code if u not in varies]
   loads = set(toposort([u for u in found if u.op is Ops.LOAD]))
   return [u for u in found if u in loads] + [u for u in found if u not in loads]
 
-EFFECTS = frozenset({Ops.RANGE, Ops.END, Ops.STORE, Ops.BARRIER, Ops.WMMA})
+IN_ORDER = frozenset({Ops.RANGE, Ops.END, Ops.STORE, Ops.BARRIER, Ops.WMMA})    # what must stay where it stands
 
 def kept_floats(code: Sequence[UOp], common: list[UOp]) -> int:
   """How much of what is the same for all blocks a thread has to keep for them; positions cost little to find again."""
@@ -151,12 +150,10 @@ def kept_floats(code: Sequence[UOp], common: list[UOp]) -> int:
 
 def is_of_the_block(load: UOp, code: Sequence[UOp]) -> bool:
   """Whether a load needs nothing but its block's number: it may come before the block's turn."""
-  address = without_order(load.src[0])
+  address = without_after(load.src[0])
   written = {memory_of(u) for u in code if u.op is Ops.STORE}
   alone = len(address.src) == 2 and memory_of(load).op is Ops.PARAM and memory_of(load) not in written
   return alone and "block" in names_in(address.src[1]) <= {"block", "thread"}
-
-def memory_of(access: UOp) -> UOp: return without_order(without_order(access.src[0]).src[0])
 
 PRELUDE = r"""
 __device__ unsigned int taken;

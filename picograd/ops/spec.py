@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, Callable, Iterator, NamedTuple
 from picograd.dtype import DType, dtypes, truncate
 from picograd.ops.ops import ALU, Axis, COMPARE, EFFECTS, INFO, MOVEMENT, Ops, Space, TERMINATORS
-from picograd.ops.uop import UOp, intern_key, ranges_inside, toposort
+from picograd.ops.uop import UOp, intern_key, ranges_inside, toposort, without_after
 
 class SpecError(Exception):
   """A pass has made what its form does not allow."""
@@ -38,9 +38,6 @@ def is_place(u):
   while u.op in VIEWS: u = u.src[0]
   return u.op is Ops.BUFFER
 
-def without_after(u):
-  while u.op is Ops.AFTER: u = u.src[0]
-  return u
 def is_memory(u): return without_after(u).op in (Ops.PARAM, Ops.BUFFER)
 def is_address(u):
   return without_after(u).op is Ops.INDEX and is_memory(without_after(u).src[0])

@@ -242,6 +242,15 @@ def consumers(nodes: Iterable[UOp]) -> dict[UOp, list[UOp]]:
       if s in out: out[s].append(u)
   return out
 
+def without_after(u: UOp) -> UOp:
+  """What an AFTER puts in order."""
+  while u.op is Ops.AFTER: u = u.src[0]
+  return u
+
+def memory_of(access: UOp) -> UOp:
+  """The PARAM or BUFFER of a LOAD or STORE."""
+  return without_after(without_after(access.src[0]).src[0])
+
 def ranges_inside(kernel: UOp) -> dict[UOp, frozenset[UOp]]:
   """For each node the ranges whose loops it stands in: those it depends on and that no REDUCE or END has closed."""
   inside: dict[UOp, frozenset[UOp]] = {}

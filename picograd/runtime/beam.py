@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 import numpy as np
 from picograd import codegen
-from picograd.codegen.flat import without_after
 from picograd.codegen.optimize import Opt, ranges_in
 from picograd.codegen.target import Target, text_of
 from picograd.dtype import DType, dtypes
 from picograd.helpers import BEAM, THREADS, cache_get, cache_put, ceildiv
 from picograd.ops.index import bounds
 from picograd.ops.ops import ALU, Axis, Ops, Space
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import UOp, toposort, without_after
 from picograd.runtime.device import Device, device
 from picograd.runtime.numpy import fit, packed, unpacked
 
