@@ -154,15 +154,10 @@ def test_threads_and_tiles_of_an_update_in_place():
 @pytest.mark.parametrize("op", ["sum", "amax"])
 def test_lanes_are_combined_once(op, capsys):
   """However many accumulators a row has."""
-  with DEBUG.set(4): getattr(picograd.tensor(random(4, 1024)), op)(1).realize()
+  with DEBUG.set(4): getattr(picograd.tensor(random(1, 1024)), op)(1).realize()
   text = capsys.readouterr().out
-  assert re.search(r"VECTOR\(r1, \d+\), UNROLL\(r1, 8\)", text)
+  assert re.search(r"VECTOR\(r0, \d+\), UNROLL\(r0, 8\)", text)
   assert text.count("extractelement <2 x float>") == 2
-
-def test_rows_of_a_matrix_are_read_one_after_the_other(capsys):
-  """A row tile would only save reading the vector, which lies in a cache, and read several places of memory at once."""
-  with DEBUG.set(3): (picograd.tensor(random(96, 1024)) @ picograd.tensor(random(1024))).realize()
-  assert "UPCAST" not in capsys.readouterr().out
 
 def test_windows_are_reduced_without_a_loop(capsys):
   """Lanes along two elements would be combined one by one for every result."""

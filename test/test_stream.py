@@ -6,10 +6,12 @@ from graphs import leaf, random, softmax2
 import picograd
 from picograd import codegen
 from picograd.codegen.heuristic import choose_opts
+from picograd.codegen.optimize import Opt
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import llvm_target
 from picograd.dtype import dtypes
-from picograd.ops.ops import Ops, Streaming
+from picograd.helpers import ceildiv, prod
+from picograd.ops.ops import Axis, Ops, Streaming
 from picograd.ops.uop import UOp
 from picograd.runtime.device import device, to_host
 from picograd.runtime.realize import realize
@@ -81,10 +83,24 @@ def matrix(rows: int, columns: int) -> UOp:
 def test_long_streams_are_fetched_ahead(target):
   found = fetches(matrix(2048, 4096).reduce(Ops.ADD, (1,)), target)
   per_line = 64 // target.vector_bytes
-  assert found == ([1024] + [None] * (per_line - 1)) * (len(found) // per_line)       # each line once
-  assert set(fetches(matrix(12, 4096).reduce(Ops.ADD, (1,)), target)) == {None}         # caches hold it
+  assert found == ([target.fetch_bytes] + [None] * (per_line - 1)) * (len(found) // per_line)       # each line once
+  assert set(fetches(matrix(8, 4096).reduce(Ops.ADD, (1,)), target)) == {None}         # caches hold it
   down = fetches(matrix(4096, 4096).reduce(Ops.ADD, (0,)), target)
-  assert {ahead for ahead in down if ahead} == {1024} and len(down) >= 8               # of eight rows each
+  assert {ahead for ahead in down if ahead} == {target.fetch_bytes} and len(down) >= 8  # of eight rows each
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: f"{t.name}-{t.threads}")
+@pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.float16])
+def test_rows_are_read_side_by_side_where_that_is_faster(target, dtype):
+  """As many as the target says, and no more accumulators than registers; also of a matrix times a vector."""
+  w, x = [UOp.buffer(dtype, n, "CPU").cast(dtypes.float32) for n in (96 * 1024, 1024)]
+  w, x = w.reshape((96, 1024)), x.reshape((1, 1024)).expand((96, 1024))
+  for u in (w.reduce(Ops.ADD, (1,)), (w * x).reduce(Ops.ADD, (1,))):
+    ast = codegen.prepared(schedule([u], "CPU", target).kernels[0].ast)
+    opts = choose_opts(ast, target)
+    amounts = {axis: prod(o.amount for o in opts if isinstance(o, Opt) and o.axis is axis) for axis in Axis}
+    assert amounts[Axis.UPCAST] == target.streams
+    registers = ceildiv(amounts[Axis.VECTOR], target.lanes(dtypes.float32))
+    assert 4 <= amounts[Axis.UPCAST] * amounts[Axis.UNROLL] * registers <= target.registers - 8
 
 def test_the_second_pass_over_a_row_fetches_the_next():
   """Softmax reads its row for the maximum, and again for the exponentials, which take long; those it keeps."""

@@ -13,6 +13,8 @@ from picograd.codegen.optimize import Opt, Stage, apply_opts, stores_of
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import Caches, llvm_target
 from picograd.codegen.tiling import contraction_opts
+from picograd.dtype import dtypes
+from picograd.helpers import prod
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import device
@@ -58,6 +60,14 @@ def test_two_threads(small, m, k, n):
     small(caches, threads=2)
     a, b = random(m, k), random(k, n, seed=1)
     near(tensor(a) @ tensor(b), np.matmul(*exact(a, b)))
+
+def test_each_tile_of_a_matrix_read_once_serves_all_rows():
+  """Eight rows fit no register tile of AVX2, and no copy pays for them: columns are outside of rows."""
+  target = llvm_target(AVX2, "x86_64", 1)
+  a, b = [UOp.buffer(dtypes.float32, prod(s), "CPU").reshape(s) for s in ((8, 4096), (4096, 4096))]
+  ast = codegen.prepared(schedule([matmul(a, b)], "CPU", target).kernels[0].ast)
+  *_, last = contraction_opts(ast, target) or ()
+  assert last == Opt(Axis.BLOCK, 1, 1)
 
 def test_epilogues_see_the_whole_sum(small):
   """A bias, a residual and relu, over a reduction in several blocks."""

@@ -196,13 +196,24 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
     if along is None: tile += across_memory(shape, reduce, target, lanes)
     else:
       lane_count = next(opt.amount for opt in lanes if opt.number == along.arg[0])
-      vectors = unrolled(size(along) // lane_count, at_once)
+      room = (target.registers - SPARE_REGISTERS) // ceildiv(lane_count, target.lanes(reduce.dtype))
+      rows = rows_at_once(shape, reduce, target)
+      tile += rows
+      vectors = unrolled(size(along) // lane_count, min(at_once, room) // prod(opt.amount for opt in rows))
       inner[along.arg[0]] = vectors
       if vectors > 1: tile.append(Opt(Axis.UNROLL, along.arg[0], vectors))
       tile += in_step(shape, along, lanes, vectors)
   inner.update({opt.number: opt.amount for opt in tile if opt.axis is Axis.UPCAST and opt.number in inner})
   rests = [rest for opt in lanes for rest in rest_apart(shape, opt.number, opt.amount * inner[opt.number])]
   return rests + lanes + dedup(tile)
+
+def rows_at_once(shape: KernelShape, reduce: UOp, target: Target) -> list[Opt]:
+  """Several rows that are reduced side by side, where that is all a kernel does: memory answers many places sooner."""
+  if len(shape.reduces) > 1 or shape.is_transcendental: return []
+  loads = shape.loads_below(reduce)
+  rows = [r for r in shape.outputs if any(stride(u, r) for u in loads)]
+  amount = tile_side(rows[-1], target.streams) if rows else 1
+  return [Opt(Axis.UPCAST, rows[-1].arg[0], amount)] if amount > 1 else []
 
 def rest_apart(shape: KernelShape, number: int, amount: int) -> list[Opt]:
   r = next(r for r in shape.ranges if r.arg[0] == number)

@@ -55,9 +55,6 @@ def runs_of(starts: list[int], lanes: int) -> list[tuple[int, int]]:
 
 LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit into the nearer caches
 LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
-# Bytes that a loop's fetches are ahead of its loads. The processor's own fetching looks for neighbours in time: it does
-# not find those that are fetched farther ahead.
-AHEAD = 1024
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
 class Pass(NamedTuple):
@@ -73,7 +70,7 @@ def fetch_ahead(kernel: UOp, target: Target) -> UOp:
   table = rows_ahead(kernel, found, target)
   for p in found:
     again = sum(q.memory is p.memory for q in found) > 1
-    if not again and is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p))
+    if not again and is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, target.fetch_bytes))
   return kernel.substitute(table)
 
 def passes_of(kernel: UOp) -> list[Pass]:
@@ -94,9 +91,9 @@ def reach(p: Pass) -> int:
   """Bytes of the memory up to the last that is loaded."""
   return bounds(p.loads[0].src[0].src[1])[1] * p.memory.dtype.itemsize
 
-def bytes_ahead(p: Pass) -> Table:
+def bytes_ahead(p: Pass, distance: int) -> Table:
   step = stride(p, p.loop) * p.memory.dtype.itemsize
-  return {u: u.replace(arg=Fetch(max(AHEAD, step))) for u in p.loads if begins_line(u)}
+  return {u: u.replace(arg=Fetch(max(distance, step))) for u in p.loads if begins_line(u)}
 
 def rows_ahead(kernel: UOp, found: list[Pass], target: Target) -> Table:
   """Where several loops in sequence pass over each row: the next row is fetched in the second of them, while the row is

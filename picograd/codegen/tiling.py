@@ -25,7 +25,7 @@ ELEMENT_CYCLES = 2       # for a lane that is loaded or stored by itself
 FAR_ROWS = 1.1           # rows of a tile that are not the innermost ones lie in more lines
 SLIVER = 8               # rows of the broadcast operand that have room in a quarter of L1, at least
 COPY_REUSE = 24          # how often an element must be used for a copy of it to pay
-STREAMS = 16             # rows of memory that are read side by side
+STREAMS = 16           # rows of memory that are read side by side
 THREAD_WORK = 1 << 17    # multiply-adds below which starting a second thread costs more than it gains
 
 class Contraction(NamedTuple):
@@ -101,7 +101,7 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
   tiles = [Tile(rows, vectors, lanes) for vectors in range(1, min(MOST_VECTORS, ceildiv(n, lanes)) + 1)
            for rows in range(1, min(m, most_rows) + 1) if fits(rows, vectors)]
   side_by_side = all(step(u, c.rows[-1]) in (0, 1) for u in c.broadcast)
-  return min(tiles, key=lambda tile: (step_cycles(c, tile, side_by_side), tile.rows))
+  return min(tiles, key=lambda tile: (step_cycles(c, tile, side_by_side), tile.rows + tile.vectors, tile.vectors))
 
 def step_cycles(c: Contraction, tile: Tile, side_by_side: bool = False) -> float:
   """Cycles of one step of the reduction for all rows and columns. side_by_side: a tile's rows share lines."""
@@ -210,7 +210,7 @@ def share_out(plan: Plan, c: Contraction, tile: Tile, target: Target) -> None:
 def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
   """Panels of the streamed operand that stay in the L2 cache while all rows go by, copied in the order in which they
   are read; a sliver of the broadcast one stays in L1 meanwhile. With too few rows for a copy, memory is read in its
-  order. False where lanes would be gathered over and over."""
+  order, each tile for all rows. False where lanes would be gathered over and over."""
   width, itemsize = tile.vectors * tile.lanes, c.reduce.dtype.itemsize
   depth = prod(size(r) for r in c.reduce.src[1:])
   rows, columns = prod(size(r) for r in c.rows), size(c.columns)
@@ -222,6 +222,7 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
   if not copies_pay and c.may_block and depth * columns * itemsize > target.l2_bytes:
     block_columns(plan, c, tile, max(width, target.l2_bytes // 2 // (rows * itemsize)))     # the sums stay near
     block_depth(plan, c, STREAMS)
+    if rows > tile.rows and tiles(c.columns, c, tile) > 1: plan.add(Opt(Axis.BLOCK, c.columns.arg[0], 1))
     return True
   block_columns(plan, c, tile, max(width, target.l2_bytes * 3 // 4 // (depth * itemsize)))
   block_depth(plan, c, depth)
