@@ -16,7 +16,7 @@ from picograd.codegen.tiling import contraction_opts
 from picograd.dtype import dtypes
 from picograd.helpers import prod
 from picograd.ops.ops import Axis, Ops
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import UOp, ranges_inside, toposort
 from picograd.runtime.device import device
 from picograd.runtime.plan import binaries, plans
 
@@ -68,6 +68,18 @@ def test_each_tile_of_a_matrix_read_once_serves_all_rows():
   ast = codegen.prepared(schedule([matmul(a, b)], "CPU", target).kernels[0].ast)
   *_, last = contraction_opts(ast, target) or ()
   assert last == Opt(Axis.BLOCK, 1, 1)
+
+@pytest.mark.parametrize("dtype", [dtypes.float16, dtypes.bfloat16])
+@pytest.mark.parametrize("features", [AVX2, AVX512], ids=["AVX2", "AVX512"])
+def test_what_is_copied_is_widened_once(dtype, features):
+  """No step of the product widens a number: both operands are copied as float32."""
+  target = llvm_target(features, "x86_64", 1)
+  a, b = [UOp.buffer(dtype, prod(s), "CPU").reshape(s).cast(dtypes.float32) for s in ((256, 768), (768, 768))]
+  ast = codegen.prepared(schedule([matmul(a, b)], "CPU", target).kernels[0].ast)
+  inside = ranges_inside(apply_opts(ast, contraction_opts(ast, target) or []))
+  assert [u for u, loops in inside.items() if u.op is Ops.BUFFER and u.dtype.scalar is dtypes.float32]
+  for u, loops in inside.items():
+    if u.op is Ops.CAST and u.dtype.scalar is dtypes.float32: assert all(r.axis is not Axis.REDUCE for r in loops)
 
 def test_epilogues_see_the_whole_sum(small):
   """A bias, a residual and relu, over a reduction in several blocks."""

@@ -21,7 +21,8 @@ class Opt(NamedTuple):
 
 class Stage(NamedTuple):
   """Copy what the loads from PARAM `slot` read inside the THREAD, GLOBAL and BLOCK loops, and in the ranges numbered
-  in `outside`, to LOCAL memory, `lanes` elements at once, in the order in which it is read; the loads read the copy."""
+  in `outside`, to LOCAL memory, `lanes` elements at once, in the order in which it is read; the loads read the copy.
+  What is widened for its use is copied wide."""
   slot: int
   lanes: int = 1
   outside: tuple[int, ...] = ()
@@ -314,11 +315,18 @@ def stage(kernel: UOp, opt: Stage) -> UOp:
     for r in sorted(tile, key=lambda r: (max(r.axis, Axis.REDUCE), -abs(step(u, r) or 0))):     # in the memory's order
       lanes = math.gcd(opt.lanes, r.bound.arg) if r is along else 1
       copied[r] = copying(r, lanes, Axis.UPCAST if by_lanes else Axis.VECTOR, fresh)
-    panel = UOp(Ops.BUFFER, u.dtype, (), Buf(next(names), length_of(tile), Space.LOCAL))
-    store = panel.index(place_in_tile(tile, copied)).store(u.substitute(copied))
+    value = widened(u, nodes)
+    panel = UOp(Ops.BUFFER, value.dtype, (), Buf(next(names), length_of(tile), Space.LOCAL))
+    store = panel.index(place_in_tile(tile, copied)).store(value.substitute(copied))
     copy = UOp(Ops.END, dtypes.void, (store, *dedup(q for value in copied.values() for q in own_ranges(value))))
-    table[u] = panel.after(copy).index(place_in_tile(tile, {})).load()
+    table[value] = panel.after(copy).index(place_in_tile(tile, {})).load()
   return kernel.substitute(table)
+
+def widened(load: UOp, nodes: Sequence[UOp]) -> UOp:
+  """A load, or the wider number that all who use it make of it: a copy spares them that."""
+  users = [u for u in nodes if load in u.src]
+  is_widened = len(users) == 1 and users[0].op is Ops.CAST and users[0].dtype.itemsize > load.dtype.itemsize
+  return users[0] if is_widened else load
 
 def step(load: UOp, r: UOp) -> int | None: return stride_of(load.src[0].src[1], r)
 

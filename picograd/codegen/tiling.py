@@ -233,11 +233,12 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
 
 def stage_rows(plan: Plan, c: Contraction, tile: Tile, held: int) -> None:
   """Copies of so many rows of what is broadcast, where they lie side by side and each step of the reduction is in lines
-  of its own, which would not stay in the L1 cache: in the order in which they are read."""
+  of its own, which would not stay in the L1 cache: in the order in which they are read. And of numbers that would be
+  widened one by one."""
   r, depths = c.rows[-1], c.reduce.src[1:]
   def is_far(u: UOp) -> bool:
     return step(u, r) == 1 and all((step(u, k) or 0) * u.dtype.itemsize >= LINE for k in depths)
-  found = dedup(slot(u) for u in c.broadcast if is_far(u))
+  found = dedup(slot(u) for u in c.broadcast if is_far(u) or u.dtype.itemsize < c.reduce.dtype.itemsize)
   if not found or size(c.columns) < COPY_REUSE * tile.lanes: return
   amount = max(1, held // tile.rows)
   if amount < tiles(r, c, tile): plan.add(Opt(Axis.BLOCK, r.arg[0], amount))
