@@ -69,8 +69,10 @@ class Guards:
     for x, name, value in [read for part in parts for read in part.attributes]:
       for column, entry in zip(attributes.setdefault(name, ([], [])), (x, value)): column.append(entry)
     self.attributes = [(attrgetter(name), *columns) for name, columns in attributes.items()]
-    self.items = [read for part in parts for read in part.items]
-    self.trees = [read for part in parts for read in part.trees]
+    items = [read for part in parts for read in part.items]
+    self.items = [(x, found) for x, found in items if found]
+    self.empty = [x for x, found in items if not found]
+    self.versions = {tree.changes for part in parts for tree in part.trees}
 
   def hold(self) -> bool:
     for f, code, defaults in self.functions:
@@ -82,7 +84,7 @@ class Guards:
     for x, items in self.items:
       now = flat_items(x)
       if len(now) != len(items) or any(map(is_not, now, items)): return False
-    return all(tree.changes == Module.changes for tree in self.trees)
+    return not any(self.empty) and (not self.versions or self.versions == {Module.changes})
 
 ABSENT = object()
 def flat_items(x: list | dict) -> list: return [*x, *x.values()] if isinstance(x, dict) else x
@@ -472,12 +474,15 @@ class Shortcut:
     for place, buffer in zip(self.places, given): memory[place] = buffer.memory
     outputs = []
     for where, nbytes in self.replay.sizes:
-      outputs.append(Buffer(where, nbytes))
-      memory.append(outputs[-1].allocate())
+      buffer = Buffer(where, nbytes)
+      outputs.append(buffer)
+      memory.append(buffer.allocate())
     self.program.run(memory, self, self.changed)
     for buffer, count in self.assigned: buffer.version += count
-    storages = [Storage.holding(outputs[k], form, home) for k, form, home in self.storages]
-    return self.rebuild(iter([Tensor.on(storages[k], steps, strides) for k, steps, strides in self.tensors]))
+    storages, tensors = [], []
+    for k, form, home in self.storages: storages.append(Storage.holding(outputs[k], form, home))
+    for k, steps, strides in self.tensors: tensors.append(Tensor.on(storages[k], steps, strides))
+    return self.rebuild(iter(tensors))
 
 def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
   """(key, memory of the tensors), or (None, []) where the arguments need a walk. Objects that are no tensors are named
