@@ -3,7 +3,7 @@
 # A binary is a line (the name of its entry, its number of threads, the bytes of scratch memory each of them needs) and
 # an object file: all loading needs.
 from __future__ import annotations
-import atexit, contextlib, ctypes, hashlib, itertools, os, re, struct, threading
+import atexit, contextlib, ctypes, functools, hashlib, itertools, os, re, struct, threading
 from pathlib import Path
 from typing import Any, Callable, Sequence
 import numpy as np
@@ -244,9 +244,9 @@ class Sequel:
             for (program, _), table, n, barrier in zip(calls, tables, counts, barriers)]
     numbers = [0, len(calls), self.threads, *(field for row in rows for field in row)]
     self.records = (ctypes.c_uint64 * len(numbers))(*numbers)
-    self.records_address = ctypes.addressof(self.records)
     self.address = device.native("sequel")
-    self.entry = ENTRY_TYPE(self.address)
+    records = ctypes.c_void_p(ctypes.addressof(self.records))        # converted once, not in each call
+    self.on_one_thread = functools.partial(ctypes.CFUNCTYPE(None)(self.address), records, ctypes.c_int64(0))
 
   def run(self, moving: Sequence[Any], changed: Sequence[int]) -> None:
     bound = self.bound
@@ -255,7 +255,7 @@ class Sequel:
       if address != bound[k]:
         bound[k] = address
         for at in self.places[k]: self.table[at] = address
-    if self.threads == 1: return self.entry(self.records_address, 0)
+    if self.threads == 1: return self.on_one_thread()
     self.records[0] = 0                                              # nobody has arrived at a barrier
     self.device.run(self.address, self.records, self.threads)
 

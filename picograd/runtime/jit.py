@@ -6,7 +6,7 @@ import threading, time
 from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 from picograd.dtype import dtypes
-from picograd.helpers import Counters
+from picograd.helpers import Counters, DEBUG, PROFILE
 from picograd.ops.ops import Buf, Ops
 from picograd.ops.uop import UOp, fresh
 from picograd.runtime import profile
@@ -136,7 +136,7 @@ class Captured:
     its last call."""
     if caller is None or caller is not self.caller: self.caller, changed = caller, self.every
     for feed in self.feeds: feed.buffer.device.copy_in(feed.buffer.memory, feed.make())
-    if profile.is_wanted() and self.where: self.report(self.where, memory, changed)
+    if (DEBUG.value >= 2 or PROFILE.value) and self.where: self.report(self.where, memory, changed)
     else: self.launch(memory, changed)
     Counters.kernels += self.kernels
     Counters.operations += self.operations
