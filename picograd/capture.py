@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib, copy, dis, enum, functools, os, types, weakref
 from operator import attrgetter, is_not
 from pathlib import Path
+from sys import getrefcount
 from typing import Any, Callable, Iterator, NamedTuple
 import numpy as np
 from picograd.common import Autocast, Default, GradMode, Precision
@@ -14,7 +15,7 @@ from picograd.helpers import DEBUG, DEVICE, EAGER, JIT_CHECK, dedup
 from picograd.nn.module import Module
 from picograd.ops.uop import UOp
 from picograd.runtime import realize as runtime
-from picograd.runtime.device import Buffer, buffer_of, device, to_host
+from picograd.runtime.device import Buffer, Device, LARGE, buffer_of, device, to_host
 from picograd.runtime.jit import Captured, CaptureError, Tape
 from picograd.storage import Form, Steps, Storage, changes, readers_of_old, realize
 from picograd.tensor import Tensor
@@ -69,8 +70,10 @@ class Guards:
     for x, name, value in [read for part in parts for read in part.attributes]:
       for column, entry in zip(attributes.setdefault(name, ([], [])), (x, value)): column.append(entry)
     self.attributes = [(attrgetter(name), *columns) for name, columns in attributes.items()]
-    self.items = [read for part in parts for read in part.items]
-    self.trees = [read for part in parts for read in part.trees]
+    items = [read for part in parts for read in part.items]
+    self.items = [(x, found) for x, found in items if found]
+    self.empty = [x for x, found in items if not found]
+    self.versions = {tree.changes for part in parts for tree in part.trees}
 
   def hold(self) -> bool:
     for f, code, defaults in self.functions:
@@ -82,7 +85,7 @@ class Guards:
     for x, items in self.items:
       now = flat_items(x)
       if len(now) != len(items) or any(map(is_not, now, items)): return False
-    return all(tree.changes == Module.changes for tree in self.trees)
+    return not any(self.empty) and (not self.versions or self.versions == {Module.changes})
 
 ABSENT = object()
 def flat_items(x: list | dict) -> list: return [*x, *x.values()] if isinstance(x, dict) else x
@@ -460,6 +463,8 @@ class Shortcut:
     made = dedup(source for source, _, _ in replay.returned)
     self.storages = [(s.memory, Form(s.shape, replay.leaves[s.memory].dtype), s.device) for s in made]
     self.tensors = [(made.index(source), steps, strides) for source, steps, strides in replay.returned]
+    self.single = (*self.storages[0][1:], *self.tensors[0][1:]) if self.rebuild is next else None
+    self.shelves = [Shelf(where, nbytes) for where, nbytes in replay.sizes]
     self.changes = changes.count
 
   def holds(self, given: list[Buffer]) -> bool:
@@ -468,16 +473,44 @@ class Shortcut:
     return self.guards.hold()
 
   def run(self, given: list[Buffer]) -> Any:
-    memory = self.memory.copy()
-    for place, buffer in zip(self.places, given): memory[place] = buffer.memory
-    outputs = []
-    for where, nbytes in self.replay.sizes:
-      outputs.append(Buffer(where, nbytes))
-      memory.append(outputs[-1].allocate())
-    self.program.run(memory, self, self.changed)
+    memory, program = self.memory.copy(), self.program
+    outputs: list[Buffer] = []
+    for place, buffer in zip(self.places, given):
+      memory[place] = buffer.memory if buffer.allocated is None else buffer.allocated
+    program.busy.acquire()
+    try:
+      for shelf in self.shelves:
+        buffer = shelf.take()
+        outputs.append(buffer)
+        memory.append(buffer.memory if buffer.allocated is None else buffer.allocated)
+      program.run_alone(memory, self, self.changed)
+    finally: program.busy.release()
     for buffer, count in self.assigned: buffer.version += count
+    if self.single:
+      form, home, steps, strides = self.single
+      return Tensor.on(Storage.holding(outputs[0], form, home), steps, strides)
     storages = [Storage.holding(outputs[k], form, home) for k, form, home in self.storages]
     return self.rebuild(iter([Tensor.on(storages[k], steps, strides) for k, steps, strides in self.tensors]))
+
+class Shelf:
+  """Buffers for one result of each call: those of the last two calls, if they are small and nobody has them any more,
+  or new ones. Whoever takes one holds the lock of the program that fills it."""
+  def __init__(self, where: Device, nbytes: int):
+    self.where, self.nbytes = where, nbytes
+    self.made: list[Buffer] = []
+
+  def take(self) -> Buffer:
+    made = self.made
+    if made:
+      if getrefcount(made[-1]) != UNUSED: made.reverse()
+      if getrefcount(made[-1]) == UNUSED:
+        made[-1].version = 0
+        return made[-1]
+    buffer = Buffer(self.where, self.nbytes)
+    if self.nbytes < LARGE: self.made = [*made[:1], buffer]
+    return buffer
+
+UNUSED = 2         # references to what a list alone has: its own, and that of him who counts
 
 def short_key(args: tuple) -> tuple[Any, list[Buffer]]:
   """(key, memory of the tensors), or (None, []) where the arguments need a walk. Objects that are no tensors are named

@@ -124,9 +124,14 @@ class Storage:
   def holding(cls, buffer: Buffer, form: Form, device: str) -> Storage:
     """A storage whose value lies in memory that nobody else has seen. Its node is made when somebody asks for it."""
     self = cls.__new__(cls)
-    self.device, self.history, self.leaf, self.shared, self.written = device, False, False, False, False
-    self.users, self.former, self.serial, self.node = [], (), next(fresh), None
-    self.buffer, self.form = buffer, form
+    self.history = self.leaf = self.shared = self.written = False
+    self.device = device
+    self.buffer = buffer
+    self.form = form
+    self.serial = next(fresh)
+    self.users = []
+    self.former = ()
+    self.node = None
     return self
 
   @property

@@ -179,9 +179,12 @@ class Tensor:
     if requires_grad: self.requires_grad_()
 
   def attach(self, storage: Storage, steps: Steps, strides: Ints | None) -> None:
-    self.storage, self.steps, self.known_strides = storage, steps, strides
-    if len(storage.users) >= 8: storage.users = [user for user in storage.users if user() is not None]
-    storage.users.append(weakref.ref(self))
+    self.storage = storage
+    self.steps = steps
+    self.known_strides = strides
+    users = storage.users
+    users.append(weakref.ref(self))
+    if len(users) > 8: storage.users = [user for user in users if user() is not None]
 
   @classmethod
   def on(cls, storage: Storage, steps: Steps, strides: Ints | None) -> Tensor:

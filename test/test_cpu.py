@@ -78,6 +78,21 @@ def test_captured_calls_run_in_order():
   np.testing.assert_array_equal(out.view(np.float32), [144] * 12)
   assert numbers.view(np.int64)[11] == 203
 
+def test_a_captured_call_without_neighbours_needs_no_other_code(monkeypatch):
+  """What goes through lists of calls takes as long to compile as a kernel."""
+  cpu = device("CPU")
+  add = cpu.load("add", cpu.compile(cpu.render(kernels.flat("add", kernels.add_kernel(12)))))
+  fill = cpu.load("threads", cpu.compile(cpu.render(kernels.flat("threads", kernels.thread_kernel(12, 3)))))
+  out, a, numbers = (cpu.allocate(n) for n in (48, 48, 96))
+  out.view(np.float32)[:], a.view(np.float32)[:] = 0, 1
+  fill([numbers])                                                    # the pool has begun
+  numbers[:] = 0
+  monkeypatch.setattr(cpu, "native", None)
+  adding, filling = cpu.capture([(add, [0, out, a])]), cpu.capture([(fill, [numbers])])
+  for _ in range(3): adding([out], [0])
+  filling([], [])
+  assert out.view(np.float32).tolist() == [3.0] * 12 and numbers.view(np.int64)[11] == 203
+
 def test_threads_after_fork():
   source = """
 import os, sys

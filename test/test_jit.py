@@ -8,6 +8,7 @@ import picograd as torch
 from picograd import nn, optim
 from picograd.capture import CaptureError, ReplayMismatch
 from picograd.helpers import Counters, DEBUG, JIT_CHECK
+from picograd.runtime.device import Buffer
 
 def counted(function):
   """The function as a Jit, and a list that grows with each call that really runs it."""
@@ -559,3 +560,40 @@ def test_requiring_a_gradient_of_what_is_reached_is_seen():
   for _ in range(3): assert not f(x).requires_grad
   weight.requires_grad_()
   assert f(x).requires_grad
+
+# ---- the memory of small results ------------------------------------------------------------------------------------
+
+def buffers_of(monkeypatch):
+  """A list that grows with each Buffer that a replay makes."""
+  made = []
+  def make(*args):
+    made.append(args)
+    return Buffer(*args)
+  monkeypatch.setattr("picograd.capture.Buffer", make)
+  return made
+
+def test_a_result_lies_where_one_did_that_nobody_has(monkeypatch):
+  """Of `x = f(x)` two lie side by side."""
+  f, x = torch.jit(lambda x: x + 1), torch.zeros(3)
+  for _ in range(3): f(x)
+  made = buffers_of(monkeypatch)
+  for n in range(8): x = f(x)
+  assert len(made) <= 2 and x.tolist() == [8.0] * 3
+
+@pytest.mark.parametrize("keep", {
+  "the tensor": lambda t: t, "a view": lambda t: t[1:], "what is detached": lambda t: t.detach(),
+  "a lazy value": lambda t: t * 1, "a NumPy view": lambda t: np.asarray(t), "a node": lambda t: torch.Tensor(t.uop),
+  "a copy": lambda t: t.clone(), "one overwritten": lambda t: t.add_(0),
+}.items(), ids=lambda item: item[0])
+def test_results_that_somebody_has_stay_as_they_are(keep):
+  f, kept = torch.jit(lambda x: (x * 2, x + 1)), []
+  for n in range(8): kept += [keep[1](t) for t in f(torch.tensor(np.full(4, n, np.float32)))]
+  for n, (double, more) in enumerate(zip(kept[::2], kept[1::2])):
+    assert set(double.tolist()) == {2.0 * n} and set(more.tolist()) == {n + 1.0}
+
+def test_large_results_wait_nowhere(monkeypatch):
+  f, x = torch.jit(lambda x: x + 1), torch.zeros(1 << 14)
+  for _ in range(3): f(x)
+  made = buffers_of(monkeypatch)
+  for _ in range(4): f(x)
+  assert len(made) == 4

@@ -10,6 +10,7 @@ from . import dialects, llamas
 from .workloads import Array, Call, Expression
 
 CACHES = ("CACHE_DIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
+BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}      # on the disk, where installed libraries have it
 JAX_CACHES_ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 def output(arguments: list[str], environment: dict[str, str]) -> str:
@@ -34,9 +35,7 @@ class Peer:
   def launched(self) -> int: return 0                                # kernels so far, where that is known
 
   def importing(self) -> Call | None:
-    """With bytecode on the disk, which installed libraries have."""
-    kept = {"PYTHONDONTWRITEBYTECODE": ""}
-    return (lambda: output(["-c", self.imports], kept)) if self.imports else None
+    return (lambda: output(["-c", self.imports], BYTECODE)) if self.imports else None
 
   def first_call(self, what: str, cold: int) -> Call | None:
     """Runs first.py in a new process, which prints its seconds."""
@@ -45,7 +44,7 @@ class Peer:
     def call() -> float:
       directory = tempfile.mkdtemp() if cold else str(kept)
       caches = {name: directory for name in CACHES}
-      return float(output(["-m", "extra.bench.first", self.name, what], caches | JAX_CACHES_ALL).split()[-1])
+      return float(output(["-m", "extra.bench.first", self.name, what], caches | JAX_CACHES_ALL | BYTECODE).split()[-1])
     if not cold: call()
     return call
 

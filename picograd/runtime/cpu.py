@@ -3,7 +3,7 @@
 # A binary is a line (the name of its entry, its number of threads, the bytes of scratch memory each of them needs) and
 # an object file: all loading needs.
 from __future__ import annotations
-import atexit, contextlib, ctypes, hashlib, itertools, os, re, struct, threading
+import atexit, contextlib, ctypes, functools, hashlib, itertools, os, re, struct, threading
 from pathlib import Path
 from typing import Any, Callable, Sequence
 import numpy as np
@@ -225,7 +225,8 @@ class CPUProgram:
 
 class Sequel:
   """Captured calls. records: for each call its entry, its table, its number of threads and whether a barrier
-  follows. The tables of all calls are one array, into which the addresses of moving arguments are written."""
+  follows. The tables of all calls are one array, into which the addresses of moving arguments are written. A call that
+  has no neighbours needs no records: its kernel is called with its table."""
   def __init__(self, device: CPUDevice, calls: Sequence[tuple[CPUProgram, list[Any]]]):
     self.device = device
     self.arguments = [program.arguments(memory) for program, memory in calls]   # the addresses must stay valid
@@ -244,9 +245,10 @@ class Sequel:
             for (program, _), table, n, barrier in zip(calls, tables, counts, barriers)]
     numbers = [0, len(calls), self.threads, *(field for row in rows for field in row)]
     self.records = (ctypes.c_uint64 * len(numbers))(*numbers)
-    self.records_address = ctypes.addressof(self.records)
-    self.address = device.native("sequel")
-    self.entry = ENTRY_TYPE(self.address)
+    if len(calls) == 1: self.address, self.given, self.threads = calls[0][0].address, self.table, counts[0]
+    else: self.address, self.given = device.native("sequel"), self.records
+    argument = ctypes.c_void_p(ctypes.addressof(self.given))         # converted here, not in each call
+    self.on_one_thread = functools.partial(ctypes.CFUNCTYPE(None)(self.address), argument, ctypes.c_int64(0))
 
   def run(self, moving: Sequence[Any], changed: Sequence[int]) -> None:
     bound = self.bound
@@ -255,9 +257,9 @@ class Sequel:
       if address != bound[k]:
         bound[k] = address
         for at in self.places[k]: self.table[at] = address
-    if self.threads == 1: return self.entry(self.records_address, 0)
+    if self.threads == 1: return self.on_one_thread()
     self.records[0] = 0                                              # nobody has arrived at a barrier
-    self.device.run(self.address, self.records, self.threads)
+    self.device.run(self.address, self.given, self.threads)
 
 class Pool:
   """Threads that wait for work (pool.ll). The caller is thread 0. A run is one native call: an exception, such as a

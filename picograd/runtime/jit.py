@@ -6,7 +6,7 @@ import threading, time
 from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 from picograd.dtype import dtypes
-from picograd.helpers import Counters
+from picograd.helpers import Counters, DEBUG, PROFILE
 from picograd.ops.ops import Buf, Ops
 from picograd.ops.uop import UOp, fresh
 from picograd.runtime import profile
@@ -127,14 +127,17 @@ class Captured:
     seconds = where.timed(lambda: self.launch(memory, changed))
     profile.record(where, f"replay of {self.kernels} kernels", start, seconds, self.operations, self.bytes)
 
-  def run(self, memory: Sequence[Any], caller: Any = None, changed: Sequence[int] = ()) -> None:
-    """Runs the program; raises the error of a check that fails. A caller who says who it is says which of the moving
-    buffers may differ from those of its last call."""
-    with self.busy:
-      if caller is None or caller is not self.caller: self.caller, changed = caller, self.every
-      for feed in self.feeds: feed.buffer.device.copy_in(feed.buffer.memory, feed.make())
-      if profile.is_wanted() and self.where: self.report(self.where, memory, changed)
-      else: self.launch(memory, changed)
+  def run(self, memory: Sequence[Any]) -> None:
+    """Runs the program; raises the error of a check that fails."""
+    with self.busy: self.run_alone(memory, None, ())
+
+  def run_alone(self, memory: Sequence[Any], caller: Any, changed: Sequence[int]) -> None:
+    """The same for a caller who holds the lock, and who may say which of the moving buffers can differ from those of
+    its last call."""
+    if caller is None or caller is not self.caller: self.caller, changed = caller, self.every
+    for feed in self.feeds: feed.buffer.device.copy_in(feed.buffer.memory, feed.make())
+    if (DEBUG.value >= 2 or PROFILE.value) and self.where: self.report(self.where, memory, changed)
+    else: self.launch(memory, changed)
     Counters.kernels += self.kernels
     Counters.operations += self.operations
     Counters.bytes_moved += self.bytes
