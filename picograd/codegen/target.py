@@ -11,6 +11,7 @@ class Target(NamedTuple):
   registers: int = 16                           # how many of them
   masked_vectors: bool = False                  # loads and stores under a lane mask are one instruction
   loads_fold: bool = False                      # arithmetic takes one operand from memory, which needs no register then
+  abreast: int = 1                              # vectors whose long chains of operations should be under way at once
   threads: int = 1                              # how many THREAD instances run at once
   local_bytes: int = 0                          # shared memory of a block of GPU threads
   scratch_bytes: int = 0                        # what a kernel may keep in arrays of its own, for each thread
@@ -45,17 +46,19 @@ RISCV = Target("riscv-rv64gc", registers=32, missing_dtypes=HALF, division_traps
 RISCV_V = RISCV._replace(name="riscv-rv64gcv", vector_bytes=32, registers=13)          # groups of two registers
 
 class Vectors(NamedTuple):
-  """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask, and arithmetic a load."""
+  """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask, and arithmetic a load. abreast:
+  of how many the operations alternate, since many processors of that kind do not look ahead to the next vector's."""
   bytes: int
   registers: int
   masked: bool
   loads_fold: bool
+  abreast: int
 
 def llvm_vectors(features: frozenset[str], machine: str) -> Vectors:
-  if "avx512f" in features: return Vectors(64, 32, True, True)
-  if "avx" in features: return Vectors(32, 16, "avx2" in features, True)
+  if "avx512f" in features: return Vectors(64, 32, True, True, 1)
+  if "avx" in features: return Vectors(32, 16, "avx2" in features, True, 4)
   is_arm = machine in ("aarch64", "arm64")
-  return Vectors(16, 32 if is_arm else 16, False, not is_arm)
+  return Vectors(16, 32 if is_arm else 16, False, not is_arm, 1)
 
 class Caches(NamedTuple):
   """Bytes of a core's data caches."""
