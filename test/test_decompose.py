@@ -4,6 +4,7 @@ import math
 import numpy as np
 import picograd
 import pytest
+from picograd.arithmetic import magnitude
 from picograd.dtype import dtypes, fused_multiply_add
 from picograd.ops import decompose
 from picograd.ops.match import rewrite, rewrite_top_down
@@ -53,6 +54,31 @@ def test_exponentials_within_one_ulp(dtype):
     x = spread(low * scale, high * scale)
     assert largest_error(decompose.exp2_polynomial, np.exp2, x, dtype) <= 1
     assert largest_error(decompose.exp_polynomial, np.exp, x * math.log(2), dtype) <= 1
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("function, reference",
+                         [(decompose.exp2_polynomial, np.exp2), (decompose.exp_polynomial, np.exp)])
+def test_exponentials_of_what_is_never_positive(dtype, function, reference):
+  """One power of two is enough where two are wanted in general."""
+  def power(x): return function(-magnitude(x))
+  def exact(x): return reference(-np.abs(x))
+  low, _ = EXPONENTS[dtype]
+  for x in (spread(low, -low), spread(-1, 1), np.array([-0.0, low - 1, low - 2, 2 * low])):
+    assert largest_error(power, exact, x, dtype) <= 1
+  special = np.array([np.inf, -np.inf, np.nan], numpy_type(dtype))
+  assert np.array_equal(run(power, special, dtype), np.array([0, 0, np.nan], special.dtype), equal_nan=True)
+  v = variable(dtype)
+  arguments = v, -v, -magnitude(v), magnitude(v) * -v
+  shifts = [sum(u.op is Ops.SHL for u in toposort([function(x)])) for x in arguments]
+  assert shifts == [2, 2, 1, 2]
+
+def test_signs():
+  x, y = variable(dtypes.float32), variable(dtypes.float32, 1)
+  up = x * x + 2.0
+  for u, sign in ((x, 0), (magnitude(x), 1), (up, 1), (up * -magnitude(y), -1), (up + x, 0), (-up + 1.0, 0),
+                  (-up + -1.0, -1),
+                  ((x < y).where(up, y.alu(Ops.EXP2)), 1), ((x < y).where(up, -up), 0), ((x < 0).where(-y, y), 0)):
+    assert decompose.sign_of(u) == sign, u
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_exponentials_by_the_machines_powers(dtype):

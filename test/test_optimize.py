@@ -7,8 +7,9 @@ from graphs import close, leaf, matmul, random, softmax2, softmax2_numpy, total,
 from picograd import codegen
 from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.optimize import Opt, apply_opts, computed_again, ranges_in
+from picograd.codegen.place import alternating
 from picograd.codegen.schedule import schedule
-from picograd.codegen.target import llvm_target
+from picograd.codegen.target import Target, llvm_target
 from picograd.dtype import dtypes
 from picograd.helpers import DEBUG
 from picograd.ops.index import stride_of
@@ -205,3 +206,38 @@ def test_deep_sharing_is_searched_once():
   total = UOp(Ops.REDUCE, dtypes.int32, (x, reduce_range), (Ops.ADD, ()))
   store = UOp(Ops.PARAM, dtypes.int32, (), 0).index(rows).store(total)
   assert computed_again(UOp.sink(UOp(Ops.END, dtypes.void, (store, rows))), 1 << 14) == []
+
+# ---- long chains of operations ---------------------------------------------------------------------------------------
+
+AVX2 = llvm_target(frozenset({"avx", "avx2"}), "x86_64", 1)
+
+def inner_block(u: UOp, target: Target) -> list[UOp]:
+  """The block of u's only kernel that has most in it."""
+  kernel, = schedule([u], "CPU", target).kernels
+  ast = codegen.prepared(kernel.ast)
+  fn = codegen.compile("k", ast, target, choose_opts(ast, target))
+  return max(fn.blocks.values(), key=len)
+
+def test_long_chains_are_computed_in_alternation():
+  """Four neighbours in the code never wait for each other. A processor that looks ahead far is given one vector."""
+  x = leaf(random(4096)).alu(Ops.EXP2)
+  steps = [u for u in inner_block(x, AVX2) if u.op is Ops.MULACC]
+  groups = [steps[i:i + 4] for i in range(0, len(steps), 4)]
+  assert len(groups) == 7 and all(a is b or a not in b.toposort() for group in groups for a in group for b in group)
+  assert sum(u.op is Ops.STORE for u in inner_block(x, AVX512)) == 1
+
+@pytest.mark.parametrize("n", [8, 24, 40, 250, 4096, 5003])
+def test_values_of_long_chains(n):
+  x = random(n)
+  close(value(leaf(x).alu(Ops.EXP2) + leaf(x)), np.exp2(x.astype(np.float64)) + x)
+
+def test_stores_that_need_each_other_stay_in_order():
+  """What a later store needs late in an earlier one's operations keeps the order as it was."""
+  x = [UOp(Ops.PARAM, dtypes.float32, (), k) for k in range(2)]
+  chain = [x[0]]
+  for k in range(12): chain.append(chain[-1] * x[1])
+  other = [chain[8]]
+  for k in range(12): other.append(other[-1] * x[0])
+  stores = [UOp(Ops.STORE, dtypes.void, (x[k], last)) for k, last in enumerate((chain[-1], other[-1]))]
+  block = [*chain[1:], stores[0], *other[1:], stores[1]]
+  assert alternating(block, 4) == block

@@ -51,7 +51,7 @@ STRUCTURED = (
 FLAT = (
   Pass("flatten",   lambda code, job: flatten(job.name, code),        "flat"),
   Pass("mem2reg",   lambda code, job: mem2reg(code),                  "flat"),
-  Pass("place",     lambda code, job: place(code),                    "placed"),
+  Pass("place",     lambda code, job: place(code, abreast=job.target.abreast),                  "placed"),
 )
 SHOWN = {5: ("optimize",), 6: ("mem2reg", "place")}                   # DEBUG level -> passes whose result it prints
 

@@ -65,7 +65,7 @@ class KernelShape:
     self.stores = [u for u in nodes if u.op is Ops.STORE]
     self.reduces = [u for u in nodes if u.op is Ops.REDUCE]
     self.loads = [u for u in nodes if u.op is Ops.LOAD]
-    self.is_transcendental = any(u.op in TRANSCENDENTAL for u in nodes)
+    self.transcendental = {u.op for u in nodes if u.op in TRANSCENDENTAL}
     self.ranges = ranges_in(kernel)
     loops = [s for s in ends[-1].src if s.op is Ops.RANGE] if ends else []
     self.outputs = [r for r in loops if r.axis is Axis.LOOP]             # outermost first; others keep their order
@@ -190,7 +190,7 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
   across it. Steps that fill no vector are set apart."""
   inner = {opt.number: 1 for opt in lanes}                 # lanes' range -> vectors that one step of its loop takes
   tile: list[Opt] = []
-  at_once = max(1, target.registers // 8) if shape.is_transcendental else ACCUMULATORS      # such a loop has constants
+  at_once = max(1, target.registers // 8) if shape.transcendental else ACCUMULATORS      # such a loop has constants
   for reduce in shape.reduces:
     along = next((r for r in reduce.src[1:] if r.arg[0] in inner), None)
     if along is None: tile += across_memory(shape, reduce, target, lanes)
@@ -203,17 +203,25 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
       inner[along.arg[0]] = vectors
       if vectors > 1: tile.append(Opt(Axis.UNROLL, along.arg[0], vectors))
       tile += in_step(shape, along, lanes, vectors)
+  if not shape.reduces: tile += abreast(shape, target, lanes)
   inner.update({opt.number: opt.amount for opt in tile if opt.axis is Axis.UPCAST and opt.number in inner})
   rests = [rest for opt in lanes for rest in rest_apart(shape, opt.number, opt.amount * inner[opt.number])]
   return rests + lanes + dedup(tile)
 
 def rows_at_once(shape: KernelShape, reduce: UOp, target: Target) -> list[Opt]:
   """Several rows that are reduced side by side, where that is all a kernel does: memory answers many places sooner."""
-  if len(shape.reduces) > 1 or shape.is_transcendental: return []
+  if len(shape.reduces) > 1 or shape.transcendental: return []
   loads = shape.loads_below(reduce)
   rows = [r for r in shape.outputs if any(stride(u, r) for u in loads)]
   amount = tile_side(rows[-1], target.streams) if rows else 1
   return [Opt(Axis.UPCAST, rows[-1].arg[0], amount)] if amount > 1 else []
+
+def abreast(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Opt]:
+  """Several vectors of a long chain of operations at once. Logarithms and sines have branches to their rare cases."""
+  if shape.transcendental != {Ops.EXP2}: return []
+  steps = {opt.number: size(r) // opt.amount for opt in lanes for r in shape.outputs if r.arg[0] == opt.number}
+  amounts = {number: unrolled(n, target.abreast) for number, n in steps.items()}
+  return [Opt(Axis.UPCAST, number, amount) for number, amount in amounts.items() if amount > 1]
 
 def rest_apart(shape: KernelShape, number: int, amount: int) -> list[Opt]:
   r = next(r for r in shape.ranges if r.arg[0] == number)

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Iterable
 from picograd.dtype import dtypes
 from picograd.helpers import dedup
-from picograd.ops.ops import Ops
+from picograd.ops.ops import EFFECTS, Ops
 from picograd.ops.uop import Table, UOp
 from picograd.codegen.flat import Flow, Function, LEAVES, every_node, incoming, operands
 
-def place(fn: Function, flow: Flow | None = None) -> Function:
-  """flow: what is known of fn's control flow already."""
+def place(fn: Function, flow: Flow | None = None, abreast: int = 1) -> Function:
+  """flow: what is known of fn's control flow already. abreast: what so many stores in sequence need is computed in
+  alternation, if it is alike."""
   flow = flow or Flow(fn)
   listed = {u: label for label, block in fn.blocks.items() for u in block}
   pure = [u for u in every_node(fn) if u not in listed and u.op not in LEAVES]       # operands first
@@ -23,6 +24,7 @@ def place(fn: Function, flow: Flow | None = None) -> Function:
     if u in where: waiting[where[u]].append(u)
   last_uses = uses_before(fn, where)
   blocks = {label: order_block(block, label, waiting[label], where, last_uses) for label, block in fn.blocks.items()}
+  if abreast > 1: blocks = {label: alternating(block, abreast) for label, block in blocks.items()}
   return replace(fn, blocks=blocks)
 
 def uses_before(fn: Function, where: Table) -> dict[UOp, list[UOp]]:
@@ -201,3 +203,35 @@ def order_block(block: list[UOp], label: UOp, waiting: list[UOp], where: Table, 
   emit_operands(block[-1])
   out.append(block[-1])
   return out
+
+LONG_CHAIN = 8           # operations that a processor may not look past to those for the next store
+
+def alternating(block: list[UOp], most: int) -> list[UOp]:
+  """A placed block in which stores whose values take the same operations come together, `most` of them at once, after
+  these operations in alternation: a processor that looks ahead little then finds some that do not wait for others."""
+  out: list[UOp] = []
+  rows: list[list[UOp]] = []                                         # alike, of one operation or more and a store
+  at = 0
+  for k, u in enumerate(block):
+    if u.op is not Ops.STORE: continue
+    row = block[at:k + 1]
+    at = k + 1
+    if rows and len(row) > LONG_CHAIN and are_alike(rows[0][-len(row):], row) and len(rows) < most: rows.append(row)
+    else:
+      out += in_alternation(rows)
+      rows = [row]
+  return out + in_alternation(rows) + block[at:]
+
+def are_alike(a: list[UOp], b: list[UOp]) -> bool:
+  """Whether two sequences, each of pure nodes and a store, have the same operations."""
+  return [u.op for u in a] == [u.op for u in b] and not any(u.op in EFFECTS or u.op is Ops.LOAD for u in b[:-1])
+
+def in_alternation(rows: list[list[UOp]]) -> list[UOp]:
+  """The first of each row, the second of each, ..; unless a row needs what comes too late in one before it. What the
+  first row has more comes before."""
+  if len(rows) < 2: return [u for row in rows for u in row]
+  more = len(rows[0]) - len(rows[1])
+  out = rows[0][:more] + [u for step in zip(rows[0][more:], *rows[1:]) for u in step]
+  place = {u: k for k, u in enumerate(out)}
+  in_order = all(place.get(s, -1) < k for k, u in enumerate(out) for s in operands(u) if s is not u)
+  return out if in_order else [u for row in rows for u in row]

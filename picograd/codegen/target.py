@@ -13,6 +13,7 @@ class Target(NamedTuple):
   loads_fold: bool = False                      # arithmetic takes one operand from memory, which needs no register then
   streams: int = 1                              # rows of memory that are best read side by side
   fetch_bytes: int = 1024                       # how far ahead of its use memory is best asked for
+  abreast: int = 1                              # vectors whose long chains of operations should be under way at once
   threads: int = 1                              # how many THREAD instances run at once
   local_bytes: int = 0                          # shared memory of a block of GPU threads
   scratch_bytes: int = 0                        # what a kernel may keep in arrays of its own, for each thread
@@ -47,18 +48,20 @@ RISCV = Target("riscv-rv64gc", registers=32, missing_dtypes=HALF, division_traps
 RISCV_V = RISCV._replace(name="riscv-rv64gcv", vector_bytes=32, registers=13)          # groups of two registers
 
 class Vectors(NamedTuple):
-  """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask, and arithmetic a load. How cores
-  that have them read memory best (measured on Zen 1 and on an EPYC with AVX-512): the fields of Target."""
+  """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask, and arithmetic a load. And how
+  cores that have them read memory best, and whether they look ahead to the next vector's operations: Target's fields, as
+  measured on Zen 1 and on an EPYC with AVX-512."""
   bytes: int
   registers: int
   masked: bool
   loads_fold: bool
   streams: int = 1
   fetch_bytes: int = 1024
+  abreast: int = 1
 
 def llvm_vectors(features: frozenset[str], machine: str) -> Vectors:
   if "avx512f" in features: return Vectors(64, 32, True, True)
-  if "avx" in features: return Vectors(32, 16, "avx2" in features, True, 4, 256)
+  if "avx" in features: return Vectors(32, 16, "avx2" in features, True, streams=4, fetch_bytes=256, abreast=4)
   is_arm = machine in ("aarch64", "arm64")
   return Vectors(16, 32 if is_arm else 16, False, not is_arm)
 

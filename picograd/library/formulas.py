@@ -130,6 +130,16 @@ def normal(x: UOp) -> UOp:
   beyond = (t * polynomial(t, NORMAL_T) - 1).alu(Ops.EXP2)
   return with_slope("normal", (x < 0).where(beyond, 1 - beyond), x)
 
+# (1 + tanh(u))/2 for the tanh formula's u: 1/(1 + e^-2u), 2u = x (a + b x^2)
+TANH_A, TANH_B = math.sqrt(8 / math.pi), math.sqrt(8 / math.pi) * 0.044715
+
+@in_float32
+def normal_by_tanh(x: UOp) -> UOp:
+  """The same by the tanh formula of Hendrycks and Gimpel (2016), as a sigmoid of powers of 2: a product less."""
+  square, log2_e = x * x, 1 / math.log(2)
+  e = (magnitude(x) * (square * (-TANH_B * log2_e) + -TANH_A * log2_e)).alu(Ops.EXP2)
+  return with_slope("sigmoid", (x < 0).where(e, e.like(1)) / (1 + e), x * (square * TANH_B + TANH_A))
+
 # ---- trigonometry ----------------------------------------------------------------------------------------------------
 
 sin = in_float32(lambda x: x.alu(Ops.SIN))

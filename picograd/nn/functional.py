@@ -10,7 +10,7 @@ from picograd.helpers import ceildiv, prod
 from picograd.ops.windows import Steps, correlate, windows as windows_of, with_zeros_between
 from picograd.tensor import common_device, moved_to, result, result_type
 from picograd.random import Generator, rand
-from picograd.library.formulas import normal
+from picograd.library.formulas import normal, normal_by_tanh
 from picograd.library.reductions import standardised
 from picograd.library import Tensor, arange, no_grad, ones, tensor, where, zeros_like
 
@@ -73,10 +73,9 @@ def logsigmoid(input: Tensor) -> Tensor: return -softplus(-input)
 @rounded_once
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
   """x * Phi(x), Phi the normal distribution's integral or the tanh formula of Hendrycks and Gimpel (2016)."""
-  if approximate == "none": return input * input.map_float(normal)
-  if approximate != "tanh": raise ValueError(f"gelu(approximate={approximate!r}): 'none' or 'tanh' is expected")
-  twice = input * (math.sqrt(8 / math.pi) * 0.044715 * (input * input) + math.sqrt(8 / math.pi))
-  return input * twice.sigmoid()                           # (1 + tanh(u))/2 = sigmoid(2u), which loses no digits
+  formula = {"none": normal, "tanh": normal_by_tanh}.get(approximate)
+  if formula is None: raise ValueError(f"gelu(approximate={approximate!r}): 'none' or 'tanh' is expected")
+  return input * input.map_float(formula)
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
             generator: Generator | None = None) -> Tensor:

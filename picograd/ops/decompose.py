@@ -111,37 +111,54 @@ def by_float32(function: Callable[[UOp, Format], UOp]) -> Callable[[UOp], UOp]:
 def clamp(x, low, high):
   """x within bounds; NaN stays NaN."""
   x = (x < low).where(low, x)
-  return (x > high).where(high, x)
+  return x if sign_of(x) < 0 else (x > high).where(high, x)
 
-def in_powers(x, scale, f):
-  """(n, p -> p * 2^n) for the integer n that is nearest to x*scale. As in round_to_integer, but 2 * bias is added too:
-  the low bits are the sum of two biased exponents, of 2^(n//2) and 2^(n - n//2), and moved up they are these powers.
-  The first product is exact; the last rounds once, so that denormal and infinite results come out right."""
-  magic = 1.5 * 2.0**f.mantissa + 2 * f.bias
-  pushed = fma(x, scale, magic)
+def sign_of(x: UOp, depth: int = 8) -> int:
+  """1 for what is never below zero, -1 for what is never above, NaN aside; 0 where that is not plain to see."""
+  known = number(x)
+  if known is not None: return (known > 0) - (known < 0)
+  if depth == 0: return 0
+  if x.op is Ops.EXP2 or x.op is Ops.MUL and x.src[0] is x.src[1] or is_magnitude(x): return 1
+  values = x.src[1:] if x.op is Ops.WHERE else x.src
+  if x.op not in (Ops.MUL, Ops.ADD, Ops.MULACC, Ops.WHERE): return 0
+  signs = [sign_of(s, depth - 1) for s in values]
+  if x.op in (Ops.MUL, Ops.MULACC): signs = [signs[0] * signs[1], *signs[2:]]
+  return signs[0] if len(set(signs)) == 1 else 0
+
+def is_magnitude(x: UOp) -> bool:
+  """x where it is not below zero, else -x."""
+  return x.op is Ops.WHERE and x.src[0] is (x.src[2] < 0) and x.src[1] is -x.src[2]
+
+def in_powers(x, unit, reduced, coefficients, f):
+  """2^n p(reduced(x, n)) for the integer n that is nearest to x/unit. As in round_to_integer, but biases are added too:
+  moved up, the low bits of a number that has n as its lowest are powers of two. In general they are the sum of two
+  biased exponents, of 2^(n//2) and 2^(n - n//2): the first product is exact. Where x <= 0, there is one power, and what
+  it lacks to be normal is in the coefficients. The last product rounds once, so that denormal and infinite results come
+  out right."""
+  low, high = exp_bounds(f)
+  x = clamp(x, float(low * unit), float(high * unit))
+  lift = f.mantissa + 1 if sign_of(x) < 0 else f.bias
+  magic = 1.5 * 2.0**f.mantissa + f.bias + lift
+  pushed = fma(x, float(1 / unit), magic)
   bits = pushed.bitcast(f.signed)
-  half = bits >> 1
+  p, half = reduced(x, pushed + -magic), bits >> 1
+  if sign_of(x) < 0: return horner(p, [c * 2.0**-lift for c in coefficients]) * (bits << f.mantissa).bitcast(f.real)
   powers = [(n << f.mantissa).bitcast(f.real) for n in (half, bits - half)]
-  return pushed + -magic, lambda p: p * powers[0] * powers[1]
+  return horner(p, coefficients) * powers[0] * powers[1]
 
 def exp_bounds(f: Format) -> tuple[int, int]:
   """Beyond these powers of two the result is surely 0 or infinite."""
-  return -f.bias - f.mantissa - 3, f.bias + 3
+  return -f.bias - f.mantissa - 1, f.bias + 3
 
 @by_float32
 def exp2_polynomial(x, f):
   """2^x, within 1 ulp; exact for integers."""
-  x = clamp(x, *exp_bounds(f))
-  n, scaled = in_powers(x, 1.0, f)
-  return scaled(horner(x - n, f.exp2))
+  return in_powers(x, Fraction(1), lambda x, n: x - n, f.exp2, f)
 
 @by_float32
 def exp_polynomial(x, f):
   """e^x, within 1 ulp: x*log2(e) is never rounded."""
-  low, high = exp_bounds(f)
-  x = clamp(x, low * math.log(2), high * math.log(2))
-  n, scaled = in_powers(x, float(LOG2_E), f)
-  return scaled(horner(fma(n, -f.ln2[1], fma(n, -f.ln2[0], x)), f.exp))
+  return in_powers(x, LN2, lambda x, n: fma(n, -f.ln2[1], fma(n, -f.ln2[0], x)), f.exp, f)
 
 @by_float32
 def exp_by_exp2(x, f):
