@@ -49,8 +49,8 @@ RISCV_V = RISCV._replace(name="riscv-rv64gcv", vector_bytes=32, registers=13)   
 
 class Vectors(NamedTuple):
   """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask, and arithmetic a load. And how
-  cores that have them read memory best, and whether they look ahead to the next vector's operations: Target's fields, as
-  measured on Zen 1 and on an EPYC with AVX-512."""
+  cores with such registers read memory best, and whether they look ahead to the next vector's operations: the fields of
+  Target, as measured on Zen 1 and on an EPYC with AVX-512."""
   bytes: int
   registers: int
   masked: bool
