@@ -58,6 +58,7 @@ LONG_STEP = 8                                  # vectors that one step of a loop
 # Bytes that a loop's fetches are ahead of its loads. The processor's own fetching looks for neighbours in time: it does
 # not find those that are fetched farther ahead.
 AHEAD = 1024
+WAYS = 8                                       # lines that always have room in a cache, wherever they are from
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
 class Pass(NamedTuple):
@@ -73,7 +74,7 @@ def fetch_ahead(kernel: UOp, target: Target) -> UOp:
   table = rows_ahead(kernel, found, target)
   for p in found:
     again = sum(q.memory is p.memory for q in found) > 1
-    if not again and is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p))
+    if not again and is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, target))
   return kernel.substitute(table)
 
 def passes_of(kernel: UOp) -> list[Pass]:
@@ -94,9 +95,18 @@ def reach(p: Pass) -> int:
   """Bytes of the memory up to the last that is loaded."""
   return bounds(p.loads[0].src[0].src[1])[1] * p.memory.dtype.itemsize
 
-def bytes_ahead(p: Pass) -> Table:
+def bytes_ahead(p: Pass, target: Target) -> Table:
   step = stride(p, p.loop) * p.memory.dtype.itemsize
-  return {u: u.replace(arg=Fetch(max(AHEAD, step))) for u in p.loads if begins_line(u)}
+  ahead = 2 * LINE if is_crowded(p, target) else AHEAD
+  return {u: u.replace(arg=Fetch(max(ahead, step))) for u in p.loads if begins_line(u)}
+
+def is_crowded(p: Pass, target: Target) -> bool:
+  """Whether a step goes along so many rows that a cache has room for no more than a line of each: rows that are a power
+  of two apart compete for the same places, and what comes much too early displaces what is still wanted."""
+  rows = runs_of(sorted({sum_of(u.src[0].src[1]).constant for u in p.loads}), p.loads[0].dtype.count)
+  count = len(rows) * prod(bounds(r.bound)[1] for r in p.others if r.axis is Axis.STRIP)
+  if len(rows) < 2 or count <= WAYS: return False
+  return count * (rows[1][0] - rows[0][0]) * p.memory.dtype.itemsize >= target.l2_bytes > 0
 
 def rows_ahead(kernel: UOp, found: list[Pass], target: Target) -> Table:
   """Where several loops in sequence pass over each row: the next row is fetched in the second of them, while the row is
