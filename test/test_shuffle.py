@@ -9,7 +9,7 @@ from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.optimize import Opt, Stage
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import llvm_target
-from picograd.ops.ops import Axis, Ops
+from picograd.ops.ops import Axis, Fetch, Ops, Streaming
 from picograd.ops.uop import UOp, toposort
 
 AVX2 = llvm_target(frozenset(["avx", "avx2"]), "x86_64", 1)
@@ -45,6 +45,19 @@ def test_rows_are_loaded_as_vectors(side, target, width):
   fn = codegen.compile("k", ast, target, choose_opts(ast, target))
   loads = [u for u in toposort([u for block in fn.blocks.values() for u in block]) if u.op is Ops.LOAD]
   assert loads and all(u.dtype.count == width for u in loads)
+
+@pytest.mark.parametrize("target", [AVX2, AVX512], ids=["AVX2", "AVX512"])
+def test_lines_are_written_one_after_the_other_as_registers_allow(target):
+  """A step holds no more vectors than registers."""
+  x = UOp.buffer(leaf(random(1)).dtype, 4096 * 4096, "CPU").reshape((4096, 4096)).permute((1, 0))
+  kernel, = schedule([UOp(Ops.CONTIGUOUS, x.dtype, (x,))], "CPU").kernels
+  ast = codegen.prepared(kernel.ast)
+  fn = codegen.compile("k", ast, target, choose_opts(ast, target))
+  loads = [u for block in fn.blocks.values() for u in block if u.op is Ops.LOAD]
+  stores = [u for block in fn.blocks.values() for u in block if u.op is Ops.STORE]
+  assert len(loads) == len(stores) * stores[0].src[1].dtype.count // loads[0].dtype.count
+  assert len(stores) == target.registers and {u.arg for u in stores} == {Streaming.STORE}
+  assert {u.arg for u in loads} == {Fetch(target.fetch_bytes)}
 
 def test_a_staged_copy_transposes_one_tile_at_a_time():
   """However many vectors wide a product's tile is: the copy is a loop over square tiles of registers."""

@@ -257,8 +257,9 @@ def across_memory(shape: KernelShape, reduce: UOp, target: Target, lanes: list[O
 
 def transpose_opts(shape: KernelShape, target: Target) -> list[Opt]:
   """Where neighbours of the result are no neighbours in some operand: square register tiles, which make whole lines of
-  the result, along the operand's rows. Of a large operand whole lines are read too, since they do not stay in a cache;
-  and two lines are written together where every row is a page of its own."""
+  the result, along the operand's rows. Of a large operand whole lines are read too, if registers suffice, since they do
+  not stay in a cache; and two lines are written together where every row is a page of its own, one after the other if a
+  tile of both has no room in registers."""
   if shape.reduces or target.vector_bytes == 0: return []
   r = next((r for r in reversed(shape.outputs) if all(stride(s, r) == 1 for s in shape.stores)), None)
   if r is None: return []
@@ -271,13 +272,16 @@ def transpose_opts(shape: KernelShape, target: Target) -> list[Opt]:
   is_large = prod(map(size, shape.outputs)) * item >= target.stream_bytes
   width = min(lanes.amount, (LINE if is_large else SHUFFLED) // item, size(row), target.registers // 2)
   jump = min(stride(u, c) or 0 for accesses, c in ((across, r), (shape.stores, row)) for u in accesses) * item
-  vectors = max(1, (2 * LINE if is_large and jump >= PAGE else LINE) // (lanes.amount * item))
-  if size(r) < vectors * lanes.amount: vectors = 1
+  vectors, lines = max(1, LINE // (lanes.amount * item)), 1
+  if is_large and jump >= PAGE: lines = 2
+  if size(r) < vectors * lines * lanes.amount: vectors = lines = 1
+  if vectors * lines * width <= target.registers: vectors, lines = vectors * lines, 1
   steps = size(row) // width
   opts = rest_apart(shape, row.arg[0], width) + [Opt(Axis.UPCAST, row.arg[0], width)]
-  if steps > 1: opts.append(Opt(Axis.STRIP, row.arg[0], steps))
   opts += [*rest_apart(shape, r.arg[0], vectors * lanes.amount), lanes]
-  return opts + [Opt(Axis.UPCAST, r.arg[0], vectors)] if vectors > 1 else opts
+  if vectors > 1: opts.append(Opt(Axis.UPCAST, r.arg[0], vectors))
+  if lines > 1: opts.append(Opt(Axis.STRIP, r.arg[0], lines))
+  return opts + [Opt(Axis.STRIP, row.arg[0], steps)] if steps > 1 else opts
 
 # ---- threads ---------------------------------------------------------------------------------------------------------
 
