@@ -59,7 +59,7 @@ def test_exponentials_within_one_ulp(dtype):
 @pytest.mark.parametrize("function, reference",
                          [(decompose.exp2_polynomial, np.exp2), (decompose.exp_polynomial, np.exp)])
 def test_exponentials_of_what_is_never_positive(dtype, function, reference):
-  """One power of two is enough where two are wanted in general."""
+  """One power of two is enough where two are wanted in general; one bound; and no choice for a magnitude."""
   def power(x): return function(-magnitude(x))
   def exact(x): return reference(-np.abs(x))
   low, _ = EXPONENTS[dtype]
@@ -70,7 +70,8 @@ def test_exponentials_of_what_is_never_positive(dtype, function, reference):
   v = variable(dtype)
   arguments = v, -v, -magnitude(v), magnitude(v) * -v
   shifts = [sum(u.op is Ops.SHL for u in toposort([function(x)])) for x in arguments]
-  assert shifts == [2, 2, 1, 2]
+  choices = [sum(u.op is Ops.WHERE for u in toposort([function(x)])) for x in arguments]
+  assert shifts == [2, 2, 1, 2] and choices == [2, 2, 1, 3]
 
 def test_signs():
   x, y = variable(dtypes.float32), variable(dtypes.float32, 1)

@@ -111,7 +111,7 @@ def by_float32(function: Callable[[UOp, Format], UOp]) -> Callable[[UOp], UOp]:
 def clamp(x, low, high):
   """x within bounds; NaN stays NaN."""
   x = (x < low).where(low, x)
-  return x if sign_of(x) < 0 else (x > high).where(high, x)
+  return x if high == math.inf else (x > high).where(high, x)
 
 def sign_of(x: UOp, depth: int = 8) -> int:
   """1 for what is never below zero, -1 for what is never above, NaN aside; 0 where that is not plain to see."""
@@ -129,6 +129,14 @@ def is_magnitude(x: UOp) -> bool:
   """x where it is not below zero, else -x."""
   return x.op is Ops.WHERE and x.src[0] is (x.src[2] < 0) and x.src[1] is -x.src[2]
 
+def masked(x: UOp, f: Format, depth: int = 8) -> UOp:
+  """x, but for the sign of zeros: magnitudes in sums and products by a mask, one operation."""
+  if is_magnitude(x):
+    bits = x.src[2].bitcast(f.unsigned)
+    return (bits & (1 << f.unsigned.bits - 1) - 1).bitcast(f.real)
+  if depth == 0 or x.op not in (Ops.MUL, Ops.ADD, Ops.MULACC): return x
+  return x.with_src(tuple([masked(s, f, depth - 1) for s in x.src]))
+
 def in_powers(x, unit, reduced, coefficients, f):
   """2^n p(reduced(x, n)) for the integer n that is nearest to x/unit. As in round_to_integer, but biases are added too:
   moved up, the low bits of a number that has n as its lowest are powers of two. In general they are the sum of two
@@ -136,13 +144,15 @@ def in_powers(x, unit, reduced, coefficients, f):
   it lacks to be normal is in the coefficients. The last product rounds once, so that denormal and infinite results come
   out right."""
   low, high = exp_bounds(f)
-  x = clamp(x, float(low * unit), float(high * unit))
-  lift = f.mantissa + 1 if sign_of(x) < 0 else f.bias
+  is_one = sign_of(x) < 0
+  if is_one: x = masked(x, f)
+  x = clamp(x, float(low * unit), math.inf if is_one else float(high * unit))
+  lift = f.mantissa + 1 if is_one else f.bias
   magic = 1.5 * 2.0**f.mantissa + f.bias + lift
   pushed = fma(x, float(1 / unit), magic)
   bits = pushed.bitcast(f.signed)
   p, half = reduced(x, pushed + -magic), bits >> 1
-  if sign_of(x) < 0: return horner(p, [c * 2.0**-lift for c in coefficients]) * (bits << f.mantissa).bitcast(f.real)
+  if is_one: return horner(p, [c * 2.0**-lift for c in coefficients]) * (bits << f.mantissa).bitcast(f.real)
   powers = [(n << f.mantissa).bitcast(f.real) for n in (half, bits - half)]
   return horner(p, coefficients) * powers[0] * powers[1]
 

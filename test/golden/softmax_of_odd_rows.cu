@@ -22,8 +22,8 @@ __device__ __forceinline__ void body(float* __restrict__ p0, const float* __rest
   const float v19 = over_threads<Largest, 1, 32, 32>(v18);
   const float v20 = (float)(v19 * (-1.0f));
   const float v21 = (float)(v4 + v20);
-  const bool v22 = (bool)(v21 < (-0x1.a834c20000000p+6f));
-  const float v23 = (float)(v22 ? (-0x1.a834c20000000p+6f) : v21);
+  const bool v22 = (bool)(v21 < (-0x1.a2a9300000000p+6f));
+  const float v23 = (float)(v22 ? (-0x1.a2a9300000000p+6f) : v21);
   const bool v24 = (bool)(0x1.686fc00000000p+6f < v23);
   const float v25 = (float)(v24 ? 0x1.686fc00000000p+6f : v23);
   const float v26 = (float)(fma(v25, 0x1.7154760000000p+0f, 0.0f));
@@ -34,8 +34,8 @@ __device__ __forceinline__ void body(float* __restrict__ p0, const float* __rest
   const float v31 = (float)(fma(v30, 0x1.62e4300000000p-1f, 1.0f));
   const float v32 = (float)(v27 * v31);
   const float v33 = (float)(v6 + v20);
-  const bool v34 = (bool)(v33 < (-0x1.a834c20000000p+6f));
-  const float v35 = (float)(v34 ? (-0x1.a834c20000000p+6f) : v33);
+  const bool v34 = (bool)(v33 < (-0x1.a2a9300000000p+6f));
+  const float v35 = (float)(v34 ? (-0x1.a2a9300000000p+6f) : v33);
   const bool v36 = (bool)(0x1.686fc00000000p+6f < v35);
   const float v37 = (float)(v36 ? 0x1.686fc00000000p+6f : v35);
   const float v38 = (float)(fma(v37, 0x1.7154760000000p+0f, 0.0f));
@@ -47,8 +47,8 @@ __device__ __forceinline__ void body(float* __restrict__ p0, const float* __rest
   const float v44 = (float)(v39 * v43);
   const float v45 = (float)(v32 + v44);
   const float v46 = (float)(v9 + v20);
-  const bool v47 = (bool)(v46 < (-0x1.a834c20000000p+6f));
-  const float v48 = (float)(v47 ? (-0x1.a834c20000000p+6f) : v46);
+  const bool v47 = (bool)(v46 < (-0x1.a2a9300000000p+6f));
+  const float v48 = (float)(v47 ? (-0x1.a2a9300000000p+6f) : v46);
   const bool v49 = (bool)(0x1.686fc00000000p+6f < v48);
   const float v50 = (float)(v49 ? 0x1.686fc00000000p+6f : v48);
   const float v51 = (float)(fma(v50, 0x1.7154760000000p+0f, 0.0f));
@@ -59,8 +59,8 @@ __device__ __forceinline__ void body(float* __restrict__ p0, const float* __rest
   const float v56 = (float)(fma(v55, 0x1.62e4300000000p-1f, 1.0f));
   const float v57 = (float)(v52 * v56);
   const float v58 = (float)(v11 + v20);
-  const bool v59 = (bool)(v58 < (-0x1.a834c20000000p+6f));
-  const float v60 = (float)(v59 ? (-0x1.a834c20000000p+6f) : v58);
+  const bool v59 = (bool)(v58 < (-0x1.a2a9300000000p+6f));
+  const float v60 = (float)(v59 ? (-0x1.a2a9300000000p+6f) : v58);
   const bool v61 = (bool)(0x1.686fc00000000p+6f < v60);
   const float v62 = (float)(v61 ? 0x1.686fc00000000p+6f : v60);
   const float v63 = (float)(fma(v62, 0x1.7154760000000p+0f, 0.0f));
@@ -73,8 +73,8 @@ __device__ __forceinline__ void body(float* __restrict__ p0, const float* __rest
   const float v70 = (float)(v57 + v69);
   const float v71 = (float)(v45 + v70);
   const float v72 = (float)(v16 + v20);
-  const bool v73 = (bool)(v72 < (-0x1.a834c20000000p+6f));
-  const float v74 = (float)(v73 ? (-0x1.a834c20000000p+6f) : v72);
+  const bool v73 = (bool)(v72 < (-0x1.a2a9300000000p+6f));
+  const float v74 = (float)(v73 ? (-0x1.a2a9300000000p+6f) : v72);
   const bool v75 = (bool)(0x1.686fc00000000p+6f < v74);
   const float v76 = (float)(v75 ? 0x1.686fc00000000p+6f : v74);
   const float v77 = (float)(fma(v76, 0x1.7154760000000p+0f, 0.0f));
