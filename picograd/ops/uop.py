@@ -259,7 +259,11 @@ def ranges_inside(kernel: UOp) -> dict[UOp, frozenset[UOp]]:
   """For each node the ranges whose loops it stands in: those it depends on and that no REDUCE or END has closed."""
   inside: dict[UOp, frozenset[UOp]] = {}
   for u in toposort([kernel]):
-    found = frozenset().union(*(inside[s] for s in u.src)) if u.src else frozenset()
+    found: frozenset[UOp] = frozenset()
+    for s in u.src:                                                  # most have the ranges of one source
+      more = inside[s]
+      if found <= more: found = more
+      elif not more <= found: found |= more
     if u.op is Ops.RANGE: found |= {u}
     if u.op in (Ops.REDUCE, Ops.END): found -= frozenset(s for s in u.src if s.op is Ops.RANGE)
     inside[u] = found
