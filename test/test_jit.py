@@ -53,6 +53,17 @@ def test_keywords_of_a_partial_may_change():
   f.keywords["by"] = 4.0
   assert jitted(x).tolist() == [4.0, 12.0]
 
+def test_what_was_empty_may_be_filled():
+  f, extra = functools.partial(lambda x, by=1.0: x * by + len(extra)), []
+  jitted, x = torch.jit(f), torch.tensor([1.0, 3.0])
+  for _ in range(3): assert jitted(x).tolist() == [1.0, 3.0]
+  assert jitted.short
+  extra.append(1)
+  for _ in range(3): assert jitted(x).tolist() == [2.0, 4.0]
+  f.keywords["by"] = 4.0
+  for _ in range(3): assert jitted(x).tolist() == [5.0, 13.0]
+  assert jitted.captures == 3
+
 def test_a_replay_compiles_and_schedules_nothing():
   @torch.jit
   def f(a): return (a * 2).exp().sum()

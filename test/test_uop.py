@@ -189,3 +189,18 @@ def test_a_node_made_while_the_collector_runs_stays_the_only_one():
   del first, second
   gc.collect()
   assert Maker.made[0] is Maker.made[1] is UOp.const(dtypes.float32, 123.25) + 1
+
+def test_toposort_is_the_recursive_walk():
+  """Sources in order, each node once after them; a node that stops is listed but not entered."""
+  def recursive(u, stop, done):
+    if u not in done:
+      for s in () if stop(u) else u.src: recursive(s, stop, done)
+      done[u] = None
+    return done
+  a, b = UOp(Ops.PARAM, dtypes.ptr, (), 0), UOp(Ops.PARAM, dtypes.ptr, (), 1)
+  shared = a.alu(Ops.ADD, b)
+  graph = shared.alu(Ops.MUL, a).alu(Ops.ADD, b.alu(Ops.MUL, shared).alu(Ops.MUL, b)).alu(Ops.ADD, shared)
+  for stop in (lambda u: False, lambda u: u is shared, lambda u: u.op is Ops.MUL):
+    found = {}
+    for root in (shared, graph, a): recursive(root, stop, found)
+    assert toposort([shared, graph, a], stop) == list(found)

@@ -212,18 +212,22 @@ def toposort(roots: Iterable[UOp], stop: Callable[[UOp], bool] | None = None) ->
   """Every node reachable from the roots, sources before users, in a fixed order."""
   entered: set[UOp] = set()
   done: list[UOp] = []
-  stack: list[Any] = list(roots)[::-1]
-  while stack:
-    u = stack.pop()
-    if u is None: done.append(stack.pop())     # all sources of what lies below are done
-    elif u not in entered:
+  waiting: list[tuple[UOp | None, Iterator[UOp]]] = []               # nodes above, and their sources that come later
+  user: UOp | None = None
+  sources = iter(roots)
+  while True:
+    for u in sources:
+      if u in entered: continue
       entered.add(u)
       if u.src and (stop is None or not stop(u)):
-        stack += (u, None)
-        for s in u.src[::-1]:
-          if s not in entered: stack.append(s)
-      else: done.append(u)
-  return done
+        waiting.append((user, sources))
+        user, sources = u, iter(u.src)
+        break
+      done.append(u)
+    else:                                                            # all sources of the user are done
+      if user is None: return done
+      done.append(user)
+      user, sources = waiting.pop()
 
 def substitute(roots: Iterable[UOp], table: Mapping[UOp, UOp]) -> list[UOp]:
   """The roots with each key of table replaced by its value, common parts shared."""
@@ -255,7 +259,11 @@ def ranges_inside(kernel: UOp) -> dict[UOp, frozenset[UOp]]:
   """For each node the ranges whose loops it stands in: those it depends on and that no REDUCE or END has closed."""
   inside: dict[UOp, frozenset[UOp]] = {}
   for u in toposort([kernel]):
-    found = frozenset().union(*(inside[s] for s in u.src)) if u.src else frozenset()
+    found: frozenset[UOp] = frozenset()
+    for s in u.src:                                                  # most have the ranges of one source
+      more = inside[s]
+      if found <= more: found = more
+      elif not more <= found: found |= more
     if u.op is Ops.RANGE: found |= {u}
     if u.op in (Ops.REDUCE, Ops.END): found -= frozenset(s for s in u.src if s.op is Ops.RANGE)
     inside[u] = found
