@@ -6,7 +6,7 @@ from graphs import leaf, random, softmax2
 import picograd
 from picograd import codegen
 from picograd.codegen.heuristic import choose_opts
-from picograd.codegen.optimize import Opt
+from picograd.codegen.optimize import Opt, ranges_in
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import llvm_target
 from picograd.dtype import dtypes
@@ -101,6 +101,15 @@ def test_rows_are_read_side_by_side_where_that_is_faster(target, dtype):
     assert amounts[Axis.UPCAST] == target.streams
     registers = ceildiv(amounts[Axis.VECTOR], target.lanes(dtypes.float32))
     assert 4 <= amounts[Axis.UPCAST] * amounts[Axis.UNROLL] * registers <= target.registers - 8
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: f"{t.name}-{t.threads}")
+def test_a_row_that_is_used_again_stays_in_the_nearest_cache(target):
+  """Several at once would not, where the squares of each are summed and then each is scaled."""
+  x = matrix(4096, 4096)
+  scale = (x * x).reduce(Ops.ADD, (1,)).alu(Ops.SQRT).reshape((4096, 1)).expand((4096, 4096))
+  ast = codegen.prepared(schedule([x / scale], "CPU", target).kernels[0].ast)
+  rows = [r.arg[0] for r in ranges_in(ast) if r.axis is Axis.LOOP and r.bound.arg == 4096][:1]
+  assert not [o for o in choose_opts(ast, target) if isinstance(o, Opt) and o.axis is Axis.UPCAST and o.number in rows]
 
 def test_the_second_pass_over_a_row_fetches_the_next():
   """Softmax reads its row for the maximum, and again for the exponentials, which take long; those it keeps."""

@@ -211,6 +211,7 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
 def rows_at_once(shape: KernelShape, reduce: UOp, target: Target) -> list[Opt]:
   """Several rows that are reduced side by side, where that is all a kernel does: memory answers many places sooner."""
   if len(shape.reduces) > 1 or shape.transcendental: return []
+  if any(r not in shape.below[reduce] for r in shape.outputs): return []               # it goes over a row again
   loads = shape.loads_below(reduce)
   rows = [r for r in shape.outputs if any(stride(u, r) for u in loads)]
   amount = tile_side(rows[-1], target.streams) if rows else 1
