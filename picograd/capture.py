@@ -477,14 +477,12 @@ class Shortcut:
     outputs: list[Buffer] = []
     for place, buffer in zip(self.places, given):
       memory[place] = buffer.memory if buffer.allocated is None else buffer.allocated
-    program.busy.acquire()
-    try:
+    with program.busy:
       for shelf in self.shelves:
         buffer = shelf.take()
         outputs.append(buffer)
         memory.append(buffer.memory if buffer.allocated is None else buffer.allocated)
       program.run_alone(memory, self, self.changed)
-    finally: program.busy.release()
     for buffer, count in self.assigned: buffer.version += count
     if self.single:
       form, home, steps, strides = self.single

@@ -1,7 +1,7 @@
 # place.py: where pure nodes are computed. In: a Function whose blocks list effects only. Out: the same Function whose
 # blocks also list every pure node once, after its operands and before its uses, in the shallowest loop it may live in
 # (Click: Global Code Motion, Global Value Numbering, 1995). CONST, PARAM, BUFFER, SYM and PHI have no place: back ends
-# name them. The order is a function of the graph alone.
+# name them. Where a target looks ahead little, like chains alternate. The order depends on the graph alone.
 from __future__ import annotations
 from dataclasses import replace
 from typing import Iterable

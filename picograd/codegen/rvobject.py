@@ -192,7 +192,8 @@ class Section:
       grown = [(k, code) for k, code in codes if len(code) > size[k]]
       if not grown: break
       for k, code in grown: size[k] = len(code)
-      if any(self.items[k].is_entry for k, _ in grown): raise ValueError("a table jumps further than 1 MiB")  # type: ignore
+      if any(self.items[k].is_entry for k, _ in grown):  # type: ignore
+        raise ValueError("a table jumps further than 1 MiB")
     relocations = [r._replace(at=r.at + start[item]) for item, r in self.wanted]
     pieces = [b"" if isinstance(item, Jump) else bytes(item) for item in self.items]
     for k, jump in jumps:
