@@ -236,6 +236,15 @@ def test_a_storage_is_its_own_again_when_nobody_looks():
 
 # ---- NumPy's and Python's protocols ----------------------------------------------------------------------------------
 
+def test_a_window_and_its_tensor_may_die_in_one_cycle(monkeypatch):
+  complaints = []
+  monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+  cycle = [sharing.Window(picograd.ones(3))]
+  cycle.append(cycle)
+  del cycle
+  gc.collect()
+  assert not complaints
+
 def test_arrays_copy_unless_they_must_not():
   t = picograd.arange(3)
   a = np.asarray(t)

@@ -83,10 +83,9 @@ def share(storage: Storage) -> Buffer:
   return buffer
 
 def unshare(storage: Storage) -> None:
-  users[storage] -= 1
-  if users[storage]: return
-  del users[storage]
-  storage.__class__ = Storage
+  left = users.pop(storage, 1) - 1                     # the entry is gone where a cycle dies with storage and window
+  if left: users[storage] = left
+  else: storage.__class__ = Storage
 
 class Borrowed(Buffer):
   """Memory of somebody else, which lives as long as `owner` does."""
