@@ -180,11 +180,11 @@ def in_sequence(u: UOp) -> UOp:
   has written, or a store to what it reads, has an edge to it. Stores of one nest come together, after all it reads."""
   parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
   loops = u.src[len(parts):]
-  if not any(s.op is Ops.END for s in parts): return u.with_src((*parts, *loops))
-  parts = together(parts)
+  if len(nests := together(parts)) == 1 and nests != parts: return u             # the stores of one nest
+  parts = nests
   touched = [{u for u in toposort([nest]) if is_memory(u)} for nest in parts]
   written = [{m for u in toposort([nest]) if u.op is Ops.STORE for m in toposort(u.src[0].src[:1])} for nest in parts]
-  nests: list[UOp] = []
+  nests = []
   needed: set[UOp] = set()
   for j, nest in enumerate(parts):
     edges: Table = {}
@@ -196,9 +196,18 @@ def in_sequence(u: UOp) -> UOp:
   return u.with_src((*[n for n in nests if n not in needed], *loops))
 
 def together(parts: list[UOp]) -> list[UOp]:
-  """Stores that are in no loop of their own, one after the other, as one nest without loops."""
-  groups = [list(group) for _, group in itertools.groupby(parts, key=lambda s: s.op)]
-  return [s for g in groups for s in (g if g[0].op is Ops.END else [UOp(Ops.END, dtypes.void, tuple(g))])]
+  """Stores that are in no loop of their own, one after the other, as one nest without loops. One that reads scratch
+  memory comes after those that fill it: they were a nest that is written out."""
+  groups: list[list[UOp]] = []
+  filled: set[UOp] = set()                     # by the last of them
+  for s in parts:
+    is_nest = s.op is Ops.END
+    if is_nest or not groups or groups[-1][0].op is Ops.END or not filled.isdisjoint(toposort(s.src[1:])):
+      groups.append([])
+      filled = set()
+    groups[-1].append(s)
+    if not is_nest: filled.update(m for m in toposort(s.src[0].src[:1]) if m.op is Ops.BUFFER)
+  return [g[0] if g[0].op is Ops.END else UOp(Ops.END, dtypes.void, tuple(g)) for g in groups]
 
 def is_memory(u: UOp) -> bool: return u.op is Ops.PARAM or u.op is Ops.BUFFER and u.arg.space is not Space.REG
 
@@ -215,11 +224,11 @@ def accumulate(kernel: UOp) -> UOp:
   loop_numbers = itertools.count(next_number(kernel))
   table: Table = {}
   for loops, members in nests_in_order(kernel):
-    kept = again_in_later_loops(kernel, loops, members, table)
-    row = row_of(kept, loops, next(numbers))
-    values = substitute([u.src[0] for u in members], table)
     around = sorted(union(inside[u] for u in members), key=lambda r: r.arg)
     strip = [r for r in around if r.axis is Axis.STRIP]
+    kept = {} if strip else again_in_later_loops(kernel, loops, members, table)     # each point of a strip has its own
+    row = row_of(kept, loops, next(numbers))
+    values = substitute([u.src[0] for u in members], table)
     outer = [r for r in around if r.axis is not Axis.STRIP]
     clearing, folding = [{r: r.replace(arg=(next(loop_numbers), r.axis)) for r in strip} for _ in range(2)]
     registers = [accumulator(u, next(numbers), strip) for u in members]
@@ -288,7 +297,12 @@ def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
     if u.op is not Ops.REDUCE or len(u.src) == 1 or u.src[1].axis is Axis.GROUP: continue
     members.setdefault(u.src[1:], []).append(u)
     below[u] |= {u.src[1:]}
-  needs = {nest: union(below[u] for u in reductions) for nest, reductions in members.items()}
+  needs = closed({nest: union(below[u] for u in reductions) for nest, reductions in members.items()})
   return sorted(members.items(), key=lambda item: len(needs[item[0]]))      # what a nest needs, needs less
+
+def closed(needs: dict[Nest, frozenset[Nest]]) -> dict[Nest, frozenset[Nest]]:
+  """With all that is needed by what is needed: one reduction of a nest may need more than another does."""
+  wider = {nest: union([own, *[needs[n] for n in own]]) for nest, own in needs.items()}
+  return needs if wider == needs else closed(wider)
 
 def union(sets: Iterable[frozenset]) -> frozenset: return fold_left(frozenset.union, sets, frozenset())

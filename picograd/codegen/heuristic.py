@@ -204,9 +204,14 @@ def stream_opts(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Op
       if vectors > 1: tile.append(Opt(Axis.UNROLL, along.arg[0], vectors))
       tile += in_step(shape, along, lanes, vectors)
   if not shape.reduces: tile += abreast(shape, target, lanes)
+  tile = first_of_each(tile)
   inner.update({opt.number: opt.amount for opt in tile if opt.axis is Axis.UPCAST and opt.number in inner})
   rests = [rest for opt in lanes for rest in rest_apart(shape, opt.number, opt.amount * inner[opt.number])]
-  return rests + lanes + dedup(tile)
+  return rests + lanes + tile
+
+def first_of_each(opts: list[Opt]) -> list[Opt]:
+  """Of what several reductions want for a range, the first; and what is set apart for it."""
+  return list({(opt.axis is Axis.LOOP, opt.number): opt for opt in reversed(opts)}.values())[::-1]
 
 def rows_at_once(shape: KernelShape, reduce: UOp, target: Target) -> list[Opt]:
   """Several rows that are reduced side by side, where that is all a kernel does: memory answers many places sooner."""

@@ -269,7 +269,7 @@ class Renderer:
       t, text, parts = type_of(value.dtype), self.name(value), []
       for start in (0, half):
         lanes = ", ".join(f"i32 {start + i}" for i in range(half))
-        parts.append(UOp(Ops.INS, value.dtype.vec(half), (value,), ("half", start)))
+        parts.append(UOp(Ops.INS, value.dtype.vec(half), (value,), ("half", start, op)))   # one for each reduction
         name = self.name(parts[-1])
         if half > 1: self.put(f"{name} = shufflevector {t} {text}, {t} poison, <{half} x i32> <{lanes}>")
         else: self.put(f"{name} = extractelement {t} {text}, i64 {start}")
@@ -457,13 +457,13 @@ def is_kernel(fn: Function) -> bool:
   return fn.result is dtypes.void and kinds == ["p"] * (len(kinds) - 1) + ["i"]
 
 def entry_text(fn: Function) -> str:
-  """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers in the table. The last is that of
-  the scratch memory, of which each thread has its part."""
+  """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers in the table. The first is that of the
+  scratch memory, if the kernel has any: of it each thread has its part. Behind those that are read there may be more."""
   n, scratch = len(fn.params) - 1, scratch_offsets(fn)[1]
-  pointers = n + (scratch > 0)
-  loads = "".join(f"  %a{i} = getelementptr ptr, ptr %table, i64 {i}\n  %p{i} = load ptr, ptr %a{i}, align 8\n"
-                  for i in range(pointers))
-  if scratch: loads += f"  %o = mul i64 %thread, {scratch}\n  %s = getelementptr i8, ptr %p{n}, i64 %o\n"
+  names = ["%scratch"] * (scratch > 0) + [f"%p{i}" for i in range(n)]
+  loads = "".join(f"  %a{i} = getelementptr ptr, ptr %table, i64 {i}\n  {name} = load ptr, ptr %a{i}, align 8\n"
+                  for i, name in enumerate(names))
+  if scratch: loads += f"  %o = mul i64 %thread, {scratch}\n  %s = getelementptr i8, ptr %scratch, i64 %o\n"
   arguments = ", ".join([*(f"ptr %p{i}" for i in range(n)), "i64 %thread", *(["ptr %s"] if scratch else [])])
   calls = [f'  tail call void @"{fn.name}{suffix}"({arguments})\n  ret void\n' for suffix in ("", ANYWHERE)]
   body = f"{alignment_test(fn)}ALIGNED:\n{calls[0]}ANYWHERE:\n{calls[1]}" if streamed(fn) else calls[0]

@@ -215,8 +215,9 @@ class CPUProgram:
     self.entry = ENTRY_TYPE(address)
 
   def arguments(self, memory: list[np.ndarray]) -> list[np.ndarray]:
-    """What the table of addresses names: the kernel's buffers, and scratch memory if it needs any."""
-    return [*memory, self.device.scratch_memory(self.scratch)] if self.scratch else memory
+    """What the table of addresses names: scratch memory, if the kernel needs any, and its buffers. It may need fewer of
+    them than the graph that it was made of."""
+    return [self.device.scratch_memory(self.scratch), *memory] if self.scratch else memory
 
   def __call__(self, memory: list[np.ndarray]) -> None:
     table = address_table(self.arguments(memory))
