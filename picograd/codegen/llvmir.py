@@ -457,8 +457,8 @@ def is_kernel(fn: Function) -> bool:
   return fn.result is dtypes.void and kinds == ["p"] * (len(kinds) - 1) + ["i"]
 
 def entry_text(fn: Function) -> str:
-  """NAME_entry(ptr %table, i64 %thread): calls the kernel with the pointers in the table. The first is that of the
-  scratch memory, if the kernel has any: of it each thread has its part. Behind those that are read there may be more."""
+  """NAME_entry(ptr %table, i64 %thread): calls the kernel with pointers from the table. The first is that of the
+  scratch memory, if the kernel has any: of it each thread has its part. Behind those it reads there may be more."""
   n, scratch = len(fn.params) - 1, scratch_offsets(fn)[1]
   names = ["%scratch"] * (scratch > 0) + [f"%p{i}" for i in range(n)]
   loads = "".join(f"  %a{i} = getelementptr ptr, ptr %table, i64 {i}\n  {name} = load ptr, ptr %a{i}, align 8\n"
