@@ -211,6 +211,7 @@ FAILED = (
   ((4,), "x.sum(0) * x.amax(0)"),                                    # two reductions of the lanes of one vector
   ((1, 50, 5, 8), "F.conv2d(x, x[:, :, :2, :2], stride=2).sum((3, 1))"),     # a nest written out, and its reader
   ((12, 8, 1, 4), "F.layer_norm(x, (4,)).index_select(1, lib.tensor([5])).tril(-2)"),     # an input not read
+  ((65, 12), "F.pad(F.layer_norm(x, (12,)), (1, 2)).triu(2).mean(1)"),         # lanes of a sum inside those of another
 )
 @pytest.mark.parametrize("shape, text", FAILED)
 def test_what_failed_once(shape, text):

@@ -8,7 +8,7 @@ from picograd.codegen.tiling import contraction_opts
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops, TRANSCENDENTAL
-from picograd.ops.uop import UOp, toposort
+from picograd.ops.uop import UOp, ranges_inside, toposort
 
 THREAD_WORK = 1 << 15            # loop iterations under which starting a second thread costs more than it gains
 TILE_ROWS = (12, 8, 6, 4, 3, 2)  # rows of a register tile, best first
@@ -70,11 +70,15 @@ class KernelShape:
     loops = [s for s in ends[-1].src if s.op is Ops.RANGE] if ends else []
     self.outputs = [r for r in loops if r.axis is Axis.LOOP]             # outermost first; others keep their order
     self.below = {u: frozenset(toposort([u])) for u in self.reduces}
+    self.inside = ranges_inside(kernel)
 
   def loads_below(self, reduce: UOp) -> list[UOp]:
     return [u for u in self.loads if u in self.below[reduce]]
   def depends(self, reduce: UOp, number: int) -> bool:
     return any(r.arg[0] == number and r in self.below[reduce] for r in self.ranges)
+  def repeats(self, number: int, reduce: UOp) -> bool:
+    """Whether a loop goes over a whole reduction again and again, with other values."""
+    return any(r.arg[0] == number for r in self.inside[reduce])
   def stands_still(self, reduce: UOp, r: UOp) -> bool:
     """Whether a reduction gives the same in every step of r: it reads nothing that a step has stored, either."""
     stored = {s.src[0].src[0] for s in self.stores}
@@ -94,10 +98,15 @@ def vector_opts(shape: KernelShape, target: Target) -> list[Opt]:
   on it one of its own ranges. A reduction of a few elements that fill no vector is written out instead."""
   output = output_lanes(shape, target)
   chosen = [] if output is None else [output]
+  across: list[UOp] = []                                               # reductions that have lanes of their own
   for reduce in shape.reduces:
     if output is not None and shape.depends(reduce, output.number): continue
     lanes = reduce_lanes(shape, reduce, target)
-    if lanes is not None: chosen += written_out(reduce) if is_window(reduce) else [lanes]
+    if lanes is None: continue
+    if is_window(reduce): chosen += written_out(reduce)
+    elif not any(shape.repeats(opt.number, u) for opt in [*chosen, lanes] for u in [*across, reduce]):
+      chosen.append(lanes)
+      across.append(reduce)
   return dedup(chosen)
 
 def is_window(reduce: UOp) -> bool:
