@@ -4,6 +4,7 @@ import shutil
 import numpy as np, pytest
 pytest.importorskip("unicorn")
 import picograd as pg
+import picograd.nn.functional as F
 from picograd.dtype import dtypes
 from picograd.helpers import RISCV_ARCH
 from picograd.ops.ops import Ops
@@ -38,6 +39,12 @@ CASES = {
   "columns": (lambda x: x.sum(0), lambda a: a.sum(0), (64, 40)), "largest": (lambda x: x.max(), np.max, (64, 64)),
   "choice": (lambda x: pg.where(x > 0, x, x * -2), lambda a: np.where(a > 0, a, a * -2), (32, 32)),
   "transposed": (lambda x: x.T.contiguous(), lambda a: a.T, (32, 40)),
+  "padded": (lambda x: F.pad(x, (3, 2)) * 2, lambda a: np.pad(a, ((0, 0), (3, 2))) * 2, (9, 17)),
+  "joined": (lambda x: pg.cat([x.roll(3, 1), x.flip(0)], 1), lambda a: np.hstack([np.roll(a, 3, 1), a[::-1]]), (8, 33)),
+  "part": (lambda x: F.pad(x, (-1, 4)).tril().bool(), lambda a: np.tril(np.pad(a[:, 1:], ((0, 0), (0, 4)))) != 0,
+           (9, 20)),
+  "half": (lambda x: (x.half() * 2).float(), lambda a: a.astype(np.float16) * 2, (16, 33)),
+  "double": (lambda x: (x @ x).double(), lambda a: a.astype(np.float64) @ a, (32, 32)),
   "integers": (lambda x: (x * 100).int() % 7 + (x > 0).int(), lambda a: np.fmod((a * 100).astype(np.int32), 7) + (a > 0)
                + 7 * (np.fmod((a * 100).astype(np.int32), 7) < 0), (16, 24)),
 }

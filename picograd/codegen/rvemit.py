@@ -278,6 +278,10 @@ class Emitter:
     if row == "merge":
       self.section.emit("vmv1r.v", 0, registers[0])
       self.section.emit("vmerge.vvm", to & 31, *registers[1:])
+    elif row.startswith("masked"):
+      self.section.emit("vmv1r.v", 0, registers[0])
+      into = [to & 31] if row.startswith("masked vl") else []
+      self.section.emit(row.removeprefix("masked "), *into, *registers[1:], 0)
     elif row.startswith("vfmacc"): self.multiply_add(row.removeprefix("vfmacc"), registers, to & 31)
     else: self.section.emit(row, *ARRANGE[row](to & 31, registers, number))
 

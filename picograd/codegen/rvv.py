@@ -174,18 +174,25 @@ class VectorSelection:
     return vector(next(row for kinds, row in ROWS_OF[op].items() if dtype.kind in kinds) + ".vv", lanes, x, y)
 
   def vector_load(self, u: UOp) -> UOp:
-    pointer, state = u.src
+    pointer, *gate, state = u.src
     lanes = lanes_of(u.dtype)
-    made = vector(f"vle{lanes.bits}.v", lanes, self.new[pointer], self.after(state))
+    made = self.access(f"vle{lanes.bits}.v", lanes, gate, self.new[pointer], self.after(state))
+    if gate: made = vector("merge", lanes, self.new[gate[0]], vector("vmv.v.x", lanes, ZERO), made)
     return vector("vmsne.vx", lanes, made, ZERO) if u.dtype.kind == "b" else made
 
   def vector_store(self, u: UOp) -> UOp:
-    pointer, value, state = u.src
+    pointer, value, *gate, state = u.src
     lanes, source = lanes_of(value.dtype), self.new[value]
     if value.dtype.kind == "b":
       bytes_of = [vector("vmv.v.x", lanes, scalar) for scalar in (ZERO, ins("li", number=1))]
       source = vector("merge", lanes, source, *bytes_of)
-    return vector(f"vse{lanes.bits}.v", lanes, source, self.new[pointer], self.after(state), dtype=dtypes.void)
+    return self.access(f"vse{lanes.bits}.v", lanes, gate, source, self.new[pointer], self.after(state),
+                       dtype=dtypes.void)
+
+  def access(self, row: str, lanes: Lanes, gate: list[UOp], *src: UOp, dtype: DType = VECTOR) -> UOp:
+    """A load or a store, of those elements that a gate lets through."""
+    if not gate: return vector(row, lanes, *src, dtype=dtype)
+    return vector(f"masked {row}", lanes, self.new[gate[0]], *src, dtype=dtype)
 
   vector_specials: dict[Ops, Callable[[VectorSelection, UOp], UOp]] = {
     Ops.SQRT: root, Ops.MULACC: multiply_add, Ops.WHERE: merge, Ops.BITCAST: same_bits, Ops.STACK: stack,

@@ -26,6 +26,7 @@ class Target(NamedTuple):
   casts_by_bits: frozenset[DType] = frozenset({dtypes.bfloat16})             # no instruction converts these
   atomic_adds: frozenset[DType] = frozenset()                                # added to memory by threads at once
   division_traps: bool = False                  # integer division by zero kills the process, or gives anything
+  lane_bytes: int = 1                           # the narrowest lane that arithmetic knows
   cheap_ops: int = 8                            # operations that cost no more than storing and loading their result
   row_bytes: int = 1                            # rows of a contraction's operands should begin at multiples of it
   units: int = 1                                # processors that run blocks of threads
@@ -34,7 +35,7 @@ class Target(NamedTuple):
 
   def lanes(self, dtype: DType) -> int:
     """How many elements of dtype one SIMD register holds; 1 without SIMD."""
-    return max(1, self.vector_bytes // dtype.itemsize)
+    return max(1, self.vector_bytes // max(dtype.itemsize, self.lane_bytes))
 
 def text_of(target: Target | None) -> str:
   """The fields, sets in a fixed order: the same in every process."""
@@ -45,7 +46,7 @@ HALF = frozenset({dtypes.float16, dtypes.bfloat16})
 PYTHON = Target("python", vector_bytes=16, scratch_bytes=SCRATCH, missing_dtypes=HALF)
 
 RISCV = Target("riscv-rv64gc", registers=32, missing_dtypes=HALF, division_traps=True)
-RISCV_V = RISCV._replace(name="riscv-rv64gcv", vector_bytes=32, registers=13)          # groups of two registers
+RISCV_V = RISCV._replace(name="riscv-rv64gcv", vector_bytes=32, registers=13, lane_bytes=4)       # groups of two
 
 class Vectors(NamedTuple):
   """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask, and arithmetic a load. And how

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from picograd.codegen.optimize import AnyOpt, Opt, Stage, apply_opt, next_number, ranges_in, step, stores_of
 from picograd.codegen.target import Target
+from picograd.dtype import DType
 from picograd.helpers import ceildiv, dedup, prod
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops
@@ -40,6 +41,7 @@ class Contraction(NamedTuple):
   broadcast: list[UOp]
   may_block: bool        # whether partial sums may be left in the output
   scattered: int         # stores, and loads besides the operands, whose lanes do not lie side by side
+  stored: list[DType]
 
 def size(r: UOp) -> int: return r.bound.arg
 def slot(load: UOp) -> int: return load.src[0].src[0].arg
@@ -72,7 +74,9 @@ def find_contractions(kernel: UOp) -> list[Contraction]:
     if None in steps or not streamed or not broadcast or not rows: continue
     outer = [r for r in loops if r is not columns and r not in rows]
     scattered = sum(n not in (0, 1) for n in steps)
-    found.append(Contraction(reduce, columns, rows, outer, streamed, broadcast, may_block and not scattered, scattered))
+    stored = [store.src[1].dtype for store, _ in stores]
+    found.append(Contraction(reduce, columns, rows, outer, streamed, broadcast, may_block and not scattered, scattered,
+                             stored))
   return found
 
 # ---- the register tile -----------------------------------------------------------------------------------------------
@@ -91,6 +95,7 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
   """As many accumulators as registers allow beside the operands, in the shape that takes the fewest cycles, those of
   the smaller tiles at the edges counted."""
   accessed = dedup([u.dtype for u in (*c.streamed, *c.broadcast)] + [c.reduce.dtype])
+  if target.lane_bytes > 1: accessed += c.stored                       # no value is wider than a register there
   lanes = min(target.lanes(dt) for dt in accessed)
   m, n = size(c.rows[-1]), size(c.columns)
   while lanes > 1 and lanes > n: lanes //= 2
