@@ -2,7 +2,7 @@
 # are compiled by NVRTC for each architecture, and some sources are golden (test/golden/*.cu, rewritten by
 # `python test/test_cuda.py --update`). With a GPU, `pytest -m cuda` runs the tests of operations, schedules, captured
 # programs and llama on it, each file in a process of its own.
-import os, subprocess, sys
+import os, re, subprocess, sys
 from functools import partial
 from pathlib import Path
 import numpy as np
@@ -227,6 +227,13 @@ def test_rows_of_a_matrix_come_ahead_of_their_use():
   assert "over_threads<" in before and loop.count("over_threads<") == 1
   assert "near0 + " in loop and "near1 + " in loop and "copy_piece(base + stage * 65536 + 32768" in source
   assert source.index("if (!early)") < source.index("i++) copy(") < source.rindex("wait_for_earlier_kernels();")
+
+def test_pieces_are_copied_from_the_memory_they_are_named_after():
+  """Not from that of each other, when they are read in another order than that of the kernel's slots."""
+  source, = sources(leaf(256, 16) + leaf(256, 16) * leaf(16))
+  parameters = re.search(r"void copy\(.* ready, (.*)\)", source)[1]
+  given = re.search(r"copy\(next, stage, base, ready, (.*?)\)", source)[1]
+  assert given == "p2, p1" and re.findall(r"p\d", parameters) == ["p2", "p1"]
 
 def test_what_a_block_adds_is_loaded_a_turn_early():
   source, = sources(leaf(4096) + half(4096, 4096).to(dtypes.float32) @ leaf(4096))
