@@ -141,6 +141,18 @@ def test_compiles_without_opts(name):
   with NOOPT.set(1):
     for source in sources(CASES[name]()): nvrtc.compile_cubin(source, "sm_90a")
 
+MOST_THREADS = 1024      # of a block (CUDA C++ programming guide, compute capabilities)
+
+REDUCTIONS = {
+  "one in another's steps": lambda: F.layer_norm(leaf(300), (300,)).cumsum(0),
+}
+@needs_nvrtc
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_threads_of_several_reductions_are_one_block(name):
+  for source in sources(REDUCTIONS[name]()):
+    assert int(re.match(r"// \w+ grid \d+ block (\d+)", source)[1]) <= MOST_THREADS
+    assert nvrtc.compile_cubin(source, "sm_90a")[:4] == b"\x7fELF"
+
 def test_the_list_covers_every_op():
   used = {u.op for make in CASES.values() for listing in listings(make()) for u in toposort(listing.code)}
   decomposed = {Ops.EXP2, Ops.LOG2, Ops.SIN}

@@ -11,7 +11,7 @@ from picograd.codegen.target import Target
 from picograd.helpers import ceildiv, prod
 from picograd.ops.index import sum_of
 from picograd.ops.ops import Axis
-from picograd.ops.uop import UOp
+from picograd.ops.uop import UOp, ranges_inside
 
 WARP = 32
 GROUPED = 8              # rows of tiles that a wave of blocks walks down before it steps to the next column
@@ -47,6 +47,7 @@ class Chooser:
     shape = self.shape
     self.opts: list[Opt | Turn | Contract] = []
     self.left = {r.arg[0]: size(r) for r in shape.ranges}
+    self.inside = ranges_inside(kernel)
     self.block = 1                                # threads so far
 
   def take(self, axis: Axis, r: UOp, amount: int) -> None:
@@ -86,8 +87,13 @@ class Chooser:
     along = {u: self.along_memory(u) for u in self.shape.reduces}
     rows = [u for u in self.shape.reduces if along[u] is not None and not self.few_elements(u)]
     columns = [u for u in self.shape.reduces if along[u] is None and not self.few_elements(u)]
-    if rows: self.rows([r for r in dict.fromkeys(along[u] for u in rows) if r is not None])
-    elif columns: self.columns(columns)
+    if rows: self.rows([r for r in dict.fromkeys(along[u] for u in self.outermost(rows)) if r is not None])
+    elif columns: self.columns(self.outermost(columns))
+
+  def outermost(self, reduces: list[UOp]) -> list[UOp]:
+    """The reductions that are not done in each step of another: threads for both would multiply."""
+    steps = {r for u in reduces for r in u.src[1:]}
+    return [u for u in reduces if steps.isdisjoint(self.inside[u])]
 
   def along_memory(self, reduce: UOp) -> UOp | None:
     """The range of a reduction whose neighbours lie side by side in memory, where none of the outputs' do better."""
