@@ -145,6 +145,7 @@ MOST_THREADS = 1024      # of a block (CUDA C++ programming guide, compute capab
 
 REDUCTIONS = {
   "one in another's steps": lambda: F.layer_norm(leaf(300), (300,)).cumsum(0),
+  "rows of several lengths": lambda: (leaf(130, 68) / (leaf(130, 64) @ leaf(64, 1))).sum(1),
 }
 @needs_nvrtc
 @pytest.mark.parametrize("name", REDUCTIONS)

@@ -114,8 +114,10 @@ class Chooser:
     kept = [u for reduce in self.shape.reduces for u in self.shape.loads_below(reduce)] if again else []
     arrays = {u.src[0].src[0] for u in kept if any(stride(u, r) == 1 for r in ranges)}
     threads = self.threads_for(longest, max(len(arrays), 2 if again else 1), parallel)
-    for r in ranges: self.take(Axis.GROUP, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
-    for r in again: self.take(Axis.LOCAL, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
+    useful = {r: min(threads, power_of_two_above(self.left[r.arg[0]])) for r in [*ranges, *again]}
+    if parallel > 1: useful = dict.fromkeys(useful, max(useful.values()))    # the same threads: grid.dimensions
+    for r in ranges: self.take(Axis.GROUP, r, useful[r])
+    for r in again: self.take(Axis.LOCAL, r, useful[r])
     self.block = self.threads_taken(threads)
     keep = ceildiv(longest, threads) <= IN_REGISTERS
     if not again: self.rows_at_once(ranges)
