@@ -143,9 +143,18 @@ def test_compiles_without_opts(name):
 
 MOST_THREADS = 1024      # of a block (CUDA C++ programming guide, compute capabilities)
 
+def squared_lengths_gradient():
+  """Two results of one sum, in a kernel whose blocks have a row each."""
+  x = leaf(48, 1000).requires_grad_(True)
+  lengths = (x * x).sum(1, keepdim=True)
+  (lengths * lengths).amax(1).sum().backward()
+  return x.grad
+
 REDUCTIONS = {
   "one in another's steps": lambda: F.layer_norm(leaf(300), (300,)).cumsum(0),
   "rows of several lengths": lambda: (leaf(130, 68) / (leaf(130, 64) @ leaf(64, 1))).sum(1),
+  "short rows in a block": lambda: leaf(64, 1000, 5).log_softmax(1).sum((1, 2)),
+  "one of two nests": squared_lengths_gradient,
 }
 @needs_nvrtc
 @pytest.mark.parametrize("name", REDUCTIONS)
