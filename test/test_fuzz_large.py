@@ -211,6 +211,9 @@ FAILED = (
   ((4,), "x.sum(0) * x.amax(0)"),                                    # two reductions of the lanes of one vector
   ((1, 50, 5, 8), "F.conv2d(x, x[:, :, :2, :2], stride=2).sum((3, 1))"),     # a nest written out, and its reader
   ((12, 8, 1, 4), "F.layer_norm(x, (4,)).index_select(1, lib.tensor([5])).tril(-2)"),     # an input not read
+  ((300,), "F.layer_norm(x, (300,)).cumsum(0)"),                     # a reduction in the steps of another
+  ((130, 68), "(x / ((x[:, 4:] @ x[0, 4:]) ** 2 + 1).unsqueeze(1)).sum(1)"),     # rows of two lengths
+  ((64, 1000, 5), "x.log_softmax(1).sum((1, 2))"),                   # rows that are too short for several threads
 )
 @pytest.mark.parametrize("shape, text", FAILED)
 def test_what_failed_once(shape, text):
