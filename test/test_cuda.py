@@ -2,7 +2,7 @@
 # are compiled by NVRTC for each architecture, and some sources are golden (test/golden/*.cu, rewritten by
 # `python test/test_cuda.py --update`). With a GPU, `pytest -m cuda` runs the tests of operations, schedules, captured
 # programs and llama on it, each file in a process of its own.
-import os, subprocess, sys
+import os, re, subprocess, sys
 from functools import partial
 from pathlib import Path
 import numpy as np
@@ -141,6 +141,28 @@ def test_compiles_without_opts(name):
   with NOOPT.set(1):
     for source in sources(CASES[name]()): nvrtc.compile_cubin(source, "sm_90a")
 
+MOST_THREADS = 1024      # of a block (CUDA C++ programming guide, compute capabilities)
+
+def squared_lengths_gradient():
+  """Two results of one sum, in a kernel whose blocks have a row each."""
+  x = leaf(48, 1000).requires_grad_(True)
+  lengths = (x * x).sum(1, keepdim=True)
+  (lengths * lengths).amax(1).sum().backward()
+  return x.grad
+
+REDUCTIONS = {
+  "one in another's steps": lambda: F.layer_norm(leaf(300), (300,)).cumsum(0),
+  "rows of several lengths": lambda: (leaf(130, 68) / (leaf(130, 64) @ leaf(64, 1))).sum(1),
+  "short rows in a block": lambda: leaf(64, 1000, 5).log_softmax(1).sum((1, 2)),
+  "one of two nests": squared_lengths_gradient,
+}
+@needs_nvrtc
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_threads_of_several_reductions_are_one_block(name):
+  for source in sources(REDUCTIONS[name]()):
+    assert int(re.match(r"// \w+ grid \d+ block (\d+)", source)[1]) <= MOST_THREADS
+    assert nvrtc.compile_cubin(source, "sm_90a")[:4] == b"\x7fELF"
+
 def test_the_list_covers_every_op():
   used = {u.op for make in CASES.values() for listing in listings(make()) for u in toposort(listing.code)}
   decomposed = {Ops.EXP2, Ops.LOG2, Ops.SIN}
@@ -227,6 +249,13 @@ def test_rows_of_a_matrix_come_ahead_of_their_use():
   assert "over_threads<" in before and loop.count("over_threads<") == 1
   assert "near0 + " in loop and "near1 + " in loop and "copy_piece(base + stage * 65536 + 32768" in source
   assert source.index("if (!early)") < source.index("i++) copy(") < source.rindex("wait_for_earlier_kernels();")
+
+def test_pieces_are_copied_from_the_memory_they_are_named_after():
+  """Not from that of each other, when they are read in another order than that of the kernel's slots."""
+  source, = sources(leaf(256, 16) + leaf(256, 16) * leaf(16))
+  parameters = re.search(r"void copy\(.* ready, (.*)\)", source)[1]
+  given = re.search(r"copy\(next, stage, base, ready, (.*?)\)", source)[1]
+  assert given == "p2, p1" and re.findall(r"p\d", parameters) == ["p2", "p1"]
 
 def test_what_a_block_adds_is_loaded_a_turn_early():
   source, = sources(leaf(4096) + half(4096, 4096).to(dtypes.float32) @ leaf(4096))

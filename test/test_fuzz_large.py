@@ -216,6 +216,9 @@ FAILED = (
   ((1, 50, 5, 8), "F.conv2d(x, x[:, :, :2, :2], stride=2).sum((3, 1))"),     # a nest written out, and its reader
   ((12, 8, 1, 4), "F.layer_norm(x, (4,)).index_select(1, lib.tensor([5])).tril(-2)"),     # an input not read
   ((65, 12), "F.pad(F.layer_norm(x, (12,)), (1, 2)).triu(2).mean(1)"),         # lanes of a sum inside those of another
+  ((300,), "F.layer_norm(x, (300,)).cumsum(0)"),                     # a reduction in the steps of another
+  ((130, 68), "(x / ((x[:, 4:] @ x[0, 4:]) ** 2 + 1).unsqueeze(1)).sum(1)"),     # rows of two lengths
+  ((64, 1000, 5), "x.log_softmax(1).sum((1, 2))"),                   # rows that are too short for several threads
 )
 @pytest.mark.parametrize("shape, text", FAILED)
 def test_what_failed_once(shape, text):

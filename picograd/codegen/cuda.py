@@ -529,9 +529,9 @@ class RingRenderer(Renderer):
   def kernel(self) -> str:
     stages, total = self.ring.stages, self.grid
     pointers = self.parameters()
-    slots = [f"p{u.arg}" for u in self.ring.slots]
-    copied = ", ".join(f"{kind} {name}" for kind, name in pointers if name in slots)
-    given = f"base, ready, {', '.join(slots)}"
+    slots = [pointers[u.arg] for u in self.ring.slots]
+    copied = ", ".join(f"{kind} {name}" for kind, name in slots)
+    given = f"base, ready, {', '.join(name for _, name in slots)}"
     inner = ", ".join(f"{kind} __restrict__ {name}" for kind, name in pointers)
     outer = ", ".join(f"{kind} {name}" for kind, name in pointers)
     names = ", ".join(f"now({name})" for _, name in pointers)

@@ -3,6 +3,8 @@
 # reductions are split over threads; what each thread writes out so that a row is read once and kept in registers.
 # Opts come in order: the first LOCAL or GROUP range is the innermost, whose threads are neighbours.   (chapter 3)
 from __future__ import annotations
+from typing import Sequence
+from picograd.codegen.grid import IN_BLOCK
 from picograd.codegen.heuristic import KernelShape, loops_around, size, stride
 from picograd.codegen.optimize import Opt, nests_of, stores_of
 from picograd.codegen.tiles import Contract, Turn, choose_contract
@@ -35,7 +37,7 @@ def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt | Turn | Contract]:
   if not around: return Chooser(kernel, target).choose()
   opts: list[Opt | Turn | Contract] = [Opt(Axis.GLOBAL, r.arg[0], size(r)) for r in reversed(around)]
   for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
-    opts += NestChooser(UOp.sink(nest), target).choose()
+    opts += NestChooser(UOp.sink(nest), target, opts).choose()
   return opts
 
 class Chooser:
@@ -86,8 +88,13 @@ class Chooser:
     along = {u: self.along_memory(u) for u in self.shape.reduces}
     rows = [u for u in self.shape.reduces if along[u] is not None and not self.few_elements(u)]
     columns = [u for u in self.shape.reduces if along[u] is None and not self.few_elements(u)]
-    if rows: self.rows([r for r in dict.fromkeys(along[u] for u in rows) if r is not None])
-    elif columns: self.columns(columns)
+    if rows: self.rows([r for r in dict.fromkeys(along[u] for u in self.outermost(rows)) if r is not None])
+    elif columns: self.columns(self.outermost(columns))
+
+  def outermost(self, reduces: list[UOp]) -> list[UOp]:
+    """The reductions that are not done in each step of another: threads for both would multiply."""
+    steps = {r for u in reduces for r in u.src[1:]}
+    return [u for u in reduces if steps.isdisjoint(self.shape.inside[u])]
 
   def along_memory(self, reduce: UOp) -> UOp | None:
     """The range of a reduction whose neighbours lie side by side in memory, where none of the outputs' do better."""
@@ -108,8 +115,10 @@ class Chooser:
     kept = [u for reduce in self.shape.reduces for u in self.shape.loads_below(reduce)] if again else []
     arrays = {u.src[0].src[0] for u in kept if any(stride(u, r) == 1 for r in ranges)}
     threads = self.threads_for(longest, max(len(arrays), 2 if again else 1), parallel)
-    for r in ranges: self.take(Axis.GROUP, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
-    for r in again: self.take(Axis.LOCAL, r, min(threads, power_of_two_above(self.left[r.arg[0]])))
+    useful = {r: min(threads, power_of_two_above(self.left[r.arg[0]])) for r in [*ranges, *again]}
+    if parallel > 1: useful = dict.fromkeys(useful, max(useful.values()))    # the same threads: grid.dimensions
+    for r in ranges: self.take(Axis.GROUP, r, useful[r])
+    for r in again: self.take(Axis.LOCAL, r, useful[r])
     self.block = self.threads_taken(threads)
     keep = ceildiv(longest, threads) <= IN_REGISTERS
     if not again: self.rows_at_once(ranges)
@@ -157,13 +166,13 @@ class Chooser:
     self.take(Axis.VECTOR, column, self.column_lanes(column))
     across = min(WARP, power_of_two_above(self.left[column.arg[0]]))
     self.take(Axis.LOCAL, column, across)
-    self.block = across
+    self.block *= across
     loops = list(dict.fromkeys(r for u in reduces for r in u.src[-1:]))
     steps = max(size(r) for r in loops)
     outputs = prod(size(r) for r in self.shape.outputs) // self.column_lanes(column)
     wanted = self.threads_wanted() // max(1, outputs)
     useful = power_of_two_above(ceildiv(steps, IN_FLIGHT))
-    down = min(power_of_two_above(max(1, wanted)), self.tallest // across, useful)
+    down = min(power_of_two_above(max(1, wanted)), max(1, self.tallest // self.block), useful)
     if len(set(map(size, loops))) == 1:
       for r in loops: self.take(Axis.GROUP, r, down)
       self.block *= down
@@ -245,9 +254,14 @@ class NestChooser(Chooser):
   """For a nest that is run by the threads of one block: all its rows are theirs, several at once for each thread."""
   most = NEST_THREADS
   tallest = THREADS
+  def __init__(self, kernel: UOp, target: Target, earlier: list[Opt | Turn | Contract]):
+    """earlier: Opts for other nests. What both compute is computed as those say."""
+    super().__init__(kernel, target)
+    shared = [opt for opt in earlier if isinstance(opt, Opt) and opt.number in self.left]
+    self.left.update({opt.number: 1 for opt in shared})
+    self.block = most_threads(shared)
 
-  def threads_taken(self, offered: int) -> int:
-    return max(opt.amount for opt in self.opts if isinstance(opt, Opt) and opt.axis in (Axis.GROUP, Axis.LOCAL))
+  def threads_taken(self, offered: int) -> int: return max(self.block, most_threads(self.opts))
 
   def rows_in_block(self, total: int) -> int: return total
   def column_lanes(self, column: UOp) -> int: return self.lanes(column)
@@ -263,6 +277,10 @@ class NestChooser(Chooser):
     left = self.left[r.arg[0]]
     written = prod(opt.amount for opt in self.opts if isinstance(opt, Opt) and opt.axis is Axis.UPCAST)
     self.take(Axis.UPCAST, r, largest_divisor(left, AT_ONCE // written))
+
+def most_threads(opts: Sequence[Opt | Turn | Contract]) -> int:
+  """Of one range."""
+  return max([opt.amount for opt in opts if isinstance(opt, Opt) and opt.axis in IN_BLOCK], default=1)
 
 def largest_divisor(n: int, most: int) -> int:
   return max([k for k in range(1, min(n, most) + 1) if n % k == 0], default=1)
