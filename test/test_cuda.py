@@ -150,11 +150,18 @@ def squared_lengths_gradient():
   (lengths * lengths).amax(1).sum().backward()
   return x.grad
 
+def gathered_gradient():
+  """Sums over the indices in one nest, and in the next a loop over them that adds to memory."""
+  x = leaf(17, 17).requires_grad_(True)
+  rows = (x.expand(3, -1, -1) - x).index_select(1, pg.tensor([0, 12, 0]))
+  (rows * rows).sum().backward()
+  return x.grad
+
 REDUCTIONS = {
   "one in another's steps": lambda: F.layer_norm(leaf(300), (300,)).cumsum(0),
   "rows of several lengths": lambda: (leaf(130, 68) / (leaf(130, 64) @ leaf(64, 1))).sum(1),
   "short rows in a block": lambda: leaf(64, 1000, 5).log_softmax(1).sum((1, 2)),
-  "one of two nests": squared_lengths_gradient,
+  "one of two nests": squared_lengths_gradient, "over the range of a loop": gathered_gradient,
 }
 @needs_nvrtc
 @pytest.mark.parametrize("name", REDUCTIONS)

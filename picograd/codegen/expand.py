@@ -223,12 +223,16 @@ def accumulate(kernel: UOp) -> UOp:
   numbers = itertools.count()                  # registers numbered by kernel: equal kernels have equal code
   loop_numbers = itertools.count(next_number(kernel))
   table: Table = {}
+  repeated = {r for u in inside if u.op is Ops.END for r in u.src if r.op is Ops.RANGE}     # by a loop around stores
   for loops, members in nests_in_order(kernel):
     around = sorted(union(inside[u] for u in members), key=lambda r: r.arg)
     strip = [r for r in around if r.axis is Axis.STRIP]
     kept = {} if strip else again_in_later_loops(kernel, loops, members, table)     # each point of a strip has its own
     row = row_of(kept, loops, next(numbers))
-    values = substitute([u.src[0] for u in members], table)
+    own = {r: r.replace(arg=(next(loop_numbers), r.axis)) for r in loops if r in repeated}
+    loops = tuple([own.get(r, r) for r in loops])
+    values = with_ranges(substitute([u.src[0] for u in members], table), own)
+    wanted = with_ranges(substitute(kept, table), own)
     outer = [r for r in around if r.axis is not Axis.STRIP]
     clearing, folding = [{r: r.replace(arg=(next(loop_numbers), r.axis)) for r in strip} for _ in range(2)]
     registers = [accumulator(u, next(numbers), strip) for u in members]
@@ -239,12 +243,21 @@ def accumulate(kernel: UOp) -> UOp:
     for u, register, value in zip(members, registers, values):
       before = element(register.after(*starts, *loops), strip, folding).load()
       updates.append(element(register, strip, folding).store(before.alu(u.arg[0], value.substitute(folding))))
-    updates += [row.index(loops[0] * len(kept) + k).store(v) for k, v in enumerate(substitute(kept, table))]
+    updates += [row.index(loops[0] * len(kept) + k).store(v) for k, v in enumerate(wanted)]
     end = UOp(Ops.END, dtypes.void, (*updates, *loops, *folding.values()))
     for k, again in enumerate(kept.values()):
       for later, r in again: table[later] = row.after(end).index(r * len(kept) + k).load()
     for register, u in zip(registers, members): table[u] = element(register.after(end), strip, {}).load()
   return kernel.substitute(table)
+
+def with_ranges(values: list[UOp], own: Table) -> list[UOp]:
+  """The values where ranges are replaced, but not in nests that end with them: those are loops of their own."""
+  def is_closed(u: UOp) -> bool: return u in own or u.op is Ops.END and not own.keys().isdisjoint(u.src)
+  if not own: return values
+  new = dict(own)
+  for u in toposort(values, is_closed):
+    if u not in new: new[u] = u if is_closed(u) else u.with_src(tuple([new[s] for s in u.src]))
+  return [new[u] for u in values]
 
 LONGEST_ROW = 1 << 17    # bytes of a value that is kept from one loop for the next: a part of the nearer caches
 

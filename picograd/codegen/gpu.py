@@ -4,9 +4,9 @@
 # Opts come in order: the first LOCAL or GROUP range is the innermost, whose threads are neighbours.   (chapter 3)
 from __future__ import annotations
 from typing import Sequence
-from picograd.codegen.grid import IN_BLOCK
+from picograd.codegen.grid import IN_BLOCK, threads_of
 from picograd.codegen.heuristic import KernelShape, loops_around, size, stride
-from picograd.codegen.optimize import Opt, nests_of, stores_of
+from picograd.codegen.optimize import Opt, apply_opts, nests_of, stores_of
 from picograd.codegen.tiles import Contract, Turn, choose_contract
 from picograd.codegen.ring import PIECES
 from picograd.codegen.target import Target
@@ -21,7 +21,7 @@ TILE = 32                # side of a tile that is turned in shared memory
 THREADS = 256            # of a block, where nothing asks for more
 NEST_THREADS = 512       # of a block that runs several nests
 AT_ONCE = 20             # results of a thread of such a block, or twice the loads for one
-MOST_THREADS = 1024
+MOST_THREADS = 1024      # of any block (CUDA C++ Programming Guide, compute capabilities)
 IN_REGISTERS = 64        # elements of a row that one thread keeps
 PER_THREAD = 40          # elements of rows that one thread reads, or reads and writes, if threads suffice
 LONG_ROW = 1 << 12       # elements of a row of which a rest of some lanes does not matter
@@ -37,7 +37,10 @@ def choose_gpu_opts(kernel: UOp, target: Target) -> list[Opt | Turn | Contract]:
   if not around: return Chooser(kernel, target).choose()
   opts: list[Opt | Turn | Contract] = [Opt(Axis.GLOBAL, r.arg[0], size(r)) for r in reversed(around)]
   for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
-    opts += NestChooser(UOp.sink(nest), target, opts).choose()
+    more = NestChooser(UOp.sink(nest), target, opts).choose()
+    if threads_of(apply_opts(kernel, [*opts, *more])) > MOST_THREADS:   # with those of nests that it shares a loop with
+      more = [opt for opt in more if not isinstance(opt, Opt) or opt.axis not in IN_BLOCK]
+    opts += more
   return opts
 
 class Chooser:

@@ -79,13 +79,21 @@ class Party:
   def __init__(self, dims: list[Dimension]):
     self.dims, self.threads = dims, prod(d.size for d in dims)
 
+def nests_in_block(kernel: UOp, together: set[frozenset[UOp]]) -> list[Party]:
+  local = [u for u in toposort([kernel]) if u.op is Ops.RANGE and u.axis in IN_BLOCK]
+  local.sort(key=lambda r: (r.axis, r.arg[0]))                         # GROUPs join LOCALs
+  return [Party(dimensions(party, together)) for party in parties(local, together)]
+
+def threads_of(kernel: UOp) -> int:
+  """How many threads a block needs."""
+  return max([nest.threads for nest in nests_in_block(kernel, pairs_together(kernel))], default=1)
+
 def to_grid(kernel: UOp) -> UOp:
   ranges = sorted([u for u in toposort([kernel]) if u.op is Ops.RANGE], key=lambda r: r.arg[0])
   together = pairs_together(kernel)
   blocks = dimensions([r for r in ranges if r.axis is Axis.GLOBAL], together)
-  local = sorted([r for r in ranges if r.axis in IN_BLOCK], key=lambda r: (r.axis, r.arg[0]))     # GROUPs join LOCALs
   number(blocks, "block", prod(d.size for d in blocks))
-  nests = [Party(dimensions(party, together)) for party in parties(local, together)]
+  nests = nests_in_block(kernel, together)
   total = max([nest.threads for nest in nests], default=1)
   for nest in nests: number(nest.dims, "thread", total)
   home = {r: d for d in (*blocks, *[d for nest in nests for d in nest.dims]) for r in d.ranges}
