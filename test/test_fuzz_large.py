@@ -112,6 +112,31 @@ def product(r, values):
   b = r.choice(fitting) if fitting else f"{a}.transpose(-1, -2)"
   return f"{a} @ {b} / {shape[-1]**0.5}"
 
+def ordered(r, values):
+  name = pick(r, values, lambda v: v.ndim > 0 and v.numel() < MOST // 16)
+  if name is None: return None
+  axis = pick_axis(r, values[name])
+  return r.choice((f"{name}.sort({axis})[0]", f"{name}.topk({r.randint(1, values[name].shape[axis])}, {axis})[0]"))
+
+def changed(r, values):
+  """A copy that is written to: a part of it, all of it, some of its rows several times."""
+  name = pick(r, values, has_axes)
+  if name is None: return None
+  axis = pick_axis(r, values[name])
+  size = values[name].shape[axis]
+  low = r.randrange(size)
+  place = (slice(None),) * axis + (slice(low, r.randrange(low, size) + 1),)
+  rows = f"{axis}, lib.tensor({[r.randrange(size) for _ in range(r.randint(1, 5))]})"
+  other = pick(r, {n: v for n, v in values.items() if v.shape == values[name].shape})
+  return r.choice((f"put({name}, {place}, {name}[{place}] * 2)", f"put({name}, {place}, 0.5)",
+                   f"{name}.clone().add_({other})", f"{name}.clone().mul_(2).add_({other} * {name})",
+                   f"{name}.clone().index_add_({rows}, {name}.index_select({rows}))"))
+
+def put(t, place, value):
+  t = t.clone()
+  t[place] = value
+  return t
+
 def window(r, values):
   name = pick(r, values, lambda v: v.ndim == 4 and min(v.shape[2:]) > 2)
   if name is None: return None
@@ -122,9 +147,9 @@ def window(r, values):
                    f"F.conv2d({name}, {name}[:1, :, :2, :2], stride=2) / {(4 * c)**0.5}"))
 
 MAKERS = (unary, unary, unary, binary, binary, binary, along, along, along, over_several, normalised, permute, reshape,
-          slices, gather, pad, expand, triangle, product, product, window, window)
+          slices, gather, pad, expand, triangle, product, product, window, window, ordered, changed, changed)
 
-def evaluate(lib, text, values): return eval(text, {"lib": lib, "F": lib.nn.functional, **values})
+def evaluate(lib, text, values): return eval(text, {"lib": lib, "F": lib.nn.functional, "put": put, **values})
 
 def is_tame(v):
   return 0 < v.numel() <= MOST and v.ndim < 6 and bool(torch.isfinite(v).all()) and float(v.abs().max()) < LARGEST
@@ -216,6 +241,7 @@ FAILED = (
   ((1, 50, 5, 8), "F.conv2d(x, x[:, :, :2, :2], stride=2).sum((3, 1))"),     # a nest written out, and its reader
   ((12, 8, 1, 4), "F.layer_norm(x, (4,)).index_select(1, lib.tensor([5])).tril(-2)"),     # an input not read
   ((65, 12), "F.pad(F.layer_norm(x, (12,)), (1, 2)).triu(2).mean(1)"),         # lanes of a sum inside those of another
+  ((1000, 7), "(x - x[:, :1].exp2()).cumsum(0)"),                    # exponentials kept in a nest for another one
   ((300,), "F.layer_norm(x, (300,)).cumsum(0)"),                     # a reduction in the steps of another
   ((130, 68), "(x / ((x[:, 4:] @ x[0, 4:]) ** 2 + 1).unsqueeze(1)).sum(1)"),     # rows of two lengths
   ((64, 1000, 5), "x.log_softmax(1).sum((1, 2))"),                   # rows that are too short for several threads

@@ -271,7 +271,10 @@ def again_in_later_loops(kernel: UOp, loops: Nest, members: list[UOp],
   r, nodes = loops[0], toposort([kernel])
   known, inside = set(nodes), ranges_inside(kernel)
   earlier = {q for u in table for q in u.src if u.op is Ops.REDUCE}
+  around = union(inside[u] for u in members)
   others = [q for q in nodes if q.op is Ops.RANGE and q is not r and q.bound is r.bound and q.axis is not Axis.STRIP]
+  loops_over = {q: [u for u in nodes if u.op in (Ops.REDUCE, Ops.END) and q in u.src] for q in others}
+  others = [q for q in others if all(around <= loops_around(u, q, inside) for u in loops_over[q])]
   found: dict[UOp, list[tuple[UOp, UOp]]] = {}
   below: set[UOp] = set()                      # a kept value
   for u in reversed(toposort([u.src[0] for u in members])):
@@ -282,6 +285,11 @@ def again_in_later_loops(kernel: UOp, loops: Nest, members: list[UOp],
         found[u] = there
         below.update(u.src)
   return found if r.bound.arg * sum(v.dtype.itemsize for v in found) <= LONGEST_ROW else {}
+
+def loops_around(u: UOp, q: UOp, inside: dict[UOp, frozenset[UOp]]) -> frozenset[UOp]:
+  """Those that the loop of a REDUCE or END over q stands in; q is one of its ranges, outermost first."""
+  loops = u.src[len(inner_part(u)):]
+  return inside[u] | frozenset(loops[:loops.index(q)])
 
 def row_of(kept: Iterable[UOp], loops: Nest, number: int) -> UOp:
   """Memory for the kept values of a loop, those of one step side by side."""
