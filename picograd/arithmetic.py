@@ -4,6 +4,7 @@ from __future__ import annotations
 import functools, math
 from typing import Callable
 from picograd.dtype import DType, dtypes
+from picograd.ops.gradient import from_memory
 from picograd.ops.ops import Ops, ROUGH
 from picograd.ops.shape import Shape
 from picograd.ops.uop import UOp
@@ -228,7 +229,7 @@ def min_over(x: UOp, axes: Axes) -> UOp:
 
 def arg_max(x: UOp, axis: int) -> UOp:
   """The smallest position of the maximum; NaN counts as the largest. int64."""
-  n = x.shape[axis]
+  n, x = x.shape[axis], from_memory(x)
   top = max_over(x, (axis,)).expand(x.shape)
   found = x.eq(top) | is_nan(x)
   from_end = UOp.const(dtypes.int32, n - 1).spread(x.shape) - iota_along(x.shape, axis)

@@ -4,6 +4,7 @@ from picograd.arithmetic import iota_along, is_nan, stored, stretch
 from picograd.common import axis_of
 from picograd.dtype import dtypes
 from picograd.indexing import after_last, before_last, gather_axis, over_last
+from picograd.ops.gradient import from_memory
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.tensor import Extremes, Tensor, result, zeros
@@ -18,7 +19,7 @@ def less(x: UOp, y: UOp) -> UOp:
   return (x < y) | nan_last
 
 def rank(x: UOp, descending) -> UOp:
-  """For each element of the last axis its place in sorted order; equal elements keep their order."""
+  """For each element of the last axis its place in sorted order; equal elements keep their order. x is in memory."""
   shape = x.shape + x.shape[-1:]                                       # (.., i, j): does j come before i
   mine = stretch(after_last(x), shape)
   theirs = stretch(before_last(x), shape)
@@ -40,8 +41,9 @@ def ordered(x: Tensor, count: int, dim, descending) -> Extremes:
   if not x.ndim:
     return Extremes(x, zeros(dtype=dtypes.int64, device=x.device))
   axis = axis_of(dim, x.ndim)
-  places = order(x.uop.movedim(axis, -1), count, descending).movedim(-1, axis)
-  values = result(gather_axis(x.uop, axis, places), x)
+  known = from_memory(x.uop)
+  places = order(known.movedim(axis, -1), count, descending).movedim(-1, axis)
+  values = result(gather_axis(known, axis, places), x)
   return Extremes(values, result(places, device=x.storage.device))
 
 def sort(self: Tensor, dim=-1, descending=False, stable=True) -> Extremes:

@@ -78,14 +78,14 @@ def grad_reduce(u, g):
 
 def grad_amax(u, g):
   """The gradient in equal parts to all elements that equal the maximum; NaN to all where the maximum is NaN."""
-  x, (_, axes) = stored(u.src[0]), u.arg
+  x, (_, axes) = from_memory(u.src[0]), u.arg
   largest = x.eq(x.reduce(Ops.MAX, axes).expand(x.shape))
   dt = wide(x.dtype)
   count = largest.cast(dt).reduce(Ops.ADD, axes)
   return (keep(largest, g.cast(dt).expand(x.shape)) / count.expand(x.shape)).cast(x.dtype)
 
-def stored(x):
-  """x from memory. Computed twice, in two kernels, a value may round in two ways: nothing would equal the maximum."""
+def from_memory(x):
+  """x from memory. Computed twice, a value may round in two ways: nothing would equal the maximum."""
   return x if view_of(x)[0].op is Ops.BUFFER else UOp(Ops.CONTIGUOUS, x.dtype, (x,))
 
 def product_of_others(x, axes):
