@@ -242,6 +242,9 @@ FAILED = (
   ((12, 8, 1, 4), "F.layer_norm(x, (4,)).index_select(1, lib.tensor([5])).tril(-2)"),     # an input not read
   ((65, 12), "F.pad(F.layer_norm(x, (12,)), (1, 2)).triu(2).mean(1)"),         # lanes of a sum inside those of another
   ((1000, 7), "(x - x[:, :1].exp2()).cumsum(0)"),                    # exponentials kept in a nest for another one
+  ((300,), "F.layer_norm(x, (300,)).cumsum(0)"),                     # a reduction in the steps of another
+  ((130, 68), "(x / ((x[:, 4:] @ x[0, 4:]) ** 2 + 1).unsqueeze(1)).sum(1)"),     # rows of two lengths
+  ((64, 1000, 5), "x.log_softmax(1).sum((1, 2))"),                   # rows that are too short for several threads
 )
 @pytest.mark.parametrize("shape, text", FAILED)
 def test_what_failed_once(shape, text):
