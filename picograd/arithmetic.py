@@ -4,10 +4,9 @@ from __future__ import annotations
 import functools, math
 from typing import Callable
 from picograd.dtype import DType, dtypes
-from picograd.ops.gradient import from_memory
 from picograd.ops.ops import Ops, ROUGH
 from picograd.ops.shape import Shape
-from picograd.ops.uop import UOp
+from picograd.ops.uop import UOp, from_memory
 
 Formula = Callable[..., UOp]
 

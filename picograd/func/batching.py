@@ -6,9 +6,9 @@ from typing import Any, Callable, Sequence
 from picograd.arithmetic import stretch
 from picograd.dtype import DType
 from picograd.helpers import prod
-from picograd.ops.gradient import stores_of, view_of
+from picograd.ops.gradient import stores_of
 from picograd.ops.ops import ALU, Buf, MOVEMENT, Ops, Space
-from picograd.ops.uop import Table, UOp, fresh, toposort
+from picograd.ops.uop import Table, UOp, fresh, toposort, view_of
 from picograd.ops.windows import CORRELATION, correlate
 from picograd.storage import merged, traced, unique_leaf
 

@@ -4,9 +4,8 @@ from picograd.arithmetic import iota_along, is_nan, stored, stretch
 from picograd.common import axis_of
 from picograd.dtype import dtypes
 from picograd.indexing import after_last, before_last, gather_axis, over_last
-from picograd.ops.gradient import from_memory
 from picograd.ops.ops import Ops
-from picograd.ops.uop import UOp
+from picograd.ops.uop import UOp, from_memory
 from picograd.tensor import Extremes, Tensor, result, zeros
 
 def less(x: UOp, y: UOp) -> UOp:

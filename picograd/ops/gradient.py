@@ -6,8 +6,8 @@ import math
 from typing import Any, Callable, Container, Iterable, Mapping
 from picograd.dtype import dtypes
 from picograd.helpers import argsort, prod
-from picograd.ops.ops import MOVEMENT, Ops
-from picograd.ops.uop import Table, UOp, fresh, toposort
+from picograd.ops.ops import Ops
+from picograd.ops.uop import Table, UOp, fresh, from_memory, toposort, view_of
 from picograd.ops.windows import CORRELATION, gradients_of_correlation
 
 # ---- what depends on what --------------------------------------------------------------------------------------------
@@ -17,14 +17,6 @@ CONSTANT = frozenset({Ops.DETACH, Ops.BITCAST, Ops.CONST, Ops.BUFFER, Ops.RANGE}
 def is_constant(u):
   if u.op is Ops.DETACH: return u.arg is None
   return u.op in CONSTANT or u.dtype.kind not in "fv"                                   # void: a STORE under an AFTER
-
-def view_of(view):
-  """The node below a chain of movement ops, and the chain, lowest first."""
-  chain: list[UOp] = []
-  while view.op in MOVEMENT:
-    chain.insert(0, view)
-    view = view.src[0]
-  return view, chain
 
 def stores_of(u): return [s for s in u.src[1:] if s.op is Ops.STORE]
 
@@ -83,10 +75,6 @@ def grad_amax(u, g):
   dt = wide(x.dtype)
   count = largest.cast(dt).reduce(Ops.ADD, axes)
   return (keep(largest, g.cast(dt).expand(x.shape)) / count.expand(x.shape)).cast(x.dtype)
-
-def from_memory(x):
-  """x from memory. Computed twice, a value may round in two ways: nothing would equal the maximum."""
-  return x if view_of(x)[0].op is Ops.BUFFER else UOp(Ops.CONTIGUOUS, x.dtype, (x,))
 
 def product_of_others(x, axes):
   """For each element the product of all other elements along the axes, without a division. A binary tree: going up, a

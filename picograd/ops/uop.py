@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools, struct, weakref
 from typing import Any, Callable, Iterable, Iterator, Mapping
 from picograd.dtype import DType, dtypes, truncate
-from picograd.ops.ops import Axis, Buf, COMPARE, Ops, Space
+from picograd.ops.ops import Axis, Buf, COMPARE, MOVEMENT, Ops, Space
 from picograd.ops.shape import SHAPED, Shape, shape_of
 
 def intern_key(op: Ops, dtype: DType, src: tuple, arg: Any) -> tuple:
@@ -250,6 +250,18 @@ def without_after(u: UOp) -> UOp:
   """What an AFTER puts in order."""
   while u.op is Ops.AFTER: u = u.src[0]
   return u
+
+def view_of(view: UOp) -> tuple[UOp, list[UOp]]:
+  """The node below a chain of movement ops, and the chain, lowest first."""
+  chain: list[UOp] = []
+  while view.op in MOVEMENT:
+    chain.insert(0, view)
+    view = view.src[0]
+  return view, chain
+
+def from_memory(x: UOp) -> UOp:
+  """x from memory. Computed twice, a value may round in two ways: nothing would equal the maximum."""
+  return x if view_of(x)[0].op is Ops.BUFFER else UOp(Ops.CONTIGUOUS, x.dtype, (x,))
 
 def memory_of(access: UOp) -> UOp:
   """The PARAM or BUFFER of a LOAD or STORE."""
