@@ -228,7 +228,8 @@ def min_over(x: UOp, axes: Axes) -> UOp:
 
 def arg_max(x: UOp, axis: int) -> UOp:
   """The smallest position of the maximum; NaN counts as the largest. int64."""
-  n, x = x.shape[axis], from_memory(x)
+  x = from_memory(x)
+  n = x.shape[axis]
   top = max_over(x, (axis,)).expand(x.shape)
   found = x.eq(top) | is_nan(x)
   from_end = UOp.const(dtypes.int32, n - 1).spread(x.shape) - iota_along(x.shape, axis)

@@ -20,8 +20,19 @@ def pick(r, values, keep=lambda v: True):
   names = [n for n in list(values)[-4:] if keep(values[n])] or [n for n in values if keep(values[n])]
   return r.choice(names) if names else None
 
-def pick_axis(r, v): return r.randrange(v.ndim)
 def has_axes(v): return v.ndim > 0
+
+def pick_axis(r, values, keep=has_axes):
+  """(name, axis, its size), or None three times."""
+  name = pick(r, values, keep)
+  if name is None: return None, None, None
+  axis = r.randrange(values[name].ndim)
+  return name, axis, values[name].shape[axis]
+
+def span(r, size):
+  """First and last of some neighbours, the last excluded."""
+  low = r.randrange(size)
+  return low, r.randrange(low, size) + 1
 
 UNARY = ("({}.abs() * -0.3).exp()", "({} * 0.1).exp()", "{}.sigmoid()", "{}.tanh()", "{}.relu()", "{}.abs()",
          "{}.sin()", "({} * {} + 0.1).sqrt()", "({} * {} + 0.1).log()", "(-{})", "({} * {} * 0.25)", "F.silu({})",
@@ -48,10 +59,8 @@ ALONG = ("{0}.sum({1}, keepdim={2}) / {3}", "{0}.mean({1}, keepdim={2})", "{0}.a
          "{0}.softmax({1})", "{0}.log_softmax({1})", "{0}.cumsum({1}) / {3}", "{0}.flip({1})", "{0}.roll(3, {1})",
          "lib.cat([{0}, {0} * 0.5], {1})")
 def along(r, values):
-  name = pick(r, values, has_axes)
-  if name is None: return None
-  axis = pick_axis(r, values[name])
-  return r.choice(ALONG).format(name, axis, r.random() < 0.6, values[name].shape[axis]**0.5)
+  name, axis, size = pick_axis(r, values)
+  return name and r.choice(ALONG).format(name, axis, r.random() < 0.6, size**0.5)
 
 def over_several(r, values):
   name = pick(r, values, lambda v: v.ndim > 1)
@@ -75,20 +84,14 @@ def reshape(r, values):
   return r.choice((f"{name}.reshape({rows}, {n // rows})", f"{name}.reshape(-1)", f"{name}.unsqueeze(0)"))
 
 def slices(r, values):
-  name = pick(r, values, has_axes)
+  name, axis, size = pick_axis(r, values)
   if name is None: return None
-  axis = pick_axis(r, values[name])
-  size = values[name].shape[axis]
-  low = r.randrange(size)
-  text = r.choice((f"{low}:{r.randrange(low, size) + 1}", "::2", "::3", f"{low}:"))
-  return f"{name}[{':, ' * axis}{text}]"
+  low, high = span(r, size)
+  return f"{name}[{':, ' * axis}{r.choice((f'{low}:{high}', '::2', '::3', f'{low}:'))}]"
 
 def gather(r, values):
-  name = pick(r, values, has_axes)
-  if name is None: return None
-  axis = pick_axis(r, values[name])
-  indices = [r.randrange(values[name].shape[axis]) for _ in range(r.randint(1, 9))]
-  return f"{name}.index_select({axis}, lib.tensor({indices}))"
+  name, axis, size = pick_axis(r, values)
+  return name and f"{name}.index_select({axis}, lib.tensor({[r.randrange(size) for _ in range(r.randint(1, 9))]}))"
 
 def pad(r, values):
   name = pick(r, values, has_axes)
@@ -113,19 +116,14 @@ def product(r, values):
   return f"{a} @ {b} / {shape[-1]**0.5}"
 
 def ordered(r, values):
-  name = pick(r, values, lambda v: v.ndim > 0 and v.numel() < MOST // 16)
-  if name is None: return None
-  axis = pick_axis(r, values[name])
-  return r.choice((f"{name}.sort({axis})[0]", f"{name}.topk({r.randint(1, values[name].shape[axis])}, {axis})[0]"))
+  name, axis, size = pick_axis(r, values, lambda v: v.ndim > 0 and v.numel() < MOST // 16)
+  return name and r.choice((f"{name}.sort({axis})[0]", f"{name}.topk({r.randint(1, size)}, {axis})[0]"))
 
 def changed(r, values):
   """A copy that is written to: a part of it, all of it, some of its rows several times."""
-  name = pick(r, values, has_axes)
+  name, axis, size = pick_axis(r, values)
   if name is None: return None
-  axis = pick_axis(r, values[name])
-  size = values[name].shape[axis]
-  low = r.randrange(size)
-  place = (slice(None),) * axis + (slice(low, r.randrange(low, size) + 1),)
+  place = (slice(None),) * axis + (slice(*span(r, size)),)
   rows = f"{axis}, lib.tensor({[r.randrange(size) for _ in range(r.randint(1, 5))]})"
   other = pick(r, {n: v for n, v in values.items() if v.shape == values[name].shape})
   return r.choice((f"put({name}, {place}, {name}[{place}] * 2)", f"put({name}, {place}, 0.5)",
@@ -203,15 +201,18 @@ def on_picograd(arrays, program, function, gradients):
   if any(out.requires_grad for out in outs): squares(outs).backward()
   return dict(zip(results, outs)) | {f"gradient of {n}": x.grad for n, x in inputs.items() if x.grad is not None}
 
-def compare(got, want, rounded, what):
-  """want is exact, rounded what torch's arithmetic makes of it."""
+USUAL = {"float16": 2e-3, "float32": 4e-5}     # of the largest element: a sum may go through one accumulator
+
+def compare(got, want, rounded, own, what):
+  """want is exact, rounded what torch makes of it in the program's own dtype."""
   assert got.shape == want.shape, f"{what}: shape {got.shape} instead of {want.shape}"
   scale = float(np.abs(want).max(initial=0))
-  usual = 2e-3 if rounded[1] == "float16" else 4e-5
-  with np.errstate(invalid="ignore"): magnified = float(np.nanmax(np.abs(rounded[0] - want), initial=0))
-  if not np.isfinite(magnified): return                              # the dtype cannot hold the program's values
+  with np.errstate(invalid="ignore"): magnified = float(np.nanmax(np.abs(rounded - want), initial=0))
+  if own == "float16" and not np.isfinite(magnified): return           # which cannot hold the program's values
+  assert np.isfinite(magnified), f"{what}: torch overflows"
   error = float(np.abs(got - want).max(initial=0))
-  assert error <= usual * max(scale, 1) + 8 * magnified, f"{what}: off by {error}, torch by {magnified}, of {scale}"
+  most = USUAL[own] * max(scale, 1) + 8 * magnified
+  assert error <= most, f"{what}: off by {error}, torch by {magnified}, of {scale}"
 
 def check(seed):
   program = shapes, steps, results, own = program_of(seed)
@@ -226,7 +227,7 @@ def check(seed):
   except Exception as error: raise AssertionError(text) from error
   for k, (arrays, values) in enumerate(zip(given, found)):
     want, rounded = [on_torch(arrays, dtype, program, gradients) for dtype in (torch.float64, getattr(torch, own))]
-    for name, value in values.items(): compare(value, want[name], (rounded[name], own), f"{text}: call {k}, {name}")
+    for name, value in values.items(): compare(value, want[name], rounded[name], own, f"{text}: call {k}, {name}")
 
 @pytest.mark.parametrize("part", range(6))
 def test_large_programs_agree_with_torch(part):

@@ -180,13 +180,13 @@ def in_sequence(u: UOp) -> UOp:
   has written, or a store to what it reads, has an edge to it. Stores of one nest come together, after all it reads."""
   parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
   loops = u.src[len(parts):]
-  if len(nests := together(parts)) == 1 and nests != parts: return u             # the stores of one nest
-  parts = nests
-  touched = [{u for u in toposort([nest]) if is_memory(u)} for nest in parts]
-  written = [{m for u in toposort([nest]) if u.op is Ops.STORE for m in toposort(u.src[0].src[:1])} for nest in parts]
-  nests = []
+  groups = together(parts)
+  if len(groups) == 1 and parts[0].op is not Ops.END: return u         # the stores of one nest
+  touched = [{u for u in toposort([nest]) if is_memory(u)} for nest in groups]
+  written = [{m for u in toposort([nest]) if u.op is Ops.STORE for m in toposort(u.src[0].src[:1])} for nest in groups]
+  nests: list[UOp] = []
   needed: set[UOp] = set()
-  for j, nest in enumerate(parts):
+  for j, nest in enumerate(groups):
     edges: Table = {}
     for m in touched[j]:
       before = [n for i, n in enumerate(nests) if m in touched[i] and m in written[i] | written[j]]
@@ -202,7 +202,8 @@ def together(parts: list[UOp]) -> list[UOp]:
   filled: set[UOp] = set()                     # by the last of them
   for s in parts:
     is_nest = s.op is Ops.END
-    if is_nest or not groups or groups[-1][0].op is Ops.END or not filled.isdisjoint(toposort(s.src[1:])):
+    reads_it = bool(filled) and not filled.isdisjoint(toposort(s.src[1:]))
+    if is_nest or reads_it or not groups or groups[-1][0].op is Ops.END:
       groups.append([])
       filled = set()
     groups[-1].append(s)
@@ -252,12 +253,9 @@ def accumulate(kernel: UOp) -> UOp:
 
 def with_ranges(values: list[UOp], own: Table) -> list[UOp]:
   """The values where ranges are replaced, but not in nests that end with them: those are loops of their own."""
-  def is_closed(u: UOp) -> bool: return u in own or u.op is Ops.END and not own.keys().isdisjoint(u.src)
   if not own: return values
-  new = dict(own)
-  for u in toposort(values, is_closed):
-    if u not in new: new[u] = u if is_closed(u) else u.with_src(tuple([new[s] for s in u.src]))
-  return [new[u] for u in values]
+  closed = {u: u for u in toposort(values) if u.op is Ops.END and not own.keys().isdisjoint(u.src)}
+  return substitute(values, {**own, **closed})
 
 LONGEST_ROW = 1 << 17    # bytes of a value that is kept from one loop for the next: a part of the nearer caches
 

@@ -80,6 +80,7 @@ class Party:
     self.dims, self.threads = dims, prod(d.size for d in dims)
 
 def nests_in_block(kernel: UOp, together: set[frozenset[UOp]]) -> list[Party]:
+  """The nests that the threads of a block share, those with ranges in common as one. together: pairs_together."""
   local = [u for u in toposort([kernel]) if u.op is Ops.RANGE and u.axis in IN_BLOCK]
   local.sort(key=lambda r: (r.axis, r.arg[0]))                         # GROUPs join LOCALs
   return [Party(dimensions(party, together)) for party in parties(local, together)]

@@ -278,7 +278,7 @@ class Emitter:
     if row == "merge":
       self.section.emit("vmv1r.v", 0, registers[0])
       self.section.emit("vmerge.vvm", to & 31, *registers[1:])
-    elif row.startswith("masked"):
+    elif row.startswith("masked"):                                   # v0 is the mask; only a load writes a register
       self.section.emit("vmv1r.v", 0, registers[0])
       into = [to & 31] if row.startswith("masked vl") else []
       self.section.emit(row.removeprefix("masked "), *into, *registers[1:], 0)

@@ -27,6 +27,7 @@ class Target(NamedTuple):
   atomic_adds: frozenset[DType] = frozenset()                                # added to memory by threads at once
   division_traps: bool = False                  # integer division by zero kills the process, or gives anything
   lane_bytes: int = 1                           # the narrowest lane that arithmetic knows
+  wide_values: bool = True                      # a value of several registers is split by who renders it
   cheap_ops: int = 8                            # operations that cost no more than storing and loading their result
   row_bytes: int = 1                            # rows of a contraction's operands should begin at multiples of it
   units: int = 1                                # processors that run blocks of threads
@@ -46,7 +47,8 @@ HALF = frozenset({dtypes.float16, dtypes.bfloat16})
 PYTHON = Target("python", vector_bytes=16, scratch_bytes=SCRATCH, missing_dtypes=HALF)
 
 RISCV = Target("riscv-rv64gc", registers=32, missing_dtypes=HALF, division_traps=True)
-RISCV_V = RISCV._replace(name="riscv-rv64gcv", vector_bytes=32, registers=13, lane_bytes=4)       # groups of two
+RISCV_V = RISCV._replace(name="riscv-rv64gcv", vector_bytes=32, registers=13, lane_bytes=4,
+                         wide_values=False)                                            # groups of two registers
 
 class Vectors(NamedTuple):
   """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask, and arithmetic a load. And how

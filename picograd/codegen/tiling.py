@@ -41,7 +41,7 @@ class Contraction(NamedTuple):
   broadcast: list[UOp]
   may_block: bool        # whether partial sums may be left in the output
   scattered: int         # stores, and loads besides the operands, whose lanes do not lie side by side
-  stored: list[DType]
+  stored: list[DType]    # of the results
 
 def size(r: UOp) -> int: return r.bound.arg
 def slot(load: UOp) -> int: return load.src[0].src[0].arg
@@ -95,7 +95,7 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
   """As many accumulators as registers allow beside the operands, in the shape that takes the fewest cycles, those of
   the smaller tiles at the edges counted."""
   accessed = dedup([u.dtype for u in (*c.streamed, *c.broadcast)] + [c.reduce.dtype])
-  if target.lane_bytes > 1: accessed += c.stored                       # no value is wider than a register there
+  if not target.wide_values: accessed += c.stored
   lanes = min(target.lanes(dt) for dt in accessed)
   m, n = size(c.rows[-1]), size(c.columns)
   while lanes > 1 and lanes > n: lanes //= 2

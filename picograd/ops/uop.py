@@ -260,7 +260,8 @@ def view_of(view: UOp) -> tuple[UOp, list[UOp]]:
   return view, chain
 
 def from_memory(x: UOp) -> UOp:
-  """x from memory. Computed twice, a value may round in two ways: nothing would equal the maximum."""
+  """x from memory, for who compares it with itself. Computed twice, a value may round in two ways: nothing would equal
+  the maximum, and no order would be one."""
   return x if view_of(x)[0].op is Ops.BUFFER else UOp(Ops.CONTIGUOUS, x.dtype, (x,))
 
 def memory_of(access: UOp) -> UOp:
