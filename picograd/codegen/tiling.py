@@ -15,16 +15,18 @@ from picograd.ops.uop import UOp, toposort
 FMA_LATENCY = 4          # cycles
 FMA_UNITS = 2            # what x86 and ARM cores with wide vectors have, as a rule
 LOAD_UNITS = 2
-LOAD_CYCLES = 0.1        # what an operand costs where arithmetic is the limit: rows of it may share lines of a cache
-LOOP_CYCLES = 0.5        # what counting and branching cost, and waiting between tiles
+STREAMED_CYCLES = 0.2    # what an operand costs where arithmetic is the limit: a vector that comes from the L2 cache,
+BROADCAST_CYCLES = 0.1   # and a number from the L1 cache, unless rows share its lines
+LOOP_CYCLES = 0.25       # what counting and branching cost, and waiting between tiles
 MOST_VECTORS = 4
 LEAST_WORK = 1 << 8     # multiply-adds below which nothing is won
-L1_WAYS = 8              # places for lines at one distance modulo ..
-L1_WAY_BYTES = 1 << 12   # .. this: a page, as in most processors
+L1_WAY_BYTES = 1 << 12   # lines this far apart share a set of the L1 cache: a page, as in most processors
 LINE = 64                # bytes of a cache's line
 ELEMENT_CYCLES = 2       # for a lane that is loaded or stored by itself
 FAR_ROWS = 1.1           # rows of a tile that are not the innermost ones lie in more lines
-SLIVER = 8               # rows of the broadcast operand that have room in a quarter of L1, at least
+SLIVER = 8               # rows of the broadcast operand that have room in its part of L1, at least
+PASSING = 24 << 10       # bytes of L1 that the streamed operand and results need while they go by
+MOST_PANEL = 1 << 20     # bytes of a streamed operand's panel: of a larger L2 cache other data takes its share
 COPY_REUSE = 24          # how often an element must be used for a copy of it to pay
 STREAMS = 16           # rows of memory that are read side by side
 THREAD_WORK = 1 << 17    # multiply-adds below which starting a second thread costs more than it gains
@@ -87,9 +89,9 @@ class Tile(NamedTuple):
   lanes: int
 
 def tile_cycles(rows: int, vectors: int, lines: int) -> float:
-  """Cycles of one step of the reduction for a tile whose operands lie in so many places."""
+  """Cycles of one step of the reduction for a tile whose rows lie in so many lines."""
   arithmetic = max(rows * vectors / FMA_UNITS, (rows + vectors) / LOAD_UNITS, FMA_LATENCY)
-  return arithmetic + lines * LOAD_CYCLES + LOOP_CYCLES
+  return arithmetic + vectors * STREAMED_CYCLES + lines * BROADCAST_CYCLES + LOOP_CYCLES
 
 def choose_tile(c: Contraction, target: Target) -> Tile | None:
   """As many accumulators as registers allow beside the operands, in the shape that takes the fewest cycles, those of
@@ -100,7 +102,7 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
   m, n = size(c.rows[-1]), size(c.columns)
   while lanes > 1 and lanes > n: lanes //= 2
   if lanes < 2: return None
-  most_rows = L1_WAYS if rows_collide(c) else target.registers
+  most_rows = target.l1_bytes // L1_WAY_BYTES if rows_collide(c) else target.registers
   def fits(rows: int, vectors: int) -> bool:
     return rows * vectors + vectors + (2 if target.loads_fold else rows) <= target.registers
   tiles = [Tile(rows, vectors, lanes) for vectors in range(1, min(MOST_VECTORS, ceildiv(n, lanes)) + 1)
@@ -111,7 +113,7 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
 def step_cycles(c: Contraction, tile: Tile, side_by_side: bool = False) -> float:
   """Cycles of one step of the reduction for all rows and columns. side_by_side: a tile's rows share lines."""
   parts = [(times, ceildiv(n, tile.lanes)) for times, n in cut(size(c.columns), tile.vectors * tile.lanes)]
-  return sum(i * j * tile_cycles(rows, vectors, vectors + (1 if side_by_side else rows))
+  return sum(i * j * tile_cycles(rows, vectors, 1 if side_by_side else rows)
              for i, rows in cut(size(c.rows[-1]), tile.rows) for j, vectors in parts)
 
 def rows_collide(c: Contraction) -> bool:
@@ -219,7 +221,8 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
   width, itemsize = tile.vectors * tile.lanes, c.reduce.dtype.itemsize
   depth = prod(size(r) for r in c.reduce.src[1:])
   rows, columns = prod(size(r) for r in c.rows), size(c.columns)
-  deepest = max(1, target.l1_bytes // 4 // (max(tile.rows, SLIVER) * itemsize))
+  sliver = max(target.l1_bytes // 4, target.l1_bytes - PASSING)
+  deepest = max(1, sliver // (max(tile.rows, SLIVER) * itemsize))
   if c.may_block and depth > deepest: depth = even_part(depth, deepest, tile.lanes)
   is_gathered = any(step(u, c.columns) != 1 for u in c.streamed)
   copies_pay = rows >= COPY_REUSE and (is_gathered or depth * columns * itemsize > target.l1_bytes)
@@ -229,7 +232,9 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
     block_depth(plan, c, STREAMS)
     if rows > tile.rows and tiles(c.columns, c, tile) > 1: plan.add(Opt(Axis.BLOCK, c.columns.arg[0], 1))
     return True
-  block_columns(plan, c, tile, max(width, target.l2_bytes * 3 // 4 // (depth * itemsize)))
+  is_near = rows * depth * itemsize <= target.l2_bytes // 4          # rows are soon read again: panels may be small
+  panel = target.l2_bytes // 16 if is_near else min(target.l2_bytes * 3 // 4, MOST_PANEL)
+  block_columns(plan, c, tile, max(width, panel // (depth * itemsize)))
   block_depth(plan, c, depth)
   if copies_pay:
     for number in dedup(slot(u) for u in c.streamed): plan.add(Stage(number, tile.lanes))
@@ -260,7 +265,7 @@ def block_columns(plan: Plan, c: Contraction, tile: Tile, held: int) -> None:
   width = tile.vectors * tile.lanes
   amounts: list[tuple[UOp, int]] = []
   steps = tiles(c.columns, c, tile)
-  if 1 < held // width < steps: amounts.append((c.columns, ceildiv(steps, ceildiv(steps, held // width))))
+  if held // width < steps: amounts.append((c.columns, ceildiv(steps, ceildiv(steps, max(1, held // width)))))
   room = held // size(c.columns)
   for r in reversed(c.outer):
     is_batch = any(step(u, r) != 0 for u in c.broadcast)
