@@ -223,12 +223,15 @@ def first_of_each(opts: list[Opt]) -> list[Opt]:
   return list({(opt.axis is Axis.LOOP, opt.number): opt for opt in reversed(opts)}.values())[::-1]
 
 def rows_at_once(shape: KernelShape, reduce: UOp, target: Target) -> list[Opt]:
-  """Several rows that are reduced side by side, where that is all a kernel does: memory answers many places sooner."""
-  if len(shape.reduces) > 1 or shape.transcendental: return []
-  if any(r not in shape.below[reduce] for r in shape.outputs): return []               # it goes over a row again
+  """Several rows that are reduced side by side, where each is read once: memory answers many places sooner. Reductions
+  of other rows beside it take their share of places."""
   loads = shape.loads_below(reduce)
   rows = [r for r in shape.outputs if any(stride(u, r) for u in loads)]
-  amount = tile_side(rows[-1], target.streams) if rows else 1
+  if not rows or not shape.transcendental.isdisjoint(u.op for u in shape.below[reduce]): return []
+  if any(r not in shape.below[reduce] for r in shape.outputs): return []               # it goes over a row again
+  beside = [u for u in shape.reduces if rows[-1] in shape.below[u]]
+  if any(a is not b and a in shape.below[b] for a in beside for b in beside): return []
+  amount = tile_side(rows[-1], target.streams // len(beside))
   return [Opt(Axis.UPCAST, rows[-1].arg[0], amount)] if amount > 1 else []
 
 def abreast(shape: KernelShape, target: Target, lanes: list[Opt]) -> list[Opt]:

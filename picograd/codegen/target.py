@@ -63,7 +63,7 @@ class Vectors(NamedTuple):
   abreast: int = 1
 
 def llvm_vectors(features: frozenset[str], machine: str) -> Vectors:
-  if "avx512f" in features: return Vectors(64, 32, True, True)
+  if "avx512f" in features: return Vectors(64, 32, True, True, streams=4)
   if "avx" in features: return Vectors(32, 16, "avx2" in features, True, streams=4, fetch_bytes=256, abreast=4)
   is_arm = machine in ("aarch64", "arm64")
   return Vectors(16, 32 if is_arm else 16, False, not is_arm)
