@@ -23,9 +23,10 @@ LEAST_WORK = 1 << 8     # multiply-adds below which nothing is won
 L1_WAY_BYTES = 1 << 12   # lines this far apart share a set of the L1 cache: a page, as in most processors
 LINE = 64                # bytes of a cache's line
 ELEMENT_CYCLES = 2       # for a lane that is loaded or stored by itself
+COPIED_TWICE = 1.05      # threads that share rows each copy all that streams
 FAR_ROWS = 1.1           # rows of a tile that are not the innermost ones lie in more lines
 SLIVER = 8               # rows of the broadcast operand that have room in its part of L1, at least
-PASSING = 24 << 10       # bytes of L1 that the streamed operand and results need while they go by
+PASSING = 20 << 10       # bytes of L1 that the streamed operand and results need while they go by
 MOST_PANEL = 1 << 20     # bytes of a streamed operand's panel: of a larger L2 cache other data takes its share
 COPY_REUSE = 24          # how often an element must be used for a copy of it to pay
 STREAMS = 16           # rows of memory that are read side by side
@@ -107,14 +108,27 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
     return rows * vectors + vectors + (2 if target.loads_fold else rows) <= target.registers
   tiles = [Tile(rows, vectors, lanes) for vectors in range(1, min(MOST_VECTORS, ceildiv(n, lanes)) + 1)
            for rows in range(1, min(m, most_rows) + 1) if fits(rows, vectors)]
-  side_by_side = all(step(u, c.rows[-1]) in (0, 1) for u in c.broadcast)
-  return min(tiles, key=lambda tile: (step_cycles(c, tile, side_by_side), tile.rows + tile.vectors, tile.vectors))
+  threads = threads_of(c, target)
+  if any(size(r) % threads == 0 for r in (*c.outer, *c.rows[:-1])): threads = 1          # they share that loop
+  return min(tiles, key=lambda tile: (shared_cycles(c, tile, threads), tile.rows + tile.vectors, tile.vectors))
 
-def step_cycles(c: Contraction, tile: Tile, side_by_side: bool = False) -> float:
-  """Cycles of one step of the reduction for all rows and columns. side_by_side: a tile's rows share lines."""
-  parts = [(times, ceildiv(n, tile.lanes)) for times, n in cut(size(c.columns), tile.vectors * tile.lanes)]
+def shared_cycles(c: Contraction, tile: Tile, threads: int) -> float:
+  """step_cycles of the thread that has most to do, where threads share columns, or rows and copy everything twice."""
+  m, n = size(c.rows[-1]), size(c.columns)
+  side_by_side = all(step(u, c.rows[-1]) in (0, 1) for u in c.broadcast)
+  if threads < 2: return step_cycles(tile, m, n, side_by_side)
+  return min(step_cycles(tile, m, longest_share(n, tile.vectors * tile.lanes, threads), side_by_side),
+             step_cycles(tile, longest_share(m, tile.rows, threads), n, side_by_side) * COPIED_TWICE)
+
+def longest_share(n: int, amount: int, threads: int) -> int:
+  chunk = ceildiv(n // amount, threads) * amount
+  return max(chunk, n - chunk * (threads - 1))
+
+def step_cycles(tile: Tile, m: int, n: int, side_by_side: bool = False) -> float:
+  """Cycles of one step of the reduction for m rows and n columns. side_by_side: a tile's rows share lines."""
+  parts = [(times, ceildiv(length, tile.lanes)) for times, length in cut(n, tile.vectors * tile.lanes)]
   return sum(i * j * tile_cycles(rows, vectors, 1 if side_by_side else rows)
-             for i, rows in cut(size(c.rows[-1]), tile.rows) for j, vectors in parts)
+             for i, rows in cut(m, tile.rows) for j, vectors in parts)
 
 def rows_collide(c: Contraction) -> bool:
   """Whether rows are so far apart that a line of each would fall into one set of the L1 cache."""
@@ -130,8 +144,8 @@ def cycles_of(c: Contraction, tile: Tile) -> float:
   not stored or copied as part of a vector."""
   results = work(c) // prod(size(r) for r in c.reduce.src[1:])
   gathered = [prod(size(r) for r in toposort([u]) if r.op is Ops.RANGE) for u in c.streamed if step(u, c.columns) != 1]
-  steps = work(c) // (size(c.rows[-1]) * size(c.columns))
-  return steps * step_cycles(c, tile) + (c.scattered * results + sum(gathered)) * ELEMENT_CYCLES
+  m, n = size(c.rows[-1]), size(c.columns)
+  return work(c) // (m * n) * step_cycles(tile, m, n) + (c.scattered * results + sum(gathered)) * ELEMENT_CYCLES
 
 def by_cycles(found: list[Contraction], target: Target) -> list[tuple[Contraction, Tile]]:
   """The ways to look at a contraction that fill lanes and rows of a tile, the fastest first."""
@@ -204,13 +218,15 @@ def tiles(r: UOp, c: Contraction, tile: Tile) -> int:
 def share_out(plan: Plan, c: Contraction, tile: Tile, target: Target) -> None:
   """Threads share the loop that they can divide best; of equal ones the first that copies nothing twice. The last
   thread has the shortest chunk, and what is left over at the edge."""
-  if target.threads < 2 or work(c) < THREAD_WORK: return
+  threads = threads_of(c, target)
+  if threads < 2: return
   def balance(r: UOp) -> float:
-    chunk = ceildiv(tiles(r, c, tile), target.threads) * width(r, c, tile)
-    last = size(r) - chunk * (target.threads - 1)
-    return round(size(r) / (max(chunk, last) * target.threads), 1)
+    return round(size(r) / (longest_share(size(r), width(r, c, tile), threads) * threads), 1)
   r = max((*c.outer, c.columns, *c.rows), key=balance)
-  if tiles(r, c, tile) >= target.threads: plan.add(Opt(Axis.THREAD, r.arg[0], target.threads))
+  if tiles(r, c, tile) >= threads: plan.add(Opt(Axis.THREAD, r.arg[0], threads))
+
+def threads_of(c: Contraction, target: Target) -> int:
+  return target.threads if work(c) >= THREAD_WORK else 1
 
 # ---- blocks that fit caches ------------------------------------------------------------------------------------------
 
@@ -232,27 +248,27 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
     block_depth(plan, c, STREAMS)
     if rows > tile.rows and tiles(c.columns, c, tile) > 1: plan.add(Opt(Axis.BLOCK, c.columns.arg[0], 1))
     return True
-  is_near = rows * depth * itemsize <= target.l2_bytes // 4          # rows are soon read again: panels may be small
+  broadcast = copied_rows(c, tile) if copies_pay else []
+  is_near = not broadcast and rows * depth * itemsize <= target.l2_bytes // 4      # rows come again soon
   panel = target.l2_bytes // 16 if is_near else min(target.l2_bytes * 3 // 4, MOST_PANEL)
   block_columns(plan, c, tile, max(width, panel // (depth * itemsize)))
   block_depth(plan, c, depth)
   if copies_pay:
     for number in dedup(slot(u) for u in c.streamed): plan.add(Stage(number, tile.lanes))
-    stage_rows(plan, c, tile, target.l2_bytes // 4 // (depth * itemsize))
+    held = max(1, target.l2_bytes // 4 // (depth * itemsize) // tile.rows)
+    if broadcast and held < tiles(c.rows[-1], c, tile): plan.add(Opt(Axis.BLOCK, c.rows[-1].arg[0], held))
+    for number in broadcast: plan.add(Stage(number, tile.lanes))
   return True
 
-def stage_rows(plan: Plan, c: Contraction, tile: Tile, held: int) -> None:
-  """Copies of so many rows of what is broadcast, where they lie side by side and each step of the reduction is in lines
-  of its own, which would not stay in the L1 cache: in the order in which they are read. And of numbers that would be
-  widened one by one."""
+def copied_rows(c: Contraction, tile: Tile) -> list[int]:
+  """What is broadcast and worth a copy in the order in which it is read: where rows lie side by side and each step of
+  the reduction is in lines of its own, which would not stay in the L1 cache, and numbers that would be widened one by
+  one."""
   r, depths = c.rows[-1], c.reduce.src[1:]
   def is_far(u: UOp) -> bool:
     return step(u, r) == 1 and all((step(u, k) or 0) * u.dtype.itemsize >= LINE for k in depths)
-  found = dedup(slot(u) for u in c.broadcast if is_far(u) or u.dtype.itemsize < c.reduce.dtype.itemsize)
-  if not found or size(c.columns) < COPY_REUSE * tile.lanes: return
-  amount = max(1, held // tile.rows)
-  if amount < tiles(r, c, tile): plan.add(Opt(Axis.BLOCK, r.arg[0], amount))
-  for number in found: plan.add(Stage(number, tile.lanes))
+  if size(c.columns) < COPY_REUSE * tile.lanes: return []
+  return dedup(slot(u) for u in c.broadcast if is_far(u) or u.dtype.itemsize < c.reduce.dtype.itemsize)
 
 def even_part(n: int, most: int, lanes: int) -> int:
   """The largest multiple of lanes, of at most this many steps, that divides n; else of nearly equal parts one."""
