@@ -343,6 +343,20 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_an_unknown_generation_is_named():
   with pytest.raises(ValueError, match="compute capability"): cuda_target((3, 5), 8)
 
+def test_store_in_a_shared_loop_is_of_all_its_threads():
+  """A clone that a later nest adds rows to, both in one loop over threads: not the first thread's alone."""
+  pick = lambda: leaf(2, dtype=dtypes.int64).clamp(0, 31)
+  x = F.pad(leaf(17, 32, 100, 1), (1, 2))
+  text, = sources(x.clone().index_add_(1, pick(), x.index_select(1, pick())))
+  assert "threadIdx.x" in text and "v0 < (long long)0x1ull" not in text
+
+@needs_nvrtc
+def test_lanes_of_a_reduction_go_along_one_range():
+  """The gradient of amax looks for the largest of the values and of what they are compared with, in two layouts."""
+  x = leaf(5, 2, 128).requires_grad_()
+  (x.permute(0, 2, 1).sort(1)[0].amax((1, 2)) ** 2).sum().backward()
+  for source in sources(x.grad): assert nvrtc.compile_cubin(source, "sm_90a")[:4] == b"\x7fELF"
+
 # ---- on a GPU --------------------------------------------------------------------------------------------------------
 
 def has_gpu() -> bool:

@@ -246,6 +246,8 @@ FAILED = (
   ((300,), "F.layer_norm(x, (300,)).cumsum(0)"),                     # a reduction in the steps of another
   ((130, 68), "(x / ((x[:, 4:] @ x[0, 4:]) ** 2 + 1).unsqueeze(1)).sum(1)"),     # rows of two lengths
   ((64, 1000, 5), "x.log_softmax(1).sum((1, 2))"),                   # rows that are too short for several threads
+  ((17, 32, 100, 1), "F.pad(x, (1, 2)).clone().index_add_(1, lib.tensor([4, 13]), "
+                     "F.pad(x, (1, 2)).index_select(1, lib.tensor([4, 13])))"),  # a nest inside the threads of another
 )
 @pytest.mark.parametrize("shape, text", FAILED)
 def test_what_failed_once(shape, text):

@@ -91,8 +91,15 @@ class Chooser:
     along = {u: self.along_memory(u) for u in self.shape.reduces}
     rows = [u for u in self.shape.reduces if along[u] is not None and not self.few_elements(u)]
     columns = [u for u in self.shape.reduces if along[u] is None and not self.few_elements(u)]
-    if rows: self.rows([r for r in dict.fromkeys(along[u] for u in self.outermost(rows)) if r is not None])
+    if rows: self.rows(self.apart([r for r in dict.fromkeys(along[u] for u in self.outermost(rows)) if r is not None]))
     elif columns: self.columns(self.outermost(columns))
+
+  def apart(self, ranges: list[UOp]) -> list[UOp]:
+    """The ranges, without the shorter of two that a reduction runs over together: its lanes go along one."""
+    kept: list[UOp] = []
+    for r in sorted(ranges, key=size, reverse=True):
+      if not any(r in u.src and q in u.src for u in self.shape.reduces for q in kept): kept.append(r)
+    return [r for r in ranges if r in kept]
 
   def outermost(self, reduces: list[UOp]) -> list[UOp]:
     """The reductions that are not done in each step of another: threads for both would multiply."""

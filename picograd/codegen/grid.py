@@ -3,7 +3,7 @@
 # threads, with (op, (), stride, size) as its arg; where a store that does not run over some threads is the first one's,
 # and where all threads have written what is shared before one reads it.   (chapter 3)
 from __future__ import annotations
-from typing import Iterable
+from typing import Container, Iterable
 from picograd.codegen.optimize import stores_of
 from picograd.dtype import dtypes
 from picograd.helpers import prod
@@ -67,12 +67,15 @@ def pairs_together(kernel: UOp) -> set[frozenset[UOp]]:
   """Ranges that run at the same time."""
   inside = ranges_inside(kernel)
   sets = {frozenset(inside[u]) | {r for r in u.src if r.op is Ops.RANGE} for u in inside}
-  sets |= {frozenset(loops) for loops in loops_of(kernel).values()}
+  sets.update(loops_of(kernel).values())
   return {frozenset((a, b)) for found in sets for a in found for b in found if a is not b}
 
-def loops_of(kernel: UOp) -> dict[UOp, tuple[UOp, ...]]:
-  """The loops around each store; around one that another nest waits for, those of its own nest."""
-  return {store: loops for end in toposort([kernel]) if end.op is Ops.END for store, loops in stores_of(end)}
+def loops_of(kernel: UOp) -> dict[UOp, frozenset[UOp]]:
+  """The loops around each store; around one that another nest waits for, those of its own nest, and of those around
+  both the ones that it needs."""
+  own = {store: loops for end in toposort([kernel]) if end.op is Ops.END for store, loops in stores_of(end)}
+  inside = ranges_inside(kernel)
+  return {store: inside[store].union(loops) for store, loops in own.items()}
 
 class Party:
   """The dimensions of one nest, and how many of a block's threads it needs."""
@@ -120,11 +123,11 @@ def is_memory(u: UOp) -> bool:
   return u.op is Ops.PARAM or u.op is Ops.BUFFER and u.arg.space is Space.LOCAL
 def is_seen(store: UOp) -> bool: return store.op is Ops.STORE and is_memory(without_after(store.src[0].src[0]))
 
-def others(loops: tuple[UOp, ...], dims: Iterable[Dimension]) -> list[UOp]:
+def others(loops: Container[UOp], dims: Iterable[Dimension]) -> list[UOp]:
   """What holds where the positions are first in dimensions that a store does not run over."""
   return [d.position < 1 for d in dims if not any(r in loops for r in d.ranges)]
 
-def idle_threads(loops: tuple[UOp, ...], nests: list[Party], total: int) -> list[UOp]:
+def idle_threads(loops: Container[UOp], nests: list[Party], total: int) -> list[UOp]:
   """What holds for one thread of those that would store the same."""
   every = UOp(Ops.SPECIAL, dtypes.index, (), ("thread", total))
   own = [nest for nest in nests if any(r in loops for d in nest.dims for r in d.ranges)]
