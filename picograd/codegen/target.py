@@ -53,7 +53,7 @@ RISCV_V = RISCV._replace(name="riscv-rv64gcv", vector_bytes=32, registers=13, la
 class Vectors(NamedTuple):
   """SIMD registers: bytes of one, how many, whether loads and stores take a lane mask, and arithmetic a load. And how
   cores with such registers read memory best, and whether they look ahead to the next vector's operations: the fields of
-  Target, as measured on Zen 1 and on an EPYC with AVX-512."""
+  Target, as measured on Zen 1 and on a Xeon with AVX-512."""
   bytes: int
   registers: int
   masked: bool
