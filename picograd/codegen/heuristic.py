@@ -30,15 +30,27 @@ def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
   if contraction is not None: return contraction
   around = loops_around(kernel)
   opts: list[Opt] = []
+  stored = {store.src[0].src[0] for store, _ in stores_of(kernel)} if around else set()
   for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
     chosen = {opt.number for opt in opts}
-    opts += [opt for opt in nest_opts(KernelShape(UOp.sink(nest)), target) if opt.number not in chosen]
+    shape = KernelShape(UOp.sink(nest))
+    opts += [opt for opt in with_a_loop(nest_opts(shape, target), shape, stored) if opt.number not in chosen]
   return [*opts, *precompute_opts(kernel, target), *thread_opts(KernelShape(kernel), target, opts)]
 
 def precompute_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
   """What several rows of one nest would compute again is computed before them, if it stays in the nearest cache."""
   most = min(target.l1_bytes // 2, target.scratch_bytes)
   return [Precompute(most)] if len(stores_of(kernel)) == 1 and computed_again(kernel, most) else []
+
+def with_a_loop(opts: list[Opt], shape: KernelShape, stored: set[UOp]) -> list[Opt]:
+  """The Opts of a nest in loops that it shares, without those that leave no loop of its own where it reads what another
+  nest has stored: both written out would be taken for one, which reads before it stores (codegen/expand.py)."""
+  own = {store.src[0].src[0] for store in shape.stores}
+  if not any(u.src[0].src[0] in stored - own for u in shape.loads): return opts
+  def steps(r: UOp) -> int:
+    return prod(opt.amount for opt in opts if opt.number == r.arg[0] and opt.axis in (Axis.VECTOR, Axis.UPCAST))
+  if any(steps(r) < size(r) for r in shape.outputs) or not shape.outputs: return opts
+  return [opt for opt in opts if opt.number != shape.outputs[0].arg[0]]
 
 def loops_around(kernel: UOp) -> tuple[UOp, ...]:
   """The loops that several nests of a kernel are in; of a kernel that is one nest, none."""

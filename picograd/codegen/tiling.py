@@ -239,7 +239,8 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
   rows, columns = prod(size(r) for r in c.rows), size(c.columns)
   sliver = max(target.l1_bytes // 4, target.l1_bytes - PASSING)
   deepest = max(1, sliver // (max(tile.rows, SLIVER) * itemsize))
-  if c.may_block and depth > deepest: depth = even_part(depth, deepest, tile.lanes)
+  is_split = c.may_block and depth > deepest
+  if is_split: depth = even_part(depth, deepest, tile.lanes)
   is_gathered = any(step(u, c.columns) != 1 for u in c.streamed)
   copies_pay = rows >= COPY_REUSE and (is_gathered or depth * columns * itemsize > target.l1_bytes)
   if not copies_pay and is_gathered: return False
@@ -249,7 +250,7 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
     if rows > tile.rows and tiles(c.columns, c, tile) > 1: plan.add(Opt(Axis.BLOCK, c.columns.arg[0], 1))
     return True
   broadcast = copied_rows(c, tile) if copies_pay else []
-  is_near = not broadcast and rows * depth * itemsize <= target.l2_bytes // 4      # rows come again soon
+  is_near = not (broadcast or is_split) and rows * depth * itemsize <= target.l2_bytes // 4     # rows come again soon
   panel = target.l2_bytes // 16 if is_near else min(target.l2_bytes * 3 // 4, MOST_PANEL)
   block_columns(plan, c, tile, max(width, panel // (depth * itemsize)))
   block_depth(plan, c, depth)
