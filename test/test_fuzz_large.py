@@ -255,6 +255,10 @@ def test_what_failed_once(shape, text):
   want = evaluate(torch, text, {"x": torch.from_numpy(x).double()}).numpy()
   np.testing.assert_allclose(evaluate(picograd, text, {"x": picograd.tensor(x)}).numpy(), want, rtol=1e-5, atol=1e-5)
 
+def test_nests_written_out_stay_apart():
+  """Rows that one nest stores and the next reduces, three of three at once."""
+  check(9700186)
+
 def test_what_is_compared_with_itself_is_computed_once():
   """x * x is rounded in one place, since it is a result, and not in the other."""
   x = np.random.default_rng(13000349).standard_normal(7).astype(np.float32)

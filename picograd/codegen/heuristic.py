@@ -30,11 +30,14 @@ def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
   if contraction is not None: return contraction
   around = loops_around(kernel)
   opts: list[Opt] = []
-  stored = {store.src[0].src[0] for store, _ in stores_of(kernel)} if around else set()
-  for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
+  shapes = [KernelShape(UOp.sink(nest))
+            for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)])]
+  for shape in shapes:
     chosen = {opt.number for opt in opts}
-    shape = KernelShape(UOp.sink(nest))
-    opts += [opt for opt in with_a_loop(nest_opts(shape, target), shape, stored) if opt.number not in chosen]
+    wanted = nest_opts(shape, target)
+    read = {u.src[0].src[0] for other in shapes if other is not shape for u in other.loads}
+    if around and any(store.src[0].src[0] in read for store in shape.stores): wanted = with_a_loop(wanted, shape)
+    opts += [opt for opt in wanted if opt.number not in chosen]
   return [*opts, *precompute_opts(kernel, target), *thread_opts(KernelShape(kernel), target, opts)]
 
 def precompute_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
@@ -42,11 +45,9 @@ def precompute_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
   most = min(target.l1_bytes // 2, target.scratch_bytes)
   return [Precompute(most)] if len(stores_of(kernel)) == 1 and computed_again(kernel, most) else []
 
-def with_a_loop(opts: list[Opt], shape: KernelShape, stored: set[UOp]) -> list[Opt]:
-  """The Opts of a nest in loops that it shares, without those that leave no loop of its own where it reads what another
-  nest has stored: both written out would be taken for one, which reads before it stores (codegen/expand.py)."""
-  own = {store.src[0].src[0] for store in shape.stores}
-  if not any(u.src[0].src[0] in stored - own for u in shape.loads): return opts
+def with_a_loop(opts: list[Opt], shape: KernelShape) -> list[Opt]:
+  """The Opts of a nest whose results another one reads in the loops that both are in, without those that would leave no
+  loop of its own: written out, both would be taken for one, which reads before it stores (codegen/expand.py)."""
   def steps(r: UOp) -> int:
     return prod(opt.amount for opt in opts if opt.number == r.arg[0] and opt.axis in (Axis.VECTOR, Axis.UPCAST))
   if any(steps(r) < size(r) for r in shape.outputs) or not shape.outputs: return opts
