@@ -25,7 +25,8 @@ SHORTEST_STRIP = 8               # vectors
 WINDOW = 16                      # elements that are reduced without a loop
 
 def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
-  """Opts for a kernel: those of a contraction, or those of each of its loop nests, then threads."""
+  """Opts for a kernel: those of a contraction, or those of each of its loop nests, then threads. A nest whose results
+  another one reads keeps a loop."""
   contraction = contraction_opts(kernel, target)
   if contraction is not None: return contraction
   around = loops_around(kernel)

@@ -23,7 +23,7 @@ LEAST_WORK = 1 << 8     # multiply-adds below which nothing is won
 L1_WAY_BYTES = 1 << 12   # lines this far apart share a set of the L1 cache: a page, as in most processors
 LINE = 64                # bytes of a cache's line
 ELEMENT_CYCLES = 2       # for a lane that is loaded or stored by itself
-COPIED_TWICE = 1.05      # threads that share rows each copy all that streams
+COPIED_TWICE = 1.05      # times the cycles where threads share rows: each copies all that streams
 FAR_ROWS = 1.1           # rows of a tile that are not the innermost ones lie in more lines
 SLIVER = 8               # rows of the broadcast operand that have room in its part of L1, at least
 PASSING = 20 << 10       # bytes of L1 that the streamed operand and results need while they go by
@@ -113,7 +113,7 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
   return min(tiles, key=lambda tile: (shared_cycles(c, tile, threads), tile.rows + tile.vectors, tile.vectors))
 
 def shared_cycles(c: Contraction, tile: Tile, threads: int) -> float:
-  """step_cycles of the thread that has most to do, where threads share columns, or rows and copy everything twice."""
+  """step_cycles of the thread that has most to do, where threads share columns, or rows and each copy everything."""
   m, n = size(c.rows[-1]), size(c.columns)
   side_by_side = all(step(u, c.rows[-1]) in (0, 1) for u in c.broadcast)
   if threads < 2: return step_cycles(tile, m, n, side_by_side)
@@ -121,6 +121,7 @@ def shared_cycles(c: Contraction, tile: Tile, threads: int) -> float:
              step_cycles(tile, longest_share(m, tile.rows, threads), n, side_by_side) * COPIED_TWICE)
 
 def longest_share(n: int, amount: int, threads: int) -> int:
+  """The most of n steps that one thread has: whole tiles of this amount are dealt out, the last takes the rest."""
   chunk = ceildiv(n // amount, threads) * amount
   return max(chunk, n - chunk * (threads - 1))
 
@@ -226,6 +227,7 @@ def share_out(plan: Plan, c: Contraction, tile: Tile, target: Target) -> None:
   if tiles(r, c, tile) >= threads: plan.add(Opt(Axis.THREAD, r.arg[0], threads))
 
 def threads_of(c: Contraction, target: Target) -> int:
+  """How many threads share a contraction: one where starting others costs more than it gains."""
   return target.threads if work(c) >= THREAD_WORK else 1
 
 # ---- blocks that fit caches ------------------------------------------------------------------------------------------
@@ -278,11 +280,12 @@ def even_part(n: int, most: int, lanes: int) -> int:
   return parts[0] if parts else ceildiv(ceildiv(n, ceildiv(n, most)), lanes) * lanes
 
 def block_columns(plan: Plan, c: Contraction, tile: Tile, held: int) -> None:
-  """The loops over columns, innermost last, in blocks of as many columns as are held; batches one by one."""
+  """The loops over columns, innermost last, in blocks of as many columns as are held, a tile's width at least; batches
+  one by one."""
   width = tile.vectors * tile.lanes
   amounts: list[tuple[UOp, int]] = []
   steps = tiles(c.columns, c, tile)
-  if held // width < steps: amounts.append((c.columns, ceildiv(steps, ceildiv(steps, max(1, held // width)))))
+  if held // width < steps: amounts.append((c.columns, ceildiv(steps, ceildiv(steps, held // width))))
   room = held // size(c.columns)
   for r in reversed(c.outer):
     is_batch = any(step(u, r) != 0 for u in c.broadcast)
