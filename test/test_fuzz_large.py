@@ -259,6 +259,16 @@ def test_nests_written_out_stay_apart():
   """Rows that one nest stores and the next reduces, three of three at once."""
   check(9700186)
 
+def test_a_scatter_has_loops_of_its_own():
+  """Beside the nest that stores what it adds to, in loops that both are in."""
+  def doubled(x):
+    rows = picograd.tensor([3, 6])
+    return x.clone().index_add_(2, rows, x.index_select(2, rows))
+  x = np.random.default_rng(0).standard_normal((1, 2, 64, 130)).astype(np.float32)
+  want = x.copy()
+  want[:, :, [3, 6]] *= 2
+  np.testing.assert_array_equal(picograd.jit(doubled)(picograd.tensor(x)).numpy(), want)
+
 def test_what_is_compared_with_itself_is_computed_once():
   """x * x is rounded in one place, since it is a result, and not in the other."""
   x = np.random.default_rng(13000349).standard_normal(7).astype(np.float32)

@@ -8,7 +8,7 @@ import itertools
 from functools import reduce as fold_left
 from typing import Iterable
 from picograd.codegen.grid import groups_apart
-from picograd.codegen.optimize import inner_part, nests_of, next_number, stores_of
+from picograd.codegen.optimize import Nested, inner_part, nests_of, next_number, stores_of
 from picograd.codegen.shuffle import rows_to_columns
 from picograd.dtype import dtypes
 from picograd.helpers import prod
@@ -39,8 +39,17 @@ def write_out(kernel: UOp) -> UOp:
   return UOp.sink(*written_out(new[kernel]))
 
 def written_out(nest: UOp) -> list[UOp]:
-  """Loop nests without UPCAST ranges."""
-  return nests_of([copy for store, loops in stores_of(nest) for copy in copies_of((store, *loops))])
+  """Loop nests without UPCAST ranges. One that keeps no loop of its own stays apart from those beside it, as an END of
+  no ranges: they may read what it stores."""
+  nests = [(loops, list(group)) for loops, group in itertools.groupby(stores_of(nest), lambda nested: nested[1])]
+  left = [tuple([r for r in loops if not is_written_out(r)]) for loops, _ in nests]
+  copies: list[Nested] = []
+  for k, (loops, stores) in enumerate(nests):
+    own = [copy for store, _ in stores for copy, _ in copies_of((store, *loops))]
+    is_beside = any(other[:len(left[k])] == left[k] for other in left[:k] + left[k + 1:])
+    if is_beside and left[k] != loops: own = [UOp(Ops.END, dtypes.void, tuple(own))]
+    copies += [(copy, left[k]) for copy in own]
+  return nests_of(copies)
 
 def combine_copies(u: UOp, src: tuple[UOp, ...]) -> UOp:
   """A reduction with UNROLL ranges as one with several accumulators, which are combined at the end. Accumulators of a
@@ -196,19 +205,11 @@ def in_sequence(u: UOp) -> UOp:
   return u.with_src((*[n for n in nests if n not in needed], *loops))
 
 def together(parts: list[UOp]) -> list[UOp]:
-  """Stores that are in no loop of their own, one after the other, as one nest without loops. One that reads scratch
-  memory comes after those that fill it: they were a nest that is written out."""
-  groups: list[list[UOp]] = []
-  filled: set[UOp] = set()                     # by the last of them
-  for s in parts:
-    is_nest = s.op is Ops.END
-    reads_it = bool(filled) and not filled.isdisjoint(toposort(s.src[1:]))
-    if is_nest or reads_it or not groups or groups[-1][0].op is Ops.END:
-      groups.append([])
-      filled = set()
-    groups[-1].append(s)
-    if not is_nest: filled.update(m for m in toposort(s.src[0].src[:1]) if m.op is Ops.BUFFER)
-  return [g[0] if g[0].op is Ops.END else UOp(Ops.END, dtypes.void, tuple(g)) for g in groups]
+  """Stores that are in no loop of their own, one after the other, as one nest without loops."""
+  groups: list[UOp] = []
+  for is_nest, run in itertools.groupby(parts, lambda s: s.op is Ops.END):
+    groups += run if is_nest else [UOp(Ops.END, dtypes.void, tuple(run))]
+  return groups
 
 def is_memory(u: UOp) -> bool: return u.op is Ops.PARAM or u.op is Ops.BUFFER and u.arg.space is not Space.REG
 

@@ -25,34 +25,20 @@ SHORTEST_STRIP = 8               # vectors
 WINDOW = 16                      # elements that are reduced without a loop
 
 def choose_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
-  """Opts for a kernel: those of a contraction, or those of each of its loop nests, then threads. A nest whose results
-  another one reads keeps a loop."""
+  """Opts for a kernel: those of a contraction, or those of each of its loop nests, then threads."""
   contraction = contraction_opts(kernel, target)
   if contraction is not None: return contraction
   around = loops_around(kernel)
   opts: list[Opt] = []
-  shapes = [KernelShape(UOp.sink(nest))
-            for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)])]
-  for shape in shapes:
-    chosen = {opt.number for opt in opts}
-    wanted = nest_opts(shape, target)
-    read = {u.src[0].src[0] for other in shapes if other is not shape for u in other.loads}
-    if around and any(store.src[0].src[0] in read for store in shape.stores): wanted = with_a_loop(wanted, shape)
-    opts += [opt for opt in wanted if opt.number not in chosen]
+  for nest in nests_of([(store, loops[len(around):]) for store, loops in stores_of(kernel)]):
+    chosen, shape = {opt.number for opt in opts}, KernelShape(UOp.sink(nest))
+    opts += [opt for opt in nest_opts(shape, target) if opt.number not in chosen]
   return [*opts, *precompute_opts(kernel, target), *thread_opts(KernelShape(kernel), target, opts)]
 
 def precompute_opts(kernel: UOp, target: Target) -> list[AnyOpt]:
   """What several rows of one nest would compute again is computed before them, if it stays in the nearest cache."""
   most = min(target.l1_bytes // 2, target.scratch_bytes)
   return [Precompute(most)] if len(stores_of(kernel)) == 1 and computed_again(kernel, most) else []
-
-def with_a_loop(opts: list[Opt], shape: KernelShape) -> list[Opt]:
-  """The Opts of a nest whose results another one reads in the loops that both are in, without those that would leave no
-  loop of its own: written out, both would be taken for one, which reads before it stores (codegen/expand.py)."""
-  def steps(r: UOp) -> int:
-    return prod(opt.amount for opt in opts if opt.number == r.arg[0] and opt.axis in (Axis.VECTOR, Axis.UPCAST))
-  if any(steps(r) < size(r) for r in shape.outputs) or not shape.outputs: return opts
-  return [opt for opt in opts if opt.number != shape.outputs[0].arg[0]]
 
 def loops_around(kernel: UOp) -> tuple[UOp, ...]:
   """The loops that several nests of a kernel are in; of a kernel that is one nest, none."""

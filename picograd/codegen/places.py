@@ -3,7 +3,7 @@
 # embedding, comes as x[n] = the sum over b of where(n == e(b), v(b), 0). Both say what e is: no n need be tried.
 # (chapter 3)
 from __future__ import annotations
-from picograd.codegen.rangeify import Plan, Store, ZERO, storage_id
+from picograd.codegen.rangeify import Plan, Store, ZERO, new_range, storage_id
 from picograd.codegen.target import Target
 from picograd.ops.collapse import choose, collapse_onehot, equation, gated, solve
 from picograd.ops.index import join, simplify_index
@@ -73,7 +73,8 @@ def chooses_by_data(u: UOp) -> bool:
   return any(v.op is Ops.LOAD for c in tests for v in toposort([c]))
 
 def scatter_of(u: UOp, store: Store) -> Store | None:
-  """The store of x[e(b)] + v(b) for each b, where u is the sum over b of where(n == e(b), v(b), 0)."""
+  """The store of x[e(b)] + v(b) for each b, where u is the sum over b of where(n == e(b), v(b), 0). It is in loops of
+  its own: the store of what it adds to is another nest."""
   conditions, value = gated(u.src[0])
   for r in store.ranges:
     if r.bound.arg < FEWEST_PLACES: continue
@@ -87,5 +88,7 @@ def scatter_of(u: UOp, store: Store) -> Store | None:
       total = address.load() + choose(value, r, e, within)
       at = store.ranges.index(r)
       ranges = store.ranges[:at] + u.src[1:] + store.ranges[at + 1:]
-      return store._replace(address=address, value=total, dims=ranges, ranges=ranges)
+      own = {q: new_range(q.bound.arg, q.axis) for q in ranges if q not in u.src}
+      dims = tuple([own.get(q, q) for q in ranges])
+      return store._replace(address=address, value=total).over(own)._replace(dims=dims, ranges=dims)
   return None
