@@ -33,6 +33,7 @@ LAYERS = {
   "codegen.schedule": ("codegen.partial", "codegen.turned", "codegen.places", "codegen.rows"),
   "codegen.memory": ("ops.uop",),
   "codegen.optimize": ("ops.index", "codegen.target"),
+  "codegen.allowed": ("codegen.optimize",),
   "codegen.tiling": ("codegen.optimize",),
   "codegen.heuristic": ("codegen.tiling",),
   "codegen.matrix": ("ops.ops",),

@@ -6,7 +6,7 @@ import pytest
 from graphs import close, leaf, matmul, random, softmax2, softmax2_numpy, total, value
 from picograd import codegen
 from picograd.codegen.heuristic import choose_opts
-from picograd.codegen.optimize import Opt, apply_opts, computed_again, ranges_in
+from picograd.codegen.optimize import Opt, apply_opts, computed_again, ranges_in, stores_of
 from picograd.codegen.place import alternating
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import Target, llvm_target
@@ -241,3 +241,46 @@ def test_stores_that_need_each_other_stay_in_order():
   stores = [UOp(Ops.STORE, dtypes.void, (x[k], last)) for k, last in enumerate((chain[-1], other[-1]))]
   block = [*chain[1:], stores[0], *other[1:], stores[1]]
   assert alternating(block, 4) == block
+
+# ---- several nests in one kernel -------------------------------------------------------------------------------------
+
+def chosen_kernel(function, *inputs) -> UOp:
+  """The only kernel of some nests that a function of tensors becomes."""
+  roots = [function(*[picograd.tensor(a) for a in inputs]).uop]
+  kernels = schedule(roots, "CPU", AVX512).kernels
+  return codegen.prepared(next(k.ast for k in kernels if len(stores_of(k.ast)) > 1))
+
+def refuses(kernel: UOp, *opts: Opt) -> str:
+  with pytest.raises(ValueError) as error: codegen.structured("k", kernel, AVX512, list(opts))
+  return str(error.value)
+
+def test_nests_that_share_loops_are_divided_among_threads_only():
+  """In each step they use one row of scratch memory; a nest's own loops cannot be divided among threads."""
+  kernel = chosen_kernel(lambda x: x.log_softmax(1) @ x.transpose(-1, -2), random(64, 7, 17))
+  shared, own = 0, next(r.arg[0] for r in ranges_in(kernel) if r.axis is Axis.LOOP and r.arg[0] != 0)
+  for opt in (up(shared, 2), vector(shared, 8), Opt(Axis.STRIP, shared, 16), Opt(Axis.BLOCK, shared, 32)):
+    assert "only ranges that they share (r0)" in refuses(kernel, opt)
+  assert "only ranges that they share (r0)" in refuses(kernel, Opt(Axis.THREAD, own, 2))
+  assert codegen.structured("k", kernel, AVX512, [Opt(Axis.THREAD, shared, 2), vector(own, 8)])
+
+def test_a_scatter_runs_in_order():
+  """Two of its steps may add to one place."""
+  kernel = chosen_kernel(scattered, random(4, 64), random(4, 5, seed=1))
+  steps = next(r.arg[0] for _, loops in stores_of(kernel) for r in loops if r.axis is Axis.REDUCE)
+  assert "may change what the next one reads" in refuses(kernel, unroll(steps, 2))
+
+def scattered(x, y): return x.clone().index_add_(1, picograd.tensor([25, 28, 25, 54, 6]), y)
+
+@pytest.mark.parametrize("opts", [(up(1, 3), up(2, 4), up(5, 4), up(6, 4)), (up(1, 3), up(2, 4)),
+                                  (vector(1, 2), up(2, 4), up(6, 4))])
+def test_nests_written_out_stay_in_order(forced, opts):
+  """What one nest stores as a result the other reads, and no loop is left of either."""
+  x = random(64, 4, 3)
+  forced(*opts)
+  def both(x):
+    y = x.log_softmax(1)
+    return y, y @ x.transpose(-1, -2)
+  y, z = picograd.jit(both)(picograd.tensor(x))
+  want = x.astype(np.float64) - np.log(np.exp(x.astype(np.float64)).sum(1, keepdims=True))
+  close(y.numpy(), want)
+  close(z.numpy(), want @ x.swapaxes(1, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 import functools, hashlib
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
+from picograd.codegen.allowed import allowed
 from picograd.codegen.border import skip_borders
 from picograd.codegen.cuda import Listing
 from picograd.codegen.expand import expand
@@ -41,7 +42,7 @@ class Pass(NamedTuple):
 
 #    name          what it does                                       form after it
 STRUCTURED = (
-  Pass("optimize",  lambda code, job: apply_opts(code, job.opts),     "kernel"),
+  Pass("optimize",  lambda code, job: apply_opts(code, allowed(code, job.opts)), "kernel"),
   Pass("borders",   lambda code, job: skip_borders(code),             "kernel"),
   Pass("expand",    lambda code, job: expand(code),                   "kernel"),
   Pass("stream",    lambda code, job: advise_caches(code, job.target), "kernel"),
