@@ -1,5 +1,5 @@
-# allowed.py: refuses Opts that would change what a kernel computes, because steps that have to come one after the other
-# would come at the same time. In: kernel and Opts, chosen by rules, by a search or by hand. Out: the Opts.   (chapter 3)
+# allowed.py: refuses Opts that would change what a kernel computes, where steps that have to come one after the other
+# would come at the same time. In: kernel and Opts, of rules, of a search or of a user. Out: the Opts.   (chapter 3)
 from __future__ import annotations
 from typing import Sequence
 from picograd.codegen.optimize import AnyOpt, Opt, common_start, stores_of
