@@ -55,6 +55,7 @@ def runs_of(starts: list[int], lanes: int) -> list[tuple[int, int]]:
 
 LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit into the nearer caches
 LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
+LONG_ROW = 1 << 13                             # bytes: two pages of memory
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
 class Pass(NamedTuple):
@@ -70,7 +71,9 @@ def fetch_ahead(kernel: UOp, target: Target) -> UOp:
   table = rows_ahead(kernel, found, target)
   for p in found:
     again = sum(q.memory is p.memory for q in found) > 1
-    if not again and is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, target.fetch_bytes))
+    if again or not is_read_once(p) or reach(p) < SELDOM_CACHED: continue
+    if target.fetches_itself and has_long_rows(p): continue
+    table.update(bytes_ahead(p, target.fetch_bytes))
   return kernel.substitute(table)
 
 def passes_of(kernel: UOp) -> list[Pass]:
@@ -90,6 +93,14 @@ def is_read_once(p: Pass) -> bool: return all(stride(p, r) for r in p.others)
 def reach(p: Pass) -> int:
   """Bytes of the memory up to the last that is loaded."""
   return bounds(p.loads[0].src[0].src[1])[1] * p.memory.dtype.itemsize
+
+def has_long_rows(p: Pass) -> bool:
+  """Whether it reads rows side by side that are long, or the same part of each, so that what is ahead of the part's end
+  will not be wanted: the processor finds out by itself what to fetch, and fetches nothing else."""
+  places = sorted({sum_of(u.src[0].src[1]).constant for u in p.loads})
+  starts = [start for start, _ in runs_of(places, p.loads[0].dtype.count)]
+  length = bounds(p.loop.bound)[1] * stride(p, p.loop)
+  return len(starts) > 1 and (length * p.memory.dtype.itemsize >= LONG_ROW or starts[1] - starts[0] > length)
 
 def bytes_ahead(p: Pass, distance: int) -> Table:
   step = stride(p, p.loop) * p.memory.dtype.itemsize
