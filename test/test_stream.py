@@ -86,7 +86,9 @@ def test_long_streams_are_fetched_ahead(target):
   assert target.fetch_bytes in fetches(matrix(1, 1 << 20) * 2.0, target)
   assert set(fetches(matrix(8, 4096).reduce(Ops.ADD, (1,)), target)) == {None}         # caches hold it
   along, down = [fetches(matrix(4096, 4096).reduce(Ops.ADD, (axis,)), target) for axis in (1, 0)]
-  if target.fetches_itself: assert set(along + down) == {None}                         # rows side by side
+  if target.fetches_rows:
+    short = fetches(matrix(8192, 768).reduce(Ops.ADD, (1,)), target)
+    assert set(along + down) == {None} and set(short) == {2 * target.streams * 768 * 4}
   else:
     assert each_line_once(along)
     assert {ahead for ahead in down if ahead} == {target.fetch_bytes} and len(down) >= 8  # of eight rows each

@@ -71,9 +71,7 @@ def fetch_ahead(kernel: UOp, target: Target) -> UOp:
   table = rows_ahead(kernel, found, target)
   for p in found:
     again = sum(q.memory is p.memory for q in found) > 1
-    if again or not is_read_once(p) or reach(p) < SELDOM_CACHED: continue
-    if target.fetches_itself and has_long_rows(p): continue
-    table.update(bytes_ahead(p, target.fetch_bytes))
+    if not again and is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, distance(p, target)))
   return kernel.substitute(table)
 
 def passes_of(kernel: UOp) -> list[Pass]:
@@ -94,17 +92,20 @@ def reach(p: Pass) -> int:
   """Bytes of the memory up to the last that is loaded."""
   return bounds(p.loads[0].src[0].src[1])[1] * p.memory.dtype.itemsize
 
-def has_long_rows(p: Pass) -> bool:
-  """Whether it reads rows side by side that are long, or the same part of each, so that what is ahead of the part's end
-  will not be wanted: the processor finds out by itself what to fetch, and fetches nothing else."""
-  places = sorted({sum_of(u.src[0].src[1]).constant for u in p.loads})
-  starts = [start for start, _ in runs_of(places, p.loads[0].dtype.count)]
+def distance(p: Pass, target: Target) -> int:
+  """How many bytes ahead memory is best asked for; 0 where the processor does so by itself. That is where it reads long
+  rows side by side, or a part of each: what lies behind that will not be wanted. Of short rows the next but one group
+  is far enough away."""
+  places = {sum_of(u.src[0].src[1]).constant for u in p.loads}
+  rows = [start for start, _ in runs_of(sorted(places), p.loads[0].dtype.count)]
+  if len(rows) == 1 or not target.fetches_rows: return target.fetch_bytes
   length = bounds(p.loop.bound)[1] * stride(p, p.loop)
-  return len(starts) > 1 and (length * p.memory.dtype.itemsize >= LONG_ROW or starts[1] - starts[0] > length)
+  nbytes = length * p.memory.dtype.itemsize
+  return 0 if nbytes >= LONG_ROW or rows[1] - rows[0] >= 2 * length else 2 * len(rows) * nbytes
 
 def bytes_ahead(p: Pass, distance: int) -> Table:
   step = stride(p, p.loop) * p.memory.dtype.itemsize
-  return {u: u.replace(arg=Fetch(max(distance, step))) for u in p.loads if begins_line(u)}
+  return {u: u.replace(arg=Fetch(max(distance, step))) for u in p.loads if distance and begins_line(u)}
 
 def rows_ahead(kernel: UOp, found: list[Pass], target: Target) -> Table:
   """Where several loops in sequence pass over each row: the next row is fetched in the second of them, while the row is

@@ -13,7 +13,7 @@ class Target(NamedTuple):
   loads_fold: bool = False                      # arithmetic takes one operand from memory, which needs no register then
   streams: int = 1                              # rows of memory that are best read side by side
   fetch_bytes: int = 1024                       # how far ahead of its use memory is best asked for
-  fetches_itself: bool = False                  # whether it asks in time for rows that are read side by side
+  fetches_rows: bool = False                    # whether it does so by itself for long rows side by side
   abreast: int = 1                              # vectors whose long chains of operations should be under way at once
   threads: int = 1                              # how many THREAD instances run at once
   local_bytes: int = 0                          # shared memory of a block of GPU threads
@@ -61,11 +61,11 @@ class Vectors(NamedTuple):
   loads_fold: bool
   streams: int = 1
   fetch_bytes: int = 1024
-  fetches_itself: bool = False
+  fetches_rows: bool = False
   abreast: int = 1
 
 def llvm_vectors(features: frozenset[str], machine: str) -> Vectors:
-  if "avx512f" in features: return Vectors(64, 32, True, True, streams=4, fetches_itself=True)
+  if "avx512f" in features: return Vectors(64, 32, True, True, streams=4, fetches_rows=True)
   if "avx" in features: return Vectors(32, 16, "avx2" in features, True, streams=4, fetch_bytes=256, abreast=4)
   is_arm = machine in ("aarch64", "arm64")
   return Vectors(16, 32 if is_arm else 16, False, not is_arm)
