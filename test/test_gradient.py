@@ -256,3 +256,13 @@ def test_the_gradient_of_attention_is_right_where_some_of_its_loops_are_written_
   torch = pytest.importorskip("torch")
   for got, want in zip(gradients(picograd), gradients(torch)):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_rows_taken_from_a_sum_of_equal_terms(times):
+  """Each term's gradient is the same sum over places, which is added up in place as often as it is there."""
+  x = picograd.tensor(sample((6, 40)), requires_grad=True)
+  places, seed = [3, 1, 3, 39], sample((6, 4), 1)
+  sum([x] * (times - 1), start=x).index_select(1, picograd.tensor(places)).backward(picograd.tensor(seed))
+  want = np.zeros((6, 40))
+  np.add.at(want, (slice(None), places), times * seed)
+  np.testing.assert_allclose(x.grad.numpy(), want, rtol=1e-12)

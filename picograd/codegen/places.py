@@ -51,7 +51,7 @@ def added_up(store: Store, plan: Plan) -> list[Store]:
   for u in terms:
     if u.op is not Ops.REDUCE or u.arg[0] is not Ops.ADD or not chooses_by_data(u): continue
     simple = rewrite(u, simplify_kernel)
-    scatter = scatter_of(simple, store) if simple.op is Ops.REDUCE else None
+    scatter = scatter_of(simple, store, terms.count(u)) if simple.op is Ops.REDUCE else None
     if scatter is None or reads_itself(u, store, plan): continue
     rest = [term for term in terms if term is not u] or [UOp.const(u.dtype, 0)]
     if rest == [store.address.load()]: return [scatter]
@@ -72,9 +72,9 @@ def chooses_by_data(u: UOp) -> bool:
   tests = (c for c in toposort([u]) if c.op is Ops.CMPNE and c.src[0].dtype.is_int)
   return any(v.op is Ops.LOAD for c in tests for v in toposort([c]))
 
-def scatter_of(u: UOp, store: Store) -> Store | None:
-  """The store of x[e(b)] + v(b) for each b, where u is the sum over b of where(n == e(b), v(b), 0). It is in loops of
-  its own: the store of what it adds to is another nest."""
+def scatter_of(u: UOp, store: Store, times: int) -> Store | None:
+  """The store of x[e(b)] + v(b) * times for each b, where u is the sum over b of where(n == e(b), v(b), 0). It is in
+  loops of its own: the store of what it adds to is another nest."""
   conditions, value = gated(u.src[0])
   for r in store.ranges:
     if r.bound.arg < FEWEST_PLACES: continue
@@ -85,7 +85,8 @@ def scatter_of(u: UOp, store: Store) -> Store | None:
       others = [choose(c, r, e, within) for c in conditions if c is not condition]
       memory, position, *gates = choose(store.address, r, e, within).src
       address = memory.index(position, rewrite(join([*gates, *others]), simplify_index))
-      total = address.load() + choose(value, r, e, within)
+      added = choose(value, r, e, within)
+      total = address.load() + (added if times == 1 else added * times)
       at = store.ranges.index(r)
       ranges = store.ranges[:at] + u.src[1:] + store.ranges[at + 1:]
       own = {q: new_range(q.bound.arg, q.axis) for q in ranges if q not in u.src}
