@@ -269,6 +269,17 @@ def test_a_scatter_has_loops_of_its_own():
   want[:, :, [3, 6]] *= 2
   np.testing.assert_array_equal(picograd.jit(doubled)(picograd.tensor(x)).numpy(), want)
 
+@pytest.mark.parametrize("lib", [torch, picograd], ids=["torch", "picograd"])
+def test_a_row_of_scratch_is_cleared_for_each_row(lib):
+  """What is added twice is first added up in one row of scratch memory, which begins as zeros in each step."""
+  rng = np.random.default_rng(0)
+  x, v = [rng.standard_normal((50, n)).astype(np.float32) for n in (40, 3)]
+  y, places, added = lib.tensor(x).clone(), lib.tensor([3, 3, 1]), lib.tensor(v)
+  for _ in range(2): y.index_add_(1, places, added)
+  want = x.astype(np.float64)
+  for _ in range(2): np.add.at(want, (slice(None), [3, 3, 1]), v)
+  np.testing.assert_allclose(y.numpy(), want, rtol=1e-5, atol=1e-5)
+
 def test_what_is_compared_with_itself_is_computed_once():
   """x * x is rounded in one place, since it is a result, and not in the other."""
   x = np.random.default_rng(13000349).standard_normal(7).astype(np.float32)

@@ -186,7 +186,8 @@ def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
 
 def in_sequence(u: UOp) -> UOp:
   """Loop nests inside one loop happen in the order in which they are listed: an access to memory that an earlier nest
-  has written, or a store to what it reads, has an edge to it. Stores of one nest come together, after all it reads."""
+  has written, or a store to what it reads, has an edge to it. Stores of one nest come together, after all it reads. What
+  several nests write is written in each step of the loop, whatever it depends on: the next one would find it changed."""
   parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
   loops = u.src[len(parts):]
   groups = together(parts)
@@ -199,7 +200,8 @@ def in_sequence(u: UOp) -> UOp:
     edges: Table = {}
     for m in touched[j]:
       before = [n for i, n in enumerate(nests) if m in touched[i] and m in written[i] | written[j]]
-      edges[m] = m.after(*before)
+      is_changed = m in written[j] and sum(m in memory for memory in written) > 1
+      edges[m] = m.after(*before, *(loops if is_changed else ()))
       needed.update(before)
     nests.append(nest.substitute(edges))
   return u.with_src((*[n for n in nests if n not in needed], *loops))
