@@ -186,8 +186,8 @@ def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
 
 def in_sequence(u: UOp) -> UOp:
   """Loop nests inside one loop happen in the order in which they are listed: an access to memory that an earlier nest
-  has written, or a store to what it reads, has an edge to it. Stores of one nest come together, after all it reads. What
-  several nests write is written in each step of the loop, whatever it depends on: the next one would find it changed."""
+  has written, or a store to what it reads, has an edge to it. Stores of one nest come together, after all it reads.
+  What several nests write is written in each step of the loop, whatever it depends on: the others change it."""
   parts = [in_sequence(s) if s.op is Ops.END else s for s in inner_part(u)]
   loops = u.src[len(parts):]
   groups = together(parts)

@@ -3,7 +3,7 @@
 # embedding, comes as x[n] = the sum over b of where(n == e(b), v(b), 0). Both say what e is: no n need be tried.
 # (chapter 3)
 from __future__ import annotations
-from picograd.codegen.rangeify import Plan, Store, ZERO, new_range, storage_id
+from picograd.codegen.rangeify import Plan, Store, ZERO, storage_id
 from picograd.codegen.target import Target
 from picograd.ops.collapse import choose, collapse_onehot, equation, gated, solve
 from picograd.ops.index import join, simplify_index
@@ -74,7 +74,7 @@ def chooses_by_data(u: UOp) -> bool:
 
 def scatter_of(u: UOp, store: Store, times: int) -> Store | None:
   """The store of x[e(b)] + v(b) * times for each b, where u is the sum over b of where(n == e(b), v(b), 0). It is in
-  loops of its own: the store of what it adds to is another nest."""
+  loops of its own: what it adds to, and what other sums over b add, are other nests."""
   conditions, value = gated(u.src[0])
   for r in store.ranges:
     if r.bound.arg < FEWEST_PLACES: continue
@@ -89,7 +89,7 @@ def scatter_of(u: UOp, store: Store, times: int) -> Store | None:
       total = address.load() + (added if times == 1 else added * times)
       at = store.ranges.index(r)
       ranges = store.ranges[:at] + u.src[1:] + store.ranges[at + 1:]
-      own = {q: new_range(q.bound.arg, q.axis) for q in ranges if q not in u.src}
-      dims = tuple([own.get(q, q) for q in ranges])
+      own = {q: UOp.range(q.bound.arg, q.axis) for q in ranges}
+      dims = tuple(own.values())
       return store._replace(address=address, value=total).over(own)._replace(dims=dims, ranges=dims)
   return None
