@@ -92,7 +92,8 @@ def ordered(r, values):
   name, axis, size = pick_axis(r, values)
   if name is None: return None
   return r.choice((f"{name}.amax({axis})", f"{name}.sort({axis})[0]", f"{name}.amin({axis}, keepdim=True)",
-                   f"({name}.argmax({axis}, keepdim=True) == 1) * {name}", f"{name}.topk({r.randint(1, size)}, {axis})[0]"))
+                   f"({name}.argmax({axis}, keepdim=True) == 1) * {name}",
+                   f"{name}.topk({r.randint(1, size)}, {axis})[0]"))
 
 SMOOTH = (taken, taken, taken, added, added, added, put, put, arithmetic, arithmetic, along, along, moved)
 
@@ -185,3 +186,7 @@ def check(seed):
 @pytest.mark.parametrize("part", range(4))
 def test_programs_of_places_agree_with_torch(part):
   for seed in range(SEED + part, SEED + EXAMPLES, 4): check(seed)
+
+def test_memory_that_another_kernel_has_written_is_no_scratch():
+  """A copy that is stored with what it copies, and added to in a kernel with others: so on GPUs."""
+  for seed in (51000396, 50600116, 50900346, 51100018): check(seed)

@@ -81,10 +81,10 @@ class Rows:
     self.members = {i: [i] for i in self.home}
     self.shared = dict.fromkeys(self.home, 0)
     self.accesses = [accesses_of(i, nest, plan) for i, nest in enumerate(nests)]
-    self.readers: dict[UOp, set[int]] = {}
+    self.users: dict[UOp, set[int]] = {}       # leaf -> the nests that read it or write to it
     for i, nest in enumerate(nests):
       for store in nest:
-        for k in reads_of(store): self.readers.setdefault(plan.leaves[k], set()).add(i)
+        for k in (store.target.arg, *reads_of(store)): self.users.setdefault(plan.leaves[k], set()).add(i)
     stored = {s.node: plan.leaves[s.target.arg] for s in plan.stores if s.node.op is not Ops.STORE}
     self.temporary = set(stored.values()) - {stored.get(r) for r in plan.roots}
 
@@ -183,12 +183,12 @@ class Rows:
     return sum(size * leaf.dtype.itemsize for leaf, size in rows.items()) <= self.target.scratch_bytes
 
   def scratch(self, members: list[int], n: int) -> dict[UOp, int]:
-    """The leaves that only these nests read -> the size of a row."""
+    """The leaves that only these nests read and write -> the size of a row."""
     found: dict[UOp, int] = {}
     for i in members:
       for store in self.nests[i]:
         leaf = self.plan.leaves[store.target.arg]
-        if leaf not in self.temporary or not self.readers.get(leaf, set()) <= set(members): continue
+        if leaf not in self.temporary or not self.users[leaf] <= set(members): continue
         row = row_of(store.address, store.ranges[:n])
         if row is not None: found[leaf] = row.size
     return found
