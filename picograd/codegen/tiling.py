@@ -234,12 +234,13 @@ def threads_of(c: Contraction, target: Target) -> int:
 
 def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
   """Panels of the streamed operand that stay in the L2 cache while all rows go by, copied in the order in which they
-  are read; a sliver of the broadcast one stays in L1 meanwhile. With too few rows for a copy, memory is read in its
-  order, each tile for all rows. False where lanes would be gathered over and over."""
+  are read; a sliver of the broadcast one stays in L1 meanwhile, a shorter one of a copy. With too few rows for a copy,
+  memory is read in its order, each tile for all rows. False where lanes would be gathered over and over."""
   width, itemsize = tile.vectors * tile.lanes, c.reduce.dtype.itemsize
   depth = prod(size(r) for r in c.reduce.src[1:])
   rows, columns = prod(size(r) for r in c.rows), size(c.columns)
-  sliver = max(target.l1_bytes // 4, target.l1_bytes - PASSING)
+  copied = copied_rows(c, tile)
+  sliver = target.l1_bytes // 4 if copied else max(target.l1_bytes // 4, target.l1_bytes - PASSING)
   deepest = max(1, sliver // (max(tile.rows, SLIVER) * itemsize))
   is_split = c.may_block and depth > deepest
   if is_split: depth = even_part(depth, deepest, tile.lanes)
@@ -251,7 +252,7 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
     block_depth(plan, c, STREAMS)
     if rows > tile.rows and tiles(c.columns, c, tile) > 1: plan.add(Opt(Axis.BLOCK, c.columns.arg[0], 1))
     return True
-  broadcast = copied_rows(c, tile) if copies_pay else []
+  broadcast = copied if copies_pay else []
   is_near = not (broadcast or is_split) and rows * depth * itemsize <= target.l2_bytes // 4     # rows come again soon
   panel = target.l2_bytes // 16 if is_near else min(target.l2_bytes * 3 // 4, MOST_PANEL)
   block_columns(plan, c, tile, max(width, panel // (depth * itemsize)))

@@ -52,7 +52,8 @@ def is_lane(u):
 
 def is_end(u):
   effects = [s for s in u.src if s.op is not Ops.RANGE]
-  return len(effects) > 0 and u.src[:len(effects)] == tuple(effects) and all_of(effects, ORDER)
+  is_each_once = len(set(u.src)) == len(u.src)              # two equal nests would be one
+  return len(effects) > 0 and u.src[:len(effects)] == tuple(effects) and all_of(effects, ORDER) and is_each_once
 
 def is_access(pointer, *gate_and_state):
   """(pointer, state) or (pointer, gate, state) of a function's load or store."""
@@ -115,7 +116,7 @@ of_kernels = (
   Law({Ops.LOAD, Ops.STORE}, "it goes to an address", lambda u: is_address(u.src[0])),
   Law({Ops.LOAD}, "it gives what is at its address", lambda u: same_element(u, u.src[0])),
   Law({Ops.STORE}, "its value has the dtype of its target", lambda u: len(u.src) == 2 and same_element(*u.src)),
-  Law({Ops.END}, "its sources are effects, then the loops it closes", is_end),
+  Law({Ops.END}, "its sources are effects, then the loops it closes, each once", is_end),
   Law({Ops.LOAD, Ops.AFTER}, "it comes after effects or in loops", lambda u: all_of(u.src[1:], ORDER | {Ops.RANGE})),
   Law({Ops.REDUCE}, "it reduces over loops, threads, or a vector's lanes",
       lambda u: all_of(u.src[1:], {Ops.RANGE, Ops.SPECIAL})),
