@@ -259,6 +259,10 @@ def test_nests_written_out_stay_apart():
   """Rows that one nest stores and the next reduces, three of three at once."""
   check(9700186)
 
+def test_reductions_of_the_same_ranges_want_lanes_of_one():
+  """Of two sums over two ranges, neighbours are along one range for the first and along the other for the second."""
+  check(47000673)
+
 def test_a_scatter_has_loops_of_its_own():
   """Beside the nest that stores what it adds to, in loops that both are in."""
   def doubled(x):

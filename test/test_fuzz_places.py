@@ -174,7 +174,8 @@ def check(seed):
   ours = on(picograd) if gradients else picograd.jit(on(picograd))
   for k in range(1 if gradients else 2):
     arrays = inputs_of(shapes, seed + k)
-    want = found(torch, program, arrays, dtype if dtype != "float32" else "float64", on(torch), seed)
+    try: want = found(torch, program, arrays, dtype if dtype != "float32" else "float64", on(torch), seed)
+    except RuntimeError: return                # torch wants the same type where cumsum has made int64 of int32
     try: got = found(picograd, program, arrays, dtype, ours, seed)
     except Exception as error: raise AssertionError(text) from error
     for name, exact in want.items():

@@ -104,10 +104,15 @@ def vector_opts(shape: KernelShape, target: Target) -> list[Opt]:
     lanes = reduce_lanes(shape, reduce, target)
     if lanes is None: continue
     if is_window(reduce): chosen += written_out(reduce)
-    elif not any(shape.repeats(opt.number, u) for opt in [*chosen, lanes] for u in [*across, reduce]):
+    elif not any(shape.repeats(opt.number, u) or has_two(u, [*chosen, lanes])
+                 for opt in [*chosen, lanes] for u in [*across, reduce]):
       chosen.append(lanes)
       across.append(reduce)
   return dedup(chosen)
+
+def has_two(reduce: UOp, opts: list[Opt]) -> bool:
+  """Whether the Opts make lanes of two of its ranges."""
+  return len({opt.number for opt in opts if opt.axis is Axis.VECTOR} & {r.arg[0] for r in reduce.src[1:]}) > 1
 
 def is_window(reduce: UOp) -> bool:
   """Whether a reduction has few elements, and of those that may be neighbours fewer still: a window of pooling."""
