@@ -191,3 +191,10 @@ def test_programs_of_places_agree_with_torch(part):
 def test_memory_that_another_kernel_has_written_is_no_scratch():
   """A copy that is stored with what it copies, and added to in a kernel with others: so on GPUs."""
   for seed in (51000396, 50600116, 50900346, 51100018): check(seed)
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "float32"])
+def test_extremes_of_negated_integers(dtype):
+  """A maximum of three numbers, two of them negated, is one instruction of some GPUs, which ptxas gets wrong."""
+  x = np.random.default_rng(0).integers(0, 7, (3, 17, 16)).astype(dtype)
+  np.testing.assert_array_equal((-picograd.tensor(x)).amax(1).numpy(), (-x).max(1))
+  np.testing.assert_array_equal(picograd.tensor(x).amin(1).numpy(), x.min(1))

@@ -30,7 +30,7 @@ ROWS: dict[Ops, dict[str, str]] = {
   Ops.EXP2: {"f": "exp2({0})"},
   Ops.LOG2: {"f": "log2({0})"},
   Ops.SIN: {"f": "sin({0})"},
-  Ops.MAX: {"f": "largest({0}, {1})", "iub": "{0} < {1} ? {1} : {0}"},
+  Ops.MAX: {"fiu": "largest({0}, {1})", "b": "{0} < {1} ? {1} : {0}"},
   Ops.CMPLT: {"iufb": "{0} < {1}"},
   Ops.CMPNE: {"iufb": "{0} != {1}"},
   Ops.AND: {"iub": "{0} & {1}"},
@@ -95,6 +95,15 @@ __device__ __forceinline__ float as_bfloat16(float x) {
 template<typename To, typename From> __device__ __forceinline__ To same_bits(From x) {
   To y; memcpy(&y, &x, sizeof(To)); return y;
 }
+template<typename T> __device__ __forceinline__ T largest(T x, T y) { return x < y ? y : x; }
+// Not max: of three numbers two of which are negated, ptxas 13.0 for sm_90 forgets one of the signs.
+__device__ __forceinline__ int largest(int x, int y) {
+  int z; asm("{.reg .pred p; setp.lt.s32 p, %1, %2; selp.b32 %0, %2, %1, p;}" : "=r"(z) : "r"(x), "r"(y)); return z;
+}
+__device__ __forceinline__ unsigned int largest(unsigned int x, unsigned int y) {
+  unsigned int z; asm("{.reg .pred p; setp.lt.u32 p, %1, %2; selp.b32 %0, %2, %1, p;}" : "=r"(z) : "r"(x), "r"(y));
+  return z;
+}
 __device__ __forceinline__ float largest(float x, float y) {
   float z; asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y)); return z;
 }
@@ -124,11 +133,7 @@ template<typename T> __device__ __forceinline__ T* now(T* p) {
 }
 struct Plus { template<typename T> static __device__ T of(T x, T y) { return x + y; } };
 struct Times { template<typename T> static __device__ T of(T x, T y) { return x * y; } };
-struct Largest {
-  template<typename T> static __device__ T of(T x, T y) { return x < y ? y : x; }
-  static __device__ float of(float x, float y) { return largest(x, y); }
-  static __device__ double of(double x, double y) { return largest(x, y); }
-};
+struct Largest { template<typename T> static __device__ T of(T x, T y) { return largest(x, y); } };
 // x of N threads that are S apart, combined lane by lane; every one of them gets the result. First in each warp, then
 // through shared memory.
 template<typename F, int S, int N, int THREADS, typename T, int L>
