@@ -19,7 +19,8 @@ def allowed(kernel: UOp, opts: Sequence[AnyOpt]) -> Sequence[AnyOpt]:
     if not isinstance(opt, Opt): continue
     if opt.number in in_order:
       raise ValueError(f"{opt}: a step of r{opt.number} may change what the next one reads")
-    if len(nests) == 1 or (opt.axis in BY_WORKERS if opt.number in shared else opt.axis not in ACROSS_NESTS): continue
+    is_right = opt.axis in BY_WORKERS if opt.number in shared else opt.axis not in ACROSS_NESTS
+    if len(nests) == 1 or is_right: continue
     raise ValueError(f"{opt}: loop nests pass results to one another, so only ranges that they share ({named(shared)}) "
                      f"can be divided among threads, and those in no other way")
   return opts

@@ -104,8 +104,8 @@ def vector_opts(shape: KernelShape, target: Target) -> list[Opt]:
     lanes = reduce_lanes(shape, reduce, target)
     if lanes is None: continue
     if is_window(reduce): chosen += written_out(reduce)
-    elif not any(shape.repeats(opt.number, u) or has_two(u, [*chosen, lanes])
-                 for opt in [*chosen, lanes] for u in [*across, reduce]):
+    elif not any(has_two(u, [*chosen, lanes]) or any(shape.repeats(opt.number, u) for opt in [*chosen, lanes])
+                 for u in [*across, reduce]):
       chosen.append(lanes)
       across.append(reduce)
   return dedup(chosen)

@@ -55,7 +55,7 @@ def runs_of(starts: list[int], lanes: int) -> list[tuple[int, int]]:
 
 LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit into the nearer caches
 LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
-LONG_ROW = 1 << 13                             # bytes: two pages of memory
+LONG_ROW = 1 << 13                             # bytes: two pages of memory, after which a processor has seen a pattern
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
 class Pass(NamedTuple):
@@ -71,7 +71,8 @@ def fetch_ahead(kernel: UOp, target: Target) -> UOp:
   table = rows_ahead(kernel, found, target)
   for p in found:
     again = sum(q.memory is p.memory for q in found) > 1
-    if not again and is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, distance(p, target)))
+    if again or not is_read_once(p) or reach(p) < SELDOM_CACHED: continue
+    table.update(bytes_ahead(p, fetch_distance(p, target)))
   return kernel.substitute(table)
 
 def passes_of(kernel: UOp) -> list[Pass]:
@@ -92,7 +93,7 @@ def reach(p: Pass) -> int:
   """Bytes of the memory up to the last that is loaded."""
   return bounds(p.loads[0].src[0].src[1])[1] * p.memory.dtype.itemsize
 
-def distance(p: Pass, target: Target) -> int:
+def fetch_distance(p: Pass, target: Target) -> int:
   """How many bytes ahead memory is best asked for; 0 where the processor does so by itself. That is where it reads long
   rows side by side, or a part of each: what lies behind that will not be wanted. Of short rows the next but one group
   is far enough away."""

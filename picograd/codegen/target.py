@@ -13,7 +13,7 @@ class Target(NamedTuple):
   loads_fold: bool = False                      # arithmetic takes one operand from memory, which needs no register then
   streams: int = 1                              # rows of memory that are best read side by side
   fetch_bytes: int = 1024                       # how far ahead of its use memory is best asked for
-  fetches_rows: bool = False                    # whether it does so by itself for long rows side by side
+  fetches_rows: bool = False                    # whether it finds out itself what to ask for in long rows side by side
   abreast: int = 1                              # vectors whose long chains of operations should be under way at once
   threads: int = 1                              # how many THREAD instances run at once
   local_bytes: int = 0                          # shared memory of a block of GPU threads
