@@ -184,3 +184,11 @@ def test_extremes_of_negated_integers(dtype):
   x = np.random.default_rng(0).integers(0, 7, (3, 17, 16)).astype(dtype)
   np.testing.assert_array_equal((-picograd.tensor(x)).amax(1).numpy(), (-x).max(1))
   np.testing.assert_array_equal(picograd.tensor(x).amin(1).numpy(), x.min(1))
+
+def test_values_that_nobody_reads_any_more():
+  """A term that simplification made 0 leaves a store of what it read: nothing is to be scheduled for that."""
+  check(80500158)
+
+def test_places_in_a_loop_whose_threads_are_more_than_its_steps():
+  """Three values added to one row, on GPUs by four threads."""
+  check(80600060)

@@ -15,7 +15,7 @@ from picograd.helpers import DEBUG
 from picograd.ops.index import stride_of
 from picograd.ops.ops import Axis, Ops
 from picograd.ops.spec import verify
-from picograd.ops.uop import UOp
+from picograd.ops.uop import UOp, toposort
 from picograd.runtime import realize
 from picograd.runtime.plan import binaries, plans
 
@@ -284,3 +284,14 @@ def test_nests_written_out_stay_in_order(forced, opts):
   want = x.astype(np.float64) - np.log(np.exp(x.astype(np.float64)).sum(1, keepdims=True))
   close(y.numpy(), want)
   close(z.numpy(), want @ x.swapaxes(1, 2))
+
+def test_a_place_that_is_not_of_the_range_is_not_written_beyond_its_end():
+  """x[e] += v[b] for three b, in pairs: the second pair has one."""
+  types = dtypes.float32, dtypes.index, dtypes.float32
+  x, e, v = [UOp(Ops.PARAM, dtype, (), slot) for slot, dtype in enumerate(types)]
+  b = UOp.range(3, Axis.LOOP).replace(arg=(0, Axis.LOOP))
+  address = x.index(e.index(UOp.const(dtypes.index, 0)).load())
+  kernel = UOp.sink(address.store(address.load() + v.index(b).load()).end(b))
+  (store, loops), = stores_of(apply_opts(kernel, [up(0, 2)]))
+  gates = store.src[0].src[2:]
+  assert len(gates) == 1 and set(loops) <= set(toposort(gates))

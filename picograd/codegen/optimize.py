@@ -139,7 +139,9 @@ def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
   """The kernel with r computed as value from new ranges; outside of `inside` nothing is read, written or reduced."""
   new: Table = {r: value}
   depends = {r}
-  for u in toposort([kernel]):
+  nodes = toposort([kernel])
+  written = {s.src[0] for u in nodes if u.op is Ops.END and r in u.src for s, _ in stores_of(u)}
+  for u in nodes:
     if u in new: continue
     src = [new[s] for s in u.src]
     closes = u.op in (Ops.END, Ops.REDUCE) and r in u.src[1:]
@@ -147,7 +149,8 @@ def replace_range(kernel: UOp, r: UOp, value: UOp, inside: UOp | None) -> UOp:
     if u.op in (Ops.END, Ops.REDUCE):
       inner = len(inner_part(u))
       src = [*src[:inner], *flat_ranges(src[inner:])]
-    if inside is not None and u.op is Ops.INDEX and u.src[1] in depends: src = [*src[:2], gated(src[2:], inside)]
+    if inside is not None and u.op is Ops.INDEX and (u in written or u.src[1] in depends):
+      src = [*src[:2], gated(src[2:], inside)]
     if inside is not None and u.op is Ops.REDUCE and closes:
       src[0] = inside.where(src[0], UOp.const(u.dtype, identity(u.arg[0], u.dtype)))
     new[u] = UOp(u.op, u.dtype, tuple(src), u.arg)

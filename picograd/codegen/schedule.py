@@ -39,25 +39,30 @@ def schedule(roots: list[UOp], device: str, target: Target = PLAIN) -> Schedule:
     order = sort_by_need(dependencies(plan))
     assert order is not None, "copies of old versions leave no cycle"
   groups, needs = merge(plan, order)
-  stored = {s.node: plan.leaves[s.target.arg] for s in plan.stores if s.node.op is not Ops.STORE}
-  results = [stored.get(r) for r in plan.roots]
-  temporary = set(stored.values()) - set(results)
+  results, temporary = places_of_values(plan)
   nests = without_unread([group.stores for group in groups], plan, temporary)
   runs = join_rows(nests, needs, plan, target)
   return Schedule([kernel_of(run, plan) for run in runs], results, temporary)
 
+def planned(roots: list[UOp], device: str, target: Target) -> Plan:
+  plan = find_places(rangeify(roots, device, target), target)
+  stores, = without_unread([plan.stores], plan, places_of_values(plan)[1])
+  return plan._replace(stores=stores)
+
+def places_of_values(plan: Plan) -> tuple[list[UOp | None], set[UOp]]:
+  """For each root the leaf that holds it, None for an assignment; and the leaves of all other values."""
+  stored = {s.node: plan.leaves[s.target.arg] for s in plan.stores if s.node.op is not Ops.STORE}
+  results = [stored.get(r) for r in plan.roots]
+  return results, set(stored.values()) - set(results)
+
 def without_unread(nests: list[Nest], plan: Plan, temporary: set[UOp]) -> list[Nest]:
-  """The nests without stores to temporary memory that nobody reads: their readers have joined them."""
+  """The nests without stores to temporary memory that nobody reads: readers have joined them, or need no value."""
   while True:
     read = {plan.leaves[k] for nest in nests for store in nest for k in reads_of(store)}
     unread = temporary - read
     kept = [[store for store in nest if plan.leaves[store.target.arg] not in unread] for nest in nests]
     if kept == nests: return nests
     nests = kept
-
-def planned(roots: list[UOp], device: str, target: Target) -> Plan:
-  plan = rangeify(roots, device, target)
-  return find_places(plan, target)
 
 # ---- order -----------------------------------------------------------------------------------------------------------
 
