@@ -17,6 +17,7 @@ from picograd.codegen.optimize import Opt, apply_opts, merge_neighbours, split_d
 from picograd.codegen.place import place
 from picograd.codegen.stream import advise_caches
 from picograd.codegen.target import Target
+from picograd.codegen.unroll import write_out_short_loops, write_out_tiles
 from picograd.helpers import DEBUG, DUMP, NOOPT, SPEC
 from picograd.ops.show import show
 from picograd.ops.spec import verify
@@ -52,7 +53,9 @@ STRUCTURED = (
 FLAT = (
   Pass("flatten",   lambda code, job: flatten(job.name, code),        "flat"),
   Pass("mem2reg",   lambda code, job: mem2reg(code),                  "flat"),
+  Pass("short",     lambda code, job: write_out_short_loops(code, job.target.written_out),      "flat"),
   Pass("place",     lambda code, job: place(code, abreast=job.target.abreast),                  "placed"),
+  Pass("tiles",     lambda code, job: write_out_tiles(code, job.target.written_out),            "placed"),
 )
 SHOWN = {5: ("optimize",), 6: ("mem2reg", "place")}                   # DEBUG level -> passes whose result it prints
 

@@ -15,6 +15,7 @@ class Target(NamedTuple):
   fetch_bytes: int = 1024                       # how far ahead of its use memory is best asked for
   fetches_rows: bool = False                    # whether it finds out itself what to ask for in long rows side by side
   abreast: int = 1                              # vectors whose long chains of operations should be under way at once
+  written_out: int = 1                          # steps of a tile's loop between two branches
   threads: int = 1                              # how many THREAD instances run at once
   local_bytes: int = 0                          # shared memory of a block of GPU threads
   scratch_bytes: int = 0                        # what a kernel may keep in arrays of its own, for each thread
@@ -81,8 +82,9 @@ def llvm_target(features: frozenset[str], machine: str, threads: int, caches: Ca
   """The host as LLVM describes it: `machine` is the triple's first word, features the enabled CPU features."""
   vectors = llvm_vectors(features, machine)
   traps = machine in ("x86_64", "i386", "i686")
-  return Target(f"llvm-{machine}-{vectors.bytes}", "flat", *vectors, threads, scratch_bytes=SCRATCH,
-                l1_bytes=caches.l1, l2_bytes=caches.l2, missing_dtypes=HALF, division_traps=traps)
+  return Target(f"llvm-{machine}-{vectors.bytes}", "flat", *vectors, threads=threads, written_out=4,
+                scratch_bytes=SCRATCH, l1_bytes=caches.l1, l2_bytes=caches.l2, missing_dtypes=HALF,
+                division_traps=traps)
 
 class Gpu(NamedTuple):
   """What a generation of NVIDIA GPUs offers: the architecture that NVRTC compiles for, shared memory of a block, matrix

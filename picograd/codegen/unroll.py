@@ -1,0 +1,81 @@
+# unroll.py: several steps of a loop, one after the other, in one. In and out: a Function. Loops of few steps become
+# none, before what is pure has a place; afterwards a loop that adds products to many registers, a register tile, gets
+# several steps between two branches: a processor that takes in hardly more operations than it can multiply would count
+# instead. Sums stay in their order.   (chapter 3)
+from __future__ import annotations
+from dataclasses import replace
+from typing import NamedTuple
+from picograd.codegen.flat import Function, in_order, phi, predecessors
+from picograd.dtype import dtypes
+from picograd.helpers import ceildiv, dedup
+from picograd.ops.ops import EFFECTS, Ops
+from picograd.ops.uop import Table, UOp, substitute
+
+FEWEST_SUMS = 8          # registers that are added to: with fewer, each waits for the sum before
+MOST_EFFECTS = 8         # loads and stores of a loop of few steps
+
+class Counted(NamedTuple):
+  """A loop of one block that runs a known number of times."""
+  head: UOp
+  before: UOp                                    # the block that enters it
+  counter: UOp
+  following: UOp                                 # the counter of the next step
+  start: list[UOp]                               # what it is entered with
+  passed: list[UOp]                              # what a step passes to the next
+  steps: int
+
+def write_out_short_loops(fn: Function, most: int) -> Function:
+  """fn, whose blocks list effects only, without loops of at most so many steps."""
+  for head in list(fn.blocks):
+    loop = counted_loop(fn, head) if head in fn.blocks else None
+    if loop is None or len(fn.blocks[head]) > MOST_EFFECTS + 1: continue
+    if 1 < loop.steps <= most: fn = written_out(fn, loop, loop.steps)
+  return fn
+
+def write_out_tiles(fn: Function, most: int) -> Function:
+  """fn, whose blocks list everything, where a step of a tile's loop is up to so many."""
+  for head in fn.blocks:
+    loop = counted_loop(fn, head)
+    if loop is None or sum(u.op is Ops.MULACC and u.dtype.count > 1 for u in loop.passed) < FEWEST_SUMS: continue
+    times = max(n for n in range(1, most + 1) if loop.steps % n == 0)
+    if 1 < times < loop.steps: fn = written_out(fn, loop, times)
+  return fn
+
+def counted_loop(fn: Function, head: UOp) -> Counted | None:
+  last = fn.blocks[head][-1]
+  if last.op is not Ops.BRANCH or last.src[0].op is not Ops.CMPLT: return None
+  (following, limit), back = last.src[0].src, last.src[1]
+  jump = fn.blocks[back][-1]
+  if len(fn.blocks[back]) > 1 or jump.op is not Ops.JUMP or jump.src[0] is not head: return None
+  outside = [p for p in predecessors(fn)[head] if p is not back]
+  start, passed = list(fn.blocks[outside[0]][-1].src[1:]), list(jump.src[1:])
+  if len(outside) > 1 or limit.op is not Ops.CONST or following not in passed: return None
+  k = passed.index(following)
+  counter = phi(head, k, following.dtype)
+  if following.op is not Ops.ADD or following.src[0] is not counter or start[k].op is not Ops.CONST: return None
+  step = following.src[1]
+  if step.op is not Ops.CONST or step.arg < 1: return None
+  return Counted(head, outside[0], counter, following, start, passed, ceildiv(limit.arg - start[k].arg, step.arg))
+
+def written_out(fn: Function, loop: Counted, times: int) -> Function:
+  """The loop with so many steps in one; without a loop where that is all of them."""
+  head, (*body, branch) = loop.head, fn.blocks[loop.head]
+  params = [phi(head, k, v.dtype) for k, v in enumerate(loop.passed)]
+  is_whole = times == loop.steps
+  values: Table = dict(zip(params, loop.start if is_whole else params))
+  counter = values[loop.counter]
+  block: list[UOp] = []
+  state, step = head, loop.following.src[1].arg
+  for on in range(step, times * step + 1, step):
+    values[loop.following] = counter.like(counter.arg + on) if counter.op is Ops.CONST else counter + on
+    new = substitute([*body, *loop.passed], {**values, head: state})
+    last = {**values, **dict(zip(body, new))}
+    block += new[:len(body)]
+    state = next((u for u in reversed(block) if u.op in EFFECTS), head)
+    values = dict(zip(params, new[len(body):]))
+  blocks = {label: substitute(old, last) for label, old in fn.blocks.items() if label is not head}
+  blocks[head] = [*dedup(block), *substitute([branch], last)]
+  if is_whole:
+    blocks[head][-1] = UOp(Ops.JUMP, dtypes.void, (branch.src[2],))
+    blocks[loop.before][-1] = UOp(Ops.JUMP, dtypes.void, (head,))
+  return in_order(replace(fn, blocks=blocks))
