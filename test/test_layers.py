@@ -49,6 +49,7 @@ LAYERS = {
   "codegen.linearize": ("ops.index",),
   "codegen.flat": ("ops.match",),
   "codegen.place": ("codegen.flat",),
+  "codegen.unroll": ("codegen.flat",),
   "codegen.flatopt": ("codegen.flat", "ops.fold"),
   "codegen.inline": ("codegen.flat",),
   "codegen.memopt": ("codegen.flatopt",),

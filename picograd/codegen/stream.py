@@ -69,7 +69,9 @@ def fetch_ahead(kernel: UOp, target: Target) -> UOp:
   """What is read from memory once is fetched early: the next row of several passes, or what is a little ahead."""
   found = passes_of(kernel)
   table = rows_ahead(kernel, found, target)
+  written = {store.src[0].src[0] for store, _ in stores_of(kernel)}
   for p in found:
+    if p.memory in written and not is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, 1))
     again = sum(q.memory is p.memory for q in found) > 1
     if again or not is_read_once(p) or reach(p) < SELDOM_CACHED: continue
     table.update(bytes_ahead(p, fetch_distance(p, target)))

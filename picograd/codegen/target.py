@@ -81,10 +81,10 @@ USUAL_CACHES = Caches(32 << 10, 512 << 10)
 def llvm_target(features: frozenset[str], machine: str, threads: int, caches: Caches = USUAL_CACHES) -> Target:
   """The host as LLVM describes it: `machine` is the triple's first word, features the enabled CPU features."""
   vectors = llvm_vectors(features, machine)
-  traps = machine in ("x86_64", "i386", "i686")
-  return Target(f"llvm-{machine}-{vectors.bytes}", "flat", *vectors, threads=threads, written_out=4,
+  is_x86 = machine in ("x86_64", "i386", "i686")
+  return Target(f"llvm-{machine}-{vectors.bytes}", "flat", *vectors, threads=threads, written_out=4 if is_x86 else 1,
                 scratch_bytes=SCRATCH, l1_bytes=caches.l1, l2_bytes=caches.l2, missing_dtypes=HALF,
-                division_traps=traps)
+                division_traps=is_x86)
 
 class Gpu(NamedTuple):
   """What a generation of NVIDIA GPUs offers: the architecture that NVRTC compiles for, shared memory of a block, matrix

@@ -11,7 +11,7 @@ from picograd.helpers import ceildiv, dedup
 from picograd.ops.ops import EFFECTS, Ops
 from picograd.ops.uop import Table, UOp, substitute
 
-FEWEST_SUMS = 8          # registers that are added to: with fewer, each waits for the sum before
+FEWEST_SUMS = 12         # registers that are added to: with fewer, memory or the sum before is what a step waits for
 MOST_EFFECTS = 8         # loads and stores of a loop of few steps
 
 class Counted(NamedTuple):
