@@ -276,6 +276,14 @@ def test_older_gpus_have_no_bulk_copies():
   source, = sources(gated(2048, 8192), AMPERE)
   assert "copy_piece" not in source and "in turn" not in source and "fetch(p" not in source
 
+@pytest.mark.parametrize("dtype", [dtypes.int32, dtypes.uint32])
+def test_the_larger_of_two_integers_is_no_maximum_of_the_compiler(dtype):
+  a, b = leaf(64, dtype=dtype), leaf(64, dtype=dtype)
+  chosen = pg.maximum(a, b), pg.where(a < b, b, a), pg.where(a < b, a, b), pg.where(b > a, b, a), pg.where(b >= a, b, a)
+  for extreme in chosen:
+    text, = sources(extreme)
+    assert re.search(r"= .*(largest|picked)\(", text.partition("void body")[2])
+
 @needs_nvrtc
 def test_blocks_in_turn_compile_for_every_gpu_that_has_bulk_copies():
   for target in (HOPPER, cuda_target((10, 0), 148)):

@@ -184,6 +184,9 @@ def test_extremes_of_negated_integers(dtype):
   x = np.random.default_rng(0).integers(0, 7, (3, 17, 16)).astype(dtype)
   np.testing.assert_array_equal((-picograd.tensor(x)).amax(1).numpy(), (-x).max(1))
   np.testing.assert_array_equal(picograd.tensor(x).amin(1).numpy(), x.min(1))
+  a, b, c = [picograd.tensor(part) for part in x]
+  m = picograd.where(-a < -b, -b, -a)
+  np.testing.assert_array_equal(picograd.where(m < c, c, m).numpy(), np.maximum(np.maximum(-x[0], -x[1]), x[2]))
 
 def test_values_that_nobody_reads_any_more():
   """A term that simplification made 0 leaves a store of what it read: nothing is to be scheduled for that."""

@@ -96,14 +96,14 @@ template<typename To, typename From> __device__ __forceinline__ To same_bits(Fro
   To y; memcpy(&y, &x, sizeof(To)); return y;
 }
 template<typename T> __device__ __forceinline__ T largest(T x, T y) { return x < y ? y : x; }
-// Not max: of three numbers two of which are negated, ptxas 13.0 for sm_90 forgets one of the signs.
-__device__ __forceinline__ int largest(int x, int y) {
-  int z; asm("{.reg .pred p; setp.lt.s32 p, %1, %2; selp.b32 %0, %2, %1, p;}" : "=r"(z) : "r"(x), "r"(y)); return z;
-}
-__device__ __forceinline__ unsigned int largest(unsigned int x, unsigned int y) {
-  unsigned int z; asm("{.reg .pred p; setp.lt.u32 p, %1, %2; selp.b32 %0, %2, %1, p;}" : "=r"(z) : "r"(x), "r"(y));
+// p ? x : y, of which no maximum or minimum becomes: of three numbers two of which are negated, ptxas 13.0 for sm_90
+// forgets one of the signs.
+template<typename T> __device__ __forceinline__ T picked(bool p, T x, T y) {
+  T z; asm("{.reg .pred p; setp.ne.s32 p, %1, 0; selp.b32 %0, %2, %3, p;}" : "=r"(z) : "r"((int)p), "r"(x), "r"(y));
   return z;
 }
+__device__ __forceinline__ int largest(int x, int y) { return picked(x < y, y, x); }
+__device__ __forceinline__ unsigned int largest(unsigned int x, unsigned int y) { return picked(x < y, y, x); }
 __device__ __forceinline__ float largest(float x, float y) {
   float z; asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y)); return z;
 }
@@ -396,6 +396,7 @@ class Renderer:
     if u.op is Ops.CAST: return self.cast(u, operands[0])
     if u.op is Ops.BITCAST: return f"same_bits<{scalar_type(u.dtype)}>({operands[0]})"
     if u in self.exact and u.op in EXACT and u.dtype.kind == "i": return EXACT[u.op].format(*operands)
+    if is_extreme(u) and u.dtype.scalar in (dtypes.int32, dtypes.uint32): return "picked({}, {}, {})".format(*operands)
     deciding = u.src[1] if u.op is Ops.WHERE else u.src[0]
     row = next((text for kinds, text in ROWS[u.op].items() if deciding.dtype.kind in kinds), None)
     if row is None: raise ValueError(f"{self.name}: {u.op} of {deciding.dtype} has no CUDA C")
@@ -641,6 +642,13 @@ def is_rounding(u: UOp) -> bool:
   """Whether a CAST to float32 undoes a CAST from it to 16 bits."""
   if u.op is not Ops.CAST or u.src[0].op is not Ops.CAST or u.src[0].dtype.scalar.name not in ROUNDED: return False
   return u.dtype.scalar is u.src[0].src[0].dtype.scalar is dtypes.float32
+
+def is_extreme(u: UOp) -> bool:
+  """Whether a WHERE is the larger or the smaller of two values."""
+  if u.op is not Ops.WHERE: return False
+  condition, *choices = u.src
+  if condition.op is Ops.CMPNE and condition.src[0].op is Ops.CMPLT: condition = condition.src[0]
+  return condition.op is Ops.CMPLT and set(condition.src) == set(choices)
 
 def is_one(gate: UOp) -> bool:
   """Whether a gate is the same for all lanes."""
