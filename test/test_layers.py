@@ -50,6 +50,7 @@ LAYERS = {
   "codegen.flat": ("ops.match",),
   "codegen.place": ("codegen.flat",),
   "codegen.unroll": ("codegen.flat",),
+  "codegen.overlap": ("codegen.unroll",),
   "codegen.flatopt": ("codegen.flat", "ops.fold"),
   "codegen.inline": ("codegen.flat",),
   "codegen.memopt": ("codegen.flatopt",),

@@ -14,6 +14,7 @@ from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.linearize import linearize
 from picograd.codegen.lower import lower
 from picograd.codegen.optimize import Opt, apply_opts, merge_neighbours, split_divided_ranges
+from picograd.codegen.overlap import join_copies
 from picograd.codegen.place import place
 from picograd.codegen.stream import advise_caches
 from picograd.codegen.target import Target
@@ -54,6 +55,7 @@ FLAT = (
   Pass("flatten",   lambda code, job: flatten(job.name, code),        "flat"),
   Pass("mem2reg",   lambda code, job: mem2reg(code),                  "flat"),
   Pass("short",     lambda code, job: write_out_short_loops(code, job.target.written_out),      "flat"),
+  Pass("copies",    lambda code, job: join_copies(code),              "flat"),
   Pass("place",     lambda code, job: place(code, abreast=job.target.abreast),                  "placed"),
   Pass("tiles",     lambda code, job: write_out_tiles(code, job.target.written_out),            "placed"),
 )

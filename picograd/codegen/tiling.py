@@ -253,8 +253,10 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
     if rows > tile.rows and tiles(c.columns, c, tile) > 1: plan.add(Opt(Axis.BLOCK, c.columns.arg[0], 1))
     return True
   broadcast = copied if copies_pay else []
-  is_near = not (broadcast or is_split) and rows * depth * itemsize <= target.l2_bytes // 4     # rows come again soon
-  panel = target.l2_bytes // 16 if is_near else min(target.l2_bytes * 3 // 4, MOST_PANEL)
+  panel = min(target.l2_bytes * 3 // 4, MOST_PANEL)
+  if not (broadcast or is_split):                      # rows come again soon
+    if rows * depth * itemsize <= target.l2_bytes: panel = target.l2_bytes * 3 // 16
+    if rows * depth * itemsize <= target.l2_bytes // 4: panel = target.l2_bytes // 16
   block_columns(plan, c, tile, max(width, panel // (depth * itemsize)))
   block_depth(plan, c, depth)
   if copies_pay:

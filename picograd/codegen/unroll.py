@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 from picograd.codegen.flat import Function, in_order, phi, predecessors
-from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup
 from picograd.ops.ops import EFFECTS, Ops
 from picograd.ops.uop import Table, UOp, substitute
@@ -18,6 +17,7 @@ class Counted(NamedTuple):
   """A loop of one block that runs a known number of times."""
   head: UOp
   before: UOp                                    # the block that enters it
+  back: UOp                                      # and the one that leads from its end to its start
   counter: UOp
   following: UOp                                 # the counter of the next step
   start: list[UOp]                               # what it is entered with
@@ -55,27 +55,37 @@ def counted_loop(fn: Function, head: UOp) -> Counted | None:
   if following.op is not Ops.ADD or following.src[0] is not counter or start[k].op is not Ops.CONST: return None
   step = following.src[1]
   if step.op is not Ops.CONST or step.arg < 1: return None
-  return Counted(head, outside[0], counter, following, start, passed, ceildiv(limit.arg - start[k].arg, step.arg))
+  return Counted(head, outside[0], back, counter, following, start, passed, ceildiv(limit.arg - start[k].arg, step.arg))
 
 def written_out(fn: Function, loop: Counted, times: int) -> Function:
-  """The loop with so many steps in one; without a loop where that is all of them."""
+  """The loop with so many steps in one; where that is all of them, their effects are those of the block before it."""
   head, (*body, branch) = loop.head, fn.blocks[loop.head]
   params = [phi(head, k, v.dtype) for k, v in enumerate(loop.passed)]
   is_whole = times == loop.steps
   values: Table = dict(zip(params, loop.start if is_whole else params))
   counter = values[loop.counter]
-  block: list[UOp] = []
-  state, step = head, loop.following.src[1].arg
+  home = block_before(fn, loop) if is_whole else head
+  block = fn.blocks[home][:-1] if is_whole else []
+  step = loop.following.src[1].arg
   for on in range(step, times * step + 1, step):
     values[loop.following] = counter.like(counter.arg + on) if counter.op is Ops.CONST else counter + on
-    new = substitute([*body, *loop.passed], {**values, head: state})
+    new = substitute([*body, *loop.passed], {**values, head: state_after(block, home)})
     last = {**values, **dict(zip(body, new))}
     block += new[:len(body)]
-    state = next((u for u in reversed(block) if u.op in EFFECTS), head)
     values = dict(zip(params, new[len(body):]))
-  blocks = {label: substitute(old, last) for label, old in fn.blocks.items() if label is not head}
-  blocks[head] = [*dedup(block), *substitute([branch], last)]
-  if is_whole:
-    blocks[head][-1] = UOp(Ops.JUMP, dtypes.void, (branch.src[2],))
-    blocks[loop.before][-1] = UOp(Ops.JUMP, dtypes.void, (head,))
+  if is_whole: last[branch.src[2]] = state_after(block, home)
+  end = fn.blocks[branch.src[2]] if is_whole else [branch]
+  blocks = {label: [] if label is home else substitute(old, last) for label, old in fn.blocks.items()}
+  blocks[home] = [*dedup(block), *substitute(end, last)]
   return in_order(replace(fn, blocks=blocks))
+
+def state_after(block: list[UOp], label: UOp) -> UOp:
+  """The memory state at the end of what a block lists so far."""
+  return next((u for u in reversed(block) if u.op in EFFECTS), label)
+
+def block_before(fn: Function, loop: Counted) -> UOp:
+  """The block that leads to a loop and nowhere else, with those that do nothing but lead to it."""
+  home, before = loop.before, predecessors(fn)
+  while len(fn.blocks[home]) == 1 and len(before[home]) == 1 and len(fn.blocks[before[home][0]][-1].src) == 1:
+    home, = before[home]
+  return home

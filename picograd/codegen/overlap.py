@@ -1,0 +1,85 @@
+# overlap.py: a loop that copies joins the one that reads the copy in its order. In and out: a Function whose blocks
+# list effects only. So the first tile of a product computes while memory answers, and has in registers what it stores
+# for the others.   (chapter 3)
+from __future__ import annotations
+from dataclasses import replace
+from typing import NamedTuple
+from picograd.codegen.flat import Function, in_order, split_sum
+from picograd.codegen.unroll import Counted, counted_loop
+from picograd.dtype import DType
+from picograd.helpers import dedup
+from picograd.ops.ops import Ops, Space
+from picograd.ops.uop import Table, UOp, substitute, toposort
+
+def join_copies(fn: Function) -> Function:
+  for head in list(fn.blocks):
+    copy = counted_loop(fn, head) if head in fn.blocks else None
+    if copy is None: continue
+    after = fn.blocks[head][-1].src[2]
+    while leads_to(fn, after) and len(fn.blocks[after][0].src) == 1: after = fn.blocks[after][0].src[0]
+    reader = counted_loop(fn, fn.blocks[after][0].src[0]) if leads_to(fn, after) else None
+    if reader and reader.before is after: fn = joined(fn, copy, reader) or fn
+  return fn
+
+def leads_to(fn: Function, label: UOp) -> bool:
+  """Whether a block does nothing but lead to another."""
+  return len(fn.blocks[label]) == 1 and fn.blocks[label][0].op is Ops.JUMP
+
+class Place(NamedTuple):
+  """Where a load or store is: a kernel's own memory, if it is there; the variables of the address; a constant."""
+  memory: UOp | None
+  terms: frozenset[tuple[UOp, int]]
+  start: int
+  dtype: DType
+
+def place_of(u: UOp) -> Place:
+  terms, start = split_sum(u.src[0])
+  memory = next((t for t in terms if t.op is Ops.BUFFER and t.arg.space is Space.LOCAL), None)
+  return Place(memory, frozenset(terms.items()), start, u.dtype if u.op is Ops.LOAD else u.src[1].dtype)
+
+def joined(fn: Function, copy: Counted, reader: Counted) -> Function | None:
+  """One loop of two in sequence; None where a step of the second reads other copies than those of the same step."""
+  first, second = fn.blocks[copy.head][:-1], fn.blocks[reader.head][:-1]
+  others = [u for label, block in fn.blocks.items() if label is not copy.head and label is not copy.back for u in block]
+  if not steps_are_alike(copy, reader) or not {copy.counter, *first}.isdisjoint(toposort(others)): return None
+  table: Table = {copy.counter: reader.counter}
+  block: list[UOp] = []
+  stored: dict[Place, UOp] = {}
+  for u in first:
+    place = place_of(new := again(u, table, block, reader.head))
+    is_store = u.op is Ops.STORE
+    if is_store is (place.memory is None) or (is_store and len(u.src) > 3): return None     # it copies, and all of it
+    if is_store: stored[place] = new.src[1]
+  if not are_apart(stored, reader): return None
+  for u in second:
+    if u.op is not Ops.LOAD: return None
+    place = place_of(u)
+    if all(place.memory is not s.memory for s in stored): again(u, table, block, reader.head)
+    elif place not in stored or len(u.src) > 2: return None
+    else: table[u] = stored[place]
+  blocks = {label: substitute(old, table) for label, old in fn.blocks.items() if label is not copy.head}
+  blocks[reader.head] = [*dedup(block), blocks[reader.head][-1]]
+  blocks[copy.before][-1] = blocks[copy.before][-1].with_src((reader.before,))
+  return in_order(replace(fn, blocks=blocks))
+
+def steps_are_alike(copy: Counted, reader: Counted) -> bool:
+  """Whether both count the same, and the first passes nothing else on."""
+  steps = [(loop.steps, loop.start[loop.counter.arg], loop.following.src[1]) for loop in (copy, reader)]
+  return steps[0] == steps[1] and len(copy.passed) == 1
+
+def again(u: UOp, table: Table, block: list[UOp], head: UOp) -> UOp:
+  """A load or store in the block of a loop, after what it lists so far."""
+  new, = substitute([u], table)
+  state = next((v for v in reversed(block) if v.op is Ops.STORE), head)
+  table[u] = new.with_src((*new.src[:-1], state))
+  block.append(table[u])
+  return table[u]
+
+def are_apart(stored: dict[Place, UOp], loop: Counted) -> bool:
+  """Whether no two stores of a loop, in one step or several, write the same bytes."""
+  first = min(stored, key=lambda place: place.start)
+  at = first.start
+  for place in sorted(stored, key=lambda place: place.start):
+    if place.memory is not first.memory or place.terms != first.terms or place.start < at: return False
+    at = place.start + place.dtype.itemsize
+  return dict(first.terms).get(loop.counter, 0) * loop.following.src[1].arg >= at - first.start
