@@ -254,9 +254,8 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
     return True
   broadcast = copied if copies_pay else []
   panel = min(target.l2_bytes * 3 // 4, MOST_PANEL)
-  if not (broadcast or is_split):                      # rows come again soon
-    if rows * depth * itemsize <= target.l2_bytes: panel = target.l2_bytes * 3 // 16
-    if rows * depth * itemsize <= target.l2_bytes // 4: panel = target.l2_bytes // 16
+  if not (broadcast or is_split): panel = min(panel, panel_for(rows * depth * itemsize, target))
+  if copies_pay and panel <= target.l2_bytes // 16 and width * itemsize >= 2 * LINE: panel = 0    # one tile's
   block_columns(plan, c, tile, max(width, panel // (depth * itemsize)))
   block_depth(plan, c, depth)
   if copies_pay:
@@ -265,6 +264,12 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
     if broadcast and held < tiles(c.rows[-1], c, tile): plan.add(Opt(Axis.BLOCK, c.rows[-1].arg[0], held))
     for number in broadcast: plan.add(Stage(number, tile.lanes))
   return True
+
+def panel_for(nbytes: int, target: Target) -> int:
+  """The less all rows take of the cache, the sooner they may come again: the smaller a panel is best. One of a tile's
+  columns is copied by the first rows' loop (overlap.py)."""
+  if nbytes <= target.l2_bytes // 4: return target.l2_bytes // 16
+  return target.l2_bytes * 3 // 16 if nbytes <= target.l2_bytes else target.l2_bytes
 
 def copied_rows(c: Contraction, tile: Tile) -> list[int]:
   """What is broadcast and worth a copy in the order in which it is read: where rows lie side by side and each step of
