@@ -4,7 +4,7 @@
 from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
-from picograd.codegen.flat import Function, in_order, split_sum
+from picograd.codegen.flat import Function, in_order, predecessors, split_sum
 from picograd.codegen.unroll import Counted, counted_loop
 from picograd.dtype import DType
 from picograd.helpers import dedup
@@ -14,16 +14,19 @@ from picograd.ops.uop import Table, UOp, substitute, toposort
 def join_copies(fn: Function) -> Function:
   for head in list(fn.blocks):
     copy = counted_loop(fn, head) if head in fn.blocks else None
-    if copy is None: continue
-    after = fn.blocks[head][-1].src[2]
-    while leads_to(fn, after) and len(fn.blocks[after][0].src) == 1: after = fn.blocks[after][0].src[0]
-    reader = counted_loop(fn, fn.blocks[after][0].src[0]) if leads_to(fn, after) else None
-    if reader and reader.before is after: fn = joined(fn, copy, reader) or fn
+    reader = loop_after(fn, copy) if copy else None
+    if copy and reader: fn = joined(fn, copy, reader) or fn
   return fn
 
-def leads_to(fn: Function, label: UOp) -> bool:
-  """Whether a block does nothing but lead to another."""
-  return len(fn.blocks[label]) == 1 and fn.blocks[label][0].op is Ops.JUMP
+def loop_after(fn: Function, loop: Counted) -> Counted | None:
+  """The loop that follows when another is done, and only then, with nothing between them."""
+  before, label = predecessors(fn), fn.blocks[loop.head][-1].src[2]
+  while len(before[label]) == len(fn.blocks[label]) == 1 and fn.blocks[label][0].op is Ops.JUMP:
+    target = fn.blocks[label][0].src[0]
+    found = counted_loop(fn, target)
+    if found: return found if found.before is label else None
+    label = target
+  return None
 
 class Place(NamedTuple):
   """Where a load or store is: a kernel's own memory, if it is there; the variables of the address; a constant."""
@@ -46,11 +49,12 @@ def joined(fn: Function, copy: Counted, reader: Counted) -> Function | None:
   block: list[UOp] = []
   stored: dict[Place, UOp] = {}
   for u in first:
+    if u.op not in (Ops.LOAD, Ops.STORE): return None
     place = place_of(new := again(u, table, block, reader.head))
     is_store = u.op is Ops.STORE
     if is_store is (place.memory is None) or (is_store and len(u.src) > 3): return None     # it copies, and all of it
     if is_store: stored[place] = new.src[1]
-  if not are_apart(stored, reader): return None
+  if not stored or not are_apart(stored, reader): return None
   for u in second:
     if u.op is not Ops.LOAD: return None
     place = place_of(u)
