@@ -8,7 +8,7 @@ from picograd.codegen.overlap import join_copies
 from picograd.codegen.place import place
 from picograd.codegen.schedule import schedule
 from picograd.codegen.target import PYTHON
-from picograd.codegen.unroll import counted_loop
+from picograd.codegen.unroll import block_loop
 from picograd.dtype import dtypes
 from picograd.ops.ops import Axis, Buf, Ops, Space
 from picograd.ops.spec import verify
@@ -17,11 +17,11 @@ from picograd.runtime.python import PythonProgram
 
 i32, i64 = dtypes.int32, dtypes.int64
 
-def loops_of(fn): return [loop for head in fn.blocks if (loop := counted_loop(fn, head))]
+def loops_of(fn): return [loop for head in fn.blocks if (loop := block_loop(fn, head))]
 
 def at(memory, position): return UOp(Ops.ADD, dtypes.ptr, (memory, position))
 
-def counting(b, n, step, body, *variables):
+def counting(b, n, step, body):
   """for k in range(0, n, step): body(k)"""
   k, head, out = b.var(i64), new_label(), new_label()
   b.set(k, UOp.const(i64, 0))

@@ -296,3 +296,17 @@ def test_large_operands_are_staged():
   caches = Caches(1 << 15, 1 << 18)
   assert {o.slot for o in opts_of(large, AVX2, caches) if isinstance(o, Stage)} == {2}
   assert not any(isinstance(o, Stage) for o in opts_of(small, AVX2, caches))
+
+def test_what_a_tile_adds_to_is_fetched_before():
+  kernel, = schedule([matmul(leaf(random(256, 2048)), leaf(random(2048, 512)))], "CPU").kernels
+  ast, target = codegen.prepared(kernel.ast), llvm_target(AVX512, "x86_64", 1, Caches(48 << 10, 2 << 20))
+  code = codegen.structured("product", ast, target, codegen.choose_opts(ast, target))
+  sums = [u for u in code if u.op is Ops.LOAD and u.src[0].src[0].op is Ops.PARAM and u.src[0].src[0].arg == 0]
+  distances = {u.arg.ahead for u in sums if u.arg is not None}
+  assert distances and min(distances) >= 64 and max(distances) <= 256          # the next tile's columns
+
+@pytest.mark.parametrize("rows, is_near", [(77, True), (250, True), (700, False)])
+def test_rows_that_come_again_soon_are_multiplied_while_a_panel_is_copied(rows, is_near):
+  product = matmul(leaf(random(rows, 513)), leaf(random(513, 1025)))
+  opts = opts_of(product, AVX512, Caches(48 << 10, 2 << 20))
+  assert (Opt(Axis.BLOCK, 1, 1) in opts) == is_near and any(isinstance(o, Stage) for o in opts)

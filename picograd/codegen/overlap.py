@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 from picograd.codegen.flat import Function, in_order, predecessors, split_sum
-from picograd.codegen.unroll import Counted, counted_loop
+from picograd.codegen.unroll import BlockLoop, block_loop
 from picograd.dtype import DType
 from picograd.helpers import dedup
 from picograd.ops.ops import Ops, Space
@@ -13,17 +13,17 @@ from picograd.ops.uop import Table, UOp, substitute, toposort
 
 def join_copies(fn: Function) -> Function:
   for head in list(fn.blocks):
-    copy = counted_loop(fn, head) if head in fn.blocks else None
+    copy = block_loop(fn, head) if head in fn.blocks else None
     reader = loop_after(fn, copy) if copy else None
     if copy and reader: fn = joined(fn, copy, reader) or fn
   return fn
 
-def loop_after(fn: Function, loop: Counted) -> Counted | None:
+def loop_after(fn: Function, loop: BlockLoop) -> BlockLoop | None:
   """The loop that follows when another is done, and only then, with nothing between them."""
   before, label = predecessors(fn), fn.blocks[loop.head][-1].src[2]
   while len(before[label]) == len(fn.blocks[label]) == 1 and fn.blocks[label][0].op is Ops.JUMP:
     target = fn.blocks[label][0].src[0]
-    found = counted_loop(fn, target)
+    found = block_loop(fn, target)
     if found: return found if found.before is label else None
     label = target
   return None
@@ -40,7 +40,7 @@ def place_of(u: UOp) -> Place:
   memory = next((t for t in terms if t.op is Ops.BUFFER and t.arg.space is Space.LOCAL), None)
   return Place(memory, frozenset(terms.items()), start, u.dtype if u.op is Ops.LOAD else u.src[1].dtype)
 
-def joined(fn: Function, copy: Counted, reader: Counted) -> Function | None:
+def joined(fn: Function, copy: BlockLoop, reader: BlockLoop) -> Function | None:
   """One loop of two in sequence; None where a step of the second reads other copies than those of the same step."""
   first, second = fn.blocks[copy.head][:-1], fn.blocks[reader.head][:-1]
   others = [u for label, block in fn.blocks.items() if label is not copy.head and label is not copy.back for u in block]
@@ -66,7 +66,7 @@ def joined(fn: Function, copy: Counted, reader: Counted) -> Function | None:
   blocks[copy.before][-1] = blocks[copy.before][-1].with_src((reader.before,))
   return in_order(replace(fn, blocks=blocks))
 
-def steps_are_alike(copy: Counted, reader: Counted) -> bool:
+def steps_are_alike(copy: BlockLoop, reader: BlockLoop) -> bool:
   """Whether both count the same, and the first passes nothing else on."""
   steps = [(loop.steps, loop.start[loop.counter.arg], loop.following.src[1]) for loop in (copy, reader)]
   return steps[0] == steps[1] and len(copy.passed) == 1
@@ -79,7 +79,7 @@ def again(u: UOp, table: Table, block: list[UOp], head: UOp) -> UOp:
   block.append(table[u])
   return table[u]
 
-def are_apart(stored: dict[Place, UOp], loop: Counted) -> bool:
+def are_apart(stored: dict[Place, UOp], loop: BlockLoop) -> bool:
   """Whether no two stores of a loop, in one step or several, write the same bytes."""
   first = min(stored, key=lambda place: place.start)
   at = first.start

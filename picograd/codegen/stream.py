@@ -66,7 +66,8 @@ class Pass(NamedTuple):
   loads: list[UOp]
 
 def fetch_ahead(kernel: UOp, target: Target) -> UOp:
-  """What is read from memory once is fetched early: the next row of several passes, or what is a little ahead."""
+  """What is read from memory once is fetched early: the next row of several passes, or what is a little ahead. And what
+  a tile adds to, while the one before is computed."""
   found = passes_of(kernel)
   table = rows_ahead(kernel, found, target)
   written = {store.src[0].src[0] for store, _ in stores_of(kernel)}

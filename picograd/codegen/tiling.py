@@ -254,8 +254,8 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
     return True
   broadcast = copied if copies_pay else []
   panel = min(target.l2_bytes * 3 // 4, MOST_PANEL)
-  if not (broadcast or is_split): panel = min(panel, panel_for(rows * depth * itemsize, target))
-  if copies_pay and panel <= target.l2_bytes // 16 and width * itemsize >= 2 * LINE: panel = 0    # one tile's
+  if not (broadcast or is_split):
+    panel = min(panel, panel_for(rows * depth * itemsize, width * itemsize if copies_pay else 0, target))
   block_columns(plan, c, tile, max(width, panel // (depth * itemsize)))
   block_depth(plan, c, depth)
   if copies_pay:
@@ -265,10 +265,10 @@ def block(plan: Plan, c: Contraction, tile: Tile, target: Target) -> bool:
     for number in broadcast: plan.add(Stage(number, tile.lanes))
   return True
 
-def panel_for(nbytes: int, target: Target) -> int:
-  """The less all rows take of the cache, the sooner they may come again: the smaller a panel is best. One of a tile's
-  columns is copied by the first rows' loop (overlap.py)."""
-  if nbytes <= target.l2_bytes // 4: return target.l2_bytes // 16
+def panel_for(nbytes: int, copied: int, target: Target) -> int:
+  """Bytes of a panel. The less all rows take of the cache, the sooner they may come again. 0: the columns of one tile,
+  which the first rows' loop copies (overlap.py), where that takes enough bytes of a row at once."""
+  if nbytes <= target.l2_bytes // 4: return 0 if copied >= 2 * LINE else target.l2_bytes // 16
   return target.l2_bytes * 3 // 16 if nbytes <= target.l2_bytes else target.l2_bytes
 
 def copied_rows(c: Contraction, tile: Tile) -> list[int]:

@@ -13,7 +13,7 @@ from picograd.ops.uop import Table, UOp, substitute
 FEWEST_SUMS = 12         # registers that are added to: with fewer, memory or the sum before is what a step waits for
 MOST_EFFECTS = 8         # loads and stores of a loop of few steps
 
-class Counted(NamedTuple):
+class BlockLoop(NamedTuple):
   """A loop of one block that runs a known number of times."""
   head: UOp
   before: UOp                                    # the block that enters it
@@ -27,7 +27,7 @@ class Counted(NamedTuple):
 def write_out_short_loops(fn: Function, most: int) -> Function:
   """fn, whose blocks list effects only, without loops of at most so many steps."""
   for head in list(fn.blocks):
-    loop = counted_loop(fn, head) if head in fn.blocks else None
+    loop = block_loop(fn, head) if head in fn.blocks else None
     if loop is None or len(fn.blocks[head]) > MOST_EFFECTS + 1: continue
     if 1 < loop.steps <= most: fn = written_out(fn, loop, loop.steps)
   return fn
@@ -35,13 +35,13 @@ def write_out_short_loops(fn: Function, most: int) -> Function:
 def write_out_tiles(fn: Function, most: int) -> Function:
   """fn, whose blocks list everything, where a step of a tile's loop is up to so many."""
   for head in fn.blocks:
-    loop = counted_loop(fn, head)
+    loop = block_loop(fn, head)
     if loop is None or sum(u.op is Ops.MULACC and u.dtype.count > 1 for u in loop.passed) < FEWEST_SUMS: continue
     times = max(n for n in range(1, most + 1) if loop.steps % n == 0)
     if 1 < times < loop.steps: fn = written_out(fn, loop, times)
   return fn
 
-def counted_loop(fn: Function, head: UOp) -> Counted | None:
+def block_loop(fn: Function, head: UOp) -> BlockLoop | None:
   last = fn.blocks[head][-1]
   if last.op is not Ops.BRANCH or last.src[0].op is not Ops.CMPLT: return None
   (following, limit), back = last.src[0].src, last.src[1]
@@ -55,9 +55,10 @@ def counted_loop(fn: Function, head: UOp) -> Counted | None:
   if following.op is not Ops.ADD or following.src[0] is not counter or start[k].op is not Ops.CONST: return None
   step = following.src[1]
   if step.op is not Ops.CONST or step.arg < 1: return None
-  return Counted(head, outside[0], back, counter, following, start, passed, ceildiv(limit.arg - start[k].arg, step.arg))
+  steps = ceildiv(limit.arg - start[k].arg, step.arg)
+  return BlockLoop(head, outside[0], back, counter, following, start, passed, steps)
 
-def written_out(fn: Function, loop: Counted, times: int) -> Function:
+def written_out(fn: Function, loop: BlockLoop, times: int) -> Function:
   """The loop with so many steps in one; where that is all of them, their effects are those of the block before it."""
   head, (*body, branch) = loop.head, fn.blocks[loop.head]
   params = [phi(head, k, v.dtype) for k, v in enumerate(loop.passed)]
@@ -83,7 +84,7 @@ def state_after(block: list[UOp], label: UOp) -> UOp:
   """The memory state at the end of what a block lists so far."""
   return next((u for u in reversed(block) if u.op in EFFECTS), label)
 
-def block_before(fn: Function, loop: Counted) -> UOp:
+def block_before(fn: Function, loop: BlockLoop) -> UOp:
   """The block that leads to a loop and nowhere else, with those that do nothing but lead to it."""
   home, before = loop.before, predecessors(fn)
   while len(fn.blocks[home]) == 1 and len(before[home]) == 1 and len(fn.blocks[before[home][0]][-1].src) == 1:
