@@ -99,6 +99,35 @@ def test_a_peer_that_dies_while_it_is_timed_is_named(name):
   found = bench.measure(workloads.workloads(workloads.TINY)[name], [Dying("numpy", 1, "TINY")], 0.01, 1)
   assert not found.samples["numpy"] and found.troubles == [f"numpy, {name}: error: the worker died"]
 
+class Scripted(Worker):
+  """Its calls take as long as the list says, the last time again and again."""
+  def __init__(self, peer, *seconds):
+    super().__init__(peer, 1, "TINY")
+    self.times, self.turns = list(seconds), 0
+
+  def ask(self, limit, *command):
+    if command[0] != "time": return {"seconds": 1e-3, "kernels": 1}
+    self.turns += 1
+    return [(self.times.pop(0) if len(self.times) > 1 else self.times[0], 0)]
+
+def test_those_near_the_fastest_take_turns_until_no_figure_improves():
+  workload = workloads.workloads(workloads.TINY)["exp"]
+  late = Scripted("numpy", *[1.0] * (workload.turns + 3), 0.8, 0.795)          # the last is no improvement that counts
+  workers = [late, Scripted("torch", 1.1), Scripted("jax", 2.0)]
+  found = bench.measure(workload, workers, 1, 1, settle=60)
+  assert bench.best(found) == {"numpy": 0.795, "torch": 1.1, "jax": 2.0}
+  assert [worker.turns - workload.turns for worker in workers] == [4 + bench.CALM, 4 + bench.CALM, 0]
+
+def test_one_that_dies_while_the_others_settle_keeps_what_it_has_shown():
+  class Mortal(Scripted):
+    def ask(self, limit, *command):
+      if self.turns > workload.turns: raise TooLong("the worker died")
+      return super().ask(limit, *command)
+  workload = workloads.workloads(workloads.TINY)["exp"]
+  workers = [Mortal("numpy", 1.0), Scripted("torch", 1.1), Scripted("jax", 1.2)]
+  found = bench.measure(workload, workers, 1, 1, settle=60)
+  assert bench.best(found)["numpy"] == 1.0 and found.troubles == ["numpy, exp: error: the worker died"]
+
 def test_an_exception_while_a_call_is_timed_is_an_answer():
   session = Session("numpy", workloads.TINY)
   session.task = session.task._replace(call=lambda: 1 / 0)

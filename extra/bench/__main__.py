@@ -15,6 +15,7 @@ HEADER = ("workload", "unit", "picograd", "median", "kernels only", "best other"
           "of the limit")
 TINYGRAD, WITHOUT_JIT = "tinygrad", "picograd, no jit"
 PAUSE = 0.15             # seconds before each turn with several threads: those of the last peer stop waiting actively
+NEAR, SETTLED, CALM = 1.5, 0.99, 5            # see settle
 
 class Measured(NamedTuple):
   """One workload at one number of threads."""
@@ -25,9 +26,11 @@ class Measured(NamedTuple):
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
-def measure(workload: Workload, workers: list[Worker], seconds: float, limit: float) -> Measured:
+def measure(workload: Workload, workers: list[Worker], seconds: float, limit: float, settle: float = 0) -> Measured:
   """Prepares the workload in one peer after the other, then lets them take turns; slow peers get fewer. Where there is
-  one turn, each takes it before the next peer prepares."""
+  one turn, each takes it before the next peer prepares. Whoever is NEAR the fastest then takes more, for `settle`
+  seconds at most, until CALM rounds have passed in which nobody's fastest call was SETTLED times the one before: on a
+  machine that others use, too, a few calls tell who was lucky."""
   found, share = Measured(workload, {}, {}, []), seconds / workload.turns / len(workers)
   once: dict[str, float] = {}
   def attempt(worker: Worker, *command: Any) -> Any:
@@ -55,6 +58,14 @@ def measure(workload: Workload, workers: list[Worker], seconds: float, limit: fl
     for worker in workers:
       if turn < max(2, seconds / once.get(worker.peer, math.inf) / len(once or "-")) and worker.peer in once:
         take_turn(worker)
+  end, calm = time.perf_counter() + (settle if workload.turns > 2 else 0), 0
+  while calm < CALM and time.perf_counter() < end:
+    before = {peer: seconds for peer, seconds in best(found).items() if peer in once}
+    near = [worker for worker in workers if before.get(worker.peer, math.inf) < NEAR * min(before.values(), default=0)]
+    if len(near) < 2: break
+    for worker in near: take_turn(worker)
+    now = best(found)
+    calm = 0 if any(now[worker.peer] < SETTLED * before[worker.peer] for worker in near) else calm + 1
   return found
 
 # ---- the tables ------------------------------------------------------------------------------------------------------
@@ -145,7 +156,7 @@ def run(threads: int, names: list[str], args: argparse.Namespace, data: list[Any
   measured: list[Measured] = []
   load = 0.0                                  # processes that wanted a core, the highest mean over a minute
   for name in names:
-    measured.append(measure(rows[name], workers, args.seconds, args.limit))
+    measured.append(measure(rows[name], workers, args.seconds, args.limit, args.settle))
     machine = limits.best_of(machine, limits.measure(threads)) if len(measured) % 4 == 0 else machine
     load = max(load, os.getloadavg()[0])
     print("  ".join(row(measured[-1], machine)), file=sys.stderr, flush=True)
@@ -166,6 +177,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
        help="workloads whose name contains one of these, apart by ';'; * and ? match anything")
   flag("--peers", metavar="NAMES", help="default: all that are installed")
   flag("--seconds", type=float, default=1.5, help="of calls for each workload, all peers together; default: 1.5")
+  flag("--settle", type=float, default=5, metavar="SECONDS",
+       help="how long at most those near the fastest take further turns, until no figure improves; default: 5")
   flag("--limit", type=float, default=120, help="seconds in which a peer must prepare a workload; default: 120")
   flag("--sizes", choices=["full", "quick", "tiny"], default="full")
   flag("--compile", action="store_true", help="time torch.compile too, which takes long to start")
