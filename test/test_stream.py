@@ -68,13 +68,14 @@ def test_code_is_of_the_machine():
 
 # ---- what is fetched early -------------------------------------------------------------------------------------------
 
-def fetches(u: UOp, target) -> list[int | None]:
-  """How many bytes ahead each vector load of u's only kernel fetches, in the order of the program."""
+def fetches(u: UOp, target) -> list[tuple[int, int] | int | None]:
+  """How many bytes ahead each vector load of u's only kernel fetches, in the order of the program: also into the
+  nearest cache, or only into the second."""
   kernel, = schedule([u], "CPU", target).kernels
   ast = codegen.prepared(kernel.ast)
   fn = codegen.compile("k", ast, target, choose_opts(ast, target))
   loads = [s for block in fn.blocks.values() for s in block if s.op is Ops.LOAD and s.dtype.count > 1]
-  return [None if s.arg is None else s.arg.ahead for s in loads]
+  return [s.arg and (tuple(s.arg) if s.arg.near else s.arg.ahead) for s in loads]
 
 def matrix(rows: int, columns: int) -> UOp:
   return UOp.buffer(dtypes.float32, rows * columns, "CPU").reshape((rows, columns))
@@ -87,8 +88,12 @@ def test_long_streams_are_fetched_ahead(target):
   assert set(fetches(matrix(8, 4096).reduce(Ops.ADD, (1,)), target)) == {None}         # caches hold it
   along, down = [fetches(matrix(4096, 4096).reduce(Ops.ADD, (axis,)), target) for axis in (1, 0)]
   if target.fetches_rows:
-    short = fetches(matrix(8192, 768).reduce(Ops.ADD, (1,)), target)
-    assert set(along + down) == {None} and set(short) == {2 * target.streams * 768 * 4}
+    assert set(along + down) == {None}
+    row = matrix(1, 4096).reshape((4096,)).expand((4096, 4096))
+    assert set(fetches((matrix(4096, 4096) * row).reduce(Ops.ADD, (1,)), target)) == {None, (0, target.fetch_bytes)}
+    for columns, groups in (768, (2, 1)), (256, (5, 2)):             # that come into the second cache, and the first
+      short = set(fetches(matrix(8192, columns).reduce(Ops.ADD, (1,)), target))
+      assert short == {tuple(n * target.streams * columns * 4 for n in groups)}
   else:
     assert each_line_once(along)
     assert {ahead for ahead in down if ahead} == {target.fetch_bytes} and len(down) >= 8  # of eight rows each

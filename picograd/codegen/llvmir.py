@@ -283,21 +283,24 @@ class Renderer:
     self.put(f"{n}a = bitcast {self.typed(u.src[0])} to {t}\n{n} = icmp ne {t} {n}a, 0")
 
   def load(self, u: UOp) -> None:
-    """A bool is read as a byte and compared with 0; lanes whose gate is closed read 0. What will be wanted soon is
-    fetched into the second cache: the first is full of what is wanted now."""
+    """A bool is read as a byte and compared with 0; lanes whose gate is closed read 0."""
     pointer, *gates, _ = u.src
     memory, at = stored(u.dtype), f"ptr {self.name(pointer)}"
     t, align = type_of(memory), self.alignment(memory)
     d = self.name(u)
-    if isinstance(u.arg, Fetch):
-      self.put(f"{d}p = getelementptr i8, {at}, i64 {u.arg.ahead}\n"
-               f"call void @llvm.prefetch.p0(ptr {d}p, i32 0, i32 2, i32 1)")
+    if isinstance(u.arg, Fetch): self.fetch(u.arg, at, d)
     to = d if memory is u.dtype else f"{d}a"
     if gates:
       rest = f"i32 {align}, {self.typed(gates[0])}, {t} zeroinitializer"
       self.put(f"{to} = call {t} @llvm.masked.load.{suffix(memory)}.p0({at}, {rest})")
     else: self.put(f"{to} = load{volatile(u)} {t}, {at}, align {align}")
     if to != d: self.put(cast_lines(memory, u.dtype).format(to, d=d, s=t))
+
+  def fetch(self, wanted: Fetch, at: str, d: str) -> None:
+    """Into the second cache: the first is full of what is wanted now. Into the first what is near."""
+    for name, distance, locality in [(f"{d}p", wanted.ahead, 2), (f"{d}q", wanted.near, 3)]:
+      if distance: self.put(f"{name} = getelementptr i8, {at}, i64 {distance}\n"
+                            f"call void @llvm.prefetch.p0(ptr {name}, i32 0, i32 {locality}, i32 1)")
 
   def store(self, u: UOp) -> None:
     pointer, value, *gates, _ = u.src

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import NamedTuple
 from picograd.codegen.optimize import stores_of
 from picograd.codegen.target import Target
-from picograd.helpers import prod
+from picograd.helpers import ceildiv, prod
 from picograd.ops.index import bounds, stride_of, sum_of
 from picograd.ops.ops import Axis, Fetch, Ops, Streaming
-from picograd.ops.uop import Table, UOp, ranges_inside, toposort
+from picograd.ops.uop import Table, UOp, memory_of, ranges_inside, toposort
 
 LINE = 64                                      # bytes: parts of a line would each cost as much as a line
 SHORTEST = 16                                  # bytes of a vector that can be stored so
@@ -56,6 +56,8 @@ def runs_of(starts: list[int], lanes: int) -> list[tuple[int, int]]:
 LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit into the nearer caches
 LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
 LONG_ROW = 1 << 13                             # bytes: two pages of memory, after which a processor has seen a pattern
+NEAR, FURTHER = 6 << 10, 10 << 10              # bytes ahead for the first cache; and so many more for the second
+NOTHING = Fetch(0)
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
 class Pass(NamedTuple):
@@ -71,11 +73,12 @@ def fetch_ahead(kernel: UOp, target: Target) -> UOp:
   found = passes_of(kernel)
   table = rows_ahead(kernel, found, target)
   written = {store.src[0].src[0] for store, _ in stores_of(kernel)}
+  read = {memory for u in toposort([kernel]) if u.op is Ops.LOAD and (memory := memory_of(u)).op is Ops.PARAM}
   for p in found:
-    if p.memory in written and not is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, 1))
+    if p.memory in written and not is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, Fetch(1)))
     again = sum(q.memory is p.memory for q in found) > 1
     if again or not is_read_once(p) or reach(p) < SELDOM_CACHED: continue
-    table.update(bytes_ahead(p, fetch_distance(p, target)))
+    table.update(bytes_ahead(p, fetch_of(p, target, alone=read == {p.memory})))
   return kernel.substitute(table)
 
 def passes_of(kernel: UOp) -> list[Pass]:
@@ -96,20 +99,26 @@ def reach(p: Pass) -> int:
   """Bytes of the memory up to the last that is loaded."""
   return bounds(p.loads[0].src[0].src[1])[1] * p.memory.dtype.itemsize
 
-def fetch_distance(p: Pass, target: Target) -> int:
-  """How many bytes ahead memory is best asked for; 0 where the processor does so by itself. That is where it reads long
-  rows side by side, or a part of each: what lies behind that will not be wanted. Of short rows the next but one group
-  is far enough away."""
+def fetch_of(p: Pass, target: Target, alone: bool) -> Fetch:
+  """How early memory is best asked for. A processor that sees by itself how long rows go on side by side needs little
+  help there, and none if it reads nothing else, or halves, which take it longer to compute with; nor where each is read
+  in part: what lies behind that will not be wanted. Of short rows whole groups come, and what the second cache has by
+  then comes into the first."""
   places = {sum_of(u.src[0].src[1]).constant for u in p.loads}
   rows = [start for start, _ in runs_of(sorted(places), p.loads[0].dtype.count)]
-  if len(rows) == 1 or not target.fetches_rows: return target.fetch_bytes
+  if len(rows) == 1 or not target.fetches_rows: return Fetch(target.fetch_bytes)
   length = bounds(p.loop.bound)[1] * stride(p, p.loop)
+  if rows[1] - rows[0] >= 2 * length: return NOTHING
   nbytes = length * p.memory.dtype.itemsize
-  return 0 if nbytes >= LONG_ROW or rows[1] - rows[0] >= 2 * length else 2 * len(rows) * nbytes
+  if nbytes >= LONG_ROW: return NOTHING if alone or p.memory.dtype.itemsize < 4 else Fetch(0, target.fetch_bytes)
+  group = len(rows) * nbytes
+  near = ceildiv(NEAR, group) * group
+  return Fetch(near + ceildiv(FURTHER, group) * group, near)
 
-def bytes_ahead(p: Pass, distance: int) -> Table:
-  step = stride(p, p.loop) * p.memory.dtype.itemsize
-  return {u: u.replace(arg=Fetch(max(distance, step))) for u in p.loads if distance and begins_line(u)}
+def bytes_ahead(p: Pass, fetch: Fetch) -> Table:
+  step = stride(p, p.loop) * p.memory.dtype.itemsize                 # nearer than that is being read
+  fetch = Fetch(*[max(distance, step) if distance else 0 for distance in fetch])
+  return {u: u.replace(arg=fetch) for u in p.loads if fetch != NOTHING and begins_line(u)}
 
 def rows_ahead(kernel: UOp, found: list[Pass], target: Target) -> Table:
   """Where several loops in sequence pass over each row: the next row is fetched in the second of them, while the row is

@@ -52,8 +52,9 @@ class Streaming(enum.Enum):
   STORE = 0       # of what nobody reads soon: past the caches
 
 class Fetch(NamedTuple):
-  """arg of a LOAD: what lies so many bytes from here will be wanted soon."""
+  """arg of a LOAD: what lies so many bytes from here will be wanted soon; and, unless 0, what lies `near` sooner."""
   ahead: int
+  near: int = 0
 
 class Border(NamedTuple):
   """arg of an INDEX: the memory has this shape, and holds 0 outside of these bounds, low and high in each dimension."""
