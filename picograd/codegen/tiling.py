@@ -23,6 +23,7 @@ LEAST_WORK = 1 << 8     # multiply-adds below which nothing is won
 L1_WAY_BYTES = 1 << 12   # lines this far apart share a set of the L1 cache: a page, as in most processors
 LINE = 64                # bytes of a cache's line
 ELEMENT_CYCLES = 2       # for a lane that is loaded or stored by itself
+EDGE = 1.01              # times the cycles that a tile of its own for the last rows may cost: it is as much code again
 COPIED_TWICE = 1.05      # times the cycles where threads share rows: each copies all that streams
 FAR_ROWS = 1.1           # rows of a tile that are not the innermost ones lie in more lines
 SLIVER = 8               # rows of the broadcast operand that have room in its part of L1, at least
@@ -110,7 +111,8 @@ def choose_tile(c: Contraction, target: Target) -> Tile | None:
            for rows in range(1, min(m, most_rows) + 1) if fits(rows, vectors)]
   threads = threads_of(c, target)
   if any(size(r) % threads == 0 for r in (*c.outer, *c.rows[:-1])): threads = 1          # they share that loop
-  return min(tiles, key=lambda tile: (shared_cycles(c, tile, threads), tile.rows + tile.vectors, tile.vectors))
+  def cost(tile: Tile) -> float: return shared_cycles(c, tile, threads) * (EDGE if m % tile.rows else 1)
+  return min(tiles, key=lambda tile: (cost(tile), tile.rows + tile.vectors, tile.vectors))
 
 def shared_cycles(c: Contraction, tile: Tile, threads: int) -> float:
   """step_cycles of the thread that has most to do, where threads share columns, or rows and each copy everything."""
