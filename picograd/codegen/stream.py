@@ -57,6 +57,7 @@ LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit int
 LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
 LONG_ROW = 1 << 13                             # bytes: two pages of memory, after which a processor has seen a pattern
 NEAR, FURTHER = 6 << 10, 10 << 10              # bytes ahead for the first cache; and so many more for the second
+SMALL_ROW = 3 << 9                             # bytes: models with shorter ones lie in the third cache, not in memory
 NOTHING = Fetch(0)
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
@@ -103,7 +104,7 @@ def fetch_of(p: Pass, target: Target, alone: bool) -> Fetch:
   """How early memory is best asked for. A processor that sees by itself how long rows go on side by side needs little
   help there, and none if it reads nothing else, or halves, which take it longer to compute with; nor where each is read
   in part: what lies behind that will not be wanted. Of short rows whole groups come, and what the second cache has by
-  then comes into the first."""
+  then comes into the first; of small rows only that: they come from a nearer cache."""
   places = {sum_of(u.src[0].src[1]).constant for u in p.loads}
   rows = [start for start, _ in runs_of(sorted(places), p.loads[0].dtype.count)]
   if len(rows) == 1 or not target.fetches_rows: return Fetch(target.fetch_bytes)
@@ -113,7 +114,7 @@ def fetch_of(p: Pass, target: Target, alone: bool) -> Fetch:
   if nbytes >= LONG_ROW: return NOTHING if alone or p.memory.dtype.itemsize < 4 else Fetch(0, target.fetch_bytes)
   group = len(rows) * nbytes
   near = ceildiv(NEAR, group) * group
-  return Fetch(near + ceildiv(FURTHER, group) * group, near)
+  return Fetch(near + ceildiv(FURTHER, group) * group if nbytes >= SMALL_ROW else 0, near)
 
 def bytes_ahead(p: Pass, fetch: Fetch) -> Table:
   step = stride(p, p.loop) * p.memory.dtype.itemsize                 # nearer than that is being read
