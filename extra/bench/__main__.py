@@ -15,7 +15,7 @@ HEADER = ("workload", "unit", "picograd", "median", "kernels only", "best other"
           "of the limit")
 TINYGRAD, WITHOUT_JIT = "tinygrad", "picograd, no jit"
 PAUSE = 0.15             # seconds before each turn with several threads: those of the last peer stop waiting actively
-NEAR, SETTLED, CALM = 1.5, 0.99, 5            # see settle
+NEAR, SETTLED, CALM = 1.5, 0.99, 5            # see measure
 
 class Measured(NamedTuple):
   """One workload at one number of threads."""

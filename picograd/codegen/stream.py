@@ -1,7 +1,7 @@
 # stream.py: what a kernel tells the caches. In and out: a kernel after expand. After: a vector store of an output that
 # is too large to be found in a cache later has the arg Streaming.STORE: memory then need not be read before it is
 # written, and what is in the caches stays there. Loads of what is read once have a Fetch as arg: how many bytes away
-# something is that will be wanted soon, which comes while the processor computes.   (chapter 3)
+# something is that will be wanted soon, in which cache, and comes while the processor computes.   (chapter 3)
 from __future__ import annotations
 from typing import NamedTuple
 from picograd.codegen.optimize import stores_of
@@ -57,7 +57,7 @@ LONGEST_ROW = 1 << 15                          # bytes: two rows have to fit int
 LONG_STEP = 8                                  # vectors that one step of a loop takes, at most
 LONG_ROW = 1 << 13                             # bytes: two pages of memory, after which a processor has seen a pattern
 NEAR, FURTHER = 6 << 10, 10 << 10              # bytes ahead for the first cache; and so many more for the second
-SMALL_ROW = 3 << 9                             # bytes: models with shorter ones lie in the third cache, not in memory
+SMALL_ROW = 3 << 9                             # bytes: a model with shorter ones most likely lies in the third cache
 NOTHING = Fetch(0)
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
@@ -101,10 +101,10 @@ def reach(p: Pass) -> int:
   return bounds(p.loads[0].src[0].src[1])[1] * p.memory.dtype.itemsize
 
 def fetch_of(p: Pass, target: Target, alone: bool) -> Fetch:
-  """How early memory is best asked for. A processor that sees by itself how long rows go on side by side needs little
-  help there, and none if it reads nothing else, or halves, which take it longer to compute with; nor where each is read
-  in part: what lies behind that will not be wanted. Of short rows whole groups come, and what the second cache has by
-  then comes into the first; of small rows only that: they come from a nearer cache."""
+  """How early memory is best asked for. Not at all where rows side by side are read in part: what lies behind that will
+  not be wanted. Long ones a processor sees by itself; only products of wide numbers have gained from some help. Of
+  short rows whole groups come, into the second cache and from there into the first; of small ones into the first only,
+  because they come from a nearer cache."""
   places = {sum_of(u.src[0].src[1]).constant for u in p.loads}
   rows = [start for start, _ in runs_of(sorted(places), p.loads[0].dtype.count)]
   if len(rows) == 1 or not target.fetches_rows: return Fetch(target.fetch_bytes)
