@@ -51,19 +51,28 @@ def test_the_row_of_a_workload():
   ours = [Sample(2e-4, np.nan), Sample(1e-4, np.nan), Sample(4e-4, np.nan)]
   samples = {"picograd": ours, "numpy": [Sample(3e-4, np.nan)], "torch": [Sample(2e-4, np.nan)]}
   samples |= {"tinygrad": [Sample(1e-3, np.nan)], "picograd, no jit": [Sample(6e-5, 5e-5)]}
-  row = bench.row(bench.Measured(workload, samples, {}, []), MACHINE)
-  assert row == ["matmul 100", "GFLOP/s", "20.0", "10.0", "40.0", "torch", "10.0", "2.00", "10.0x", "20%"]
+  row = bench.row(bench.Measured(workload, [samples], {}, []), MACHINE)
+  assert row == ["matmul 100", "GFLOP/s", "20.0", "10.0", "40.0", "torch", "10.0", "2.00", "2.00", "10.0x", "20%"]
   lines = bench.table(bench.HEADER, [row]).splitlines()
   assert len(lines) == 3 and len({len(line) for line in lines}) == 1 and len({line.count("|") for line in lines}) == 1
 
 def test_a_workload_that_nobody_can_do_has_an_empty_row():
   workload = workloads.workloads(workloads.TINY)["import"]
-  assert bench.row(bench.Measured(workload, {}, {}, []), MACHINE)[2:] == ["-"] * 8
+  assert bench.row(bench.Measured(workload, [], {}, []), MACHINE)[2:] == ["-"] * 9
+
+def test_rounds_are_compared_each_for_itself():
+  """One lucky call of a peer decides nothing, and neither do rounds in which it had no turn."""
+  def turn(seconds): return [Sample(seconds * 2, np.nan), Sample(seconds, np.nan)]
+  workload = workloads.workloads(workloads.TINY)["exp"]
+  slow = {"picograd": turn(4), "numpy": turn(5), "torch": turn(9)}
+  rounds = [slow, {"picograd": turn(4), "numpy": turn(3), "torch": turn(9)}, slow, {"picograd": turn(1)}]
+  assert bench.in_rounds(bench.Measured(workload, rounds, {}, [])) == 1.25
+  assert bench.in_rounds(bench.Measured(workload, [{"numpy": turn(1)}, {"picograd": turn(1)}], {}, [])) is None
 
 def test_every_peers_figure_and_kernels():
   workload = workloads.matmul("matmul 100", 100, 100, 100).workload()
   samples = {"picograd": [Sample(1e-4, 5e-5)], "jax": [Sample(2e-4, np.nan)]}
-  header, rows = bench.peer_rows([bench.Measured(workload, samples, {"picograd": 1}, [])])
+  header, rows = bench.peer_rows([bench.Measured(workload, [samples], {"picograd": 1}, [])])
   assert header == ["workload", "unit", "picograd", "jax", "kernels, picograd"]
   assert rows == [["matmul 100", "GFLOP/s", "20.0", "10.0", "1"]]
 
@@ -97,7 +106,7 @@ class Dying(Worker):
 @pytest.mark.parametrize("name", ["exp", "import"])                  # of several turns, and of one
 def test_a_peer_that_dies_while_it_is_timed_is_named(name):
   found = bench.measure(workloads.workloads(workloads.TINY)[name], [Dying("numpy", 1, "TINY")], 0.01, 1)
-  assert not found.samples["numpy"] and found.troubles == [f"numpy, {name}: error: the worker died"]
+  assert not found.samples() and found.troubles == [f"numpy, {name}: error: the worker died"]
 
 class Scripted(Worker):
   """Its calls take as long as the list says, the last time again and again."""

@@ -11,62 +11,87 @@ from .peers import NO_RIVALS, OURS, SLOW_TO_START, installed
 from .worker import Sample, TooLong, Worker
 from .workloads import Workload
 
-HEADER = ("workload", "unit", "picograd", "median", "kernels only", "best other", "figure", "ratio", "tinygrad",
-          "of the limit")
+HEADER = ("workload", "unit", "picograd", "median", "kernels only", "best other", "figure", "ratio", "in rounds",
+          "tinygrad", "of the limit")
 TINYGRAD, WITHOUT_JIT = "tinygrad", "picograd, no jit"
 PAUSE = 0.15             # seconds before each turn with several threads: those of the last peer stop waiting actively
-NEAR, SETTLED, CALM = 1.5, 0.99, 5            # see measure
+NEAR, SETTLED, CALM = 1.5, 0.99, 5            # see Turns.settle
 
 class Measured(NamedTuple):
   """One workload at one number of threads."""
   workload: Workload
-  samples: dict[str, list[Sample]]            # peer -> all of them
+  rounds: list[dict[str, list[Sample]]]       # peer -> the samples of its turn
   kernels: dict[str, int]                     # peer -> launched in a call, where that is known
   troubles: list[str]                         # what went wrong, a line each
 
+  def samples(self) -> dict[str, list[Sample]]:
+    """peer -> all of them, in order"""
+    peers = dict.fromkeys(peer for turns in self.rounds for peer in turns)
+    return {peer: [s for turns in self.rounds for s in turns.get(peer, ())] for peer in peers}
+
 # ---- measuring -------------------------------------------------------------------------------------------------------
+
+class Turns:
+  """The turns that peers take at one workload. once: peer -> seconds of a call, of each that can take a turn."""
+  def __init__(self, workload: Workload, limit: float):
+    self.found, self.limit = Measured(workload, [], {}, []), limit
+    self.once: dict[str, float] = {}
+
+  def ask(self, worker: Worker, *command: Any) -> Any:
+    """The answer; what went wrong is noted."""
+    try: answer = worker.ask(self.limit, *command)
+    except TooLong as e: answer = {"error": str(e)}
+    for kind in {"wrong", "error"}.intersection(answer if isinstance(answer, dict) else ()):
+      self.found.troubles.append(f"{worker.peer}, {self.found.workload.name}: {kind}: {answer[kind]}")
+    return answer
+
+  def prepare(self, worker: Worker) -> None:
+    answer = self.ask(worker, "prepare", self.found.workload.name)
+    if "seconds" not in answer: return
+    self.once[worker.peer] = answer["seconds"]
+    if answer["kernels"]: self.found.kernels[worker.peer] = answer["kernels"]
+
+  def round(self, workers: Sequence[Worker], share: float) -> None:
+    """A turn of `share` seconds for each of those that can."""
+    self.found.rounds.append({})
+    for worker in workers: self.turn(worker, share)
+
+  def turn(self, worker: Worker, share: float) -> None:
+    if worker.peer not in self.once: return
+    time.sleep(PAUSE if worker.threads > 1 else 0)
+    answer = self.ask(worker, "time", share)
+    if isinstance(answer, list): self.found.rounds[-1][worker.peer] = [Sample(*s) for s in answer]
+    else: self.once.pop(worker.peer)
+
+  def settle(self, workers: list[Worker], share: float, seconds: float) -> None:
+    """More rounds for whoever is NEAR the fastest, for so many seconds at most, until CALM of them have passed in which
+    nobody's fastest call was SETTLED times the one before: on a machine that others use, too, a few calls tell who was
+    lucky."""
+    end, calm = time.perf_counter() + seconds, 0
+    while calm < CALM and time.perf_counter() < end:
+      before = {peer: fastest for peer, fastest in best(self.found).items() if peer in self.once}
+      near = [w for w in workers if before.get(w.peer, math.inf) < NEAR * min(before.values(), default=0)]
+      if len(near) < 2: break
+      self.round(near, share)
+      now = best(self.found)
+      calm = 0 if any(now[w.peer] < SETTLED * before[w.peer] for w in near) else calm + 1
 
 def measure(workload: Workload, workers: list[Worker], seconds: float, limit: float, settle: float = 0) -> Measured:
   """Prepares the workload in one peer after the other, then lets them take turns; slow peers get fewer. Where there is
-  one turn, each takes it before the next peer prepares. Whoever is NEAR the fastest then takes more, for `settle`
-  seconds at most, until CALM rounds have passed in which nobody's fastest call was SETTLED times the one before: on a
-  machine that others use, too, a few calls tell who was lucky."""
-  found, share = Measured(workload, {}, {}, []), seconds / workload.turns / len(workers)
-  once: dict[str, float] = {}
-  def attempt(worker: Worker, *command: Any) -> Any:
-    try: return worker.ask(limit, *command)
-    except TooLong as e: return {"error": str(e)}
-  def take_turn(worker: Worker) -> None:
-    time.sleep(PAUSE if worker.threads > 1 else 0)
-    answer = attempt(worker, "time", share)
-    if isinstance(answer, list): found.samples[worker.peer] += [Sample(*s) for s in answer]
-    else: once.pop(worker.peer)
-    note(worker, answer)
-  def note(worker: Worker, answer: Any) -> None:
-    for kind in {"wrong", "error"}.intersection(answer if isinstance(answer, dict) else ()):
-      found.troubles.append(f"{worker.peer}, {workload.name}: {kind}: {answer[kind]}")
+  one turn, each takes it before the next peer prepares."""
+  turns, share = Turns(workload, limit), seconds / workload.turns / len(workers)
+  if workload.turns == 1: turns.found.rounds.append({})
   for worker in workers:
-    answer = attempt(worker, "prepare", workload.name)
-    note(worker, answer)
-    if "seconds" not in answer: continue
-    once[worker.peer], found.samples[worker.peer] = answer["seconds"], []
-    if answer["kernels"]: found.kernels[worker.peer] = answer["kernels"]
+    turns.prepare(worker)
     if workload.turns == 1:
-      take_turn(worker)
-      attempt(worker, "release")
-  for turn in range(workload.turns if workload.turns > 1 else 0):
-    for worker in workers:
-      if turn < max(2, seconds / once.get(worker.peer, math.inf) / len(once or "-")) and worker.peer in once:
-        take_turn(worker)
-  end, calm = time.perf_counter() + (settle if workload.turns > 2 else 0), 0
-  while calm < CALM and time.perf_counter() < end:
-    before = {peer: seconds for peer, seconds in best(found).items() if peer in once}
-    near = [worker for worker in workers if before.get(worker.peer, math.inf) < NEAR * min(before.values(), default=0)]
-    if len(near) < 2: break
-    for worker in near: take_turn(worker)
-    now = best(found)
-    calm = 0 if any(now[worker.peer] < SETTLED * before[worker.peer] for worker in near) else calm + 1
-  return found
+      turns.turn(worker, share)
+      if worker.peer in turns.once: turns.ask(worker, "release")
+  if workload.turns == 1: return turns.found
+  def most(worker: Worker) -> float:
+    return max(2, seconds / turns.once.get(worker.peer, math.inf) / len(turns.once or "-"))
+  for k in range(workload.turns): turns.round([worker for worker in workers if k < most(worker)], share)
+  if workload.turns > 2: turns.settle(workers, share, settle)
+  return turns.found
 
 # ---- the tables ------------------------------------------------------------------------------------------------------
 
@@ -76,21 +101,32 @@ def short(x: float) -> str:
 
 def best(m: Measured) -> dict[str, float]:
   """peer -> seconds of its fastest call"""
-  return {peer: min(samples).seconds for peer, samples in m.samples.items() if samples}
+  return {peer: min(samples).seconds for peer, samples in m.samples().items()}
+
+def in_rounds(m: Measured) -> float | None:
+  """How much faster than the best other peer: for each the median, over the rounds that both took part in, of its
+  fastest call in the round over ours. What slows a machine down for a while slows the peers of a round alike."""
+  ratios: dict[str, list[float]] = {}
+  for turns in m.rounds:
+    for peer in turns.keys() - NO_RIVALS if OURS in turns else ():
+      ratios.setdefault(peer, []).append(min(turns[peer]).seconds / min(turns[OURS]).seconds)
+  return min(map(statistics.median, ratios.values()), default=None)
 
 def figure(w: Workload, seconds: float | None) -> str:
   return short(w.unit.figure(w.work, seconds)) if seconds else "-"
 
 def row(m: Measured, machine: limits.Limits) -> list[str]:
-  w, fastest = m.workload, best(m)
+  w, fastest, samples = m.workload, best(m), m.samples()
   ours, tinygrad = fastest.get(OURS), fastest.get(TINYGRAD)
-  median = statistics.median([s.seconds for s in m.samples[OURS]]) if ours else None
-  kernels = min([s.kernels for s in m.samples.get(WITHOUT_JIT, ())], default=None)
+  median = statistics.median([s.seconds for s in samples[OURS]]) if ours else None
+  kernels = min([s.kernels for s in samples.get(WITHOUT_JIT, ())], default=None)
   rivals = {peer: seconds for peer, seconds in fastest.items() if peer not in NO_RIVALS}
   other = min(rivals, key=lambda peer: rivals[peer], default=None)
   cells = [w.name, w.unit.name, figure(w, ours), figure(w, median)]
   cells += [figure(w, kernels), other or "-", figure(w, rivals[other] if other else None)]
   cells.append(f"{rivals[other] / ours:.2f}" if ours and other else "-")
+  beside = in_rounds(m)
+  cells.append(f"{beside:.2f}" if beside else "-")
   cells.append(f"{short(tinygrad / ours)}x" if ours and tinygrad else "-")
   least = machine.seconds(w.flops, w.read, w.written)
   cells.append(f"{least / ours:.0%}" if ours and least else "-")
@@ -98,7 +134,7 @@ def row(m: Measured, machine: limits.Limits) -> list[str]:
 
 def peer_rows(measured: Sequence[Measured]) -> tuple[list[str], list[list[str]]]:
   """Every peer's figure, and how many kernels a call launches: the header and the rows."""
-  peers = list(dict.fromkeys(peer for m in measured for peer in m.samples))
+  peers = list(dict.fromkeys(peer for m in measured for peer in m.samples()))
   counted = [peer for peer in peers if any(peer in m.kernels for m in measured)]
   header = ["workload", "unit", *peers, *(f"kernels, {peer}" for peer in counted)]
   rows = []
@@ -138,7 +174,8 @@ def conditions(peers: Sequence[str]) -> str:
 
 def as_data(m: Measured, threads: int) -> dict[str, Any]:
   return {"workload": m.workload.name, "threads": threads, "unit": m.workload.unit.name, "work": m.workload.work,
-          "seconds": {peer: [s.seconds for s in samples] for peer, samples in m.samples.items()}, "kernels": m.kernels}
+          "rounds": [{peer: [s.seconds for s in turn] for peer, turn in turns.items()} for turns in m.rounds],
+          "kernels": m.kernels}
 
 def replace_part(path: Path, name: str, text: str) -> None:
   """What stands between `<!-- bench NAME -->` and `<!-- end -->` in a Markdown file."""
