@@ -9,18 +9,18 @@ from picograd import codegen
 from picograd.codegen.optimize import Opt
 from picograd.helpers import BEAM, CACHE_DIR
 from picograd.ops.ops import Axis
-from picograd.runtime import beam, plan
+from picograd.runtime import beam, plan, process
 from picograd.runtime.device import device
 
 SABOTAGED = """
 import os, time
-from picograd.runtime import beam
+from picograd.runtime import beam, process
 plain = beam.Bench.{method}
 def sabotaged(self, opts):
   if any(o.axis.name == "UPCAST" for o in opts): {action}
   return plain(self, opts)
 beam.Bench.{method} = sabotaged
-beam.serve()
+process.serve()
 """
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def product():
 
 def sabotage(monkeypatch, method, action):
   code = SABOTAGED.format(method=method, action=action)
-  monkeypatch.setattr(beam, "COMMAND", [sys.executable, "-c", code])
+  monkeypatch.setattr(process, "COMMAND", [sys.executable, "-c", code])
 
 @pytest.mark.parametrize("compute", [
   lambda x: x @ x.T, lambda x: x.softmax(-1), lambda x: x.sum(0), lambda x: (x > 0.5).sum(),

@@ -78,10 +78,11 @@ LAYERS = {
   "runtime.python": ("runtime.device", "codegen.place"),          # interprets flat blocks
   "runtime.numpy": ("runtime.device", "ops.uop"),                 # interprets the tensor graph
   "runtime.collective": ("runtime.device",),
-  "runtime.beam": ("runtime.device", "runtime.numpy", "codegen"),                # numpy: 16-bit floats
+  "runtime.process": (),
+  "runtime.beam": ("runtime.device", "runtime.numpy", "runtime.process", "codegen"),   # numpy: 16-bit floats
   "runtime.limits": (),
   "runtime.profile": ("runtime.device",),
-  "runtime.plan": ("codegen", "runtime.device"),
+  "runtime.plan": ("codegen", "runtime.device", "runtime.process"),
   "runtime.realize": ("runtime.plan", "runtime.profile"),
   "runtime.jit": ("runtime.realize",),
   "common": (),

@@ -1,12 +1,13 @@
 # Plans on disk: a second process schedules and compiles nothing, and finds nothing that another compiler, machine or
 # flag has made. Compiling several kernels: errors and interrupts reach the caller.
+import shutil, sys, time
 import numpy as np
 import picograd
 import pytest
 from picograd import codegen, storage
-from picograd.helpers import CACHE, CACHE_DIR, NOOPT, SPEC
+from picograd.helpers import CACHE, CACHE_DIR, Counters, NOOPT, SPEC, THREADS
 from picograd.ops.ops import Ops
-from picograd.runtime import plan
+from picograd.runtime import plan, process
 from picograd.runtime.device import device
 
 @pytest.fixture
@@ -94,3 +95,61 @@ def test_an_interrupt_reaches_the_caller(cache, monkeypatch):
   y = (((x @ x).softmax(1) @ x).softmax(0) @ x).softmax(1)
   with pytest.raises(KeyboardInterrupt): y.numpy()
   assert np.allclose(y.numpy(), 1 / 31)
+
+# ---- other processes that compile ------------------------------------------------------------------------------------
+
+@pytest.fixture
+def helpers(cache, monkeypatch):
+  """Every kernel but the first is worth another process. The processes that were started, and what they were asked."""
+  started, asked = [], []
+  class Recorded(process.Process):
+    def __init__(self):
+      super().__init__()
+      started.append(self)
+    def call(self, limit, function, *arguments):
+      asked.append(arguments[2])
+      return super().call(limit, function, *arguments)
+  monkeypatch.setattr(plan, "Process", Recorded)
+  monkeypatch.setattr(plan, "START", 1e-9)
+  with THREADS.set(3): yield started, asked
+  assert not any(p.is_running for p in started)
+
+def slow_passes(monkeypatch):
+  """Others have time to start."""
+  plain = plan.source_of
+  def source_of(*arguments):
+    time.sleep(2)
+    return plain(*arguments)
+  monkeypatch.setattr(plan, "source_of", source_of)
+
+def test_other_processes_compile_the_same_binaries(helpers, monkeypatch):
+  """Whoever compiles: so many kernels are compiled, with this code."""
+  monkeypatch.setattr(device("CPU"), "target", device("CPU").target._replace(threads=3))
+  with monkeypatch.context() as patch:
+    patch.setattr(plan, "START", 1e9)
+    before = Counters.compiled
+    first, alone = steps(), {b.name: b for b in plan.binaries.values()}
+    compiled = Counters.compiled - before
+  forget(monkeypatch)
+  for kind in ("plans", "kernels"): shutil.rmtree(CACHE_DIR.value + "/" + kind)
+  slow_passes(monkeypatch)
+  for a, b in zip(first, steps()): assert np.array_equal(a, b)
+  started, asked = helpers
+  assert len(started) == 2 and asked and set(asked) < alone.keys()
+  assert {b.name: b for b in plan.binaries.values()} == alone and Counters.compiled == before + 2 * compiled
+
+@pytest.mark.parametrize("what", ["die", "are of other flags"])
+def test_what_other_processes_cannot_compile_is_compiled_here(helpers, monkeypatch, what):
+  if what == "die": monkeypatch.setattr(process, "COMMAND", [sys.executable, "-c", "raise SystemExit(1)"])
+  else: monkeypatch.setattr(device("CPU"), "target", device("CPU").target._replace(threads=2, l2_bytes=123 << 10))
+  slow_passes(monkeypatch)
+  steps()
+  assert helpers[1]
+
+def test_an_interrupt_ends_other_processes(helpers, monkeypatch):
+  test_an_interrupt_reaches_the_caller(None, monkeypatch)
+  assert helpers[0]
+
+def test_few_kernels_start_no_process(cache, monkeypatch):
+  monkeypatch.setattr(plan, "Process", None)
+  with THREADS.set(3): steps()

@@ -238,6 +238,19 @@ def substitute(roots: Iterable[UOp], table: Mapping[UOp, UOp]) -> list[UOp]:
     if u not in new: new[u] = u.with_src(tuple([new[s] for s in u.src]))
   return [new[u] for u in roots]
 
+Row = tuple[Ops, DType, list[int], Any]                               # op, dtype, which rows are the sources, arg
+
+def rows_of(root: UOp) -> list[Row]:
+  """A graph as a list, for pickle, which cannot take deep graphs."""
+  nodes = toposort([root])
+  numbers = {u: i for i, u in enumerate(nodes)}
+  return [(u.op, u.dtype, [numbers[s] for s in u.src], u.arg) for u in nodes]
+
+def from_rows(rows: list[Row]) -> UOp:
+  nodes: list[UOp] = []
+  for op, dtype, src, arg in rows: nodes.append(UOp(op, dtype, tuple([nodes[i] for i in src]), arg))
+  return nodes[-1]
+
 def consumers(nodes: Iterable[UOp]) -> dict[UOp, list[UOp]]:
   """For each node of a list, the nodes of the list that have it as a source, in order, each once."""
   out: dict[UOp, list[UOp]] = {u: [] for u in nodes}
@@ -250,6 +263,11 @@ def without_after(u: UOp) -> UOp:
   """What an AFTER puts in order."""
   while u.op is Ops.AFTER: u = u.src[0]
   return u
+
+def shuffled(u: UOp, k: int) -> tuple[UOp, int]:
+  """The vector, and its lane, that lane k of a STACK with an arg is."""
+  source, lane = divmod(u.arg[k], u.src[0].dtype.count)
+  return u.src[source], lane
 
 def view_of(view: UOp) -> tuple[UOp, list[UOp]]:
   """The node below a chain of movement ops, and the chain, lowest first."""

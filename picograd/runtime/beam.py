@@ -1,22 +1,22 @@
 # beam.py: BEAM=n searches Opts for each kernel by timing. In: a kernel and the sizes of its buffers. Out: the Opts that
 # ran fastest, never slower than the heuristic's. Candidates are estimated, compiled, checked and timed in a process of
-# their own (`python -m picograd.runtime.beam`), which is ended when one takes too long or crashes; what a search found
-# is kept on the disk under the kernel, the machine and the compiler, that of an interrupted one too.   (chapter 3)
+# their own, which is ended when one takes too long or crashes; what a search found is kept on the disk under the
+# kernel, the machine and the compiler, that of an interrupted one too.   (chapter 3)
 from __future__ import annotations
-import contextlib, os, pickle, select, signal, subprocess, sys, time
-from pathlib import Path
+import contextlib, sys, time
 from typing import Any, Iterator, NamedTuple
 import numpy as np
 from picograd import codegen
 from picograd.codegen.optimize import Opt, ranges_in
 from picograd.codegen.target import Target, text_of
 from picograd.dtype import DType, dtypes
-from picograd.helpers import BEAM, THREADS, cache_get, cache_put, ceildiv
+from picograd.helpers import BEAM, cache_get, cache_put, ceildiv
 from picograd.ops.index import bounds
 from picograd.ops.ops import ALU, Axis, Ops, Space
 from picograd.ops.uop import UOp, toposort, without_after
 from picograd.runtime.device import Device, device
 from picograd.runtime.numpy import fit, packed, unpacked
+from picograd.runtime.process import Failed, Process
 
 Opts = list[Any]           # of Opt, Stage and what else optimize.py applies
 
@@ -29,9 +29,6 @@ BEGIN_LIMIT = 60.0       # seconds to start a process, and to run the heuristic'
 SEARCH_LIMIT = 120.0     # seconds for a kernel
 SHORTEST = 2e-3          # seconds of runs that make a measurement
 DUELS = 5                # rounds between the best candidate and the heuristic's choice
-
-class Failed(Exception):
-  """A candidate cannot be compiled, computes something else, takes too long, or crashes."""
 
 # ---- candidates ------------------------------------------------------------------------------------------------------
 
@@ -152,68 +149,28 @@ def agree(got: np.ndarray, want: np.ndarray, dtype: DType) -> bool:
   allowed = 500 * dtype.eps
   return bool(np.allclose(got, want, allowed, allowed * typical, equal_nan=True))
 
-def serve() -> None:
-  """Answers (method, arguments) from standard input, as ("done", value) or ("failed", text), until it ends. What LLVM
-  or a driver prints goes to standard error."""
-  answers = os.fdopen(os.dup(1), "wb")
-  os.dup2(2, 1)
-  bench: Any = None
-  answer: tuple[str, Any]
-  with contextlib.suppress(EOFError, KeyboardInterrupt):
-    while True:
-      method, arguments = pickle.load(sys.stdin.buffer)
-      try:
-        if method == "begin": bench, answer = Bench(*arguments), ("done", None)
-        else: answer = ("done", getattr(bench, method)(*arguments))
-      except Exception as e: answer = ("failed", f"{type(e).__name__}: {e}")
-      pickle.dump(answer, answers)
-      answers.flush()
+current: "Bench | None" = None
+
+def begin(*arguments: Any) -> None:
+  global current
+  current = Bench(*arguments)
+
+def ask(method: str, *arguments: Any) -> Any: return getattr(current, method)(*arguments)
 
 # ---- the other end ---------------------------------------------------------------------------------------------------
-
-COMMAND = [sys.executable, "-m", "picograd.runtime.beam"]
 
 class Worker:
   """A process that runs candidates of one kernel. One that is stuck or has died is replaced."""
   def __init__(self, *kernel: Any):
     self.kernel = kernel                      # of Bench
-    self.process: subprocess.Popen[bytes] | None = None
+    self.process = Process()
 
   def ask(self, limit: float, method: str, *arguments: Any) -> Any:
     """The answer. Failed where there is none within so many seconds."""
-    if self.process is None:
-      self.process = self.start()
-      self.exchange(BEGIN_LIMIT, "begin", self.kernel)
-    return self.exchange(limit, method, arguments)
+    if not self.process.is_running: self.process.call(BEGIN_LIMIT, begin, *self.kernel)
+    return self.process.call(limit, ask, method, *arguments)
 
-  def start(self) -> subprocess.Popen[bytes]:
-    paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {"BEAM": "0", "DEBUG": "0", "DUMP": "", "THREADS": str(THREADS.value), "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.Popen(COMMAND, env=os.environ | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            stderr=subprocess.DEVNULL, start_new_session=True)
-
-  def exchange(self, limit: float, method: str, arguments: tuple[Any, ...]) -> Any:
-    assert self.process is not None and self.process.stdin is not None and self.process.stdout is not None
-    try:
-      pickle.dump((method, arguments), self.process.stdin)
-      self.process.stdin.flush()
-      ready, _, _ = select.select([self.process.stdout], [], [], limit)
-      if not ready: raise Failed(f"no answer in {limit:.0f} s")
-      kind, value = pickle.load(self.process.stdout)
-    except (EOFError, OSError, pickle.UnpicklingError):
-      self.close()
-      raise Failed("the process died") from None
-    except BaseException:                     # it is stuck, or the user wants no more
-      self.close()
-      raise
-    if kind == "failed": raise Failed(value)
-    return value
-
-  def close(self) -> None:
-    if self.process is None: return
-    with contextlib.suppress(ProcessLookupError): os.killpg(self.process.pid, signal.SIGKILL)
-    self.process.communicate()
-    self.process = None
+  def close(self) -> None: self.process.close()
 
 # ---- the search ------------------------------------------------------------------------------------------------------
 
@@ -296,5 +253,3 @@ class Progress:
   def close(self, opts: Opts) -> None:
     if self.bar is not None: self.bar.close()
     print(f"BEAM {self.name}: {self.counts['timed']} of {self.counts['estimated']} timed: {opts}", file=sys.stderr)
-
-if __name__ == "__main__": serve()

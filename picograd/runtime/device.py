@@ -21,6 +21,7 @@ class Device:
   target: Target | None = None
   stream: Any = None                    # what work is queued in, where other libraries queue theirs elsewhere
   is_behind = False                     # work is queued: errors are found when somebody looks at results
+  compiles_apart = False                # other processes may compile for it: to open it there takes nothing from others
   alignment = 1                         # bytes: kernels need memory that begins at a multiple of it
 
   def allocate(self, nbytes: int) -> Any: raise NotImplementedError
@@ -100,6 +101,7 @@ def large_pages(nbytes: int) -> np.ndarray:
 class HostDevice(Device):
   """Memory is a NumPy array of bytes, aligned to a cache line. Freed arrays wait in `spare` for the next request of
   their size; those that have waited longest go when there are too many."""
+  compiles_apart = True
   spare_limit = 1 << 30
 
   def __init__(self, name: str):

@@ -2,19 +2,24 @@
 # device. Out: a Plan: loaded kernels in order, which memory each works on, where the temporaries lie. A plan is found
 # in memory, on disk, or made; its key on disk is the form, the machine and the sources of this compiler.   (chapter 3)
 from __future__ import annotations
-import hashlib, importlib
+import hashlib, importlib, os, time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Iterable, NamedTuple
+from contextlib import suppress
+from threading import Thread
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, TypeVar
 from picograd import codegen
 from picograd.codegen.memory import Arena, plan_memory
 from picograd.codegen.schedule import PLAIN, Kernel, bytes_moved, operations, schedule
 from picograd.codegen.target import text_of
 from picograd.dtype import DType
-from picograd.helpers import BEAM, Counters, DEBUG, DUMP, Flag, SPEC, cache_get, cache_put, collector_paused, dedup
+from picograd.helpers import (BEAM, Counters, DEBUG, DUMP, Flag, SPEC, THREADS, cache_get, cache_put, collector_paused,
+                              dedup)
 from picograd.ops.ops import Ops
 from picograd.ops.show import show
-from picograd.ops.uop import UOp, intern_key, toposort
-from picograd.runtime.device import Device, Program
+from picograd.ops.uop import UOp, from_rows, intern_key, rows_of, toposort
+from picograd.runtime.device import Device, Program, device
+from picograd.runtime.process import Failed, Process
 
 class Binary(NamedTuple):
   """A compiled kernel, and the work of one run."""
@@ -138,20 +143,72 @@ binaries: dict[tuple[str, UOp], Binary] = {}
 
 def compile_all(where: Device, kernels: Iterable[Kernel]) -> dict[UOp, Binary]:
   """The binary of each different kernel, from memory, from the disk cache or from the compiler. While a library
-  compiles one source, on a thread of its own, the passes in Python make the next. That thread builds no nodes. A
-  search, which times kernels, runs alone."""
+  compiles one source, on a thread of its own, the passes in Python make the next; that thread builds no nodes. Where
+  much is left to do, other processes take kernels from the end: the passes cannot run side by side in one. A search,
+  which times kernels, runs alone."""
   different = {k.ast: k for k in kernels}
   names = {ast: kernel_name(ast) for ast in different if (where.name, ast) not in binaries}
-  worker = ThreadPoolExecutor(1) if len(names) > 1 and not BEAM else None
-  submit = worker.submit if worker else immediately
+  waiting, jobs = deque(names), dict[UOp, Future]()
+  library = ThreadPoolExecutor(1) if len(names) > 1 and not BEAM else None
+  helpers: list[tuple[Process, Thread]] = []
+  start = time.perf_counter()
+  def compile_here(ast: UOp) -> None:
+    source = source_of(where, names[ast], different[ast])
+    jobs[ast] = (library.submit if library else immediately)(binary_of, where, source)
   try:
-    jobs = {ast: submit(binary_of, where, source_of(where, name, different[ast])) for ast, name in names.items()}
-    for ast, job in jobs.items():
+    for done, ast in enumerate(taken(waiting.popleft), 1):
+      compile_here(ast)
+      while len(helpers) < helpful(where, (time.perf_counter() - start) / done * len(waiting)):
+        process = Process()
+        helpers.append((process, Thread(target=compile_there, args=(process, where, names, waiting, jobs))))
+        helpers[-1][1].start()
+    for _, thread in helpers: thread.join()
+    for ast in [ast for ast in names if ast not in jobs]: compile_here(ast)                # where a process failed
+    for ast in names:
       kernel = different[ast]
-      binaries[where.name, ast] = Binary(names[ast], job.result(), operations(kernel), bytes_moved(kernel))
+      binaries[where.name, ast] = Binary(names[ast], jobs[ast].result(), operations(kernel), bytes_moved(kernel))
   finally:
-    if worker: worker.shutdown(cancel_futures=True)
+    waiting.clear()
+    for process, thread in helpers:
+      process.end()
+      thread.join()
+    if library: library.shutdown(cancel_futures=True)
   return {ast: binaries[where.name, ast] for ast in different}
+
+T = TypeVar("T")
+
+def taken(take: Callable[[], T]) -> Iterator[T]:
+  """What take gives, until there is nothing left: others take, too."""
+  with suppress(IndexError):
+    while True: yield take()
+
+START = 0.5           # seconds of work that are worth another process: it takes more than half of it to start
+MOST_PROCESSES = 8
+SLOWEST = 300.0       # seconds for one kernel
+
+def helpful(where: Device, seconds: float) -> int:
+  """How many other processes are worth their start when the kernels that wait would take so long."""
+  if seconds < START or not where.compiles_apart or BEAM or is_watched() or os.name != "posix": return 0
+  return min(int(seconds / START), int(THREADS) - 1, MOST_PROCESSES)
+
+def compile_there(process: Process, where: Device, names: dict[UOp, str], waiting: deque[UOp],
+                  jobs: dict[UOp, Future]) -> None:
+  """What a thread does that compiles in another process, until nothing waits. What fails there is compiled here, and
+  raises its error here."""
+  with suppress(Failed):
+    for ast in taken(waiting.pop):
+      request = (where.name, text_of(where.target), names[ast], rows_of(ast))
+      compiled, binary = process.call(SLOWEST, compiled_alone, *request)
+      Counters.compiled += compiled
+      jobs[ast] = immediately(bytes, binary)
+  process.close()
+
+def compiled_alone(device_name: str, target: str, name: str, rows: list[Any]) -> tuple[int, bytes]:
+  """In another process: how many kernels the library compiled, and the binary of this one."""
+  where, before = device(device_name), Counters.compiled
+  if text_of(where.target) != target: raise Failed("the flags have changed since the device was opened")
+  with collector_paused(): binary = binary_of(where, rendered(where, name, codegen.prepared(from_rows(rows))))
+  return Counters.compiled - before, binary
 
 def immediately(function: Callable[..., Any], *args: Any) -> Future:
   """What a single job is run by: no thread is started for it."""
@@ -160,9 +217,13 @@ def immediately(function: Callable[..., Any], *args: Any) -> Future:
   return done
 
 def source_of(where: Device, name: str, kernel: Kernel) -> str:
-  assert where.target is not None, "a graph interpreter compiles nothing"
   ast = codegen.prepared(kernel.ast)
-  opts = tuned(where, name, ast, kernel) if BEAM else codegen.opts_for(ast, where.target)
+  return rendered(where, name, ast, tuned(where, name, ast, kernel) if BEAM else None)
+
+def rendered(where: Device, name: str, ast: UOp, opts: list[Any] | None = None) -> str:
+  """The source of a prepared kernel; without Opts it has the heuristic's."""
+  assert where.target is not None, "a graph interpreter compiles nothing"
+  if opts is None: opts = codegen.opts_for(ast, where.target)
   if DEBUG >= 3: print(f"{name}: {opts}")
   if DEBUG >= 5: print(show(ast))
   source = where.render(codegen.compile(name, ast, where.target, opts))

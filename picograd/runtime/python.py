@@ -175,7 +175,10 @@ class Routine:
   def stack(self, u: UOp) -> Step:
     to, src = self.places(u)
     def run(values: Values) -> None: values[to] = tuple([values[a] for a in src])
-    return run
+    def shuffle(values: Values) -> None:
+      both = values[src[0]] + values[src[1]]
+      values[to] = tuple([both[k] for k in u.arg])
+    return run if u.arg is None else shuffle
 
   def lane(self, u: UOp) -> Step:
     to, (vector, k) = self.places(u)
