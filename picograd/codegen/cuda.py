@@ -16,7 +16,7 @@ from picograd.codegen.target import Target
 from picograd.dtype import DType, dtypes
 from picograd.helpers import ceildiv
 from picograd.ops.ops import ALU, Ops, Space
-from picograd.ops.uop import UOp, toposort, without_after
+from picograd.ops.uop import UOp, shuffled, toposort, without_after
 
 # op -> {kinds of the first operand, of WHERE's second: expression}. {0} {1} {2} are the operands, {u} the result's
 # unsigned type, {w} its width in bits.
@@ -363,13 +363,13 @@ class Renderer:
     if u in self.names: return self.names[u]
     if u.op is Ops.CONST: return constant(u.dtype, u.arg)
     if u.op is Ops.PARAM: return f"p{u.arg}"
-    if u.op is Ops.STACK: return f"{type_of(u.dtype)}{{{{{', '.join(self.name_of(s) for s in u.src)}}}}}"
+    if u.op is Ops.STACK: return f"{type_of(u.dtype)}{{{{{', '.join(self.lane(u, k) for k in range(u.dtype.count))}}}}}"
     if u.op is Ops.INDEX: return self.lane(u.src[0], u.src[1].arg) if u.src[0].dtype.count > 1 else self.address(u)
     raise ValueError(f"{self.name}: {u} is used before it is written")
 
   def lane(self, u: UOp, k: int) -> str:
     """One lane of a value; a scalar is every lane of itself."""
-    if u.op is Ops.STACK: return self.name_of(u.src[k])
+    if u.op is Ops.STACK: return self.name_of(u.src[k]) if u.arg is None else self.lane(*shuffled(u, k))
     return self.name_of(u) if u.dtype.count == 1 else f"{self.name_of(u)}.v[{k}]"
 
   def address(self, u: UOp) -> str:

@@ -9,9 +9,9 @@ from functools import reduce as fold_left
 from typing import Iterable
 from picograd.codegen.grid import groups_apart
 from picograd.codegen.optimize import Nested, inner_part, nests_of, next_number, stores_of
-from picograd.codegen.shuffle import rows_to_columns
+from picograd.codegen.shuffle import columns_to_rows, rows_to_columns
 from picograd.dtype import dtypes
-from picograd.helpers import prod
+from picograd.helpers import dedup, prod
 from picograd.ops.index import Sum, bounds, build, plus, simplify_index, stride_of, sum_of
 from picograd.ops.match import rewrite
 from picograd.ops.movement import linear
@@ -106,14 +106,13 @@ def vectorize(kernel: UOp) -> UOp:
     if u.op in (Ops.REDUCE, Ops.END): found -= set(u.src)
     if len(found) > 1: raise ValueError(f"{u.op} depends on two VECTOR ranges: {found}")
     lanes[u] = next(iter(found), None)
-    new[u] = in_lanes(u, lanes[u], new)
+    new[u] = end_in_lanes(u, lanes, new) if u.op is Ops.END else in_lanes(u, lanes[u], new)
   return new[kernel]
 
 def in_lanes(u: UOp, r: UOp | None, new: Table) -> UOp:
   """u with one lane for each value of r."""
   src = tuple([new[s] for s in u.src])
   if u.op is Ops.REDUCE: return reduce_in_lanes(u, src)
-  if u.op is Ops.END: return end_in_lanes(u, src)
   if r is None: return joined_lanes(u.op, src) or u.with_src(src)
   if u.op is Ops.INDEX: return u.with_src(src)
   if u is r: return UOp(Ops.STACK, u.dtype.vec(width(r)), tuple([r.like(i) for i in range(width(r))]))
@@ -127,11 +126,14 @@ def spread(s: UOp, r: UOp):
   return s if s.dtype.count > 1 else s.stack(width(r))
 def is_lanes(s: UOp): return s.op is Ops.STACK
 
-def end_in_lanes(u: UOp, src: tuple[UOp, ...]) -> UOp:
-  """The loop without its VECTOR ranges; a store that became one per lane is several."""
-  parts: list[UOp] = []
-  for s in src: parts.extend(s.src if s.op is Ops.SINK else (s,))
-  return u.with_src(tuple([s for s in parts if not is_lanes(s)]))
+def end_in_lanes(u: UOp, lanes: dict[UOp, UOp | None], new: Table) -> UOp:
+  """The loop without its VECTOR range; of stores whose lanes do not lie side by side there are several."""
+  src = [new[s] for s in u.src if not is_lanes(new[s])]
+  r = next((s for s in u.src if is_lanes(new[s])), None)
+  if r is None: return u.with_src(tuple(src))
+  scattered = [new[s] for s in u.src if lanes[s] is r and s.op is Ops.STORE and new[s].src[0] is s.src[0]]
+  return u.with_src((*columns_to_rows(scattered, lambda index: each_address(index, r, new)),
+                     *[s for s in src if s not in scattered]))
 
 def reduce_in_lanes(u: UOp, src: tuple[UOp, ...]) -> UOp:
   """A reduction over a VECTOR range accumulates lane by lane and reduces the lanes once at the end."""
@@ -174,13 +176,8 @@ def load_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
   return UOp(Ops.LOAD, vector, (address, *u.src[1:]))
 
 def store_in_lanes(u: UOp, r: UOp, new: Table) -> UOp:
-  address, value = vector_address(u, r, new), spread(new[u.src[1]], r)
-  if address is not None: return u.with_src((address, value))
-  stores = []
-  for lane, target in enumerate(each_address(u.src[0], r, new)):
-    element_of_lane = UOp(Ops.INDEX, value.dtype.scalar, (value, r.like(lane)))
-    stores.append(u.with_src((target, element_of_lane)))
-  return UOp.sink(*stores)
+  """Where lanes do not lie side by side, the address stays as it is: end_in_lanes looks at all such stores."""
+  return u.with_src((vector_address(u, r, new) or u.src[0], spread(new[u.src[1]], r)))
 
 # ---- loop nests in sequence ------------------------------------------------------------------------------------------
 
@@ -320,7 +317,18 @@ def nests_in_order(kernel: UOp) -> list[tuple[Nest, list[UOp]]]:
     members.setdefault(u.src[1:], []).append(u)
     below[u] |= {u.src[1:]}
   needs = closed({nest: union(below[u] for u in reductions) for nest, reductions in members.items()})
-  return sorted(members.items(), key=lambda item: len(needs[item[0]]))      # what a nest needs, needs less
+  nests = [(nest, in_tile_order(reductions)) for nest, reductions in members.items()]
+  return sorted(nests, key=lambda item: len(needs[item[0]]))                # what a nest needs, needs less
+
+def in_tile_order(members: list[UOp]) -> list[UOp]:
+  """Sums of products by the factor of which there are more different ones: of a register tile's operands the fewer ones
+  stay in registers, and each of the others is used up before the next."""
+  values = [u.src[0] for u in members]
+  if any(value.op is not Ops.MUL for value in values): return members
+  first, second = (dedup(value.src[k] for value in values) for k in (0, 1))
+  k = int(len(second) > len(first))
+  rank = {factor: i for i, factor in enumerate(second if k else first)}
+  return sorted(members, key=lambda u: rank[u.src[0].src[k]])
 
 def closed(needs: dict[Nest, frozenset[Nest]]) -> dict[Nest, frozenset[Nest]]:
   """With all that is needed by what is needed: one reduction of a nest may need more than another does."""

@@ -8,7 +8,7 @@ import itertools, math, struct
 from dataclasses import replace
 from typing import Sequence
 from picograd.dtype import DType, dtypes
-from picograd.helpers import ceildiv, dedup
+from picograd.helpers import ceildiv
 from picograd.ops.ops import Fetch, Ops, Space, Streaming
 from picograd.ops.uop import Table, UOp, toposort
 from picograd.codegen.flat import Convention, Function, entry, every_node, incoming
@@ -105,22 +105,6 @@ def empty_edges(fn: Function) -> Table:
     if len(set(passing.values())) == len(passing): out.update((t, label) for t in passing)
   return out
 
-def two_vectors(u: UOp) -> tuple[UOp, UOp]:
-  """The vectors, or the one vector twice, that a shuffle takes lanes of."""
-  vectors = dedup(s.src[0] for s in u.src)
-  return vectors[0], vectors[-1]
-
-def is_shuffle(u: UOp) -> bool:
-  """Whether a STACK takes its lanes from at most two vectors of one type."""
-  if u.op is not Ops.STACK or any(s.op is not Ops.INDEX for s in u.src): return False
-  return len({s.src[0] for s in u.src}) <= 2 and len({s.src[0].dtype for s in u.src}) == 1
-
-def only_shuffled(fn: Function) -> set[UOp]:
-  """The lanes that only shuffles take."""
-  nodes = every_node(fn)
-  wanted = {s for u in nodes if not is_shuffle(u) for s in u.src}
-  return {u for u in nodes if u.op is Ops.INDEX} - wanted
-
 # ---- one function ----------------------------------------------------------------------------------------------------
 
 class Renderer:
@@ -132,7 +116,6 @@ class Renderer:
     self.called: dict[str, str] = {}                                 # function -> its declaration
     self.values = 0
     self.through = empty_edges(fn)
-    self.shuffled = only_shuffled(fn)
 
   def name(self, u: UOp) -> str:
     """The operand text of a value; a phi may ask for it before its definition is written."""
@@ -235,12 +218,11 @@ class Renderer:
     self.put(lines.format(self.name(source), d=self.name(u), s=type_of(source.dtype), t=type_of(u.dtype)))
 
   def stack(self, u: UOp) -> None:
-    """A vector from scalars: a splat is one insert and one shuffle, lanes of two vectors are one shuffle, else there is
-    an insert per lane."""
+    """A vector from scalars: a splat is one insert and one shuffle, else there is an insert per lane."""
     d, t = self.name(u), type_of(u.dtype)
-    if is_shuffle(u):
-      a, b = two_vectors(u)
-      lanes = ", ".join(f"i32 {s.src[1].arg + (s.src[0] is not a) * a.dtype.count}" for s in u.src)
+    if u.arg is not None:
+      a, b = u.src
+      lanes = ", ".join(f"i32 {k}" for k in u.arg)
       return self.put(f"{d} = shufflevector {self.typed(a)}, {self.typed(b)}, <{u.dtype.count} x i32> <{lanes}>")
     if all(s is u.src[0] for s in u.src):
       return self.put(f"{d}a = insertelement {t} poison, {self.typed(u.src[0])}, i64 0\n"
@@ -252,7 +234,6 @@ class Renderer:
       before = after
 
   def lane(self, u: UOp) -> None:
-    if u in self.shuffled: return
     vector, k = u.src
     if vector.op is Ops.CALL:
       t = result_type(vector.dtype, vector.arg)

@@ -9,7 +9,7 @@ from picograd.codegen.rvvalue import VECTOR, ZERO, class_of, ins
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
 from picograd.ops.ops import ALU, COMPARE, Ops
-from picograd.ops.uop import Table, UOp
+from picograd.ops.uop import Table, UOp, shuffled
 
 class Lanes(NamedTuple):
   """How many elements of how many bits."""
@@ -30,7 +30,7 @@ WITH_VECTORS = BITWISE | COMPARE | {Ops.ADD, Ops.MUL, Ops.MULACC, Ops.FDIV, Ops.
 
 def splat_of(u: UOp) -> UOp | None:
   """The scalar that is in every lane."""
-  return u.src[0] if u.op is Ops.STACK and all(s is u.src[0] for s in u.src) else None
+  return u.src[0] if u.op is Ops.STACK and u.arg is None and all(s is u.src[0] for s in u.src) else None
 
 GROUP = 32                                 # bytes of a group at the least VLEN
 def fits(u: UOp) -> bool: return all(v.dtype.itemsize <= GROUP for v in (u, *u.src))
@@ -47,7 +47,8 @@ def has_instruction(u: UOp) -> bool:
 
 def lane_of(u: UOp, k: int) -> UOp:
   if u.dtype.count == 1: return u
-  return u.src[k] if u.op is Ops.STACK else UOp(Ops.INDEX, u.dtype.scalar, (u, UOp.const(dtypes.int64, k)))
+  if u.op is Ops.STACK: return u.src[k] if u.arg is None else lane_of(*shuffled(u, k))
+  return UOp(Ops.INDEX, u.dtype.scalar, (u, UOp.const(dtypes.int64, k)))
 
 def by_lanes(u: UOp) -> UOp:
   parts = [UOp(u.op, u.dtype.scalar, tuple([lane_of(s, k) for s in u.src]), u.arg) for k in range(u.dtype.count)]
@@ -61,7 +62,9 @@ def maximum(u: UOp) -> UOp:
 
 def legal(u: UOp) -> UOp:
   """A node, its sources legal, with instructions for all that has lanes."""
-  if u.op is Ops.INDEX and u.src[0].op is Ops.STACK: return u.src[0].src[u.src[1].arg]
+  if u.op is Ops.INDEX and u.src[0].op is Ops.STACK: return lane_of(u.src[0], u.src[1].arg)
+  if u.op is Ops.STACK and u.arg is not None:
+    return UOp(Ops.STACK, u.dtype, tuple([lane_of(u, k) for k in range(u.dtype.count)]))
   if u.op not in ALU or u.dtype.count == 1: return u
   if u.op is Ops.MAX and u.dtype.scalar in ARITHMETIC and fits(u): return maximum(u)
   return u if has_instruction(u) else by_lanes(u)

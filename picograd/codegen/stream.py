@@ -30,9 +30,10 @@ def stream_large_outputs(kernel: UOp, target: Target) -> UOp:
   return kernel.substitute(table)
 
 def fill_lines(stores: list[UOp], loops: tuple[UOp, ...]) -> bool:
-  """Whether the stores are aligned vectors that write whole lines, in one step of the innermost loop or in successive
-  ones."""
+  """Whether the stores are aligned vectors of one length that write whole lines, in one step of the innermost loop or
+  in successive ones."""
   if not loops or any(len(s.src[0].src) > 2 or s.src[1].dtype.itemsize < SHORTEST for s in stores): return False
+  if any(s.src[1].dtype is not stores[0].src[1].dtype for s in stores): return False
   lanes, item = stores[0].src[1].dtype.count, stores[0].src[1].dtype.scalar.itemsize
   places = [sum_of(s.src[0].src[1]) for s in stores]
   if any(f % lanes for place in places for f in (*place.terms.values(), place.constant)): return False

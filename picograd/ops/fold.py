@@ -162,9 +162,8 @@ not_b = Pat(Ops.CMPNE, (b, true))
 ASSOCIATIVE = (Ops.ADD, Ops.MUL, Ops.AND, Ops.OR, Ops.XOR, Ops.MAX)
 
 def lane_of_stack(x, c):
-  """Unless that is itself a lane of a vector: a chain of shuffles is chosen with care."""
-  element = x.src[number(c)]
-  return None if element.op is Ops.INDEX else element
+  """Unless the STACK is a shuffle: a chain of those is chosen with care."""
+  return x.src[number(c)] if x.arg is None else None
 
 fold_alu = Rules([
   (Pat(ALU, name="u"), fold_constants),                                             # op(numbers) = a number

@@ -30,6 +30,9 @@ def is_bool(u): return u.dtype.kind == "b"
 def is_mask(u, of): return is_bool(u) and lanes(u) == lanes(of)
 def is_value(x, dt):
   return dt.count == 1 and intern_key(Ops.CONST, dt, (), truncate(x, dt)) == intern_key(Ops.CONST, dt, (), x)
+def is_shuffle(u):
+  a, b = u.src
+  return a.dtype is b.dtype and same_element(a, u) and len(u.arg) == lanes(u) and set(u.arg) <= set(range(2 * lanes(a)))
 def same_element(a, b): return a.dtype.scalar is b.dtype.scalar
 
 VIEWS = frozenset({Ops.RESHAPE, Ops.PERMUTE, Ops.SHRINK, Ops.FLIP, Ops.DETACH, Ops.AFTER})
@@ -93,7 +96,8 @@ of_all = (
   Law(VOID, "it has no value, so its dtype is void", lambda u: u.dtype is dtypes.void),
   Law({Ops.REDUCE}, "it reduces by ADD, MUL or MAX", lambda u: u.arg[0] in (Ops.ADD, Ops.MUL, Ops.MAX)),
   Law({Ops.AFTER}, "it has the dtype of its first source", lambda u: u.dtype is u.src[0].dtype),
-  Law({Ops.STACK}, "it has a scalar source per lane", lambda u: takes(u, *[u.dtype.scalar] * lanes(u))),
+  Law({Ops.STACK}, "it has a scalar source per lane, or its arg names lanes of two vectors",
+      lambda u: takes(u, *[u.dtype.scalar] * lanes(u)) if u.arg is None else is_shuffle(u)),
 )
 of_tensors = (                             # shapes need no law: shape.py builds no node whose sources do not fit
   Law(PASSING - {Ops.DETACH} | {Ops.REDUCE}, "it has one source, of its dtype", lambda u: takes(u, u.dtype)),
