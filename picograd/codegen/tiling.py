@@ -275,13 +275,13 @@ def panel_for(nbytes: int, copied: int, target: Target) -> int:
 
 def copied_rows(c: Contraction, tile: Tile) -> list[int]:
   """What is broadcast and worth a copy in the order in which it is read: where rows lie side by side and each step of
-  the reduction is in lines of its own, which would not stay in the L1 cache, and numbers that would be widened one by
-  one."""
+  the reduction is in lines of its own, which would not stay in the L1 cache, if it is read often enough; and numbers
+  that would be widened one by one, which pays even if they are read once."""
   r, depths = c.rows[-1], c.reduce.src[1:]
+  is_reused = size(c.columns) >= COPY_REUSE * tile.lanes
   def is_far(u: UOp) -> bool:
     return step(u, r) == 1 and all((step(u, k) or 0) * u.dtype.itemsize >= LINE for k in depths)
-  if size(c.columns) < COPY_REUSE * tile.lanes: return []
-  return dedup(slot(u) for u in c.broadcast if is_far(u) or u.dtype.itemsize < c.reduce.dtype.itemsize)
+  return dedup(slot(u) for u in c.broadcast if is_reused and is_far(u) or u.dtype.itemsize < c.reduce.dtype.itemsize)
 
 def even_part(n: int, most: int, lanes: int) -> int:
   """The largest multiple of lanes, of at most this many steps, that divides n; else of nearly equal parts one."""
