@@ -231,6 +231,14 @@ def test_the_tile_stays_in_registers(machine, m, k, n):
   assert not [line for loop in loops for line in loop if re.search(r"%rsp|\[sp", line)]
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.cpu)
+@pytest.mark.parametrize("m, k, n", [(32, 768, 3072), (64, 768, 768), (16, 100, 96)])
+def test_a_tile_that_is_stored_as_rows_stays_in_registers(machine, m, k, n):
+  """In whatever order it is stored: the operands of which it has fewer are those that stay."""
+  loops = innermost_loops(matmul(leaf(random(m, k)), leaf(random(n, k)).permute((1, 0))), machine)
+  assert max(sum(bool(re.search("vfm|fmla", line)) for line in loop) for loop in loops) >= 8
+  assert not [line for loop in loops for line in loop if re.search(r"%rsp|\[sp", line)]
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.cpu)
 def test_a_convolution_with_an_epilogue_stays_in_registers(machine):
   """Many rows by few vectors; and what the sums are multiplied with is loaded after the loop."""
   x, w, mask = tensor(random(2, 32, 28, 28)), tensor(random(32, 32, 5, 5)), tensor(random(2, 32, 24, 24))
@@ -297,6 +305,13 @@ def test_large_operands_are_staged():
   caches = Caches(1 << 15, 1 << 18)
   assert {o.slot for o in opts_of(large, AVX2, caches) if isinstance(o, Stage)} == {2}
   assert not any(isinstance(o, Stage) for o in opts_of(small, AVX2, caches))
+
+@pytest.mark.parametrize("dtype", [dtypes.float16, dtypes.bfloat16, dtypes.float32])
+def test_numbers_to_be_widened_are_staged_however_few_columns_there_are(dtype):
+  """Both operands of x @ w.T have rows along the reduction: one is turned, and the other one widened if it must be."""
+  x, w = leaf(random(16, 768)), UOp.buffer(dtype, 2304 * 768, "CPU").reshape((2304, 768)).cast(dtypes.float32)
+  staged = [o for o in opts_of(matmul(x, w.permute((1, 0))), AVX512, Caches(1 << 15, 1 << 20)) if isinstance(o, Stage)]
+  assert len(staged) == (1 if dtype is dtypes.float32 else 2)
 
 def test_what_a_tile_adds_to_is_fetched_before():
   kernel, = schedule([matmul(leaf(random(256, 2048)), leaf(random(2048, 512)))], "CPU").kernels
