@@ -5,8 +5,11 @@ import numpy as np
 import picograd
 import pytest
 from picograd import codegen, storage
+from picograd.codegen.schedule import schedule
+from picograd.dtype import dtypes
 from picograd.helpers import CACHE, CACHE_DIR, Counters, NOOPT, SPEC, THREADS
 from picograd.ops.ops import Ops
+from picograd.ops.uop import UOp
 from picograd.runtime import plan, process
 from picograd.runtime.device import device
 
@@ -118,7 +121,7 @@ def slow_passes(monkeypatch):
   """Others have time to start."""
   plain = plan.source_of
   def source_of(*arguments):
-    time.sleep(2)
+    time.sleep(0.7)
     return plain(*arguments)
   monkeypatch.setattr(plan, "source_of", source_of)
 
@@ -153,3 +156,17 @@ def test_an_interrupt_ends_other_processes(helpers, monkeypatch):
 def test_few_kernels_start_no_process(cache, monkeypatch):
   monkeypatch.setattr(plan, "Process", None)
   with THREADS.set(3): steps()
+
+def test_kernels_for_a_gpu_are_compiled_in_other_processes_without_one(helpers, monkeypatch):
+  nvrtc, cuda = pytest.importorskip("picograd.runtime.nvrtc"), pytest.importorskip("picograd.runtime.cuda")
+  try: nvrtc.library()
+  except RuntimeError: pytest.skip("no NVRTC")
+  where = cuda.CudaCompiler("CUDA", (9, 0), 132)
+  inputs = [UOp.buffer(dtypes.float32, 64 * n, "CUDA").reshape((n, 64)) for n in range(60, 65)]
+  kernels = schedule([UOp(Ops.CONTIGUOUS, x.dtype, (x * 2,)) for x in inputs], "CUDA", where.target).kernels
+  slow_passes(monkeypatch)
+  there = plan.compile_all(where, kernels)
+  assert len(there) == 5 and helpers[1]
+  forget(monkeypatch)
+  monkeypatch.setattr(plan, "START", 1e9)
+  assert plan.compile_all(where, kernels) == there

@@ -46,21 +46,33 @@ class Memory(NamedTuple):
   def overlaps(self, other: Memory) -> bool:
     return self.address < other.address + other.nbytes and other.address < self.address + self.nbytes
 
-class CudaDevice(Device):
+class CudaCompiler(Device):
+  """What compiles for GPUs of one kind, without one."""
+  def __init__(self, name: str, capability: tuple[int, int], units: int):
+    self.name, self.capability, self.units = name, capability, units
+    self.target = cuda_target(capability, units)
+    self.arch = self.target.name.removeprefix("cuda-")
+
+  def compiler(self) -> tuple[Any, ...]: return CudaCompiler, self.name, self.capability, self.units
+  def render(self, kernel: Any) -> str: return cuda.render(kernel)
+  def compile(self, source: str) -> bytes:
+    head = [line for line in source.split("\n")[:HEAD_LINES] if line.startswith("// ")]
+    return "\n".join(head).encode() + b"\n\n" + nvrtc.compile_cubin(source, self.arch)
+  def cache_key(self, source: str) -> bytes: return f"{self.arch} {nvrtc.version()}\n{source}".encode()
+
+class CudaDevice(CudaCompiler):
   is_behind = True
   alignment = 16                       # of wide accesses and of the matrices that bulk copies read
   def __init__(self, name: str, driver: Any, number: int, count: int):
-    self.name, self.driver, self.count = name, driver, count
     gpu = driver.Device(number)
+    units, self.kilohertz = [gpu.get_attribute(getattr(driver.device_attribute, name))
+                             for name in ("MULTIPROCESSOR_COUNT", "CLOCK_RATE")]
+    super().__init__(name, gpu.compute_capability(), units)
+    self.driver, self.count = driver, count
     self.context = gpu.retain_primary_context()                    # the one that other libraries use too
     self.context.push()
     from pycuda.tools import DeviceMemoryPool
     self.pool, self.stream = DeviceMemoryPool(), driver.Stream()
-    self.units, self.kilohertz = [gpu.get_attribute(getattr(driver.device_attribute, name))
-                             for name in ("MULTIPROCESSOR_COUNT", "CLOCK_RATE")]
-    self.capability = gpu.compute_capability()
-    self.target = cuda_target(self.capability, self.units)
-    self.arch = self.target.name.removeprefix("cuda-")
     self.overlaps = self.capability >= (9, 0)                      # kernels that wait by themselves for earlier ones
     self.context.pop()
     self.blocks: dict[int, Any] = {}                               # address -> what keeps it allocated
@@ -103,12 +115,6 @@ class CudaDevice(Device):
       with self: self.driver.memcpy_dtoh(found, flags.memory.address)
       if found.any(): self.copy_in(flags.memory, np.zeros_like(found))
       raise_first(found, errors)
-
-  def render(self, kernel: Any) -> str: return cuda.render(kernel)
-  def compile(self, source: str) -> bytes:
-    head = [line for line in source.split("\n")[:HEAD_LINES] if line.startswith("// ")]
-    return "\n".join(head).encode() + b"\n\n" + nvrtc.compile_cubin(source, self.arch)
-  def cache_key(self, source: str) -> bytes: return f"{self.arch} {nvrtc.version()}\n{source}".encode()
 
   def load(self, name: str, binary: bytes) -> CudaProgram:
     head, _, code = binary.partition(b"\n\n")

@@ -21,9 +21,12 @@ class Device:
   target: Target | None = None
   stream: Any = None                    # what work is queued in, where other libraries queue theirs elsewhere
   is_behind = False                     # work is queued: errors are found when somebody looks at results
-  compiles_apart = False                # other processes may compile for it: to open it there takes nothing from others
   alignment = 1                         # bytes: kernels need memory that begins at a multiple of it
 
+  def compiler(self) -> tuple[Any, ...] | None:
+    """A function and its arguments, by which another process gets what has my target, render, compile and cache_key.
+    None: only this process can compile for me."""
+    return None
   def allocate(self, nbytes: int) -> Any: raise NotImplementedError
   def free(self, memory: Any, nbytes: int) -> None: pass
   def slice(self, memory: Any, offset: int, nbytes: int) -> Any:
@@ -101,7 +104,6 @@ def large_pages(nbytes: int) -> np.ndarray:
 class HostDevice(Device):
   """Memory is a NumPy array of bytes, aligned to a cache line. Freed arrays wait in `spare` for the next request of
   their size; those that have waited longest go when there are too many."""
-  compiles_apart = True
   spare_limit = 1 << 30
 
   def __init__(self, name: str):
@@ -110,6 +112,8 @@ class HostDevice(Device):
     self.spare_bytes = 0
     self.chunk: np.ndarray = np.empty(0, np.uint8)     # what is left of the last one
     self.busy = threading.Lock()
+
+  def compiler(self) -> tuple[Any, ...]: return device, self.name
 
   def room(self, nbytes: int) -> int:
     """What is allocated for a request: a large one is rounded up, by an eighth at most."""

@@ -2,7 +2,7 @@
 # device. Out: a Plan: loaded kernels in order, which memory each works on, where the temporaries lie. A plan is found
 # in memory, on disk, or made; its key on disk is the form, the machine and the sources of this compiler.   (chapter 3)
 from __future__ import annotations
-import hashlib, importlib, os, time
+import functools, hashlib, importlib, os, time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +18,7 @@ from picograd.helpers import (BEAM, Counters, DEBUG, DUMP, Flag, SPEC, THREADS, 
 from picograd.ops.ops import Ops
 from picograd.ops.show import show
 from picograd.ops.uop import UOp, from_rows, intern_key, rows_of, toposort
-from picograd.runtime.device import Device, Program, device
+from picograd.runtime.device import Device, Program
 from picograd.runtime.process import Failed, Process
 
 class Binary(NamedTuple):
@@ -188,7 +188,7 @@ SLOWEST = 300.0       # seconds for one kernel
 
 def helpful(where: Device, seconds: float) -> int:
   """How many other processes are worth their start when the kernels that wait would take so long."""
-  if seconds < START or not where.compiles_apart or BEAM or is_watched() or os.name != "posix": return 0
+  if seconds < START or where.compiler() is None or BEAM or is_watched() or os.name != "posix": return 0
   return min(int(seconds / START), int(THREADS) - 1, MOST_PROCESSES)
 
 def compile_there(process: Process, where: Device, names: dict[UOp, str], waiting: deque[UOp],
@@ -197,15 +197,18 @@ def compile_there(process: Process, where: Device, names: dict[UOp, str], waitin
   raises its error here."""
   with suppress(Failed):
     for ast in taken(waiting.pop):
-      request = (where.name, text_of(where.target), names[ast], rows_of(ast))
+      request = (where.compiler(), text_of(where.target), names[ast], rows_of(ast))
       compiled, binary = process.call(SLOWEST, compiled_alone, *request)
       Counters.compiled += compiled
       jobs[ast] = immediately(bytes, binary)
   process.close()
 
-def compiled_alone(device_name: str, target: str, name: str, rows: list[Any]) -> tuple[int, bytes]:
+@functools.cache
+def made(function: Callable[..., Device], *arguments: Any) -> Device: return function(*arguments)
+
+def compiled_alone(compiler: tuple[Any, ...], target: str, name: str, rows: list[Any]) -> tuple[int, bytes]:
   """In another process: how many kernels the library compiled, and the binary of this one."""
-  where, before = device(device_name), Counters.compiled
+  where, before = made(*compiler), Counters.compiled
   if text_of(where.target) != target: raise Failed("the flags have changed since the device was opened")
   with collector_paused(): binary = binary_of(where, rendered(where, name, codegen.prepared(from_rows(rows))))
   return Counters.compiled - before, binary
