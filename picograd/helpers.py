@@ -47,7 +47,7 @@ JIT_CHECK = Flag("JIT_CHECK", 0, "1 runs each replayed call again without the re
 CACHE = Flag("CACHE", 1, "0 ignores the disk cache of compiled kernels")
 CACHE_DIR = Flag("CACHE_DIR", "", "where compiled kernels are kept; default: picograd in the user's cache directory")
 THREADS = Flag("THREADS", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
-               "how many threads a CPU kernel may use")
+               "how many threads a CPU kernel may use, and how many processes may compile")
 
 # ---- sequences -------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,10 @@ def test_one_that_dies_or_hangs_is_replaced(other, function, arguments, limit):
   with pytest.raises(Failed): other.call(limit, function, *arguments)
   assert not other.is_running and other.call(60, divmod, 7, 2) == (3, 1)
 
+def test_what_cannot_be_sent_is_a_failure(other):
+  with pytest.raises(Failed): other.call(60, lambda: 1)
+  assert other.call(60, divmod, 7, 2) == (3, 1)
+
 def test_what_it_prints_is_no_answer(other): assert other.call(60, print, "hello") is None
 
 def test_one_that_is_ended_answers_nobody(other):

@@ -13,7 +13,7 @@ from picograd.dtype import DType, dtypes
 from picograd.helpers import BEAM, cache_get, cache_put, ceildiv
 from picograd.ops.index import bounds
 from picograd.ops.ops import ALU, Axis, Ops, Space
-from picograd.ops.uop import UOp, toposort, without_after
+from picograd.ops.uop import UOp, from_rows, rows_of, toposort, without_after
 from picograd.runtime.device import Device, device
 from picograd.runtime.numpy import fit, packed, unpacked
 from picograd.runtime.process import Failed, Process
@@ -151,9 +151,9 @@ def agree(got: np.ndarray, want: np.ndarray, dtype: DType) -> bool:
 
 current: "Bench | None" = None
 
-def begin(*arguments: Any) -> None:
+def begin(name: str, rows: list[Any], *arguments: Any) -> None:
   global current
-  current = Bench(*arguments)
+  current = Bench(name, from_rows(rows), *arguments)
 
 def ask(method: str, *arguments: Any) -> Any: return getattr(current, method)(*arguments)
 
@@ -162,7 +162,7 @@ def ask(method: str, *arguments: Any) -> Any: return getattr(current, method)(*a
 class Worker:
   """A process that runs candidates of one kernel. One that is stuck or has died is replaced."""
   def __init__(self, *kernel: Any):
-    self.kernel = kernel                      # of Bench
+    self.kernel = kernel                      # of begin
     self.process = Process()
 
   def ask(self, limit: float, method: str, *arguments: Any) -> Any:
@@ -185,10 +185,9 @@ def best_opts(where: Device, kernel: UOp, sizes: tuple[int, ...], name: str) -> 
   key = codegen.compiler() + where.cache_key(f"{BEAM} {text_of(where.target)} {sizes} {name}")
   known = cache_get("beam", key)
   if known is not None: return known
-  worker = Worker(where.name, kernel, sizes, baseline)
+  worker = Worker(where.name, rows_of(kernel), sizes, baseline)
   kept = [Found(baseline, 0.0)]
   try: search(worker, kernel, where.target, kept, Progress(name))
-  except RecursionError: pass                 # pickle cannot take so deep a graph
   except KeyboardInterrupt: print(f"BEAM: {name}: interrupted, goes on with the best so far", file=sys.stderr)
   finally: worker.close()
   return cache_put("beam", key, kept[0].opts)

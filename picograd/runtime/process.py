@@ -42,12 +42,10 @@ class Process:
       ready, _, _ = select.select([self.process.stdout], [], [], limit)
       if not ready: raise Failed(f"no answer in {limit:.0f} s")
       is_done, value = pickle.load(self.process.stdout)
-    except (EOFError, OSError, pickle.UnpicklingError):
-      self.close()
-      raise Failed("the process died, or could not start") from None
-    except BaseException:                     # it is stuck, or the user wants no more
-      self.close()
-      raise
+    except BaseException as e:
+      self.close()                            # it is stuck, or has died, or the user wants no more
+      if not isinstance(e, Exception) or isinstance(e, Failed): raise
+      raise Failed(f"the process died, or could not start: {type(e).__name__}") from None
     if not is_done: raise Failed(value)
     return value
 
