@@ -7,11 +7,13 @@ import pytest
 from picograd import codegen, storage
 from picograd.codegen.schedule import schedule
 from picograd.dtype import dtypes
-from picograd.helpers import CACHE, CACHE_DIR, Counters, NOOPT, SPEC, THREADS
+from picograd.helpers import BEAM, CACHE, CACHE_DIR, Counters, NOOPT, SPEC, THREADS
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp
 from picograd.runtime import plan, process
-from picograd.runtime.device import device
+from picograd.runtime.cuda import CudaCompiler
+from picograd.runtime.device import Device, device
+from test_cuda import needs_nvrtc
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
@@ -86,11 +88,14 @@ def test_an_error_of_the_compiler_reaches_the_caller(cache, monkeypatch):
   x = picograd.tensor(np.ones((30, 30)))
   with pytest.raises(RuntimeError, match="no such instruction"): ((x @ x).softmax(1) @ x).numpy()
 
-def test_an_interrupt_reaches_the_caller(cache, monkeypatch):
+def test_an_interrupt_reaches_the_caller(cache, monkeypatch): interrupt(monkeypatch, 3)
+
+def interrupt(monkeypatch, kernel):
+  """Interrupts when this process begins with a kernel, 1 is the first; afterwards the same tensor has its values."""
   calls = []
   def interrupted(*_):
     calls.append(1)
-    if len(calls) == 3: raise KeyboardInterrupt
+    if len(calls) == kernel: raise KeyboardInterrupt
     return original(*_)
   original = plan.source_of
   monkeypatch.setattr(plan, "source_of", interrupted)
@@ -150,18 +155,24 @@ def test_what_other_processes_cannot_compile_is_compiled_here(helpers, monkeypat
   assert helpers[1]
 
 def test_an_interrupt_ends_other_processes(helpers, monkeypatch):
-  test_an_interrupt_reaches_the_caller(None, monkeypatch)
+  """Which have taken one kernel each when this one begins with its second."""
+  interrupt(monkeypatch, 2)
   assert helpers[0]
 
-def test_few_kernels_start_no_process(cache, monkeypatch):
-  monkeypatch.setattr(plan, "Process", None)
-  with THREADS.set(3): steps()
+def test_as_many_processes_as_have_work_for_longer_than_they_take_to_start():
+  """But no more than threads are allowed, and none for devices that compile nothing elsewhere, or where somebody
+  watches."""
+  where, start = device("CPU"), plan.START
+  with THREADS.set(4), SPEC.set(0):
+    assert [plan.helpful(where, n * start) for n in (0, 0.9, 1.1, 2.5, 100)] == [0, 0, 1, 2, 3]
+    assert plan.helpful(Device(), 100 * start) == 0
+    with BEAM.set(2): assert plan.helpful(where, 100 * start) == 0
+    with SPEC.set(1): assert plan.helpful(where, 100 * start) == 0
+  with THREADS.set(1): assert plan.helpful(where, 100 * start) == 0
 
+@needs_nvrtc
 def test_kernels_for_a_gpu_are_compiled_in_other_processes_without_one(helpers, monkeypatch):
-  nvrtc, cuda = pytest.importorskip("picograd.runtime.nvrtc"), pytest.importorskip("picograd.runtime.cuda")
-  try: nvrtc.library()
-  except RuntimeError: pytest.skip("no NVRTC")
-  where = cuda.CudaCompiler("CUDA", (9, 0), 132)
+  where = CudaCompiler("CUDA", (9, 0), 132)
   inputs = [UOp.buffer(dtypes.float32, 64 * n, "CUDA").reshape((n, 64)) for n in range(60, 65)]
   kernels = schedule([UOp(Ops.CONTIGUOUS, x.dtype, (x * 2,)) for x in inputs], "CUDA", where.target).kernels
   slow_passes(monkeypatch)

@@ -57,6 +57,7 @@ class Turns:
     for worker in workers: self.turn(worker, share)
 
   def turn(self, worker: Worker, share: float) -> None:
+    """A turn in the last round. Who fails has no more."""
     if worker.peer not in self.once: return
     time.sleep(PAUSE if worker.threads > 1 else 0)
     answer = self.ask(worker, "time", share)

@@ -71,10 +71,9 @@ def joined(values: list[UOp], op: Ops) -> UOp:
 def is_written_out(r: UOp): return r.axis in (Axis.UPCAST, Axis.UNROLL)
 
 def copies_of(src: tuple[UOp, ...]) -> list[tuple[UOp, tuple[UOp, ...]]]:
-  """(value, ranges) -> the value at each point of the ranges to be written out, with the ranges that stay loops. The
-  shortest range moves fastest: of a register tile's operands the fewer ones stay in registers."""
+  """(value, ranges) -> the value at each point of the ranges to be written out, with the ranges that stay loops."""
   value, *ranges = src
-  written = sorted([r for r in ranges if is_written_out(r)], key=lambda r: -r.bound.arg)
+  written = [r for r in ranges if is_written_out(r)]
   loops = tuple(r for r in ranges if not is_written_out(r))
   copies = []
   moving = depending(value, written)

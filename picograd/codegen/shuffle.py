@@ -3,7 +3,7 @@
 # load or store, and shuffles turn rows into columns, or columns into rows: the register tile of a transposed copy, or
 # of a product whose lanes go along the outer dimension of its result.   (chapter 3)
 from __future__ import annotations
-from typing import Callable, Hashable
+from typing import Callable
 from picograd.dtype import dtypes
 from picograd.ops.index import sum_of
 from picograd.ops.ops import Ops
@@ -12,7 +12,7 @@ from picograd.ops.uop import Table, UOp, toposort
 Columns = dict[int, UOp]                       # where the first lane lies -> the vector, or its store
 
 def rows_to_columns(kernel: UOp) -> UOp:
-  tiles: dict[Hashable, Columns] = {}          # where lanes lie from one another -> where the first lies -> the vector
+  tiles: dict[tuple, Columns] = {}             # (memory, dtype, where lanes lie from one another) -> the columns
   for u in toposort([kernel]):
     if not is_gathered(u): continue
     places = [sum_of(load.src[0].src[1]) for load in u.src]
@@ -20,8 +20,8 @@ def rows_to_columns(kernel: UOp) -> UOp:
     shape = tuple([(frozenset(place.terms.items()), place.constant - start) for place in places])
     tiles.setdefault((u.src[0].src[0].src[0], u.dtype, shape), {})[start] = u
   table: Table = {}
-  for columns in tiles.values():
-    for tile in neighbours(columns, power_of_two_in(next(iter(columns.values())).dtype.count)):
+  for (_, dtype, _), columns in tiles.items():
+    for tile in neighbours(columns, power_of_two_in(dtype.count)):
       if len(tile) > 1: table.update(zip(tile, transposed(tile)))
   return kernel.substitute(table)
 
@@ -34,15 +34,14 @@ def is_gathered(u: UOp) -> bool:
 def columns_to_rows(stores: list[UOp], addresses: Callable[[UOp], list[UOp]]) -> list[UOp]:
   """Stores of vectors whose lanes lie apart, as stores of rows and of single lanes. addresses: of an INDEX the address
   for each lane."""
-  tiles: dict[Hashable, Columns] = {}
+  tiles: dict[tuple, Columns] = {}             # (memory, dtype, where lanes lie but for a constant, ..) -> the columns
   out: list[UOp] = []
   for u in stores:
     memory, position, *gates = u.src[0].src
     place = sum_of(position)
-    key = (memory, u.src[1].dtype, frozenset(place.terms.items()), u if gates else None)         # gates are of one lane
-    tiles.setdefault(key, {})[place.constant] = u
-  for columns in tiles.values():
-    dtype = next(iter(columns.values())).src[1].dtype
+    single = u if gates else None                                    # a gate is of one lane: it stays alone
+    tiles.setdefault((memory, u.src[1].dtype, frozenset(place.terms.items()), single), {})[place.constant] = u
+  for (_, dtype, _, _), columns in tiles.items():
     block = min(power_of_two_in(dtype.count), max(1, BLOCK // dtype.scalar.itemsize))
     for tile in neighbours(columns, block):
       rows = interleaved([u.src[1] for u in tile], block)
@@ -53,7 +52,8 @@ BLOCK = 16       # bytes: instructions that interleave two vectors do so in each
 
 def interleaved(vectors: list[UOp], block: int) -> list[UOp]:
   """Rows from columns, within each block of the lanes: the first halves of the blocks of two vectors, then the second
-  ones, element by element in turn, until elements of all lie side by side."""
+  ones, element by element in turn, until elements of all lie side by side. What `exchanged` does takes vectors that say
+  which lanes go where: they would occupy registers while the product is computed."""
   n, lanes = len(vectors), vectors[0].dtype.count
   for _ in range(n.bit_length() - 1):
     vectors = [shuffle(a, b, [k - k % block + half + k % block // 2 + k % 2 * lanes for k in range(lanes)])

@@ -31,8 +31,8 @@ def is_mask(u, of): return is_bool(u) and lanes(u) == lanes(of)
 def is_value(x, dt):
   return dt.count == 1 and intern_key(Ops.CONST, dt, (), truncate(x, dt)) == intern_key(Ops.CONST, dt, (), x)
 def is_shuffle(u):
-  a, b = u.src
-  return a.dtype is b.dtype and same_element(a, u) and len(u.arg) == lanes(u) and set(u.arg) <= set(range(2 * lanes(a)))
+  known = takes(u, u.src[0].dtype, u.src[0].dtype) and same_element(u.src[0], u)
+  return known and len(u.arg) == lanes(u) and set(u.arg) <= set(range(2 * lanes(u.src[0])))
 def same_element(a, b): return a.dtype.scalar is b.dtype.scalar
 
 VIEWS = frozenset({Ops.RESHAPE, Ops.PERMUTE, Ops.SHRINK, Ops.FLIP, Ops.DETACH, Ops.AFTER})

@@ -150,7 +150,7 @@ def compile_all(where: Device, kernels: Iterable[Kernel]) -> dict[UOp, Binary]:
   names = {ast: kernel_name(ast) for ast in different if (where.name, ast) not in binaries}
   waiting, jobs = deque(names), dict[UOp, Future]()
   library = ThreadPoolExecutor(1) if len(names) > 1 and not BEAM else None
-  helpers: list[tuple[Process, Thread]] = []
+  helpers = Helpers(where, names, waiting)
   start = time.perf_counter()
   def compile_here(ast: UOp) -> None:
     source = source_of(where, names[ast], different[ast])
@@ -158,20 +158,16 @@ def compile_all(where: Device, kernels: Iterable[Kernel]) -> dict[UOp, Binary]:
   try:
     for done, ast in enumerate(taken(waiting.popleft), 1):
       compile_here(ast)
-      while len(helpers) < helpful(where, (time.perf_counter() - start) / done * len(waiting)):
-        process = Process()
-        helpers.append((process, Thread(target=compile_there, args=(process, where, names, waiting, jobs))))
-        helpers[-1][1].start()
-    for _, thread in helpers: thread.join()
-    for ast in [ast for ast in names if ast not in jobs]: compile_here(ast)                # where a process failed
-    for ast in names:
-      kernel = different[ast]
-      binaries[where.name, ast] = Binary(names[ast], jobs[ast].result(), operations(kernel), bytes_moved(kernel))
+      helpers.grow(helpful(where, (time.perf_counter() - start) / done * len(waiting)))
+    helpers.join()
+    for ast in names:                                                # what a process has failed to compile is left
+      if ast not in jobs and ast not in helpers.made: compile_here(ast)
+    for ast, name in names.items():
+      code = jobs[ast].result() if ast in jobs else helpers.made[ast][1]
+      binaries[where.name, ast] = Binary(name, code, operations(different[ast]), bytes_moved(different[ast]))
+    Counters.compiled += sum(compiled for compiled, _ in helpers.made.values())
   finally:
-    waiting.clear()
-    for process, thread in helpers:
-      process.end()
-      thread.join()
+    helpers.end()
     if library: library.shutdown(cancel_futures=True)
   return {ast: binaries[where.name, ast] for ast in different}
 
@@ -191,24 +187,44 @@ def helpful(where: Device, seconds: float) -> int:
   if seconds < START or where.compiler() is None or BEAM or is_watched() or os.name != "posix": return 0
   return min(int(seconds / START), int(THREADS) - 1, MOST_PROCESSES)
 
-def compile_there(process: Process, where: Device, names: dict[UOp, str], waiting: deque[UOp],
-                  jobs: dict[UOp, Future]) -> None:
-  """What a thread does that compiles in another process, until nothing waits. What fails there is compiled here, and
-  raises its error here."""
-  with suppress(Failed):
-    for ast in taken(waiting.pop):
-      request = (where.compiler(), text_of(where.target), names[ast], rows_of(ast))
-      compiled, binary = process.call(SLOWEST, compiled_alone, *request)
-      Counters.compiled += compiled
-      jobs[ast] = immediately(bytes, binary)
-  process.close()
+class Helpers:
+  """Other processes, each asked by a thread of its own, that take kernels from the end of those that wait. What fails
+  there is left to the caller, who meets its error.
+  made: kernel -> how many the library compiled for it (0: the disk had it), and its binary."""
+  def __init__(self, where: Device, names: dict[UOp, str], waiting: deque[UOp]):
+    self.where, self.names, self.waiting = where, names, waiting
+    self.made: dict[UOp, tuple[int, bytes]] = {}
+    self.running: list[tuple[Process, Thread]] = []
+
+  def grow(self, count: int) -> None:
+    while len(self.running) < count:
+      process = Process()
+      thread = Thread(target=self.work, args=(process,))
+      self.running.append((process, thread))
+      thread.start()
+
+  def work(self, process: Process) -> None:
+    with suppress(Failed):
+      for ast in taken(self.waiting.pop):
+        request = (self.where.compiler(), text_of(self.where.target), self.names[ast], rows_of(ast))
+        self.made[ast] = process.call(SLOWEST, compiled_alone, *request)
+    process.close()
+
+  def join(self) -> None:
+    for _, thread in self.running: thread.join()
+
+  def end(self) -> None:
+    """Nothing waits any more, and no process runs."""
+    self.waiting.clear()
+    for process, _ in self.running: process.end()
+    self.join()
 
 @functools.cache
-def made(function: Callable[..., Device], *arguments: Any) -> Device: return function(*arguments)
+def compiler_of(function: Callable[..., Device], *arguments: Any) -> Device: return function(*arguments)
 
 def compiled_alone(compiler: tuple[Any, ...], target: str, name: str, rows: list[Any]) -> tuple[int, bytes]:
   """In another process: how many kernels the library compiled, and the binary of this one."""
-  where, before = made(*compiler), Counters.compiled
+  where, before = compiler_of(*compiler), Counters.compiled
   if text_of(where.target) != target: raise Failed("the flags have changed since the device was opened")
   with collector_paused(): binary = binary_of(where, rendered(where, name, codegen.prepared(from_rows(rows))))
   return Counters.compiled - before, binary
