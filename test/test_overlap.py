@@ -74,6 +74,55 @@ def test_other_loops_stay_apart(kind):
   assert len(loops_of(once)) == len(loops_of(fn)) == 2
   assert results(once) == results(fn)
 
+def tiles(count=3, uses=False, known=True, starts=0):
+  """Numbers of p0 are copied; for each of several tiles numbers of the copy are added up and stored in p1."""
+  b = Builder("f", [dtypes.ptr, dtypes.ptr], i64)
+  panel = UOp(Ops.BUFFER, i32, (), Buf(0, 8, Space.LOCAL))
+  limit = UOp.const(i64, count) if known else b.load(b.param(1), i32).cast(i64) + count
+  counting(b, 8, 1, lambda k: b.store(at(panel, k * 4), b.load(at(b.param(0), k * 4), i32)))
+  tile, head, out = b.var(i64), new_label(), new_label()
+  b.set(tile, UOp.const(i64, starts))
+  b.start(head)
+  t, total = b.get(tile), b.var(i32)
+  b.set(total, t.cast(i32))
+  counting(b, 8, 1, lambda k: b.set(total, b.get(total) * 3 + b.load(at(panel, k * 4), i32)))
+  b.store(at(b.param(1), t * 4), b.get(total))
+  b.set(tile, t + 1)
+  b.branch(b.get(tile) < limit, head, out)
+  b.start(out)
+  b.ret(b.get(tile) if uses else UOp.const(i64, 5))
+  return mem2reg(b.finish())
+
+@pytest.mark.parametrize("kind", [{}, {"count": 2}, {"count": 4}], ids=str)
+def test_the_first_of_few_tiles_copies(kind):
+  fn = tiles(**kind)
+  once = join_copies(fn)
+  assert (len(loops_of(fn)), len(loops_of(once))) == (2, 2)            # one copies and adds, one adds
+  assert [len([u for u in once.blocks[loop.head] if u.op is Ops.STORE]) for loop in loops_of(once)] == [1, 0]
+  assert results(once) == results(fn)
+
+@pytest.mark.parametrize("kind", [{"uses": True}, {"known": False}, {"starts": 1}], ids=str)
+def test_other_tiles_stay_in_their_loop(kind):
+  fn = tiles(**kind)
+  assert join_copies(fn).blocks == fn.blocks
+
+def test_many_tiles_stay_in_their_loop():
+  assert join_copies(fn := tiles(17)).blocks == fn.blocks
+
+@pytest.mark.parametrize("rows", [12, 18, 96, 102])
+def test_a_product_of_several_tiles(rows):
+  a, b = random(rows, 16), random(16, 24, seed=1)
+  kernel, = schedule([matmul(leaf(a), leaf(b))], "CPU").kernels
+  opts = [Opt(Axis.TILE, 1, 8), Opt(Axis.VECTOR, 3, 4), Opt(Axis.UPCAST, 3, 2), Opt(Axis.TILE, 0, 6),
+          Opt(Axis.UPCAST, 6, 6), Opt(Axis.BLOCK, 1, 1), Stage(2, 4)]
+  fn = codegen.compile("product", codegen.prepared(kernel.ast), PYTHON._replace(written_out=4), opts)
+  got = np.zeros((rows, 24), np.float32)
+  PythonProgram("product", [fn])([m.view(np.uint8).ravel() for m in (got, a, b)])
+  np.testing.assert_allclose(got, a.astype(np.float64) @ b, rtol=1e-5, atol=1e-5)
+  blocks = [{u.op for u in block} for block in fn.blocks.values()]
+  assert sum({Ops.MULACC, Ops.BRANCH} <= ops for ops in blocks) == (2 if rows <= 96 else 1)
+  assert any({Ops.MULACC, Ops.STORE, Ops.BRANCH} <= ops for ops in blocks) == (rows <= 96)
+
 @pytest.mark.parametrize("depth", [5, 16, 18])
 def test_a_product_with_copied_operands(depth):
   """The tile of the rows that are left over comes first, and reads the operand itself."""

@@ -1,18 +1,22 @@
 # Stores past the caches: only of large outputs, only whole aligned lines, and the values stay.
-import os, subprocess, sys
+import itertools, os, subprocess, sys
 import numpy as np
 import pytest
 from graphs import leaf, random, softmax2
 import picograd
 from picograd import codegen
+from picograd.codegen.expand import expand
 from picograd.codegen.heuristic import choose_opts
-from picograd.codegen.optimize import Opt, ranges_in
+from picograd.codegen.optimize import Opt, apply_opts, ranges_in
 from picograd.codegen.schedule import schedule
-from picograd.codegen.target import llvm_target
+from picograd.codegen.stream import advise_caches
+from picograd.codegen.target import Caches, PYTHON, llvm_target
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, prod
+from picograd.ops.index import simplify_index
+from picograd.ops.match import rewrite
 from picograd.ops.ops import Axis, Ops, Streaming
-from picograd.ops.uop import UOp
+from picograd.ops.uop import UOp, toposort
 from picograd.runtime.device import device, to_host
 from picograd.runtime.realize import realize
 
@@ -149,3 +153,61 @@ def test_results_are_the_same_and_in_the_same_memory(threads):
   """16 MB a result would be 4,096 page faults."""
   pytest.importorskip("resource")
   subprocess.run([sys.executable, "-c", AGAIN], check=True, timeout=100, env={**os.environ, "THREADS": str(threads)})
+
+# ---- the next panel --------------------------------------------------------------------------------------------------
+
+def product(m: int, depth: int, n: int, dtype=dtypes.float32) -> UOp:
+  b = UOp.buffer(dtype, depth * n, "CPU").reshape((1, depth, n)).expand((m, depth, n))
+  a = UOp.buffer(dtypes.float32, m * depth, "CPU").reshape((m, depth, 1)).expand((m, depth, n))
+  return (a * (b if dtype is dtypes.float32 else b.cast(dtypes.float32))).reduce(Ops.ADD, (1,)).reshape((m, n))
+
+XEON = llvm_target(frozenset(["avx", "avx2", "avx512f"]), "x86_64", 1, Caches(48 << 10, 2 << 20))
+
+def panels(u: UOp, target) -> tuple[UOp, list[UOp]]:
+  """The kernel as it is when the caches are told, and what its loops fetch besides loads."""
+  kernel, = schedule([u], "CPU").kernels
+  ast = codegen.prepared(kernel.ast)
+  advised = advise_caches(expand(apply_opts(ast, choose_opts(ast, target))), target)
+  return advised, [f for f in toposort([advised]) if f.op is Ops.FETCH]
+
+def lines_at(access: UOp, fixed: dict[UOp, int]) -> set[int]:
+  """The lines of memory that an access touches, whatever the ranges that are not fixed are."""
+  memory, position = access.src[0].src[:2]
+  free = [r for r in toposort([position]) if r.op is Ops.RANGE and r not in fixed]
+  item, out = memory.dtype.itemsize, set()
+  for point in itertools.product(*[range(r.bound.arg) for r in free]):
+    table = {r: r.like(v) for r, v in (*zip(free, point), *fixed.items())}
+    start = rewrite(position.substitute(table), simplify_index).arg
+    count = access.dtype.count if access.op is Ops.LOAD else 1
+    out |= {(start + k) * item // 64 for k in range(count)}
+  return out
+
+@pytest.mark.parametrize("m, depth, n, dtype", [(72, 512, 1008, dtypes.float32), (77, 513, 1025, dtypes.float32),
+                                                (24, 768, 1104, dtypes.float16)], ids=str)
+def test_the_next_panel_is_fetched_whole(m, depth, n, dtype):
+  kernel, fetches = panels(product(m, depth, n, dtype), XEON)
+  fetch, = fetches
+  block = max([r for r in toposort([fetch]) if r.op is Ops.RANGE and r.axis is Axis.BLOCK], key=lambda r: r.bound.arg)
+  copies = [u for u in toposort([kernel]) if u.op is Ops.LOAD and u.src[0].src[0] is fetch.src[0].src[0]
+            and block in toposort([u])]
+  assert copies
+  for step in (0, 3):
+    wanted = set().union(*[lines_at(u, {block: step + 1}) for u in copies])
+    got = lines_at(fetch, {block: step})
+    assert wanted <= got and len(got) <= 1.5 * len(wanted)
+
+@pytest.mark.parametrize("m, depth, n", [(72, 512, 1024), (512, 768, 3072), (256, 256, 256), (8, 512, 1008)], ids=str)
+def test_panels_that_would_displace_others_or_do_not_follow_are_not_fetched(m, depth, n):
+  """Rows a power of two apart share sets of the cache; a small matrix stays in it; one tile of rows copies nothing."""
+  assert panels(product(m, depth, n), XEON)[1] == []
+
+def test_a_machine_of_unknown_caches_fetches_no_panels():
+  assert panels(product(72, 512, 1008), PYTHON._replace(form="flat"))[1] == []
+
+def test_such_a_fetch_is_an_instruction_in_the_loop_over_tiles():
+  kernel, = schedule([product(72, 512, 1008)], "CPU").kernels
+  fn = codegen.compile("k", codegen.prepared(kernel.ast), XEON, choose_opts(codegen.prepared(kernel.ast), XEON))
+  fetching = [block for block in fn.blocks.values() if any(u.op is Ops.FETCH for u in block)]
+  assert fetching and all(any(u.op is Ops.MULACC for u in block) for block in fetching)
+  count = sum(u.op is Ops.FETCH for block in fetching for u in block)
+  assert device("CPU").render(fn).count("call void @llvm.prefetch") == count

@@ -217,6 +217,8 @@ class Flattener:
     self.build.store(self.new[index], value, *gates, hint=u.arg)
     if guarded: self.build.start(join)
 
+  def fetch(self, u: UOp) -> None: self.build.emit(u.with_src((self.value(u.src[0]),)))
+
   def where(self, u: UOp) -> None:
     """A choice; where one side is rare, a branch around it, taken unless some lane needs it."""
     if u.arg is not Odds.RARE: return self.keep(u)
@@ -261,7 +263,7 @@ class Flattener:
 
   steps: dict[Ops, Callable[["Flattener", UOp], None]] = {
     Ops.PARAM: param, Ops.SPECIAL: special, Ops.INDEX: index, Ops.LOAD: load, Ops.STORE: store, Ops.RANGE: range,
-    Ops.END: end, Ops.WHERE: where}
+    Ops.END: end, Ops.WHERE: where, Ops.FETCH: fetch}
 
 COPIED = ALU | {Ops.CONST, Ops.BUFFER, Ops.STACK, Ops.REDUCE}
 SILENT = frozenset({Ops.BARRIER, Ops.SINK, Ops.AFTER})               # order and nothing else

@@ -6,7 +6,7 @@ from picograd.ops.index import sum_of
 from picograd.ops.ops import Ops
 from picograd.ops.uop import UOp, memory_of, ranges_inside, toposort
 
-EFFECTS = frozenset({Ops.END, Ops.STORE, Ops.BARRIER, Ops.WMMA})
+EFFECTS = frozenset({Ops.END, Ops.STORE, Ops.BARRIER, Ops.WMMA, Ops.FETCH})
 SILENT = frozenset({Ops.SINK, Ops.AFTER})           # order and nothing else
 Regions = dict["UOp | None", list[UOp]]             # innermost loop -> its nodes, sub-loops as their END
 

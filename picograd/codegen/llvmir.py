@@ -283,6 +283,9 @@ class Renderer:
       if distance: self.put(f"{name} = getelementptr i8, {at}, i64 {distance}\n"
                             f"call void @llvm.prefetch.p0(ptr {name}, i32 0, i32 {locality}, i32 1)")
 
+  def fetch_only(self, u: UOp) -> None:
+    self.put(f"call void @llvm.prefetch.p0(ptr {self.name(u.src[0])}, i32 0, i32 2, i32 1)")
+
   def store(self, u: UOp) -> None:
     pointer, value, *gates, _ = u.src
     memory, at, text = stored(value.dtype), f"ptr {self.name(pointer)}", self.typed(value)
@@ -342,8 +345,8 @@ class Renderer:
     self.put(f"ret {t} {whole}")
 
   steps = {Ops.SHL: shift, Ops.SHR: shift, Ops.CAST: cast, Ops.BITCAST: cast, Ops.STACK: stack, Ops.INDEX: lane,
-           Ops.REDUCE: reduce, Ops.LOAD: load, Ops.STORE: store, Ops.CALL: call, Ops.JUMP: jump, Ops.BRANCH: branch,
-           Ops.SWITCH: switch, Ops.BARRIER: barrier, Ops.RET: ret}
+           Ops.REDUCE: reduce, Ops.LOAD: load, Ops.FETCH: fetch_only, Ops.STORE: store, Ops.CALL: call, Ops.JUMP: jump,
+           Ops.BRANCH: branch, Ops.SWITCH: switch, Ops.BARRIER: barrier, Ops.RET: ret}
 
 # calls that are instructions (docs/ir.md). {d} is the result, {0} the first argument
 BUILTINS = {

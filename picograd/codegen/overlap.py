@@ -1,21 +1,27 @@
 # overlap.py: a loop that copies joins the one that reads the copy in its order. In and out: a Function whose blocks
 # list effects only. So the first tile of a product computes while memory answers, and has in registers what it stores
-# for the others.   (chapter 3)
+# for the others; where these are few, it is taken out of their loop for that.   (chapter 3)
 from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
-from picograd.codegen.flat import Function, in_order, predecessors, split_sum
+from picograd.codegen.flat import Function, in_order, new_label, phi, predecessors, split_sum, successors
 from picograd.codegen.unroll import BlockLoop, block_loop
-from picograd.dtype import DType
+from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
 from picograd.ops.ops import Ops, Space
 from picograd.ops.uop import Table, UOp, substitute, toposort
 
+MOST_STEPS = 16          # of a loop over tiles whose first is taken out: it is as much code again
+
 def join_copies(fn: Function) -> Function:
   for head in list(fn.blocks):
     copy = block_loop(fn, head) if head in fn.blocks else None
-    reader = loop_after(fn, copy) if copy else None
-    if copy and reader: fn = joined(fn, copy, reader) or fn
+    if copy is None or all(u.op is not Ops.STORE for u in fn.blocks[head]): continue
+    for candidate in (fn, first_step_apart(fn, copy)):
+      reader = loop_after(candidate, copy) if candidate else None
+      found = joined(candidate, copy, reader) if candidate and reader else None
+      if found: fn = found
+      if reader: break
   return fn
 
 def loop_after(fn: Function, loop: BlockLoop) -> BlockLoop | None:
@@ -27,6 +33,48 @@ def loop_after(fn: Function, loop: BlockLoop) -> BlockLoop | None:
     if found: return found if found.before is label else None
     label = target
   return None
+
+def first_step_apart(fn: Function, copy: BlockLoop) -> Function | None:
+  """fn where the first step of the loop that follows another comes before it: a loop of several blocks and few steps,
+  whose values nobody else uses."""
+  before, label = predecessors(fn), fn.blocks[copy.head][-1].src[2]
+  while len(before[label]) == len(fn.blocks[label]) == 1 and fn.blocks[label][0].op is Ops.JUMP:
+    head, *start = fn.blocks[label][0].src
+    if len(before[head]) == 2: return with_first_step(fn, label, head, start, before)
+    label = head
+  return None
+
+def with_first_step(fn: Function, entry: UOp, head: UOp, start: list[UOp],
+                    before: dict[UOp, list[UOp]]) -> Function | None:
+  """fn with a copy of a loop's blocks for its first step; entry: the block that enters it."""
+  back, = [p for p in before[head] if p is not entry]
+  body = {head}
+  waiting = [back]
+  while waiting:
+    label = waiting.pop()
+    if label not in body: waiting += before[label]
+    body.add(label)
+  ends = [label for label in body if not body.issuperset(successors(fn.blocks[label]))]
+  last = fn.blocks[ends[0]][-1]
+  params = [phi(head, k, v.dtype) for k, v in enumerate(start)]
+  if len(ends) > 1 or last.op is not Ops.BRANCH or last.src[1] is not back: return None
+  if not is_short(last.src[0], dict(zip(params, start))): return None
+  others = [u for label, block in fn.blocks.items() if label not in body and label is not entry for u in block]
+  if not body.isdisjoint(toposort(others)): return None
+  table: Table = {**{label: new_label() for label in body}, **dict(zip(params, start))}
+  blocks = {**fn.blocks, entry: [UOp(Ops.JUMP, dtypes.void, (table[head],))]}
+  for label in body: blocks[table[label]] = substitute(fn.blocks[label], table)
+  blocks[table[ends[0]]][-1] = UOp(Ops.JUMP, dtypes.void, (table[back],))
+  jump = blocks[table[back]][-1]
+  blocks[table[back]][-1] = jump.with_src((head, *jump.src[1:]))
+  return in_order(replace(fn, blocks=blocks))
+
+def is_short(again: UOp, start: Table) -> bool:
+  """Whether a loop that goes on while counter + 1 < limit has two steps or more, but few."""
+  if again.op is not Ops.CMPLT or again.src[0].op is not Ops.ADD: return False
+  (counter, step), limit = again.src[0].src, again.src[1]
+  if counter not in start or any(u.op is not Ops.CONST for u in (start[counter], step, limit)): return False
+  return (start[counter].arg, step.arg) == (0, 1) and 1 < limit.arg <= MOST_STEPS
 
 class Place(NamedTuple):
   """Where a load or store is: a kernel's own memory, if it is there; the variables of the address; a constant."""
@@ -56,7 +104,9 @@ def joined(fn: Function, copy: BlockLoop, reader: BlockLoop) -> Function | None:
     if is_store: stored[place] = new.src[1]
   if not stored or not are_apart(stored, reader): return None
   for u in second:
-    if u.op is not Ops.LOAD: return None
+    if u.op is Ops.FETCH: block += substitute([u], table)
+    elif u.op is not Ops.LOAD: return None
+    if u.op is not Ops.LOAD: continue
     place = place_of(u)
     if all(place.memory is not s.memory for s in stored): again(u, table, block, reader.head)
     elif place not in stored or len(u.src) > 2: return None

@@ -1,13 +1,15 @@
 # stream.py: what a kernel tells the caches. In and out: a kernel after expand. After: a vector store of an output that
 # is too large to be found in a cache later has the arg Streaming.STORE: memory then need not be read before it is
 # written, and what is in the caches stays there. Loads of what is read once have a Fetch as arg: how many bytes away
-# something is that will be wanted soon, in which cache, and comes while the processor computes.   (chapter 3)
+# something is that will be wanted soon, in which cache, and comes while the processor computes. A FETCH asks for what
+# will be copied next.   (chapter 3)
 from __future__ import annotations
 from typing import NamedTuple
 from picograd.codegen.optimize import stores_of
 from picograd.codegen.target import Target
+from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, prod
-from picograd.ops.index import bounds, stride_of, sum_of
+from picograd.ops.index import Sum, bounds, stride_of, sum_of
 from picograd.ops.ops import Axis, Fetch, Ops, Streaming
 from picograd.ops.uop import Table, UOp, memory_of, ranges_inside, toposort
 
@@ -15,7 +17,8 @@ LINE = 64                                      # bytes: parts of a line would ea
 SHORTEST = 16                                  # bytes of a vector that can be stored so
 
 def advise_caches(kernel: UOp, target: Target) -> UOp:
-  return fetch_ahead(stream_large_outputs(kernel, target), target)
+  kernel = fetch_ahead(stream_large_outputs(kernel, target), target)
+  return panels_ahead(kernel, target) if target.l2_bytes else kernel
 
 def stream_large_outputs(kernel: UOp, target: Target) -> UOp:
   read = {u.src[0].src[0] for u in toposort([kernel]) if u.op is Ops.LOAD}
@@ -60,6 +63,7 @@ LONG_ROW = 1 << 13                             # bytes: two pages of memory, aft
 NEAR, FURTHER = 6 << 10, 10 << 10              # bytes ahead for the first cache; and so many more for the second
 SMALL_ROW = 3 << 9                             # bytes: a model with shorter ones most likely lies in the third cache
 NOTHING = Fetch(0)
+ROOM = 0.4                                     # of the second cache, for a panel that is fetched while another is used
 SELDOM_CACHED = 1 << 18                        # bytes of a matrix that other kernels' data displace between two uses
 
 class Pass(NamedTuple):
@@ -99,7 +103,9 @@ def is_read_once(p: Pass) -> bool: return all(stride(p, r) for r in p.others)
 
 def reach(p: Pass) -> int:
   """Bytes of the memory up to the last that is loaded."""
-  return bounds(p.loads[0].src[0].src[1])[1] * p.memory.dtype.itemsize
+  return reach_of(p.loads[0])
+
+def reach_of(load: UOp) -> int: return bounds(load.src[0].src[1])[1] * memory_of(load).dtype.itemsize
 
 def fetch_of(p: Pass, target: Target, alone: bool) -> Fetch:
   """How early memory is best asked for. Not at all where rows side by side are read in part: what lies behind that will
@@ -142,3 +148,79 @@ def begins_line(load: UOp) -> bool:
   """One load of each line is enough to fetch it."""
   in_line = LINE // load.dtype.scalar.itemsize
   return sum_of(load.src[0].src[1]).constant % in_line == 0
+
+# ---- the next panel --------------------------------------------------------------------------------------------------
+
+class Panel(NamedTuple):
+  """A part of a matrix that a nest copies, row by row."""
+  first: UOp                                   # of its loads
+  copy: UOp
+  depth: UOp                                   # the loop of the copy over its rows
+  step: int                                    # from row to row of the copy, in elements
+  lines: int                                   # that a row is in
+  block: UOp                                   # the loop whose next step copies the next one
+
+def panels_ahead(kernel: UOp, target: Target) -> UOp:
+  """While loops read a panel that was copied, the next one is fetched from where it lies."""
+  inside = ranges_inside(kernel)
+  ends = [u for u in toposort([kernel]) if u.op is Ops.END]
+  table: Table = {}
+  for panel in [panel_of(end, inside) for end in ends if is_copy(end)]:
+    if panel is None or not finds_room(panel, target): continue
+    for end in ends:
+      fetch = fetch_in(panel, end, inside)
+      if fetch: table[end] = end.with_src((fetch, *end.src))
+  return kernel.substitute(table)
+
+def is_copy(end: UOp) -> bool:
+  """Whether a nest does nothing but copy vectors from a PARAM to LOCAL memory."""
+  return all(s.op is Ops.RANGE or s.op is Ops.STORE and memory_of(s).op is Ops.BUFFER and copied(s).op is Ops.LOAD
+             and memory_of(copied(s)).op is Ops.PARAM and copied(s).dtype.count > 1 for s in end.src)
+
+def copied(store: UOp) -> UOp:
+  """The load whose value a store copies, as it is or widened."""
+  value = store.src[1]
+  return value.src[0] if value.op is Ops.CAST else value
+
+def place_of(access: UOp) -> Sum: return sum_of(access.src[0].src[1])
+def longest(r: UOp) -> int: return bounds(r.bound)[1]
+
+def panel_of(copy: UOp, inside: dict[UOp, frozenset[UOp]]) -> Panel | None:
+  """What a nest copies, if it is rows of few lines, and there is another to come."""
+  stores = [s for s in copy.src if s.op is Ops.STORE]
+  loops = [r for r in copy.src if r.op is Ops.RANGE and longest(r) > 1]
+  first = min(map(copied, stores), key=lambda load: place_of(load).constant)
+  start, last = place_of(first), max(place_of(copied(s)).constant for s in stores)
+  lanes, in_line = first.dtype.count, LINE // memory_of(first).dtype.itemsize
+  deep = [r for r in loops if start.terms.get(r, 0) > lanes * LONG_STEP]
+  blocks = [r for r in inside[copy] if r.axis is not Axis.THREAD and start.terms.get(r)]
+  if len(deep) != 1 or not blocks: return None
+  length = last - start.constant + lanes + sum(start.terms.get(r, 0) * (longest(r) - 1) for r in loops if r not in deep)
+  lines = ceildiv(length, in_line) + any(f % in_line for f in (*start.terms.values(), start.constant))
+  step = place_of(stores[0]).terms.get(deep[0], 0)
+  return Panel(first, copy, deep[0], step, lines, max(blocks, key=lambda r: (r.axis, r.arg[0])))
+
+def finds_room(panel: Panel, target: Target) -> bool:
+  """Whether the next panel, if the second cache does not hold all of them, can wait there beside what is used
+  meanwhile. The sets of a cache are counted by lines: rows a power of two apart meet in few of them."""
+  stride = place_of(panel.first).terms[panel.depth] * memory_of(panel.first).dtype.itemsize
+  share = min(1, panel.lines * LINE / (stride & -stride))
+  fits = longest(panel.depth) * panel.lines * LINE <= target.l2_bytes * share * ROOM
+  return fits and panel.lines <= LONG_STEP and reach_of(panel.first) >= target.l2_bytes // 2
+
+def fetch_in(panel: Panel, end: UOp, inside: dict[UOp, frozenset[UOp]]) -> UOp | None:
+  """What a loop over the rows of a panel fetches, if tiles follow each other in a loop around it: one line of each row
+  of the next panel in each of the last tiles."""
+  loads = [u for u in toposort([end], lambda u: u.op is Ops.END and u is not end) if u.op is Ops.LOAD]
+  reads = [u for u in loads if panel.copy in u.src[0].src[0].src]
+  if not reads: return None
+  along = [r for r, step in place_of(reads[0]).terms.items() if step == panel.step and r in end.src]
+  tiles = [r for r in inside[end] - inside[panel.copy] if r not in place_of(reads[0]).terms]
+  if len(along) != 1 or not tiles: return None
+  tile = max(tiles, key=lambda r: (r.axis, r.arg[0]))
+  line = tile + panel.lines - tile.bound
+  here = {r: r.like(0) for r in panel.copy.src if r.op is Ops.RANGE}
+  memory, position = panel.first.src[0].src[:2]
+  start = position.substitute({**here, panel.depth: along[0], panel.block: panel.block + 1})
+  place = start + (line < 0).where(0, line) * (LINE // memory.dtype.itemsize)
+  return UOp(Ops.FETCH, dtypes.void, (memory.index(place),))

@@ -14,6 +14,7 @@ class Ops(enum.Enum):
   # kernel: loops and memory
   PARAM, RANGE, END, INDEX, LOAD, STORE = range(33, 39)
   AFTER, BARRIER, SPECIAL, STACK, WMMA, MULACC = range(39, 45)
+  FETCH = 54            # of what will be wanted soon, into a cache: it changes no value
   # flat: blocks and calls
   LABEL, PHI, JUMP, BRANCH, CALL, RET, SYM, INS, SWITCH = range(45, 54)
 

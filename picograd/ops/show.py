@@ -34,7 +34,7 @@ def diff(before: Any, after: Any) -> str:
 
 OP_COLOURS = {
   "cyan": MOVEMENT,
-  "yellow": {Ops.BUFFER, Ops.PARAM, Ops.INDEX, Ops.LOAD, Ops.STORE, Ops.COPY, Ops.CONTIGUOUS},
+  "yellow": {Ops.BUFFER, Ops.PARAM, Ops.INDEX, Ops.LOAD, Ops.FETCH, Ops.STORE, Ops.COPY, Ops.CONTIGUOUS},
   "magenta": {Ops.RANGE, Ops.END, Ops.SPECIAL, Ops.LABEL, Ops.CALL} | TERMINATORS,
   "red": {Ops.REDUCE, Ops.WMMA},
   "grey": {Ops.AFTER, Ops.SINK, Ops.DETACH, Ops.BARRIER},

@@ -68,13 +68,13 @@ def has_values(src): return all(type_of(s) is not dtypes.void for s in src)
 
 # ---- laws of a node --------------------------------------------------------------------------------------------------
 
-ORDER = frozenset({Ops.STORE, Ops.WMMA, Ops.END, Ops.BARRIER, Ops.SINK, Ops.AFTER})   # what precedes something
+ORDER = frozenset({Ops.STORE, Ops.WMMA, Ops.FETCH, Ops.END, Ops.BARRIER, Ops.SINK, Ops.AFTER})      # what comes first
 ALL = frozenset(Ops)
 OTHER_DTYPE = COMPARE | {Ops.ADD, Ops.WHERE, Ops.CAST, Ops.BITCAST}                 # sources may differ from the result
 FLOAT = frozenset({Ops.EXP2, Ops.LOG2, Ops.SIN, Ops.SQRT, Ops.FDIV, Ops.MULACC})
 LEAVES = frozenset({Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.SYM, Ops.LABEL, Ops.PHI}) # have no place in a block
 STATEFUL = frozenset({Ops.LOAD, Ops.STORE, Ops.CALL})                               # end with a state, in a function
-VOID = TERMINATORS | {Ops.STORE, Ops.WMMA, Ops.END, Ops.SINK, Ops.BARRIER, Ops.LABEL}
+VOID = TERMINATORS | {Ops.STORE, Ops.WMMA, Ops.END, Ops.SINK, Ops.BARRIER, Ops.LABEL, Ops.FETCH}
 PASSING = MOVEMENT | {Ops.CONTIGUOUS, Ops.DETACH, Ops.COPY}
 
 of_all = (
@@ -117,7 +117,7 @@ of_kernels = (
   Law({Ops.RANGE, Ops.SPECIAL}, "it is an index or an integer", lambda u: u.dtype.is_int),
   Law({Ops.RANGE}, "it has a bound, a number and an Axis", lambda u: takes(u, u.dtype) and isinstance(u.arg[1], Axis)),
   Law({Ops.INDEX}, "it is an element of memory or a vector's lane", lambda u: is_element(u) or is_lane(u)),
-  Law({Ops.LOAD, Ops.STORE}, "it goes to an address", lambda u: is_address(u.src[0])),
+  Law({Ops.LOAD, Ops.STORE, Ops.FETCH}, "it goes to an address", lambda u: is_address(u.src[0])),
   Law({Ops.LOAD}, "it gives what is at its address", lambda u: same_element(u, u.src[0])),
   Law({Ops.STORE}, "its value has the dtype of its target", lambda u: len(u.src) == 2 and same_element(*u.src)),
   Law({Ops.END}, "its sources are effects, then the loops it closes, each once", is_end),
@@ -139,6 +139,7 @@ of_functions = (
   Law({Ops.LOAD}, "it has a pointer, perhaps a gate, and a state", lambda u: is_access(*u.src)),
   Law({Ops.STORE}, "it has a pointer, a value, perhaps a gate, and a state",
       lambda u: has_values(u.src[1:2]) and is_access(u.src[0], *u.src[2:])),
+  Law({Ops.FETCH}, "it has a pointer", lambda u: takes(u, dtypes.ptr)),
   Law({Ops.CALL}, "it has an address, arguments and a state",
       lambda u: type_of(u.src[0]) is dtypes.ptr and has_values(u.src[:-1]) and is_state(u.src[-1])),
   Law({Ops.PHI}, "its source is its block's label", lambda u: takes(u, dtypes.void) and u.src[0].op is Ops.LABEL),
@@ -274,7 +275,7 @@ class Form(NamedTuple):
 TENSOR = ALU - {Ops.MULACC} | PASSING | {Ops.REDUCE, Ops.CONST, Ops.BUFFER, Ops.RANGE, Ops.STORE, Ops.AFTER, Ops.SINK}
 LANES = {Ops.STACK, Ops.INDEX, Ops.REDUCE, Ops.WMMA}
 KERNEL = ALU | LANES | ORDER | {Ops.CONST, Ops.PARAM, Ops.BUFFER, Ops.RANGE, Ops.SPECIAL, Ops.LOAD}
-FLAT = ALU | LANES | LEAVES | STATEFUL | TERMINATORS | {Ops.INS, Ops.BARRIER}
+FLAT = ALU | LANES | LEAVES | STATEFUL | TERMINATORS | {Ops.INS, Ops.BARRIER, Ops.FETCH}
 FORMS = {
   "tensor": Form(TENSOR, of_all + of_tensors, lambda code: iter(())),
   "kernel": Form(KERNEL, of_all + of_kernels, check_kernel),
