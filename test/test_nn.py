@@ -349,8 +349,6 @@ def test_zero_grad():
   assert layer.weight.grad is None
 
 def test_default_initialisation_has_torchs_spread():
-  picograd.manual_seed(0)
-  torch.manual_seed(0)
   layers = {"Linear": (64, 300), "Conv2d": (16, 64, 3), "Embedding": (500, 40), "LSTMCell": (40, 80)}
   for name, arguments in layers.items():
     for (_, ours), (_, theirs) in zip(getattr(nn, name)(*arguments).named_parameters(),
