@@ -7,7 +7,7 @@ import picograd
 from picograd import codegen
 from picograd.codegen.expand import expand
 from picograd.codegen.heuristic import choose_opts
-from picograd.codegen.optimize import Opt, apply_opts, ranges_in
+from picograd.codegen.optimize import Opt, Stage, apply_opts, ranges_in
 from picograd.codegen.schedule import schedule
 from picograd.codegen.stream import advise_caches
 from picograd.codegen.target import Caches, PYTHON, llvm_target
@@ -195,6 +195,17 @@ def test_the_next_panel_is_fetched_whole(m, depth, n, dtype):
     wanted = set().union(*[lines_at(u, {block: step + 1}) for u in copies])
     got = lines_at(fetch, {block: step})
     assert wanted <= got and len(got) <= 1.5 * len(wanted)
+
+@pytest.mark.parametrize("depth, loops", [(512, 1), (1500, 2)])
+def test_each_loop_over_tiles_fetches_once_and_stays_one_loop(depth, loops):
+  """Of a deep product the last part comes after the others, which fetch, too."""
+  kernel, = schedule([product(24, depth, 1008)], "CPU").kernels
+  opts = [Opt(Axis.TILE, 1, 48), Opt(Axis.VECTOR, 3, 16), Opt(Axis.UPCAST, 3, 3), Opt(Axis.TILE, 0, 8),
+          Opt(Axis.UPCAST, 6, 8), Opt(Axis.BLOCK, 1, 1), Opt(Axis.BLOCK, 2, 512), Stage(2, 16)]
+  before = expand(apply_opts(codegen.prepared(kernel.ast), opts))
+  ends = [[u for u in toposort([k]) if u.op is Ops.END] for k in (before, advise_caches(before, XEON))]
+  assert len(ends[0]) == len(ends[1])
+  assert sorted(sum(s.op is Ops.FETCH for s in end.src) for end in ends[1])[-loops - 1:] == [0, *[1] * loops]
 
 @pytest.mark.parametrize("m, depth, n", [(72, 512, 1024), (512, 768, 3072), (256, 256, 256), (8, 512, 1008)], ids=str)
 def test_panels_that_would_displace_others_or_do_not_follow_are_not_fetched(m, depth, n):

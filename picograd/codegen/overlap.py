@@ -17,11 +17,9 @@ def join_copies(fn: Function) -> Function:
   for head in list(fn.blocks):
     copy = block_loop(fn, head) if head in fn.blocks else None
     if copy is None or all(u.op is not Ops.STORE for u in fn.blocks[head]): continue
-    for candidate in (fn, first_step_apart(fn, copy)):
-      reader = loop_after(candidate, copy) if candidate else None
-      found = joined(candidate, copy, reader) if candidate and reader else None
-      if found: fn = found
-      if reader: break
+    whole = fn if loop_after(fn, copy) else first_step_apart(fn, copy)
+    reader = loop_after(whole, copy) if whole else None
+    if whole and reader: fn = joined(whole, copy, reader) or fn
   return fn
 
 def loop_after(fn: Function, loop: BlockLoop) -> BlockLoop | None:
@@ -48,25 +46,23 @@ def with_first_step(fn: Function, entry: UOp, head: UOp, start: list[UOp],
                     before: dict[UOp, list[UOp]]) -> Function | None:
   """fn with a copy of a loop's blocks for its first step; entry: the block that enters it."""
   back, = [p for p in before[head] if p is not entry]
-  body = {head}
-  waiting = [back]
+  found, waiting = {head}, [back]
   while waiting:
     label = waiting.pop()
-    if label not in body: waiting += before[label]
-    body.add(label)
-  ends = [label for label in body if not body.issuperset(successors(fn.blocks[label]))]
-  last = fn.blocks[ends[0]][-1]
-  params = [phi(head, k, v.dtype) for k, v in enumerate(start)]
+    if label not in found: waiting += before[label]
+    found.add(label)
+  body = [label for label in fn.blocks if label in found]
+  ends = [label for label in body if not found.issuperset(successors(fn.blocks[label]))]
+  last, start_of = fn.blocks[ends[0]][-1], {phi(head, k, v.dtype): v for k, v in enumerate(start)}
   if len(ends) > 1 or last.op is not Ops.BRANCH or last.src[1] is not back: return None
-  if not is_short(last.src[0], dict(zip(params, start))): return None
-  others = [u for label, block in fn.blocks.items() if label not in body and label is not entry for u in block]
-  if not body.isdisjoint(toposort(others)): return None
-  table: Table = {**{label: new_label() for label in body}, **dict(zip(params, start))}
-  blocks = {**fn.blocks, entry: [UOp(Ops.JUMP, dtypes.void, (table[head],))]}
-  for label in body: blocks[table[label]] = substitute(fn.blocks[label], table)
-  blocks[table[ends[0]]][-1] = UOp(Ops.JUMP, dtypes.void, (table[back],))
-  jump = blocks[table[back]][-1]
-  blocks[table[back]][-1] = jump.with_src((head, *jump.src[1:]))
+  if not is_short(last.src[0], start_of): return None
+  others = [u for label, block in fn.blocks.items() if label not in found and label is not entry for u in block]
+  if not found.isdisjoint(toposort(others)): return None
+  new: Table = {**{label: new_label() for label in body}, **start_of}
+  blocks = {**fn.blocks, entry: [UOp(Ops.JUMP, dtypes.void, (new[head],))]}
+  for label in body: blocks[new[label]] = substitute(fn.blocks[label], new)
+  blocks[new[ends[0]]][-1] = UOp(Ops.JUMP, dtypes.void, (new[back],))       # there is a second step
+  blocks[new[back]][-1] = blocks[new[back]][-1].with_src((head, *blocks[new[back]][-1].src[1:]))
   return in_order(replace(fn, blocks=blocks))
 
 def is_short(again: UOp, start: Table) -> bool:
@@ -104,9 +100,10 @@ def joined(fn: Function, copy: BlockLoop, reader: BlockLoop) -> Function | None:
     if is_store: stored[place] = new.src[1]
   if not stored or not are_apart(stored, reader): return None
   for u in second:
-    if u.op is Ops.FETCH: block += substitute([u], table)
-    elif u.op is not Ops.LOAD: return None
-    if u.op is not Ops.LOAD: continue
+    if u.op is Ops.FETCH:
+      block += substitute([u], table)
+      continue
+    if u.op is not Ops.LOAD: return None
     place = place_of(u)
     if all(place.memory is not s.memory for s in stored): again(u, table, block, reader.head)
     elif place not in stored or len(u.src) > 2: return None

@@ -163,14 +163,15 @@ class Panel(NamedTuple):
 def panels_ahead(kernel: UOp, target: Target) -> UOp:
   """While loops read a panel that was copied, the next one is fetched from where it lies."""
   inside = ranges_inside(kernel)
-  ends = [u for u in toposort([kernel]) if u.op is Ops.END]
-  table: Table = {}
-  for panel in [panel_of(end, inside) for end in ends if is_copy(end)]:
-    if panel is None or not finds_room(panel, target): continue
-    for end in ends:
-      fetch = fetch_in(panel, end, inside)
-      if fetch: table[end] = end.with_src((fetch, *end.src))
-  return kernel.substitute(table)
+  panels = [panel_of(u, inside) for u in inside if u.op is Ops.END and is_copy(u)]
+  coming = [panel for panel in panels if panel and finds_room(panel, target)]
+  new: Table = {}
+  for u in inside:                                                     # a loop may come after others that fetch, too
+    new[u] = u.with_src(tuple([new[s] for s in u.src]))
+    for panel in coming if u.op is Ops.END else ():
+      fetch = fetch_in(panel, u, inside)
+      if fetch: new[u] = new[u].with_src((fetch, *new[u].src))
+  return new[kernel]
 
 def is_copy(end: UOp) -> bool:
   """Whether a nest does nothing but copy vectors from a PARAM to LOCAL memory."""

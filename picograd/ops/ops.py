@@ -13,10 +13,9 @@ class Ops(enum.Enum):
   CONST, BUFFER, COPY, CONTIGUOUS, DETACH, SINK = range(27, 33)
   # kernel: loops and memory
   PARAM, RANGE, END, INDEX, LOAD, STORE = range(33, 39)
-  AFTER, BARRIER, SPECIAL, STACK, WMMA, MULACC = range(39, 45)
-  FETCH = 54            # of what will be wanted soon, into a cache: it changes no value
+  AFTER, BARRIER, SPECIAL, STACK, WMMA, MULACC, FETCH = range(39, 46)
   # flat: blocks and calls
-  LABEL, PHI, JUMP, BRANCH, CALL, RET, SYM, INS, SWITCH = range(45, 54)
+  LABEL, PHI, JUMP, BRANCH, CALL, RET, SYM, INS, SWITCH = range(46, 55)
 
   def __repr__(self) -> str: return self.name
   __str__ = __repr__
