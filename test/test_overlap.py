@@ -93,7 +93,7 @@ def tiles(count=3, uses=False, known=True, starts=0):
   b.ret(b.get(tile) if uses else UOp.const(i64, 5))
   return mem2reg(b.finish())
 
-@pytest.mark.parametrize("kind", [{}, {"count": 2}, {"count": 4}], ids=str)
+@pytest.mark.parametrize("kind", [{}, {"count": 2}, {"count": 4}, {"starts": 1}], ids=str)
 def test_the_first_of_few_tiles_copies(kind):
   fn = tiles(**kind)
   once = join_copies(fn)
@@ -101,13 +101,10 @@ def test_the_first_of_few_tiles_copies(kind):
   assert [len([u for u in once.blocks[loop.head] if u.op is Ops.STORE]) for loop in loops_of(once)] == [1, 0]
   assert results(once) == results(fn)
 
-@pytest.mark.parametrize("kind", [{"uses": True}, {"known": False}, {"starts": 1}], ids=str)
+@pytest.mark.parametrize("kind", [{"uses": True}, {"known": False}, {"count": 1}, {"count": 17}], ids=str)
 def test_other_tiles_stay_in_their_loop(kind):
   fn = tiles(**kind)
   assert join_copies(fn).blocks == fn.blocks
-
-def test_many_tiles_stay_in_their_loop():
-  assert join_copies(fn := tiles(17)).blocks == fn.blocks
 
 @pytest.mark.parametrize("rows", [12, 18, 96, 102])
 def test_a_product_of_several_tiles(rows):

@@ -1,4 +1,5 @@
-# Stores past the caches: only of large outputs, only whole aligned lines, and the values stay.
+# Stores past the caches: only of large outputs, only whole aligned lines, and the values stay. What is fetched early:
+# what will be read, and nothing that would displace what is in use.
 import itertools, os, subprocess, sys
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from picograd.codegen.heuristic import choose_opts
 from picograd.codegen.optimize import Opt, Stage, apply_opts, ranges_in
 from picograd.codegen.schedule import schedule
 from picograd.codegen.stream import advise_caches
-from picograd.codegen.target import Caches, PYTHON, llvm_target
+from picograd.codegen.target import Caches, llvm_target
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, prod
 from picograd.ops.index import simplify_index
@@ -163,11 +164,11 @@ def product(m: int, depth: int, n: int, dtype=dtypes.float32) -> UOp:
 
 XEON = llvm_target(frozenset(["avx", "avx2", "avx512f"]), "x86_64", 1, Caches(48 << 10, 2 << 20))
 
-def panels(u: UOp, target) -> tuple[UOp, list[UOp]]:
-  """The kernel as it is when the caches are told, and what its loops fetch besides loads."""
+def panels(u: UOp, target=XEON) -> tuple[UOp, list[UOp]]:
+  """A kernel with a Xeon's Opts, when the caches of a target have been told, and what its loops FETCH."""
   kernel, = schedule([u], "CPU").kernels
   ast = codegen.prepared(kernel.ast)
-  advised = advise_caches(expand(apply_opts(ast, choose_opts(ast, target))), target)
+  advised = advise_caches(expand(apply_opts(ast, choose_opts(ast, XEON))), target)
   return advised, [f for f in toposort([advised]) if f.op is Ops.FETCH]
 
 def lines_at(access: UOp, fixed: dict[UOp, int]) -> set[int]:
@@ -185,7 +186,7 @@ def lines_at(access: UOp, fixed: dict[UOp, int]) -> set[int]:
 @pytest.mark.parametrize("m, depth, n, dtype", [(72, 512, 1008, dtypes.float32), (77, 513, 1025, dtypes.float32),
                                                 (24, 768, 1104, dtypes.float16)], ids=str)
 def test_the_next_panel_is_fetched_whole(m, depth, n, dtype):
-  kernel, fetches = panels(product(m, depth, n, dtype), XEON)
+  kernel, fetches = panels(product(m, depth, n, dtype))
   fetch, = fetches
   block = max([r for r in toposort([fetch]) if r.op is Ops.RANGE and r.axis is Axis.BLOCK], key=lambda r: r.bound.arg)
   copies = [u for u in toposort([kernel]) if u.op is Ops.LOAD and u.src[0].src[0] is fetch.src[0].src[0]
@@ -210,10 +211,10 @@ def test_each_loop_over_tiles_fetches_once_and_stays_one_loop(depth, loops):
 @pytest.mark.parametrize("m, depth, n", [(72, 512, 1024), (512, 768, 3072), (256, 256, 256), (8, 512, 1008)], ids=str)
 def test_panels_that_would_displace_others_or_do_not_follow_are_not_fetched(m, depth, n):
   """Rows a power of two apart share sets of the cache; a small matrix stays in it; one tile of rows copies nothing."""
-  assert panels(product(m, depth, n), XEON)[1] == []
+  assert panels(product(m, depth, n))[1] == []
 
 def test_a_machine_of_unknown_caches_fetches_no_panels():
-  assert panels(product(72, 512, 1008), PYTHON._replace(form="flat"))[1] == []
+  assert panels(product(72, 512, 1008), XEON._replace(l2_bytes=0))[1] == []
 
 def test_such_a_fetch_is_an_instruction_in_the_loop_over_tiles():
   kernel, = schedule([product(72, 512, 1008)], "CPU").kernels

@@ -12,7 +12,7 @@ from picograd.codegen.optimize import Nested, inner_part, nests_of, next_number,
 from picograd.codegen.shuffle import columns_to_rows, rows_to_columns
 from picograd.dtype import dtypes
 from picograd.helpers import dedup, prod
-from picograd.ops.index import Sum, bounds, build, plus, simplify_index, stride_of, sum_of
+from picograd.ops.index import Sum, build, longest, plus, simplify_index, stride_of, sum_of
 from picograd.ops.match import rewrite
 from picograd.ops.movement import linear
 from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, TRANSCENDENTAL, identity
@@ -296,8 +296,6 @@ def row_of(kept: Iterable[UOp], loops: Nest, number: int) -> UOp:
 
 def accumulator(u: UOp, number: int, strip: list[UOp]) -> UOp:
   return UOp(Ops.BUFFER, u.dtype, (), Buf(number, prod(longest(r) for r in strip), Space.REG))
-
-def longest(r: UOp) -> int: return bounds(r.bound)[1]
 
 def neutral(u: UOp): return UOp.const(u.dtype, identity(u.arg[0], u.dtype.scalar))
 

@@ -408,14 +408,19 @@ class Flow:
   def enter_loop(self, head: UOp) -> None:
     """Marks the blocks of the natural loop with this head, if there is one. Outer loops come first, so inner ones have
     the last word. Loops with two entries are none."""
-    waiting = [p for p in self.before[head] if self.dominates(head, p)]
-    body = {head} if waiting else set()
-    while waiting:
-      label = waiting.pop()
-      if label not in body: waiting.extend(self.before[label])
-      body.add(label)
+    back = [p for p in self.before[head] if self.dominates(head, p)]
+    body = natural_loop(self.before, head, back) if back else set()
     for label in body: self.head[label] = head
     self.depth.update(body)
+
+def natural_loop(before: dict[UOp, list[UOp]], head: UOp, back: list[UOp]) -> set[UOp]:
+  """The blocks of a loop: those from which the blocks that jump back to its head are reached without passing it."""
+  body, waiting = {head}, back[:]
+  while waiting:
+    label = waiting.pop()
+    if label not in body: waiting += before[label]
+    body.add(label)
+  return body
 
 def homes(fn: Function, flow: Flow) -> Table:
   """Node -> the first block in which it can be computed."""

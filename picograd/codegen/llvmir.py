@@ -280,11 +280,13 @@ class Renderer:
   def fetch(self, wanted: Fetch, at: str, d: str) -> None:
     """Into the second cache: the first is full of what is wanted now. Into the first what is near."""
     for name, distance, locality in [(f"{d}p", wanted.ahead, 2), (f"{d}q", wanted.near, 3)]:
-      if distance: self.put(f"{name} = getelementptr i8, {at}, i64 {distance}\n"
-                            f"call void @llvm.prefetch.p0(ptr {name}, i32 0, i32 {locality}, i32 1)")
+      if not distance: continue
+      self.put(f"{name} = getelementptr i8, {at}, i64 {distance}")
+      self.prefetch(name, locality)
 
-  def fetch_only(self, u: UOp) -> None:
-    self.put(f"call void @llvm.prefetch.p0(ptr {self.name(u.src[0])}, i32 0, i32 2, i32 1)")
+  def fetch_panel(self, u: UOp) -> None: self.prefetch(self.name(u.src[0]), 2)
+  def prefetch(self, pointer: str, locality: int) -> None:
+    self.put(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 {locality}, i32 1)")
 
   def store(self, u: UOp) -> None:
     pointer, value, *gates, _ = u.src
@@ -345,7 +347,7 @@ class Renderer:
     self.put(f"ret {t} {whole}")
 
   steps = {Ops.SHL: shift, Ops.SHR: shift, Ops.CAST: cast, Ops.BITCAST: cast, Ops.STACK: stack, Ops.INDEX: lane,
-           Ops.REDUCE: reduce, Ops.LOAD: load, Ops.FETCH: fetch_only, Ops.STORE: store, Ops.CALL: call, Ops.JUMP: jump,
+           Ops.REDUCE: reduce, Ops.LOAD: load, Ops.FETCH: fetch_panel, Ops.STORE: store, Ops.CALL: call, Ops.JUMP: jump,
            Ops.BRANCH: branch, Ops.SWITCH: switch, Ops.BARRIER: barrier, Ops.RET: ret}
 
 # calls that are instructions (docs/ir.md). {d} is the result, {0} the first argument

@@ -6,7 +6,7 @@ import functools, itertools, math
 from typing import Any, Iterable, Iterator, NamedTuple, Protocol, Sequence
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, dedup, prod
-from picograd.ops.index import bounds, simplify_index, stride_of
+from picograd.ops.index import longest, simplify_index, stride_of
 from picograd.ops.match import rewrite
 from picograd.ops.ops import ALU, Axis, Buf, Ops, Space, identity
 from picograd.ops.uop import Table, UOp, ranges_inside, substitute, toposort
@@ -258,7 +258,7 @@ def sink_of(stores: list[Nested]) -> UOp:
 
 def block_outputs(kernel: UOp, r: UOp, amount: int) -> UOp:
   """r = block * amount + inner. The last block may be smaller."""
-  size, most = r.bound, bounds(r.bound)[1]
+  size, most = r.bound, longest(r)
   if amount >= most: return kernel
   block = numbered(ceildiv(most, amount), next_number(kernel), Axis.BLOCK)
   left = size - block * amount
@@ -373,7 +373,7 @@ def computed_again(kernel: UOp, most: int) -> list[UOp]:
       elif not inside[u].isdisjoint(own): waiting += [s for s in u.src if s.op in ALU]
   return dedup(found)
 
-def length_of(ranges: Iterable[UOp]) -> int: return prod(bounds(r.bound)[1] for r in ranges)
+def length_of(ranges: Iterable[UOp]) -> int: return prod(map(longest, ranges))
 
 def own_ranges(value: UOp) -> list[UOp]:
   """The ranges that a loop's value is made of, but for those that its bound looks at; outermost first."""
@@ -383,7 +383,7 @@ def own_ranges(value: UOp) -> list[UOp]:
 def place_in_tile(tile: list[UOp], table: Table) -> UOp:
   """The place of an element in the copy of a tile: the ranges counted as digits."""
   place = UOp.const(dtypes.index, 0)
-  for r in tile: place = place * bounds(r.bound)[1] + table.get(r, r)
+  for r in tile: place = place * longest(r) + table.get(r, r)
   return place
 
 def with_own_loops(kernel: UOp) -> UOp:

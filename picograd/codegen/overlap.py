@@ -4,8 +4,9 @@
 from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
-from picograd.codegen.flat import Function, in_order, new_label, phi, predecessors, split_sum, successors
-from picograd.codegen.unroll import BlockLoop, block_loop
+from picograd.codegen.flat import (Function, in_order, natural_loop, new_label, phi, predecessors, split_sum,
+                                   successors)
+from picograd.codegen.unroll import BlockLoop, block_loop, steps_of
 from picograd.dtype import DType, dtypes
 from picograd.helpers import dedup
 from picograd.ops.ops import Ops, Space
@@ -16,10 +17,8 @@ MOST_STEPS = 16          # of a loop over tiles whose first is taken out: it is 
 def join_copies(fn: Function) -> Function:
   for head in list(fn.blocks):
     copy = block_loop(fn, head) if head in fn.blocks else None
-    if copy is None or all(u.op is not Ops.STORE for u in fn.blocks[head]): continue
-    whole = fn if loop_after(fn, copy) else first_step_apart(fn, copy)
-    reader = loop_after(whole, copy) if whole else None
-    if whole and reader: fn = joined(whole, copy, reader) or fn
+    if copy is None or all(u.op is not Ops.STORE for u in fn.blocks[head]): continue             # it copies nothing
+    fn = joined(fn, copy) or joined(first_step_apart(fn, copy), copy) or fn
   return fn
 
 def loop_after(fn: Function, loop: BlockLoop) -> BlockLoop | None:
@@ -46,31 +45,22 @@ def with_first_step(fn: Function, entry: UOp, head: UOp, start: list[UOp],
                     before: dict[UOp, list[UOp]]) -> Function | None:
   """fn with a copy of a loop's blocks for its first step; entry: the block that enters it."""
   back, = [p for p in before[head] if p is not entry]
-  found, waiting = {head}, [back]
-  while waiting:
-    label = waiting.pop()
-    if label not in found: waiting += before[label]
-    found.add(label)
-  body = [label for label in fn.blocks if label in found]
-  ends = [label for label in body if not found.issuperset(successors(fn.blocks[label]))]
-  last, start_of = fn.blocks[ends[0]][-1], {phi(head, k, v.dtype): v for k, v in enumerate(start)}
+  inside = natural_loop(before, head, [back])
+  body = [label for label in fn.blocks if label in inside]
+  ends = [label for label in body if not inside.issuperset(successors(fn.blocks[label]))]
+  last, at_first = fn.blocks[ends[0]][-1], {phi(head, k, v.dtype): v for k, v in enumerate(start)}
   if len(ends) > 1 or last.op is not Ops.BRANCH or last.src[1] is not back: return None
-  if not is_short(last.src[0], start_of): return None
-  others = [u for label, block in fn.blocks.items() if label not in found and label is not entry for u in block]
-  if not found.isdisjoint(toposort(others)): return None
-  new: Table = {**{label: new_label() for label in body}, **start_of}
+  steps = steps_of(last.src[0], at_first)
+  if steps is None or not 1 < steps <= MOST_STEPS: return None
+  others = [u for label, block in fn.blocks.items() if label not in inside and label is not entry for u in block]
+  if not inside.isdisjoint(toposort(others)): return None
+  new: Table = {**{label: new_label() for label in body}, **at_first}
   blocks = {**fn.blocks, entry: [UOp(Ops.JUMP, dtypes.void, (new[head],))]}
   for label in body: blocks[new[label]] = substitute(fn.blocks[label], new)
-  blocks[new[ends[0]]][-1] = UOp(Ops.JUMP, dtypes.void, (new[back],))       # there is a second step
-  blocks[new[back]][-1] = blocks[new[back]][-1].with_src((head, *blocks[new[back]][-1].src[1:]))
+  blocks[new[ends[0]]][-1] = UOp(Ops.JUMP, dtypes.void, (new[back],))       # there is a second step,
+  jump = blocks[new[back]][-1]
+  blocks[new[back]][-1] = jump.with_src((head, *jump.src[1:]))              # with which the loop begins
   return in_order(replace(fn, blocks=blocks))
-
-def is_short(again: UOp, start: Table) -> bool:
-  """Whether a loop that goes on while counter + 1 < limit has two steps or more, but few."""
-  if again.op is not Ops.CMPLT or again.src[0].op is not Ops.ADD: return False
-  (counter, step), limit = again.src[0].src, again.src[1]
-  if counter not in start or any(u.op is not Ops.CONST for u in (start[counter], step, limit)): return False
-  return (start[counter].arg, step.arg) == (0, 1) and 1 < limit.arg <= MOST_STEPS
 
 class Place(NamedTuple):
   """Where a load or store is: a kernel's own memory, if it is there; the variables of the address; a constant."""
@@ -84,8 +74,11 @@ def place_of(u: UOp) -> Place:
   memory = next((t for t in terms if t.op is Ops.BUFFER and t.arg.space is Space.LOCAL), None)
   return Place(memory, frozenset(terms.items()), start, u.dtype if u.op is Ops.LOAD else u.src[1].dtype)
 
-def joined(fn: Function, copy: BlockLoop, reader: BlockLoop) -> Function | None:
-  """One loop of two in sequence; None where a step of the second reads other copies than those of the same step."""
+def joined(fn: Function | None, copy: BlockLoop) -> Function | None:
+  """One loop of two in sequence; None where there are no two, or where a step of the second reads other copies than
+  those of the same step."""
+  reader = loop_after(fn, copy) if fn else None
+  if fn is None or reader is None: return None
   first, second = fn.blocks[copy.head][:-1], fn.blocks[reader.head][:-1]
   others = [u for label, block in fn.blocks.items() if label is not copy.head and label is not copy.back for u in block]
   if not steps_are_alike(copy, reader) or not {copy.counter, *first}.isdisjoint(toposort(others)): return None

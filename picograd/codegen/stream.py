@@ -9,12 +9,14 @@ from picograd.codegen.optimize import stores_of
 from picograd.codegen.target import Target
 from picograd.dtype import dtypes
 from picograd.helpers import ceildiv, prod
-from picograd.ops.index import Sum, bounds, stride_of, sum_of
+from picograd.ops.index import Sum, bounds, longest, stride_of, sum_of
 from picograd.ops.ops import Axis, Fetch, Ops, Streaming
 from picograd.ops.uop import Table, UOp, memory_of, ranges_inside, toposort
 
 LINE = 64                                      # bytes: parts of a line would each cost as much as a line
 SHORTEST = 16                                  # bytes of a vector that can be stored so
+
+def place_of(access: UOp) -> Sum: return sum_of(access.src[0].src[1])
 
 def advise_caches(kernel: UOp, target: Target) -> UOp:
   kernel = fetch_ahead(stream_large_outputs(kernel, target), target)
@@ -26,7 +28,7 @@ def stream_large_outputs(kernel: UOp, target: Target) -> UOp:
   for store, loops in stores_of(kernel): groups.setdefault((store.src[0].src[0], loops), []).append(store)
   table: Table = {}
   for (buffer, loops), stores in groups.items():
-    steps = prod(bounds(r.bound)[1] for r in loops)
+    steps = prod(map(longest, loops))
     nbytes = steps * sum(s.src[1].dtype.itemsize for s in stores)
     if buffer in read or nbytes < target.stream_bytes or not fill_lines(stores, loops): continue
     table.update({s: s.replace(arg=Streaming.STORE) for s in stores})
@@ -38,7 +40,7 @@ def fill_lines(stores: list[UOp], loops: tuple[UOp, ...]) -> bool:
   if not loops or any(len(s.src[0].src) > 2 or s.src[1].dtype.itemsize < SHORTEST for s in stores): return False
   if any(s.src[1].dtype is not stores[0].src[1].dtype for s in stores): return False
   lanes, item = stores[0].src[1].dtype.count, stores[0].src[1].dtype.scalar.itemsize
-  places = [sum_of(s.src[0].src[1]) for s in stores]
+  places = [place_of(s) for s in stores]
   if any(f % lanes for place in places for f in (*place.terms.values(), place.constant)): return False
   if any(place.terms != places[0].terms for place in places): return False
   runs = runs_of(sorted(place.constant for place in places), lanes)
@@ -81,9 +83,10 @@ def fetch_ahead(kernel: UOp, target: Target) -> UOp:
   written = {store.src[0].src[0] for store, _ in stores_of(kernel)}
   read = {memory for u in toposort([kernel]) if u.op is Ops.LOAD and (memory := memory_of(u)).op is Ops.PARAM}
   for p in found:
-    if p.memory in written and not is_read_once(p) and reach(p) >= SELDOM_CACHED: table.update(bytes_ahead(p, Fetch(1)))
+    if reach(p.loads[0]) < SELDOM_CACHED: continue
+    if p.memory in written and not is_read_once(p): table.update(bytes_ahead(p, Fetch(1)))
     again = sum(q.memory is p.memory for q in found) > 1
-    if again or not is_read_once(p) or reach(p) < SELDOM_CACHED: continue
+    if again or not is_read_once(p): continue
     table.update(bytes_ahead(p, fetch_of(p, target, alone=read == {p.memory})))
   return kernel.substitute(table)
 
@@ -91,28 +94,26 @@ def passes_of(kernel: UOp) -> list[Pass]:
   found: dict[tuple[UOp, UOp, tuple[UOp, ...]], list[UOp]] = {}
   for u, inside in ranges_inside(kernel).items():
     if u.op is not Ops.LOAD or u.src[0].src[0].op is not Ops.PARAM or u.dtype.count == 1: continue
-    place = sum_of(u.src[0].src[1])
+    place = place_of(u)
     along = [r for r in inside if 0 < place.terms.get(r, 0) <= u.dtype.count * LONG_STEP and r.axis is not Axis.THREAD]
     others = tuple(sorted(inside - set(along), key=lambda r: r.arg))
     if len(along) == 1: found.setdefault((u.src[0].src[0], along[0], others), []).append(u)
   return [Pass(*key, loads) for key, loads in found.items()]
 
-def stride(p: Pass, r: UOp) -> int: return sum_of(p.loads[0].src[0].src[1]).terms.get(r, 0)
+def stride(p: Pass, r: UOp) -> int: return place_of(p.loads[0]).terms.get(r, 0)
 
 def is_read_once(p: Pass) -> bool: return all(stride(p, r) for r in p.others)
 
-def reach(p: Pass) -> int:
+def reach(load: UOp) -> int:
   """Bytes of the memory up to the last that is loaded."""
-  return reach_of(p.loads[0])
-
-def reach_of(load: UOp) -> int: return bounds(load.src[0].src[1])[1] * memory_of(load).dtype.itemsize
+  return bounds(load.src[0].src[1])[1] * memory_of(load).dtype.itemsize
 
 def fetch_of(p: Pass, target: Target, alone: bool) -> Fetch:
   """How early memory is best asked for. Not at all where rows side by side are read in part: what lies behind that will
   not be wanted. Long ones a processor sees by itself; only products of wide numbers have gained from some help. Of
   short rows whole groups come, into the second cache and from there into the first; of small ones into the first only,
   because they come from a nearer cache."""
-  places = {sum_of(u.src[0].src[1]).constant for u in p.loads}
+  places = {place_of(u).constant for u in p.loads}
   rows = [start for start, _ in runs_of(sorted(places), p.loads[0].dtype.count)]
   if len(rows) == 1 or not target.fetches_rows: return Fetch(target.fetch_bytes)
   length = bounds(p.loop.bound)[1] * stride(p, p.loop)
@@ -139,7 +140,7 @@ def rows_ahead(kernel: UOp, found: list[Pass], target: Target) -> Table:
   table: Table = {}
   for (memory, loop, length), passes in rows.items():
     row = length * memory.dtype.itemsize
-    if len(passes) < 2 or row > LONGEST_ROW or reach(passes[0]) < target.stream_bytes: continue
+    if len(passes) < 2 or row > LONGEST_ROW or reach(passes[0].loads[0]) < target.stream_bytes: continue
     second = sorted(passes, key=lambda p: ends[p.loop])[1]           # a loop that needs another's result ends after it
     table.update({u: u.replace(arg=Fetch(row)) for u in second.loads if begins_line(u)})
   return table
@@ -147,7 +148,7 @@ def rows_ahead(kernel: UOp, found: list[Pass], target: Target) -> Table:
 def begins_line(load: UOp) -> bool:
   """One load of each line is enough to fetch it."""
   in_line = LINE // load.dtype.scalar.itemsize
-  return sum_of(load.src[0].src[1]).constant % in_line == 0
+  return place_of(load).constant % in_line == 0
 
 # ---- the next panel --------------------------------------------------------------------------------------------------
 
@@ -162,9 +163,10 @@ class Panel(NamedTuple):
 
 def panels_ahead(kernel: UOp, target: Target) -> UOp:
   """While loops read a panel that was copied, the next one is fetched from where it lies."""
-  inside = ranges_inside(kernel)
-  panels = [panel_of(u, inside) for u in inside if u.op is Ops.END and is_copy(u)]
-  coming = [panel for panel in panels if panel and finds_room(panel, target)]
+  copies = [u for u in toposort([kernel]) if u.op is Ops.END and is_copy(u)]
+  inside = ranges_inside(kernel) if copies else {}
+  coming = [panel for copy in copies if (panel := panel_of(copy, inside)) and finds_room(panel, target)]
+  if not coming: return kernel
   new: Table = {}
   for u in inside:                                                     # a loop may come after others that fetch, too
     new[u] = u.with_src(tuple([new[s] for s in u.src]))
@@ -175,16 +177,15 @@ def panels_ahead(kernel: UOp, target: Target) -> UOp:
 
 def is_copy(end: UOp) -> bool:
   """Whether a nest does nothing but copy vectors from a PARAM to LOCAL memory."""
-  return all(s.op is Ops.RANGE or s.op is Ops.STORE and memory_of(s).op is Ops.BUFFER and copied(s).op is Ops.LOAD
-             and memory_of(copied(s)).op is Ops.PARAM and copied(s).dtype.count > 1 for s in end.src)
+  stores = [s for s in end.src if s.op is not Ops.RANGE]
+  if any(s.op is not Ops.STORE or memory_of(s).op is not Ops.BUFFER for s in stores): return False
+  loads = [copied(s) for s in stores]
+  return all(u.op is Ops.LOAD and memory_of(u).op is Ops.PARAM and u.dtype.count > 1 for u in loads)
 
 def copied(store: UOp) -> UOp:
   """The load whose value a store copies, as it is or widened."""
   value = store.src[1]
   return value.src[0] if value.op is Ops.CAST else value
-
-def place_of(access: UOp) -> Sum: return sum_of(access.src[0].src[1])
-def longest(r: UOp) -> int: return bounds(r.bound)[1]
 
 def panel_of(copy: UOp, inside: dict[UOp, frozenset[UOp]]) -> Panel | None:
   """What a nest copies, if it is rows of few lines, and there is another to come."""
@@ -199,7 +200,9 @@ def panel_of(copy: UOp, inside: dict[UOp, frozenset[UOp]]) -> Panel | None:
   length = last - start.constant + lanes + sum(start.terms.get(r, 0) * (longest(r) - 1) for r in loops if r not in deep)
   lines = ceildiv(length, in_line) + any(f % in_line for f in (*start.terms.values(), start.constant))
   step = place_of(stores[0]).terms.get(deep[0], 0)
-  return Panel(first, copy, deep[0], step, lines, max(blocks, key=lambda r: (r.axis, r.arg[0])))
+  return Panel(first, copy, deep[0], step, lines, innermost(blocks))
+
+def innermost(ranges: list[UOp]) -> UOp: return max(ranges, key=lambda r: (r.axis, r.arg[0]))
 
 def finds_room(panel: Panel, target: Target) -> bool:
   """Whether the next panel, if the second cache does not hold all of them, can wait there beside what is used
@@ -207,19 +210,19 @@ def finds_room(panel: Panel, target: Target) -> bool:
   stride = place_of(panel.first).terms[panel.depth] * memory_of(panel.first).dtype.itemsize
   share = min(1, panel.lines * LINE / (stride & -stride))
   fits = longest(panel.depth) * panel.lines * LINE <= target.l2_bytes * share * ROOM
-  return fits and panel.lines <= LONG_STEP and reach_of(panel.first) >= target.l2_bytes // 2
+  return fits and panel.lines <= LONG_STEP and reach(panel.first) >= target.l2_bytes // 2
 
 def fetch_in(panel: Panel, end: UOp, inside: dict[UOp, frozenset[UOp]]) -> UOp | None:
   """What a loop over the rows of a panel fetches, if tiles follow each other in a loop around it: one line of each row
-  of the next panel in each of the last tiles."""
+  of the next panel in each of the last tiles. Behind the last panel lies what nobody reads: to fetch it is no harm."""
   loads = [u for u in toposort([end], lambda u: u.op is Ops.END and u is not end) if u.op is Ops.LOAD]
   reads = [u for u in loads if panel.copy in u.src[0].src[0].src]
   if not reads: return None
   along = [r for r, step in place_of(reads[0]).terms.items() if step == panel.step and r in end.src]
   tiles = [r for r in inside[end] - inside[panel.copy] if r not in place_of(reads[0]).terms]
   if len(along) != 1 or not tiles: return None
-  tile = max(tiles, key=lambda r: (r.axis, r.arg[0]))
-  line = tile + panel.lines - tile.bound
+  tile = innermost(tiles)
+  line = tile + panel.lines - tile.bound                               # the last tile's is the last
   here = {r: r.like(0) for r in panel.copy.src if r.op is Ops.RANGE}
   memory, position = panel.first.src[0].src[:2]
   start = position.substitute({**here, panel.depth: along[0], panel.block: panel.block + 1})

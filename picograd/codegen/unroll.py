@@ -43,20 +43,26 @@ def write_out_tiles(fn: Function, most: int) -> Function:
 
 def block_loop(fn: Function, head: UOp) -> BlockLoop | None:
   last = fn.blocks[head][-1]
-  if last.op is not Ops.BRANCH or last.src[0].op is not Ops.CMPLT: return None
-  (following, limit), back = last.src[0].src, last.src[1]
+  if last.op is not Ops.BRANCH: return None
+  again, back = last.src[:2]
   jump = fn.blocks[back][-1]
   if len(fn.blocks[back]) > 1 or jump.op is not Ops.JUMP or jump.src[0] is not head: return None
   outside = [p for p in predecessors(fn)[head] if p is not back]
   start, passed = list(fn.blocks[outside[0]][-1].src[1:]), list(jump.src[1:])
-  if len(outside) > 1 or limit.op is not Ops.CONST or following not in passed: return None
-  k = passed.index(following)
-  counter = phi(head, k, following.dtype)
-  if following.op is not Ops.ADD or following.src[0] is not counter or start[k].op is not Ops.CONST: return None
-  step = following.src[1]
-  if step.op is not Ops.CONST or step.arg < 1: return None
-  steps = ceildiv(limit.arg - start[k].arg, step.arg)
+  steps = steps_of(again, {phi(head, k, v.dtype): v for k, v in enumerate(start)})
+  if len(outside) > 1 or steps is None: return None
+  following = again.src[0]
+  counter = following.src[0]
+  if following is not passed[counter.arg]: return None
   return BlockLoop(head, outside[0], back, counter, following, start, passed, steps)
+
+def steps_of(again: UOp, start: Table) -> int | None:
+  """How often a loop runs that goes on while counter + step < limit, where these numbers are known. start: what its
+  parameters are at first."""
+  if again.op is not Ops.CMPLT or again.src[0].op is not Ops.ADD: return None
+  (counter, step), limit = again.src[0].src, again.src[1]
+  if counter not in start or any(u.op is not Ops.CONST for u in (start[counter], step, limit)): return None
+  return ceildiv(limit.arg - start[counter].arg, step.arg) if step.arg > 0 else None
 
 def written_out(fn: Function, loop: BlockLoop, times: int) -> Function:
   """The loop with so many steps in one; where that is all of them, their effects are those of the block before it."""

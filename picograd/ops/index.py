@@ -395,6 +395,10 @@ simplify_index = Rules([
 
 # ---- strides ---------------------------------------------------------------------------------------------------------
 
+def longest(r: UOp) -> int:
+  """The most steps of a RANGE, whose bound may depend on others."""
+  return bounds(r.bound)[1]
+
 def stride_of(position: UOp, r: UOp) -> int | None:
   """How far position moves when r grows by one; None where that is no constant."""
   a = sum_of(position)
